@@ -1,0 +1,69 @@
+# Two commands matter: `make book` and `make test`. Each works alone, on a fresh machine with python3 and make.
+# What is already done is not done again: the environment is keyed on pyproject.toml and constraints.txt, the open data on
+# its recipe, the executed notebooks on everything they depend on.
+
+VENV ?= .venv
+RUN := $(VENV)/bin
+KEY := $(shell cat pyproject.toml constraints.txt scripts/install.sh | cksum | tr ' ' '-')
+INSTALLED := $(VENV)/.installed-$(KEY)
+
+# Kernels of several threads only pay on free cores; the default suits a small machine.
+export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && n=8; echo $$n)
+# Seconds that a cell may take under `make test`.
+CELL_TIMEOUT ?= 900
+PYTEST_ARGS ?=
+NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
+
+.DEFAULT_GOAL := help
+.PHONY: help install data book check-book test test-unit test-notebooks lint format sync clean clean-all
+
+help: ## this list
+	@echo "make TARGET, where TARGET is"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
+	@echo "Settings: VENV=.venv  PYTHON=python3.11  TORCH_INDEX=<index of torch builds>  DPOSE_DATA=<data folder>  PYTEST_ARGS=..."
+
+$(INSTALLED):
+	@sh scripts/install.sh $(VENV)
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+install: $(INSTALLED) ## make the virtual environment (.venv)
+
+data: $(INSTALLED) ## make the open data: synthetic people in BEDLAM's layout (kept in a per-user cache, or in DPOSE_DATA)
+	@echo "==> open data"
+	@$(RUN)/dpose synth
+
+book: $(INSTALLED) data ## the open data, every notebook executed, the HTML book
+	@echo "==> book"
+	@$(RUN)/python scripts/build_book.py
+
+check-book: $(INSTALLED) ## open each built page in headless Chromium with the network cut, and look for faults
+	@$(RUN)/python scripts/check_book.py
+
+test: lint test-unit test-notebooks ## lint, unit tests, and every notebook executed (shortened)
+
+test-unit: $(INSTALLED) ## the unit tests alone
+	@echo "==> unit tests"
+	@$(RUN)/python -m pytest $(PYTEST_ARGS) tests
+
+test-notebooks: $(INSTALLED) data ## every notebook executed with the shortened parameters of its metadata
+	@echo "==> notebooks"
+	@$(RUN)/python -m pytest $(PYTEST_ARGS) --nbmake --nbmake-timeout=$(CELL_TIMEOUT) $(NOTEBOOKS)
+
+lint: $(INSTALLED) ## ruff check and ruff format --check
+	@echo "==> lint"
+	@$(RUN)/ruff check .
+	@$(RUN)/ruff format --check .
+
+format: $(INSTALLED) ## let ruff rewrite what it can
+	@$(RUN)/ruff check --fix .
+	@$(RUN)/ruff format .
+
+sync: $(INSTALLED) ## write notebooks/*.ipynb from their .py
+	@$(RUN)/python scripts/sync_notebooks.py
+
+clean: ## remove the built book and its cache
+	rm -rf _build book/_static/plotly.min.js
+
+clean-all: clean ## remove the virtual environment too
+	rm -rf $(VENV)
