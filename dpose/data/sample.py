@@ -1,0 +1,191 @@
+"""Sample: one person cut out of a frame, with a margin for the later jitter, and the geometry of that cut.
+
+A sample is what shards store and what the loader reads: image, this person's depth, part labels, and a small label
+of plain numbers. Everything stays in the *full image's* frame (joints, box, intrinsics): a cut moves pixels, never
+labels. Pixels are continuous: pixel (row i, column j) has its centre at (j + 0.5, i + 0.5); the half is added and
+taken off only at the OpenCV call.
+"""
+
+from typing import TypedDict
+
+import cv2
+import numpy as np
+
+MARGIN = 1.25  # side of the stored cut / side of the person's box
+SAMPLE_SIZE = {128: 160, 224: 280}  # stored side for a network's input side: MARGIN times as large
+
+
+class SampleLabel(TypedDict):
+    """Plain Python values (JSON). Units: pixels of the full image, metres, radians."""
+
+    key: str  # unique in the data set; no '.' and no '/'
+    dataset: str
+    subject: str  # identity
+    pose: list[float]  # 66: axis-angle of 22 joints, root in the camera frame
+    betas: list[float]  # 11
+    trans: list[float]  # 3: SMPL-X `transl`, camera frame
+    joints2d: list[list[float]]  # 24 x (x, y, confidence); 0 = ignore
+    center: list[float]  # 2: the person's box
+    scale: float  # its side / 200
+    margin: float  # side of the cut / side of the box
+    img_size: list[float]  # 2: (w, h) of the full image
+    cam_int: list[float]  # 9: row by row
+    has_depth: bool
+
+
+class Sample(TypedDict):
+    """image (P, P, 3) uint8 RGB; depth (P, P) float32 metres, 0 where not this person's visible pixel, or None;
+    parts (P, P) uint8: 0 background, j + 1 joint j; label."""
+
+    image: np.ndarray
+    depth: np.ndarray | None
+    parts: np.ndarray
+    label: SampleLabel
+
+
+def make_label(
+    *, key, pose, betas, trans, joints2d, center, scale, img_size, cam_int, dataset="", subject="", margin=MARGIN,
+    has_depth=True,
+) -> SampleLabel:  # fmt: skip
+    """Build and check a label from arrays. Raises ValueError on a wrong size, a number not finite or a bad key."""
+    key = str(key)
+    if not key or "." in key or "/" in key:
+        raise ValueError(f"sample key {key!r} must be non-empty, without '.' and '/'")
+    betas = np.ravel(betas)
+    arrays = {
+        "pose": (np.ravel(pose)[:66], 66),
+        "betas": (np.pad(betas, (0, 1)) if betas.size == 10 else betas, 11),
+        "trans": (np.ravel(trans), 3),
+        "joints2d": (np.asarray(joints2d)[:24].ravel(), 72),
+        "center": (np.ravel(center), 2),
+        "img_size": (np.ravel(img_size), 2),
+        "cam_int": (np.ravel(cam_int), 9),
+    }
+    label = {"key": key, "dataset": str(dataset), "subject": str(subject)}
+    for name, (value, size) in arrays.items():
+        value = np.asarray(value, np.float64)
+        if value.size != size:
+            raise ValueError(f"sample {key}: '{name}' has {value.size} numbers, expected {size}")
+        if not np.isfinite(value).all():
+            raise ValueError(f"sample {key}: '{name}' is not finite")
+        label[name] = np.round(value, 6).tolist()
+    label["joints2d"] = np.reshape(label["joints2d"], (24, 3)).tolist()
+    scale = float(np.asarray(scale).item())
+    if not (np.isfinite(scale) and scale > 0):
+        raise ValueError(f"sample {key}: box scale is {scale}, expected a positive number")
+    label |= {"scale": round(scale, 9), "margin": float(margin), "has_depth": bool(has_depth)}
+    return label
+
+
+# --- geometry of a cut ---------------------------------------------------------------------------------------------
+
+
+def crop_matrix(center, scale: float, size: int, margin: float = 1.0) -> np.ndarray:
+    """(2, 3) float64: full-image px -> px of the `size` x `size` cut of the box times `margin` (continuous)."""
+    side = 200.0 * float(scale) * margin
+    zoom = size / side
+    return np.array([[zoom, 0, (side / 2 - center[0]) * zoom], [0, zoom, (side / 2 - center[1]) * zoom]])
+
+
+def relative_matrix(label: SampleLabel, stored: int, center, scale: float, size: int) -> np.ndarray:
+    """(2, 3): px of the stored cut -> px of a `size` x `size` cut of another box (center, scale) of the same frame."""
+    inner = crop_matrix(label["center"], label["scale"], stored, label["margin"])
+    outer = crop_matrix(center, scale, size)
+    zoom = outer[0, 0] / inner[0, 0]
+    return np.concatenate([np.eye(2) * zoom, outer[:, 2:] - zoom * inner[:, 2:]], 1)
+
+
+def warp_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Cut an image by an axis-aligned `matrix` (source px -> cut px, continuous), without aliasing.
+
+    image (H, W[, C]) -> (size, size[, C]); outside the source is 0. Growing is bilinear. Shrinking first averages
+    areas over a whole-pixel window around the cut (whose exact factor enters the matrix), then bilinear for the
+    rest, so that a shift of a fraction of a pixel stays one.
+    """
+    zoom = matrix[0, 0]
+    if zoom == 1 and np.all(matrix[:, 2] == np.round(matrix[:, 2])):
+        x, y = (-matrix[:, 2]).astype(int)
+        if x >= 0 and y >= 0 and x + size <= image.shape[1] and y + size <= image.shape[0]:
+            return np.ascontiguousarray(image[y : y + size, x : x + size])
+    matrix = np.array(matrix, np.float64)
+    if zoom < 0.99:
+        low = np.floor(-matrix[:, 2] / zoom - 2 / zoom).astype(int).clip(0)
+        high = np.ceil((size - matrix[:, 2]) / zoom + 2 / zoom).astype(int).clip(0)
+        window = image[low[1] : high[1], low[0] : high[0]]
+        height, width = window.shape[:2]
+        if not (height and width):
+            return np.zeros((size, size, *image.shape[2:]), image.dtype)
+        small = max(1, round(width * zoom)), max(1, round(height * zoom))
+        image = cv2.resize(window, small, interpolation=cv2.INTER_AREA)
+        matrix[:, 2] += matrix[:, :2] @ low
+        matrix[:, 0] *= width / small[0]
+        matrix[:, 1] *= height / small[1]
+    matrix[:, 2] += (matrix[:, 0] + matrix[:, 1] - 1) / 2  # OpenCV counts from pixel centres
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def warp_nearest(array: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Sample labels or depth by an axis-aligned `matrix`: each cut pixel's centre takes the source pixel that covers
+    it, so values never mix. array (H, W) -> (size, size); outside the source is 0."""
+    centres = np.arange(size) + 0.5
+    x = np.floor((centres - matrix[0, 2]) / matrix[0, 0]).astype(np.intp)
+    y = np.floor((centres - matrix[1, 2]) / matrix[1, 1]).astype(np.intp)
+    height, width = array.shape
+    inside_x, inside_y = (x >= 0) & (x < width), (y >= 0) & (y < height)
+    if inside_x.all() and inside_y.all():
+        return array[y[:, None], x]
+    out = array[y.clip(0, height - 1)[:, None], x.clip(0, width - 1)]
+    return np.where(inside_y[:, None] & inside_x, out, array.dtype.type(0))
+
+
+def sample_from_frame(
+    image: np.ndarray,
+    depth: np.ndarray | None,
+    mask: np.ndarray | None,
+    label: SampleLabel,
+    size: int,
+    parts: np.ndarray | None = None,
+) -> Sample:
+    """Cut one person out of a frame.
+
+    image (H, W, 3) uint8 RGB; depth (H, W) float metres of the whole frame; mask (H, W) bool: this person's visible
+    pixels; parts (size, size) uint8 already in the cut's view (`render_parts`), zeros when left out. The cut is
+    label's box times label's margin. Depth that is not finite or not positive counts as none.
+    """
+    matrix = crop_matrix(label["center"], label["scale"], size, label["margin"])
+    cut_depth = None
+    if depth is not None and mask is not None:
+        cut = warp_nearest(depth, matrix, size).astype(np.float32)
+        person = warp_nearest(mask.astype(bool), matrix, size) & np.isfinite(cut) & (cut > 0)
+        cut_depth = np.where(person, cut, np.float32(0))
+    if parts is None:
+        parts = np.zeros((size, size), np.uint8)
+    label = {**label, "has_depth": cut_depth is not None and bool(cut_depth.any())}
+    return Sample(image=warp_image(image, matrix, size), depth=cut_depth, parts=parts, label=label)
+
+
+def render_label_parts(poses, betas, trans, labels: list[SampleLabel], body, size: int) -> np.ndarray:
+    """Part labels of people in their cuts' true perspective, hands included (spec 6).
+
+    poses (N, 66 or 165) axis-angle, betas (N, 11), trans (N, 3) metres in the camera frame, N labels, body: a
+    `dpose.body.Body` -> (N, size, size) uint8, 0 background, j + 1 joint j; nobody else hides them.
+    """
+    import roma
+    import torch
+
+    from dpose.camera import crop_intrinsics
+    from dpose.render import render_parts
+
+    device = body.faces.device
+    tensor = lambda value: torch.as_tensor(np.asarray(value, np.float32), device=device)  # noqa: E731
+    poses = tensor(poses)
+    n = len(labels)
+    with torch.no_grad():
+        rotmats = roma.rotvec_to_rotmat(poses[:, :66].reshape(n, 22, 3))
+        hands = roma.rotvec_to_rotmat(poses[:, 75:165].reshape(n, 30, 3)) if poses.shape[1] == 165 else None
+        vertices = body(tensor(betas), rotmats, tensor(trans), hands=hands).vertices
+        center = tensor([label["center"] for label in labels])
+        scale = tensor([label["scale"] * label["margin"] for label in labels])
+        cam_int = tensor([np.reshape(label["cam_int"], (3, 3)) for label in labels])
+        parts = render_parts(vertices, body, crop_intrinsics(cam_int, center, scale, size), size)
+    return parts.cpu().numpy().astype(np.uint8)

@@ -1,0 +1,182 @@
+"""Shards: samples in WebDataset tar files, `<split>-NNNNNN.tar`, each there whole or not at all.
+
+A sample is four members: `<key>.jpg` (quality 95), `<key>.depth.png` (16 bit: 0 = none, 1..65535 linear between
+the label's `depth_range` in metres; absent without depth), `<key>.parts.png` (8 bit) and `<key>.json` (the label).
+`manifest.json` beside them lists every shard with its samples, bytes and hash. No pickle anywhere.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dpose.data.files import replacing
+from dpose.data.sample import Sample
+
+JPEG_QUALITY = 95
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+class BadSample(ValueError):
+    """A sample that cannot be read; the loader counts these and goes on up to a limit."""
+
+
+def write_shards(
+    samples: Iterable[Sample], folder: str | os.PathLike, split: str, start: int = 0, per_shard: int = 1000
+) -> list[Path]:
+    """Write samples to `<folder>/<split>-<start>.tar` and on, `per_shard` to each; returns the shards written.
+
+    A shard takes its final name only once complete: an exception (also in `samples`) leaves those before it and
+    nothing of itself. Processes may write the same folder at once if their shard numbers differ; call
+    `write_manifest` when all are done. Raises ValueError on a malformed sample or a key seen twice.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    iterator, written, seen = iter(samples), [], set()
+    sample = next(iterator, None)
+    while sample is not None:
+        path = folder / f"{split}-{start + len(written):06d}.tar"
+        with replacing(path) as temporary:
+            with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+                count = 0
+                while sample is not None and count < per_shard:
+                    key = sample["label"]["key"]
+                    if key in seen:
+                        raise ValueError(f"sample key {key!r} occurs twice")
+                    seen.add(key)
+                    for extension, data in encode_sample(sample).items():
+                        info = tarfile.TarInfo(f"{key}.{extension}")
+                        info.size = len(data)
+                        tar.addfile(info, io.BytesIO(data))
+                    count += 1
+                    sample = next(iterator, None)
+        written.append(path)
+    return written
+
+
+def write_manifest(folder: str | os.PathLike, **about) -> dict:
+    """Scan the folder's shards and write `manifest.json` (whole or not at all); returns it.
+
+    `about` is anything worth keeping with the data: generator, version, seed, source.
+    """
+    folder = Path(folder)
+    shards = []
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            samples = sum(member.name.endswith(".json") for member in tar)
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        row = {"name": path.name, "split": path.name.rsplit("-", 1)[0], "samples": samples}
+        shards.append(row | {"bytes": path.stat().st_size, "sha256": digest})
+    splits = {}
+    for shard in shards:
+        splits[shard["split"]] = splits.get(shard["split"], 0) + shard["samples"]
+    fingerprint = hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()
+    manifest = {"format": FORMAT, **about, "splits": splits, "fingerprint": fingerprint, "shards": shards}
+    with replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def read_manifest(folder: str | os.PathLike) -> dict | None:
+    """The folder's manifest, or None when it has none. Raises ValueError when it cannot be read."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not readable as JSON ({error}); write it again with write_manifest"
+        ) from error
+
+
+# --- one sample <-> its members --------------------------------------------------------------------------------------
+
+
+def encode_sample(sample: Sample) -> dict[str, bytes]:
+    """A sample's members by extension. Raises ValueError on shapes that do not fit together."""
+    image, depth, parts, label = sample["image"], sample["depth"], sample["parts"], dict(sample["label"])
+    key, side = label["key"], image.shape[0]
+    if image.shape != (side, side, 3) or image.dtype != np.uint8:
+        raise ValueError(f"sample {key}: image is {image.dtype} {image.shape}, expected uint8 (P, P, 3)")
+    if parts.shape != (side, side) or parts.dtype != np.uint8 or parts.max() > 22:
+        raise ValueError(
+            f"sample {key}: parts are {parts.dtype} {parts.shape}, expected uint8 (P, P) in 0..22"
+        )
+    members = {"jpg": _encode(".jpg", image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)}
+    if depth is not None:
+        if depth.shape != (side, side) or not np.isfinite(depth).all() or (depth < 0).any():
+            raise ValueError(f"sample {key}: depth must be (P, P), finite and not negative")
+        codes, label["depth_range"] = encode_depth(depth)
+        members["depth.png"] = _encode(".png", codes, cv2.IMWRITE_PNG_COMPRESSION, 3)
+    label["has_depth"] = depth is not None and bool(label["has_depth"])
+    members["parts.png"] = _encode(".png", parts, cv2.IMWRITE_PNG_COMPRESSION, 6)
+    members["json"] = json.dumps(label, separators=(",", ":"), allow_nan=False).encode()
+    return members
+
+
+def decode_sample(members: Mapping[str, bytes], where: str = "sample") -> Sample:
+    """The inverse of `encode_sample` (up to JPEG and 16 bits). Raises BadSample naming the member that is broken."""
+    try:
+        label = json.loads(members["json"])
+        key = label["key"]
+    except KeyError as error:
+        raise BadSample(f"{where}: lacks {error}") from error
+    except ValueError as error:
+        raise BadSample(f"{where}: label is not JSON ({error})") from error
+    image = _decode(members, "jpg", cv2.IMREAD_COLOR_RGB, key)
+    parts = _decode(members, "parts.png", cv2.IMREAD_UNCHANGED, key)
+    depth = None
+    if label.get("has_depth"):
+        if "depth_range" not in label:
+            raise BadSample(f"{key}: label has depth but no depth_range")
+        depth = decode_depth(_decode(members, "depth.png", cv2.IMREAD_UNCHANGED, key), label["depth_range"])
+    if (
+        image.ndim != 3
+        or parts.shape != image.shape[:2]
+        or (depth is not None and depth.shape != parts.shape)
+    ):
+        raise BadSample(f"{key}: image, parts and depth have different sizes")
+    return Sample(image=image, depth=depth, parts=parts, label=label)
+
+
+def encode_depth(depth: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """Depth in metres (0 = none) -> uint16 codes (0 = none, 1..65535 linear) and [near, far] in metres."""
+    person = depth > 0
+    if not person.any():
+        return np.zeros(depth.shape, np.uint16), [0.0, 0.0]
+    near, far = float(depth[person].min()), float(depth[person].max())
+    step = (far - near) / 65534 or 1.0
+    return np.where(person, np.rint((depth - near) / step) + 1, 0).astype(np.uint16), [near, far]
+
+
+def decode_depth(codes: np.ndarray, depth_range: list[float]) -> np.ndarray:
+    """uint16 codes -> float32 metres, 0 = none."""
+    near, far = depth_range
+    step = np.float32((far - near) / 65534)
+    return np.where(codes > 0, (codes.astype(np.float32) - 1) * step + np.float32(near), np.float32(0))
+
+
+def _encode(extension: str, array: np.ndarray, *options: int) -> bytes:
+    ok, data = cv2.imencode(extension, array, list(options))
+    if not ok:
+        raise ValueError(f"OpenCV could not encode a {extension} of shape {array.shape}")
+    return data.tobytes()
+
+
+def _decode(members: Mapping[str, bytes], extension: str, flag: int, key: str) -> np.ndarray:
+    data = members.get(extension)
+    if not data:
+        raise BadSample(f"{key}: {extension} is missing or empty")
+    array = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if array is None:
+        raise BadSample(f"{key}: {extension} cannot be decoded; the shard is damaged")
+    return array
