@@ -1,0 +1,45 @@
+"""D-PoSE: one image crop of a person to a posed SMPL-X body, with depth and part maps on the way.
+
+Importing the package is light: nothing heavier than this file runs until a name is used. The names below are
+what most readers need; everything else lives in the module its topic names (see `dpose.model.network` for the
+whole network on one page).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Batch": "dpose.batch",
+    "DPose": "dpose.model.network",
+    "ModelConfig": "dpose.config",
+    "PRESETS": "dpose.config",
+    "Prediction": "dpose.model.network",
+    "load": "dpose.model.checkpoint",
+    "load_body": "dpose.body",
+    "parameter_table": "dpose.model.network",
+    "preset": "dpose.config",
+    "save": "dpose.model.checkpoint",
+}
+_SUBMODULES = (
+    "body", "camera", "config", "data", "evaluate", "figures", "losses", "metrics", "model", "predict",
+    "render", "results", "train",
+)  # fmt: skip
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a re-exported name or a submodule on first use (PEP 562)."""
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"dpose.{name}")
+    raise AttributeError(f"module 'dpose' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS, *_SUBMODULES})

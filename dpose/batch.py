@@ -1,0 +1,49 @@
+"""`Batch`: what a loader hands to training, losses and metrics, with its shapes, units and frames.
+
+Frames. *Camera*: OpenCV, x right, y down, z forward, metres. *Image*: continuous pixels, pixel (row i,
+column j) covers [j, j+1) x [i, i+1), so its centre is (j + 0.5, i + 0.5). *Crop*: the box (centre, scale)
+brought to S x S pixels, `dpose.camera.crop_affine`.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from torch import Tensor
+
+__all__ = ["Batch"]
+
+
+class Batch(TypedDict):
+    """B crops of one person each; float32 unless said otherwise.
+
+    image: (B, 3, S, S) RGB, normalised with the ImageNet mean and standard deviation.
+    center: (B, 2) box centre (cx, cy), full-image pixels.
+    scale: (B,) box side / 200, so that b = 200 scale pixels.
+    img_size: (B, 2) full image (w, h), pixels.
+    cam_int: (B, 3, 3) full-image intrinsics, pixels.
+    pose: (B, 22, 3, 3) rotation matrices, parent-relative; the root's is in the camera frame.
+    betas: (B, 11) shape coefficients.
+    trans: (B, 3) SMPL-X `transl`, metres, camera frame.
+    joints2d: (B, 24, 3) x, y in full-image pixels and a confidence >= 0 (0: ignore this joint).
+    parts: (B, M, M) int64, 0 background, j + 1 = joint j's part (0..22), crop frame.
+    depth: (B, 1, M, M) depth target: 0 background, [0.1, 1] on the person (near to far), crop frame.
+    has_depth: (B,) bool, False where the sample's data set has no depth; its `depth` is then all zeros.
+    key: B strings naming the samples.
+
+    Vertices and 3D joints are not stored: `dpose.losses` makes them from pose, betas and trans.
+    """
+
+    image: Tensor
+    center: Tensor
+    scale: Tensor
+    img_size: Tensor
+    cam_int: Tensor
+    pose: Tensor
+    betas: Tensor
+    trans: Tensor
+    joints2d: Tensor
+    parts: Tensor
+    depth: Tensor
+    has_depth: Tensor
+    key: list[str]

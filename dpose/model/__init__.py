@@ -1,0 +1,1 @@
+"""The D-PoSE network: encoder, decoders, soft attention, regressor, and its checkpoints."""
