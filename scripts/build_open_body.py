@@ -25,7 +25,7 @@ from smplx.vertex_ids import vertex_ids
 OUT = Path(__file__).resolve().parents[1] / "dpose" / "assets" / "smplx" / "SMPLX_NEUTRAL.npz"
 NUM_BETAS = 11
 COLUMNS = 400  # smplx reads fewer columns as "10 betas + 10 expressions"
-LEG_SPREAD = np.deg2rad(5.0)  # hip to ankle, outwards from the vertical
+LEG_SPREAD = np.deg2rad(3.5)  # hip to ankle, outwards from the vertical
 COLLAR_LIFT = np.deg2rad(6.0)
 FINGER_SPREAD = 0.6  # share of the relaxed hand's finger spread that stays
 
