@@ -1,0 +1,155 @@
+"""Augmentation (spec 9): jitter of the box, mirror image, picture faults and colours, boxes of noise.
+
+All of it acts on the stored cut, never on the full frame, and every random number comes from one generator derived
+from (seed, epoch, sample key): the same sample in the same epoch looks the same on any machine and worker. The
+geometric part changes the sample's box, so `bbox_info` follows; labels stay in the full image's frame.
+"""
+
+import os
+import random
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpose.data.sample import SampleLabel
+
+os.environ.setdefault(
+    "NO_ALBUMENTATIONS_UPDATE", "1"
+)  # else importing it asks the network for a newer release
+
+import albumentations as A  # noqa: E402
+
+# SMPL-X's 22 body joints, left and right exchanged.
+MIRRORED = np.array([0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20])
+MIRRORED_PARTS = np.concatenate([[0], MIRRORED + 1]).astype(np.uint8)
+LEFT_EYE = 23  # of the 24 joints with 2D labels; its mirror image, the right eye, is not among them
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Strengths; the defaults are the paper's, where it gives them (it does not for the occlusion boxes)."""
+
+    half_crop_p: float = 0.2  # chance of cutting the box to `half_crop_side` of it, at a random height
+    half_crop_side: float = 0.5
+    scale_sigma: float = 0.25  # box side times N(1, sigma), clipped
+    scale_range: tuple[float, float] = (0.75, 1.25)
+    flip_p: float = 0.0  # mirror image, with left and right exchanged; the paper has none
+    fault_p: float = 0.3  # one of: lower resolution, JPEG, rain, motion blur, blur, snow
+    colour_p: float = 0.3  # one of: contrast, grey, noise, hue, posterised, gamma, equalised
+    occlusion_p: float = 0.3  # boxes of noise
+    occlusion_boxes: int = 3  # at most
+    occlusion_side: tuple[float, float] = (0.05, 0.3)  # of the crop's side
+
+
+PAPER = Augment()
+MINI = Augment(half_crop_p=0.05, half_crop_side=0.6, scale_sigma=0.1, flip_p=0.5, occlusion_p=0.2)
+NONE = Augment(half_crop_p=0, scale_sigma=0, flip_p=0, fault_p=0, colour_p=0, occlusion_p=0)
+
+
+def augmentation(preset: str) -> Augment:
+    """The augmentation that belongs to a model preset's name: milder for the mini presets."""
+    return MINI if preset.startswith("mini") else PAPER
+
+
+def sample_generator(seed: int, epoch: int, key: str) -> np.random.Generator:
+    """The generator of everything random that happens to one sample in one epoch."""
+    return np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
+
+
+# --- geometry --------------------------------------------------------------------------------------------------------
+
+
+def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -> tuple[list[float], float]:
+    """A jittered box (center, scale) in the full image, from the sample's own.
+
+    Half crop: a square of `half_crop_side` of the box, centred across and anywhere down its height; then the scale.
+    """
+    (cx, cy), scale = label["center"], label["scale"]
+    half, down, size = (
+        rng.random(),
+        rng.random(),
+        rng.normal(),
+    )  # always drawn: one choice leaves others alone
+    if half < augment.half_crop_p:
+        cy += (down - 0.5) * (1 - augment.half_crop_side) * 200 * scale
+        scale *= augment.half_crop_side
+    return [cx, cy], scale * float(np.clip(1 + augment.scale_sigma * size, *augment.scale_range))
+
+
+def mirror_label(label: SampleLabel) -> SampleLabel:
+    """The label of the mirrored image (x -> width - x), left and right exchanged.
+
+    Holds for bodies whose shape space is mirror-symmetric. The left eye's 2D joint becomes the unlabelled right
+    eye's, so its confidence turns 0.
+    """
+    width = label["img_size"][0]
+    pose = np.reshape(label["pose"], (22, 3))[MIRRORED] * (1, -1, -1)
+    joints = np.array(label["joints2d"])
+    joints[:22] = joints[MIRRORED]
+    joints[:, 0] = width - joints[:, 0]
+    joints[LEFT_EYE, 2] = 0
+    cam_int = list(label["cam_int"])
+    cam_int[1], cam_int[2] = -cam_int[1], width - cam_int[2]
+    x, y, z = label["trans"]
+    return {
+        **label,
+        "pose": pose.ravel().tolist(),
+        "joints2d": joints.tolist(),
+        "cam_int": cam_int,
+        "trans": [-x, y, z],
+        "center": [width - label["center"][0], label["center"][1]],
+    }
+
+
+# --- the picture -----------------------------------------------------------------------------------------------------
+
+
+def picture_transforms(augment: Augment) -> list[A.OneOf]:
+    """The two groups of albumentations transforms, each applied with its chance (weights as in spec 9)."""
+    faults = A.OneOf(
+        [
+            A.Downscale(scale_range=(0.5, 0.9), p=0.1),
+            A.ImageCompression(quality_range=(20, 100), p=0.1),
+            A.RandomRain(blur_value=4, p=0.1),
+            A.MotionBlur(blur_limit=(3, 15), p=0.2),
+            A.Blur(blur_limit=(3, 9), p=0.1),  # 3-10, kernels being odd
+            A.RandomSnow(brightness_coeff=1.5, snow_point_range=(0.2, 0.4), p=0.1),
+        ],
+        p=augment.fault_p,
+    )
+    colours = A.OneOf(
+        [
+            A.CLAHE(clip_limit=(1, 11), tile_grid_size=(10, 10), p=0.2),
+            A.ToGray(p=0.2),
+            A.RandomBrightnessContrast(p=0.2),
+            A.MultiplicativeNoise(multiplier=(0.5, 1.5), per_channel=True, elementwise=True, p=0.2),
+            A.HueSaturationValue(hue_shift_limit=20, sat_shift_limit=30, val_shift_limit=20, p=0.2),
+            A.Posterize(p=0.1),
+            A.RandomGamma(gamma_limit=(80, 200), p=0.1),
+            A.Equalize(p=0.1),
+        ],
+        p=augment.colour_p,
+    )
+    return [faults, colours]
+
+
+def change_picture(image: np.ndarray, transforms: list[A.OneOf], rng: np.random.Generator) -> np.ndarray:
+    """Apply `picture_transforms` to a crop (S, S, 3) uint8, all randomness from `rng`."""
+    for group, chance in zip(transforms, rng.random(len(transforms)), strict=True):
+        if chance < group.p:
+            group.set_random_state(rng, random.Random(int(rng.integers(2**32))))
+            image = group(force_apply=True, image=image)["image"]
+    return image
+
+
+def occlude(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """Put boxes of noise on a crop (S, S, 3) uint8; maps and labels stay as if one saw through."""
+    if rng.random() >= augment.occlusion_p:
+        return image
+    size, image = image.shape[0], image.copy()
+    for _ in range(rng.integers(1, augment.occlusion_boxes + 1)):
+        w, h = (rng.uniform(*augment.occlusion_side, 2) * size).astype(int) + 1
+        x, y = rng.integers(0, size - w + 1), rng.integers(0, size - h + 1)
+        image[y : y + h, x : x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
+    return image
