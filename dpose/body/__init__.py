@@ -63,7 +63,9 @@ class Body(nn.Module):
     def __init__(self, arrays: dict[str, np.ndarray], num_betas: int = 11, vertex_stride: int = 1) -> None:
         super().__init__()
         if vertex_stride < 1 or num_betas < 1:
-            raise ValueError(f"vertex_stride and num_betas must be at least 1, got {vertex_stride} and {num_betas}")
+            raise ValueError(
+                f"vertex_stride and num_betas must be at least 1, got {vertex_stride} and {num_betas}"
+            )
         stride = slice(None, None, vertex_stride)
         template = arrays["v_template"].astype(np.float64)
         directions = _shape_directions(arrays["shapedirs"], num_betas).astype(np.float64)  # (V, 3, num_betas)
@@ -77,7 +79,9 @@ class Body(nn.Module):
         joint_directions = np.einsum("jv,vkc->ckj", regressor, directions)  # (num_betas, 3, 55)
 
         def buffer(name: str, value: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
-            self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(value)).to(dtype), persistent=False)
+            self.register_buffer(
+                name, torch.as_tensor(np.ascontiguousarray(value)).to(dtype), persistent=False
+            )
 
         # Vertex-last layouts: every elementwise step of the skinning then runs along contiguous memory.
         buffer("template", template[stride].T)  # (3, V)
@@ -112,7 +116,9 @@ class Body(nn.Module):
         _check("betas", betas, (self.num_betas,))
         _check("rotmats", rotmats, (NUM_PARTS, 3, 3))
         shape = self._shaped(betas)  # (B, 3, V)
-        joints = torch.addmm(self.joint_template.reshape(-1), betas, self.joint_directions).unflatten(1, (3, -1))
+        joints = torch.addmm(self.joint_template.reshape(-1), betas, self.joint_directions).unflatten(
+            1, (3, -1)
+        )
         weights, rotations = self.weights, rotmats
         if hands is not None:
             _check("hands", hands, (NUM_JOINTS - FIRST_FINGER, 3, 3))
@@ -131,10 +137,9 @@ class Body(nn.Module):
         posed = (linear[:, carrier] @ rest[..., None]).squeeze(-1) + offset[:, carrier]
 
         blend = transform.flatten(2).transpose(1, 2) @ weights  # (B, 12, V)
-        blend = blend.unflatten(1, (3, 4))
-        vertices = blend[:, :, 3]
-        for axis in range(3):
-            vertices = torch.addcmul(vertices, blend[:, :, axis], shape[:, axis, None])  # (B, 3, V)
+        *columns, vertices = blend.unflatten(1, (3, 4)).unbind(2)  # four of (B, 3, V)
+        for column, coordinate in zip(columns, shape.unbind(1), strict=True):
+            vertices = torch.addcmul(vertices, column, coordinate[:, None])
         return BodyOutput(vertices.transpose(1, 2).contiguous(), posed)
 
     def rest_vertices(self, betas: Tensor) -> Tensor:
@@ -175,7 +180,9 @@ def _body_file(path: str | Path | None, gender: str) -> Path:
         folder = Path(folder)
         return folder if folder.suffix == ".npz" else folder / "smplx" / name
     if gender != "neutral":
-        raise ValueError(f"the open body is neutral only; for {gender!r} set {ENV_BODY_MODELS} to licensed SMPL-X files")
+        raise ValueError(
+            f"the open body is neutral only; for {gender!r} set {ENV_BODY_MODELS} to licensed SMPL-X files"
+        )
     return OPEN_BODY
 
 
@@ -226,7 +233,8 @@ def _levels(parents: tuple[int, ...]) -> list[list[int]]:
 # The trees that are walked: 22 body joints, and these followed by the 30 fingers (whose indices shift by 3).
 _TREES = {
     NUM_PARTS: PARENTS[:NUM_PARTS],
-    NUM_JOINTS - 3: PARENTS[:NUM_PARTS] + tuple(p if p < FIRST_FINGER else p - 3 for p in PARENTS[FIRST_FINGER:]),
+    NUM_JOINTS - 3: PARENTS[:NUM_PARTS]
+    + tuple(p if p < FIRST_FINGER else p - 3 for p in PARENTS[FIRST_FINGER:]),
 }
 
 
@@ -252,4 +260,6 @@ def _kinematics(rotations: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     if value.dim() != len(shape) + 1 or value.shape[1:] != shape:
-        raise ValueError(f"{name} must have shape (B, {', '.join(map(str, shape))}), got {tuple(value.shape)}")
+        raise ValueError(
+            f"{name} must have shape (B, {', '.join(map(str, shape))}), got {tuple(value.shape)}"
+        )
