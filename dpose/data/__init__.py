@@ -1,4 +1,4 @@
-"""Data: frames and labels -> samples -> shards -> batches. One way, one meaning a column (see `labels`, `sample`)."""
+"""Data: frames and labels -> samples -> shards -> batches (see `labels`, `sample`, `shards`, `loader`)."""
 
 from dpose.data.labels import Labels
 from dpose.data.sample import Sample, make_label, sample_from_frame

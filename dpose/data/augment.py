@@ -1,8 +1,9 @@
 """Augmentation (spec 9): jitter of the box, mirror image, picture faults and colours, boxes of noise.
 
-All of it acts on the stored cut, never on the full frame, and every random number comes from one generator derived
-from (seed, epoch, sample key): the same sample in the same epoch looks the same on any machine and worker. The
-geometric part changes the sample's box, so `bbox_info` follows; labels stay in the full image's frame.
+All of it acts on the stored cut, never on the full frame, and every random number comes from one generator
+derived from (seed, epoch, sample key): the same sample in the same epoch looks the same on any machine and
+worker. The geometric part changes the sample's box, so `bbox_info` follows; labels stay in the full image's
+frame.
 """
 
 import os
@@ -57,13 +58,14 @@ def sample_generator(seed: int, epoch: int, key: str) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
 
 
-# --- geometry --------------------------------------------------------------------------------------------------------
+# --- geometry -----------------------------------------------------------------------------------------------
 
 
 def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -> tuple[list[float], float]:
     """A jittered box (center, scale) in the full image, from the sample's own.
 
-    Half crop: a square of `half_crop_side` of the box, centred across and anywhere down its height; then the scale.
+    Half crop: a square of `half_crop_side` of the box, centred across and anywhere down its height; then the
+    scale.
     """
     (cx, cy), scale = label["center"], label["scale"]
     half, down, size = (
@@ -80,8 +82,8 @@ def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -
 def mirror_label(label: SampleLabel) -> SampleLabel:
     """The label of the mirrored image (x -> width - x), left and right exchanged.
 
-    Holds for bodies whose shape space is mirror-symmetric. The left eye's 2D joint becomes the unlabelled right
-    eye's, so its confidence turns 0.
+    Holds for bodies whose shape space is mirror-symmetric. The left eye's 2D joint becomes the unlabelled
+    right eye's, so its confidence turns 0.
     """
     width = label["img_size"][0]
     pose = np.reshape(label["pose"], (22, 3))[MIRRORED] * (1, -1, -1)
@@ -102,7 +104,7 @@ def mirror_label(label: SampleLabel) -> SampleLabel:
     }
 
 
-# --- the picture -----------------------------------------------------------------------------------------------------
+# --- the picture --------------------------------------------------------------------------------------------
 
 
 def picture_transforms(augment: Augment) -> list[A.OneOf]:

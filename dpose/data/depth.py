@@ -1,7 +1,8 @@
 """The depth target: this person's visible pixels brought to [0.1, 1], everything else exactly 0 (spec 5).
 
-Computed after the jitter, on the pixels in view, so that the target always spans its range: 0.1 is the nearest
-visible point of the person in the crop, 1 the farthest. The rule of the released code is there by name.
+Computed after the jitter, on the pixels in view, so that the target always spans its range: 0.1 is the
+nearest visible point of the person in the crop, 1 the farthest. The rule of the released code is there by
+name.
 """
 
 import numpy as np
@@ -14,9 +15,10 @@ def depth_target(depth: np.ndarray, mask: np.ndarray | None = None, rule: str = 
     """Depth in metres -> target without unit, float32, of the same shape (H, W).
 
     depth is 0, negative or not finite where there is nothing; mask (H, W) bool narrows it to the person.
-    "paper": background 0, the person's values linear from [nearest, farthest] to [0.1, 1]; a flat depth is 0.1
-    throughout (it is all nearest), nobody in view gives zeros. "released": between the 5th and 95th percentile,
-    clipped to [0, 1], background included, so that it may differ from 0; flat gives zeros (spec 11, 30-32).
+    "paper": background 0, the person's values linear from [nearest, farthest] to [0.1, 1]; a flat depth is
+    0.1 throughout (it is all nearest), nobody in view gives zeros. "released": between the 5th and 95th
+    percentile, clipped to [0, 1], background included, so that it may differ from 0; flat gives zeros (spec
+    11, 30-32).
     """
     if rule not in RULES:
         raise ValueError(f"unknown depth rule {rule!r}; choose one of {', '.join(RULES)}")

@@ -1,13 +1,14 @@
-"""Labels: the one table that every data set is turned into, in the columns of BEDLAM's processed files (spec 8).
+"""Labels: the one table that every data set is turned into, in the columns of BEDLAM's label files.
 
-One row is one person in one frame. The file is a plain `.npz` of equally long arrays, one file a scene; no pickle
-is read or written. Cameras are OpenCV (x right, y down, z forward), lengths metres, angles radians, pixels
-continuous (the centre of the top left pixel is (0.5, 0.5)).
+One row is one person in one frame. The file is a plain `.npz` of equally long arrays, one file a scene; no
+pickle is read or written. Cameras are OpenCV (x right, y down, z forward), lengths metres, angles radians,
+pixels continuous (the centre of the top left pixel is (0.5, 0.5)).
 
-**Where the person stands.** As in the published files, the camera-frame SMPL-X `transl` is the sum of two columns,
-`trans_cam + cam_ext[:, :3, 3]`, so that `vertices = smplx(pose_cam, shape).vertices + labels.transl`. A writer that
-knows the camera-frame `transl` alone writes it as `trans_cam` with `cam_ext` an identity (what `Labels` fills in when
-`cam_ext` is left out). Read `labels.transl`, never one of the two columns.
+**Where the person stands.** As in the published files, the camera-frame SMPL-X `transl` is the sum of two
+columns, `trans_cam + cam_ext[:, :3, 3]`, so that `vertices = smplx(pose_cam, shape).vertices +
+labels.transl`. A writer that knows the camera-frame `transl` alone writes it as `trans_cam` with `cam_ext` an
+identity (what `Labels` fills in when `cam_ext` is left out). Read `labels.transl`, never one of the two
+columns.
 """
 
 import os
@@ -147,8 +148,8 @@ class Labels:
     def load(cls, path: str | os.PathLike) -> "Labels":
         """Read and check a label file.
 
-        Raises FileNotFoundError, or ValueError when the file is no readable .npz, lacks a required column, holds
-        pickled objects, or has columns of the wrong shape or values that are not finite.
+        Raises FileNotFoundError, or ValueError when the file is no readable .npz, lacks a required column,
+        holds pickled objects, or has columns of the wrong shape or values that are not finite.
         """
         path = Path(path)
         if not path.is_file():
@@ -160,7 +161,7 @@ class Labels:
                 missing = [name for name in REQUIRED if name not in file.files]
                 if missing:
                     raise ValueError(
-                        f"{path}: label file lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+                        f"{path}: label file lacks the column {', '.join(missing)}; "
                         f"it has {', '.join(file.files) or 'none'}"
                     )
                 columns = {name: _column(file, name, path) for name in COLUMNS if name in file.files}

@@ -1,8 +1,9 @@
 """Loader: shards -> batches. One stream a worker: read, shuffle, decode, jitter, cut, augment, collate.
 
-Training streams run on for ever (a step count ends them); evaluation runs once through, unaugmented, box scale 1,
-and keeps its last partial batch. Shards are dealt out to processes and workers, so that nobody sees a sample twice in an
-epoch. A sample that cannot be read is reported, skipped and counted, and past a limit the loader raises.
+Training streams run on for ever (a step count ends them); evaluation runs once through, unaugmented, box
+scale 1, and keeps its last partial batch. Shards are dealt out to processes and workers, so that nobody sees
+a sample twice in an epoch. A sample that cannot be read is reported, skipped and counted, and past a limit
+the loader raises.
 """
 
 import os
@@ -68,11 +69,13 @@ def make_loader(
 ) -> DataLoader:
     """A loader of `Batch` over `<root>/shards/<split>-*.tar` (root None: see `dpose.paths.data_root`).
 
-    train: shuffled, augmented (`augment`, else what belongs to the preset), without end unless `infinite=False`,
-    and then without the last partial batch. Otherwise in order, unaugmented (unless `augment` is given), once through.
-    epoch: the epoch to begin with; a resumed run passes another one to see another order. limit: only the first
-    samples of each worker's epoch (quick looks). Raises FileNotFoundError or ValueError, at once, on a missing
-    folder or split, a shard that differs from the manifest, or a bad argument.
+    train: shuffled, augmented (`augment`, else what belongs to the preset), without end unless
+    `infinite=False`, and then without the last partial batch. Otherwise in order, unaugmented (unless
+    `augment` is given), once through.
+    epoch: the epoch to begin with; a resumed run passes another one to see
+    another order. limit: only the first samples of each worker's epoch (quick looks). Raises
+    FileNotFoundError or ValueError, at once, on a missing folder or split, a shard that differs from the
+    manifest, or a bad argument.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -138,7 +141,7 @@ def find_shards(root: str | os.PathLike | None, split: str) -> list[Path]:
 
 
 class _Loader(DataLoader):
-    """A DataLoader that tells its stream which process of a distributed run it feeds, when iteration begins."""
+    """A DataLoader that tells its stream, when iteration begins, which process of a run it feeds."""
 
     def __iter__(self):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -154,12 +157,22 @@ def _quiet_worker(_: int) -> None:
 
 
 class SampleStream(IterableDataset):
-    """Prepared samples of this process and worker; each `iter` is the next epoch. Pickles, holds no open file."""
+    """Prepared samples for this process and worker; each `iter` is the next epoch."""
 
     def __init__(
-        self, shards: list[Path], config: ModelConfig, *, shuffle: int, augment: Augment | None, infinite: bool,
-        seed: int, epoch: int, depth_rule: str, max_bad: int, limit: int | None,
-    ):  # fmt: skip
+        self,
+        shards: list[Path],
+        config: ModelConfig,
+        *,
+        shuffle: int,
+        augment: Augment | None,
+        infinite: bool,
+        seed: int,
+        epoch: int,
+        depth_rule: str,
+        max_bad: int,
+        limit: int | None,
+    ):
         self.shards, self.config, self.shuffle, self.augment = shards, config, shuffle, augment
         self.infinite, self.seed, self.epoch, self.depth_rule = infinite, seed, epoch, depth_rule
         self.max_bad, self.limit = max_bad, limit
@@ -223,7 +236,7 @@ def prepare_sample(
     transforms: list | None = None,
     depth_rule: str = "paper",
 ) -> dict:
-    """Jitter, cut and augment one sample: label fields as arrays, image (S, S, 3) uint8, parts and depth (M, M)."""
+    """Jitter, cut and augment one sample: its label, image (S, S, 3) uint8, parts and depth (M, M)."""
     label = sample["label"]
     size, map_size = config.image_size, config.map_size
     center, scale, mirror = label["center"], label["scale"], False
@@ -288,8 +301,8 @@ class _BadCount:
         if len(self.reasons) > self.limit:
             first = "; ".join(self.reasons[:3])
             raise TooManyBadSamples(
-                f"{len(self.reasons)} unreadable samples in epoch {self.epoch} (limit {self.limit}): {first}, ...; "
-                "make these shards again, or raise max_bad"
+                f"{len(self.reasons)} unreadable samples in epoch {self.epoch} (limit {self.limit}): "
+                f"{first}, ...; make these shards again, or raise max_bad"
             )
         warnings.warn(f"skipped an unreadable sample ({len(self.reasons)} so far): {reason}", stacklevel=2)
 
@@ -325,9 +338,9 @@ def _shuffled(items: Iterator, size: int, rng: random.Random) -> Iterator:
 class Means(NamedTuple):
     """Means over training samples, for the network's mean parameters and head biases.
 
-    pose6d (132,): chordal mean rotation of each joint, first two columns of the matrix row by row; the root is not a
-    mean but faces the camera upright. betas (11,). parts (23,): share of the map's pixels by label, summing to 1.
-    depth: mean target on the person's pixels. count: samples used.
+    pose6d (132,): chordal mean rotation of each joint, first two columns of the matrix row by row; the root
+    is not a mean but faces the camera upright. betas (11,). parts (23,): share of the map's pixels by label,
+    summing to 1. depth: mean target on the person's pixels. count: samples used.
     """
 
     pose6d: torch.Tensor

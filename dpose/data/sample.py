@@ -1,9 +1,9 @@
 """Sample: one person cut out of a frame, with a margin for the later jitter, and the geometry of that cut.
 
-A sample is what shards store and what the loader reads: image, this person's depth, part labels, and a small label
-of plain numbers. Everything stays in the *full image's* frame (joints, box, intrinsics): a cut moves pixels, never
-labels. Pixels are continuous: pixel (row i, column j) has its centre at (j + 0.5, i + 0.5); the half is added and
-taken off only at the OpenCV call.
+A sample is what shards store and what the loader reads: image, this person's depth, part labels, and a small
+label of plain numbers. Everything stays in the *full image's* frame (joints, box, intrinsics): a cut moves
+pixels, never labels. Pixels are continuous: pixel (row i, column j) has its centre at (j + 0.5, i + 0.5); the
+half is added and taken off only at the OpenCV call.
 """
 
 from typing import TypedDict
@@ -34,8 +34,11 @@ class SampleLabel(TypedDict):
 
 
 class Sample(TypedDict):
-    """image (P, P, 3) uint8 RGB; depth (P, P) float32 metres, 0 where not this person's visible pixel, or None;
-    parts (P, P) uint8: 0 background, j + 1 joint j; label."""
+    """One person's cut, P pixels a side, of the box times the margin.
+
+    image (P, P, 3) uint8 RGB; depth (P, P) float32 metres, 0 where not this person's visible pixel, or None;
+    parts (P, P) uint8, 0 background, j + 1 joint j; label.
+    """
 
     image: np.ndarray
     depth: np.ndarray | None
@@ -44,10 +47,25 @@ class Sample(TypedDict):
 
 
 def make_label(
-    *, key, pose, betas, trans, joints2d, center, scale, img_size, cam_int, dataset="", subject="", margin=MARGIN,
-    has_depth=True,
-) -> SampleLabel:  # fmt: skip
-    """Build and check a label from arrays. Raises ValueError on a wrong size, a number not finite or a bad key."""
+    *,
+    key: str,
+    pose,
+    betas,
+    trans,
+    joints2d,
+    center,
+    scale,
+    img_size,
+    cam_int,
+    dataset: str = "",
+    subject: str = "",
+    margin: float = MARGIN,
+    has_depth: bool = True,
+) -> SampleLabel:
+    """Build a label from arrays. Raises ValueError on a wrong size, a number not finite or a bad key.
+
+    Longer arrays give their first part: pose the first 66 of 165, joints2d the first 24; ten betas get a zero.
+    """
     key = str(key)
     if not key or "." in key or "/" in key:
         raise ValueError(f"sample key {key!r} must be non-empty, without '.' and '/'")
@@ -77,18 +95,18 @@ def make_label(
     return label
 
 
-# --- geometry of a cut ---------------------------------------------------------------------------------------------
+# --- geometry of a cut --------------------------------------------------------------------------------------
 
 
 def crop_matrix(center, scale: float, size: int, margin: float = 1.0) -> np.ndarray:
-    """(2, 3) float64: full-image px -> px of the `size` x `size` cut of the box times `margin` (continuous)."""
+    """(2, 3) float64: full-image px -> px of the `size` x `size` cut of the box times `margin`."""
     side = 200.0 * float(scale) * margin
     zoom = size / side
     return np.array([[zoom, 0, (side / 2 - center[0]) * zoom], [0, zoom, (side / 2 - center[1]) * zoom]])
 
 
 def relative_matrix(label: SampleLabel, stored: int, center, scale: float, size: int) -> np.ndarray:
-    """(2, 3): px of the stored cut -> px of a `size` x `size` cut of another box (center, scale) of the same frame."""
+    """(2, 3): px of the stored cut -> px of the `size` x `size` cut of another box of the same frame."""
     inner = crop_matrix(label["center"], label["scale"], stored, label["margin"])
     outer = crop_matrix(center, scale, size)
     zoom = outer[0, 0] / inner[0, 0]
@@ -98,13 +116,14 @@ def relative_matrix(label: SampleLabel, stored: int, center, scale: float, size:
 def warp_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Cut an image by an axis-aligned `matrix` (source px -> cut px, continuous), without aliasing.
 
-    image (H, W[, C]) -> (size, size[, C]); outside the source is 0. Growing is bilinear. Shrinking first averages
-    areas over a whole-pixel window around the cut (whose exact factor enters the matrix), then bilinear for the
-    rest, so that a shift of a fraction of a pixel stays one.
+    image (H, W[, C]) -> (size, size[, C]); outside the source is 0. Growing is bilinear. Shrinking first
+    averages areas over a whole-pixel window around the cut (whose exact factor enters the matrix), then
+    bilinear for the rest, so that a shift of a fraction of a pixel stays one.
     """
     zoom = matrix[0, 0]
-    if zoom == 1 and np.all(matrix[:, 2] == np.round(matrix[:, 2])):
-        x, y = (-matrix[:, 2]).astype(int)
+    x, y = np.rint(-matrix[:, 2]).astype(int)
+    whole = abs(zoom - 1) * size < 1e-3 and np.abs(matrix[:, 2] + (x, y)).max() < 1e-3
+    if whole:  # no resampling needed
         if x >= 0 and y >= 0 and x + size <= image.shape[1] and y + size <= image.shape[0]:
             return np.ascontiguousarray(image[y : y + size, x : x + size])
     matrix = np.array(matrix, np.float64)
@@ -125,8 +144,10 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
 
 def warp_nearest(array: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Sample labels or depth by an axis-aligned `matrix`: each cut pixel's centre takes the source pixel that covers
-    it, so values never mix. array (H, W) -> (size, size); outside the source is 0."""
+    """Cut labels or depth by an axis-aligned `matrix`; values never mix.
+
+    Each cut pixel takes the source pixel that covers its centre. array (H, W) -> (size, size); outside is 0.
+    """
     centres = np.arange(size) + 0.5
     x = np.floor((centres - matrix[0, 2]) / matrix[0, 0]).astype(np.intp)
     y = np.floor((centres - matrix[1, 2]) / matrix[1, 1]).astype(np.intp)
@@ -148,9 +169,9 @@ def sample_from_frame(
 ) -> Sample:
     """Cut one person out of a frame.
 
-    image (H, W, 3) uint8 RGB; depth (H, W) float metres of the whole frame; mask (H, W) bool: this person's visible
-    pixels; parts (size, size) uint8 already in the cut's view (`render_parts`), zeros when left out. The cut is
-    label's box times label's margin. Depth that is not finite or not positive counts as none.
+    image (H, W, 3) uint8 RGB; depth (H, W) float metres of the whole frame; mask (H, W) bool: this person's
+    visible pixels; parts (size, size) uint8 already in the cut's view (`render_parts`), zeros when left out.
+    The cut is label's box times label's margin. Depth that is not finite or not positive counts as none.
     """
     matrix = crop_matrix(label["center"], label["scale"], size, label["margin"])
     cut_depth = None

@@ -1,8 +1,9 @@
 """Shards: samples in WebDataset tar files, `<split>-NNNNNN.tar`, each there whole or not at all.
 
-A sample is four members: `<key>.jpg` (quality 95), `<key>.depth.png` (16 bit: 0 = none, 1..65535 linear between
-the label's `depth_range` in metres; absent without depth), `<key>.parts.png` (8 bit) and `<key>.json` (the label).
-`manifest.json` beside them lists every shard with its samples, bytes and hash. No pickle anywhere.
+A sample is four members: `<key>.jpg` (quality 95), `<key>.depth.png` (16 bit: 0 = none, 1..65535 linear
+between the label's `depth_range` in metres; absent without depth), `<key>.parts.png` (8 bit) and `<key>.json`
+(the label). `manifest.json` beside them lists every shard with its samples, bytes and hash. No pickle
+anywhere.
 """
 
 import hashlib
@@ -31,10 +32,12 @@ class BadSample(ValueError):
 def write_shards(
     samples: Iterable[Sample], folder: str | os.PathLike, split: str, start: int = 0, per_shard: int = 1000
 ) -> list[Path]:
-    """Write samples to `<folder>/<split>-<start>.tar` and on, `per_shard` to each; returns the shards written.
+    """Write samples to `<folder>/<split>-NNNNNN.tar`, `per_shard` to each, numbered from `start`.
 
-    A shard takes its final name only once complete: an exception (also in `samples`) leaves those before it and
-    nothing of itself. Processes may write the same folder at once if their shard numbers differ; call
+    Returns the shards written.
+
+    A shard takes its final name only once complete: an exception (also in `samples`) leaves those before it
+    and nothing of itself. Processes may write the same folder at once if their shard numbers differ; call
     `write_manifest` when all are done. Raises ValueError on a malformed sample or a key seen twice.
     """
     folder = Path(folder)
@@ -98,7 +101,7 @@ def read_manifest(folder: str | os.PathLike) -> dict | None:
         ) from error
 
 
-# --- one sample <-> its members --------------------------------------------------------------------------------------
+# --- one sample <-> its members -----------------------------------------------------------------------------
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:
@@ -124,7 +127,7 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
 
 
 def decode_sample(members: Mapping[str, bytes], where: str = "sample") -> Sample:
-    """The inverse of `encode_sample` (up to JPEG and 16 bits). Raises BadSample naming the member that is broken."""
+    """The inverse of `encode_sample`, up to JPEG and 16 bits. Raises BadSample naming the broken member."""
     try:
         label = json.loads(members["json"])
         key = label["key"]
