@@ -1,0 +1,288 @@
+"""Measuring a network on a test split: errors of the mesh, the part map and the depth map, with baselines.
+
+Every number comes per sample, with a bootstrap interval over the samples, and beside it what a constant answer
+would score: the training set's mean pose, the same with the true orientation, and the one depth value that
+errs least on the test persons' pixels. Protocol `smplx24` (spec section 10, BEDLAM validation): the first 24
+SMPL-X joints, both bodies aligned at the midpoint of the hips.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dpose import metrics, results
+from dpose.batch import Batch
+from dpose.body import PART_NAMES, BodyOutput, load_body
+from dpose.camera import bbox_info
+from dpose.config import NUM_PARTS
+from dpose.data.loader import make_loader
+from dpose.model import checkpoint as checkpoints
+from dpose.model.network import Prediction
+from dpose.paths import data_root
+from dpose.statistics import training_statistics
+
+PROTOCOL = "smplx24"
+NUM_JOINTS3D = 24  # the first SMPL-X joints: 22 of the body, the jaw, the left eye
+MESH_METRICS = ("mpjpe", "pa_mpjpe", "mve")
+BASELINES = ("mean_pose", "mean_pose_true_orientation")
+
+
+def run_network(model: nn.Module, batch: Batch, bf16: bool = False) -> Prediction:
+    """The network's prediction for a Batch: images channels-last and, if asked, its arithmetic in bf16."""
+    image = batch["image"].contiguous(memory_format=torch.channels_last)
+    box = bbox_info(batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0])
+    with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=bf16):
+        return model(image, box)
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with its tensors on `device`."""
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
+
+
+def evaluate(
+    checkpoint: str | Path = "mini",
+    data: str | Path | None = None,
+    split: str = "test",
+    out: str | Path | None = None,
+    *,
+    samples: int | None = None,
+    batch_size: int = 64,
+    workers: int = 1,
+    device: str | None = None,
+    body: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure a checkpoint on a split and return (and, with `out`, write as JSON) the results.
+
+    Args:
+        checkpoint: a `.safetensors` file, or "mini" for the shipped network.
+        data: data root; None: $DPOSE_DATA, else the open data set.
+        split: "train", "val" or "test".
+        samples: only the first so many; None: all, the last partial batch included.
+        device: None: CUDA if there is one.
+        body: body model file, as for `dpose.load_body`.
+    Returns:
+        A JSON-ready dict: `metrics` (mpjpe, pa_mpjpe, mve in mm; orientation in degrees; parts_miou over the 22
+        parts; depth_l1 on the persons' pixels), each with mean, 95 % interval and number of samples; `baselines`
+        likewise; `ratios` of metric to baseline; and where all of it comes from.
+    Raises:
+        FileNotFoundError: the checkpoint, the data root or its split is missing.
+        ValueError: a count below 1, or a split without samples.
+    """
+    for name, value in (("samples", samples), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    begin = time.monotonic()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    root = data_root(data)
+    model = checkpoints.load(checkpoint, device=device).eval()
+    loader = make_loader(root, split, model.config, batch_size, train=False, seed=0, workers=workers)
+    mesh = load_body(body, num_betas=model.config.num_betas).to(device)
+    mean_pose = training_statistics(root, model.config)
+    table = measure(model, loader, mesh, (mean_pose.pose, mean_pose.betas), samples, progress)
+    result = {
+        "dataset": root.name,
+        "split": split,
+        "protocol": PROTOCOL,
+        **summarise(table),
+        "baseline_samples": mean_pose.samples,
+        "checkpoint": {
+            "name": Path(checkpoint).name,
+            "sha256": results.file_hash(checkpoints.resolve(checkpoint)),
+            "config": model.config.to_dict(),
+            "metadata": checkpoints.metadata(checkpoint),
+        },
+        "data": {"fingerprint": results.data_fingerprint(root)},
+        "seconds": round(time.monotonic() - begin, 1),
+        **results.provenance(),
+    }
+    if out is not None:
+        results.write_json(out, result)
+    return result
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    body: nn.Module,
+    mean_pose: tuple[Tensor, Tensor] | None = None,
+    samples: int | None = None,
+    progress: bool = False,
+    bf16: bool = False,
+) -> dict[str, Any]:
+    """Errors of `model` for every sample of `loader`, computed on the body's device.
+
+    Args:
+        body: with all its vertices, or strided for a quick look (mve is then over those).
+        mean_pose: rotations (22, 3, 3) and betas (11,) of the constant prediction; None: no baselines.
+        samples: stop after so many.
+    Returns:
+        Columns of N: `key`; mpjpe, pa_mpjpe, mve (mm), orientation (degrees), the same for each of `BASELINES` as
+        "<baseline>/<metric>"; `intersection` and `union` (N, 23) pixels; with a depth branch `depth_l1` (mean over
+        the person's pixels) and `depth_pixels`. `depth_values`: the target on every such pixel, for `best_constant`.
+    Raises:
+        ValueError: no sample at all.
+    """
+    device = body.faces.device
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    bar = tqdm(desc="evaluate", unit="image", total=samples, disable=not progress, leave=False)
+    for batch in loader:
+        if samples is not None and len(batch["key"]) > samples - count:
+            batch = {name: value[: samples - count] for name, value in batch.items()}
+        batch = to_device(batch, device)
+        prediction = run_network(model, batch, bf16)
+        for name, value in _measure_batch(prediction, batch, body, mean_pose).items():
+            columns.setdefault(name, []).append(value.cpu() if isinstance(value, Tensor) else value)
+        count += len(batch["key"])
+        bar.update(len(batch["key"]))
+        if count == samples:
+            break
+    bar.close()
+    if count == 0:
+        raise ValueError("the split holds no sample to measure")
+    return {
+        name: torch.cat(parts).numpy() if isinstance(parts[0], Tensor) else sum(parts, [])
+        for name, parts in columns.items()
+    }
+
+
+def summarise(table: dict[str, Any]) -> dict[str, Any]:
+    """`measure`'s columns as means with intervals: `samples`, `metrics`, `baselines`, `ratios`."""
+    scores: dict[str, Any] = {name: results.summary(table[name]) for name in (*MESH_METRICS, "orientation")}
+    scores["parts_miou"] = _mean_iou(table["intersection"], table["union"])
+    baselines: dict[str, Any] = {}
+    ratios: dict[str, float] = {}
+    for baseline in BASELINES:
+        if f"{baseline}/mpjpe" in table:
+            names = (*MESH_METRICS, "orientation") if baseline == "mean_pose" else MESH_METRICS
+            baselines[baseline] = {name: results.summary(table[f"{baseline}/{name}"]) for name in names}
+    if "mean_pose" in baselines:
+        for name in MESH_METRICS:
+            ratios[name] = round(scores[name]["mean"] / baselines["mean_pose"][name]["mean"], 4)
+    if "depth_l1" in table and table["depth_pixels"].any():
+        scores["depth_l1"] = results.summary(table["depth_l1"], table["depth_pixels"])
+        constant, error = best_constant(table["depth_values"])
+        baselines["constant_depth"] = {"value": round(constant, 4), "depth_l1": {"mean": round(error, 4)}}
+        ratios["depth_l1"] = round(scores["depth_l1"]["mean"] / error, 4)
+    return {"samples": len(table["key"]), "metrics": scores, "baselines": baselines, "ratios": ratios}
+
+
+def best_constant(values: np.ndarray) -> tuple[float, float]:
+    """The constant with the smallest mean absolute error to `values`, their median, and that error."""
+    median = float(np.median(values))
+    return median, float(np.abs(values.astype(np.float64) - median).mean())
+
+
+def format_table(result: dict[str, Any]) -> str:
+    """The results as a few lines of text."""
+    metric, baseline, ratio = result["metrics"], result["baselines"], result["ratios"]
+    lines = [
+        f"{result['samples']} samples of {result['dataset']}/{result['split']}, protocol {result['protocol']}"
+    ]
+    lines.append(
+        f"{'':20}{'measured':>10}  {'95 % interval':<20}{'mean pose':>10}{'+ true root':>12}{'ratio':>8}"
+    )
+
+    def row(label: str, name: str, unit: str, digits: int) -> None:
+        low, high = metric[name]["ci95"]
+        constants = [baseline.get(b, {}).get(name, {}).get("mean") for b in BASELINES]
+        if name == "depth_l1":
+            constants = [baseline["constant_depth"]["depth_l1"]["mean"], None]
+        cells = ["" if c is None else f"{c:.{digits}f}" for c in constants]
+        share = f"{ratio[name]:.2f}" if name in ratio else ""
+        span = f"[{low:.{digits}f}, {high:.{digits}f}]"
+        mean = f"{metric[name]['mean']:.{digits}f}"
+        lines.append(f"{label + unit:20}{mean:>10}  {span:<20}{cells[0]:>10}{cells[1]:>12}{share:>8}")
+
+    row("MPJPE", "mpjpe", " (mm)", 1)
+    row("PA-MPJPE", "pa_mpjpe", " (mm)", 1)
+    row("MVE", "mve", " (mm)", 1)
+    row("orientation", "orientation", " (deg)", 1)
+    row("parts mIoU", "parts_miou", "", 3)
+    if "depth_l1" in metric:
+        row("depth L1, person", "depth_l1", "", 4)
+        lines.append(
+            "(the depth row's constant is the best single value for these pixels, not the mean pose)"
+        )
+    return "\n".join(lines)
+
+
+def _measure_batch(
+    prediction: Prediction, batch: Batch, body: nn.Module, mean_pose: tuple[Tensor, Tensor] | None
+) -> dict[str, Any]:
+    truth = body(batch["betas"], batch["pose"])
+    columns = {"key": list(batch["key"])}
+    columns |= _mesh_errors(body(prediction.betas, prediction.rotmats), truth)
+    columns["orientation"] = metrics.orientation_error(prediction.rotmats[:, 0], batch["pose"][:, 0])
+    if mean_pose is not None:
+        n, device = len(batch["betas"]), batch["pose"].device
+        pose = mean_pose[0].to(device).expand(n, -1, -1, -1)
+        betas = mean_pose[1].to(device).expand(n, -1)
+        turned = torch.cat([batch["pose"][:, :1], pose[:, 1:]], 1)
+        for name, rotmats in zip(BASELINES, (pose, turned), strict=True):
+            errors = _mesh_errors(body(betas, rotmats), truth)
+            columns |= {f"{name}/{metric}": value for metric, value in errors.items()}
+        columns["mean_pose/orientation"] = metrics.orientation_error(pose[:, 0], batch["pose"][:, 0])
+
+    labels = torch.arange(NUM_PARTS, device=batch["parts"].device)[:, None, None]
+    said, true = (
+        prediction.parts.argmax(1)[:, None] == labels,
+        batch["parts"][:, None] == labels,
+    )  # (B, 23, M, M)
+    columns["intersection"] = (said & true).sum((2, 3))
+    columns["union"] = (said | true).sum((2, 3))
+
+    if prediction.depth is not None:
+        person = (batch["depth"] > 0) & batch["has_depth"][:, None, None, None]  # (B, 1, M, M)
+        pixels = person.sum((1, 2, 3))
+        error = ((prediction.depth - batch["depth"]).abs() * person).sum((1, 2, 3))
+        columns["depth_l1"] = error / pixels.clamp_min(1)
+        columns["depth_pixels"] = pixels
+        columns["depth_values"] = batch["depth"][person]
+    return columns
+
+
+def _mesh_errors(said: BodyOutput, true: BodyOutput) -> dict[str, Tensor]:
+    """mpjpe, pa_mpjpe and mve (B,) in mm, protocol smplx24."""
+    joints, true_joints = said.joints[:, :NUM_JOINTS3D], true.joints[:, :NUM_JOINTS3D]
+    return {
+        "mpjpe": metrics.mpjpe(joints, true_joints),
+        "pa_mpjpe": metrics.pa_mpjpe(joints, true_joints),
+        "mve": metrics.mve(said.vertices, true.vertices, joints, true_joints),
+    }
+
+
+def _mean_iou(intersection: np.ndarray, union: np.ndarray) -> dict[str, Any]:
+    """Mean over the 22 parts of the split's IoU (pixels of all samples pooled), its interval, and every part's."""
+
+    def iou(i: np.ndarray, u: np.ndarray) -> np.ndarray:  # a part that neither has anywhere is left out
+        return np.divide(i, u, out=np.full(i.shape, np.nan), where=u > 0)
+
+    i, u = intersection.astype(np.float64), union.astype(np.float64)
+    parts = iou(i.sum(0), u.sum(0))
+    draws = results.bootstrap_weights(len(i))
+    resampled = np.nanmean(iou(draws @ i, draws @ u)[:, 1:], 1)
+    return {
+        "mean": round(float(np.nanmean(parts[1:])), 4),
+        "ci95": results.interval(resampled),
+        "n": len(i),
+        "per_part": {
+            name: None if np.isnan(part) else round(float(part), 4)
+            for name, part in zip(PART_NAMES, parts[1:], strict=True)
+        },
+        "background": round(float(parts[0]), 4),
+    }

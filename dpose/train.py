@@ -1,0 +1,500 @@
+"""Training D-PoSE: one stage, Adam, clipped gradients (paper section 4.2; facts in the book's training page).
+
+`train(TrainConfig(...))` is the whole of it: `PAPER` presets follow the paper's recipe to the letter, `MINI`
+presets follow a recipe of our own that starts from random weights and fits two processor cores (see `recipe`).
+`lightning` drives the loop (devices, several GPUs, checkpoints to resume from); what a step computes is written
+out in `Training.training_step`. Nothing in a step waits for the device: losses are summed there and read back
+only when a row of the log is written.
+
+A run folder holds `model.safetensors` (weights, for `dpose.load`), `last.ckpt` (everything, for `resume`),
+`log.csv` (every loss term) and `run.json` (what was run, on what).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import logging
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dpose import losses as loss_terms
+from dpose import results
+from dpose.batch import Batch
+from dpose.body import Body, load_body
+from dpose.config import preset
+from dpose.data import augment
+from dpose.data.augment import Augment
+from dpose.data.loader import find_shards, make_loader
+from dpose.evaluate import run_network
+from dpose.losses import LossWeights, losses
+from dpose.model import checkpoint
+from dpose.model.network import DPose
+from dpose.paths import data_root
+from dpose.statistics import Statistics, training_statistics
+
+STATISTICS_SAMPLES = 2048  # of the training set, for the means that the heads start from
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a preset is trained, as far as it is not the network itself."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: float = 0.0  # fraction of the steps over which the rate rises linearly from 0
+    decay: str = "constant"  # or "cosine": to `final_lr` times the rate at the last step
+    final_lr: float = 0.01
+    clip: float = 1.5  # largest gradient norm (the paper says "value", its code takes the norm)
+    weights: LossWeights = field(default_factory=LossWeights)
+    vertex_stride: int = 1  # every n-th vertex enters the vertex loss
+    augmentation: Augment = augment.PAPER
+    priors: bool = False  # start the heads at the training set's means and class frequencies
+    precision: str = "32"  # "bf16": the network under autocast, losses in 32 bits all the same
+
+
+PAPER_RECIPE = Recipe(steps=200_000, batch_size=64, lr=1e-5, weights=loss_terms.PAPER)
+MINI_RECIPE = Recipe(
+    steps=12_000,
+    batch_size=32,
+    lr=2e-3,
+    warmup=0.03,
+    decay="cosine",
+    weights=loss_terms.MINI_WEIGHTS,
+    vertex_stride=8,
+    augmentation=augment.MINI,
+    priors=True,
+    precision="auto",
+)
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of a preset, for instance `recipe("paper")`: 200,000 steps of 64 at 1e-5, constant.
+
+    Raises ValueError for an unknown preset.
+    """
+    return PAPER_RECIPE if preset(name).name.startswith("paper") else MINI_RECIPE
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train. None means: as the preset's recipe says.
+
+    Raises ValueError or FileNotFoundError, before anything is written, for an unknown preset, a count below 1,
+    a missing data folder or a missing checkpoint to resume from.
+    """
+
+    preset: str = "auto"  # "auto": the paper's network on a GPU, the mini network otherwise
+    data: str | Path | None = None  # data root; None: $DPOSE_DATA, else the open data set
+    out: str | Path | None = None  # run folder; None: the resumed run's, else runs/<preset>
+    steps: int | None = None  # optimizer steps
+    batch_size: int | None = None  # samples a step, over all devices
+    lr: float | None = None
+    seed: int = 0
+    resume: str | Path | None = None  # `last.ckpt` of an earlier run: weights, optimizer, step and schedule
+    body: str | Path | None = None  # body model file; None: the licensed one if configured, else the open one
+    accelerator: str = "auto"  # "cpu", "cuda", ... as lightning names them
+    devices: int | str = 1  # how many, or "auto" for all
+    strategy: str = "auto"  # "ddp" follows from several devices
+    precision: str | None = None  # "32", "bf16" or "auto" (bf16 where the processor computes in it)
+    workers: int | None = None  # loader processes a device; None: as many as the machine can spare
+    log_every: int = 20  # steps a row of the log
+    checkpoint_minutes: float = 5.0  # at most so much work is lost when the run is killed
+    progress: bool = True
+    recipe: Recipe | None = None  # None: `dpose.train.recipe(preset)`
+
+    def __post_init__(self) -> None:
+        if self.preset != "auto":
+            preset(self.preset)  # raises and lists the valid names
+        for name in ("steps", "batch_size", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.lr is not None and not self.lr > 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers must be 0 or more, got {self.workers}")
+        if self.precision not in (None, "auto", "32", "bf16"):
+            raise ValueError(f"precision must be '32', 'bf16' or 'auto', got {self.precision!r}")
+        if self.checkpoint_minutes <= 0:
+            raise ValueError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
+        for name in ("resume", "body"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).is_file():
+                raise FileNotFoundError(f"{name}: there is no file {path}")
+
+    def resolve(self) -> TrainConfig:
+        """The same configuration with every None and "auto" replaced by what will be used.
+
+        Raises FileNotFoundError if there is no training data where `data` points.
+        """
+        name = self.preset
+        if name == "auto":
+            on_cuda = self.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available()
+            name = "paper" if on_cuda else "mini"
+        base = self.recipe or recipe(name)
+        base = replace(
+            base,
+            steps=self.steps or base.steps,
+            batch_size=self.batch_size or base.batch_size,
+            lr=self.lr or base.lr,
+            precision=_precision(self.precision or base.precision, self.accelerator),
+        )
+        root = data_root(self.data)
+        find_shards(root, "train")  # raises if there are none
+        out = self.out or (Path(self.resume).parent if self.resume else Path("runs") / name)
+        return replace(
+            self,
+            preset=name,
+            data=root,
+            out=Path(out),
+            steps=base.steps,
+            batch_size=base.batch_size,
+            lr=base.lr,
+            precision=base.precision,
+            workers=_spare_workers() if self.workers is None else self.workers,
+            recipe=base,
+        )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left behind."""
+
+    checkpoint: Path  # model.safetensors
+    resume: Path  # last.ckpt
+    log: Path  # log.csv
+    losses: dict[str, float]  # every term, averaged over the last row of the log
+    steps: int
+    seconds: float  # of training, in this process
+    images_per_second: float  # after the first step
+    config: TrainConfig  # as resolved
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train a network as `config` says and return where it is; see `TrainConfig` for what is raised.
+
+    A loss that is no longer finite ends the run with FloatingPointError; the last checkpoint stays.
+    """
+    config = config.resolve()
+    start = _check_resume(config)
+    with _quiet():
+        lightning.seed_everything(config.seed, workers=True, verbose=False)
+        journal = Journal(config, start)
+        trainer = lightning.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            strategy=config.strategy,
+            max_steps=config.steps,
+            max_epochs=-1,
+            logger=False,
+            callbacks=[journal],
+            enable_checkpointing=False,  # `Journal` writes both kinds of checkpoint
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the loader splits the shards between devices
+        )
+        if config.batch_size % trainer.world_size:
+            raise ValueError(
+                f"batch_size {config.batch_size} does not divide over {trainer.world_size} devices"
+            )
+        model_config = preset(config.preset)
+        body = load_body(
+            config.body, num_betas=model_config.num_betas, vertex_stride=config.recipe.vertex_stride
+        )
+        model = DPose(model_config)
+        if config.resume is None:
+            statistics = training_statistics(config.data, model_config, samples=STATISTICS_SAMPLES)
+            initialise_heads(model, statistics, priors=config.recipe.priors)
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        module = Training(model, body, config, start)
+        trainer.fit(
+            module, ckpt_path=None if config.resume is None else str(config.resume), weights_only=True
+        )
+    return journal.result()
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Learning rate of optimizer step `step` (0 is the first): linear warm-up, then constant or cosine."""
+    warmup = round(recipe.warmup * recipe.steps)
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    if recipe.decay == "constant":
+        return recipe.lr
+    if recipe.decay != "cosine":
+        raise ValueError(f"decay must be 'constant' or 'cosine', got {recipe.decay!r}")
+    progress = min(1.0, (step - warmup) / max(1, recipe.steps - 1 - warmup))
+    return recipe.lr * (recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class Training(lightning.LightningModule):
+    """What one step of training computes. Only `model` has state; the body's buffers stay out of checkpoints."""
+
+    def __init__(self, model: DPose, body: Body, config: TrainConfig, start: int = 0) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+        self.config = config
+        self.start = start  # step at which this process begins
+        self._body = [body]  # in a list, so that it is no submodule
+        self.last_losses: dict[str, Tensor] = {}
+        self.last_grad_norm: Tensor | None = None
+
+    def train_dataloader(self) -> Iterable[Batch]:
+        config = self.config
+        return make_loader(
+            config.data,
+            "train",
+            self.model.config,
+            config.batch_size // self.trainer.world_size,
+            train=True,
+            seed=config.seed,
+            workers=config.workers,
+            augment=config.recipe.augmentation,
+            epoch=self.start,  # a resumed run sees another order than the run had from its beginning
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def on_fit_start(self) -> None:
+        self._body[0] = self._body[0].to(self.device)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        prediction = run_network(self.model, batch, bf16=self.config.precision == "bf16")
+        terms = losses(prediction, batch, self._body[0], self.config.recipe.weights)
+        self.last_losses = {name: value.detach() for name, value in terms.items()}
+        return terms["total"]
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        recipe = self.config.recipe
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.lr, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate(step, recipe) / recipe.lr
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+    ) -> None:
+        self.last_grad_norm = torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.config.recipe.clip, foreach=True
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["dpose"] = {"preset": self.config.preset, "step": self.trainer.global_step}
+
+
+class Journal(lightning.Callback):
+    """Writes the log, the progress line and the checkpoints; the only place that waits for the device."""
+
+    def __init__(self, config: TrainConfig, start: int) -> None:
+        self.config = config
+        self.start = start
+        self.out = Path(config.out)
+        self.names: list[str] = []
+        self.sums: Tensor | None = None
+        self.count = 0
+        self.losses: dict[str, float] = {}
+        self.step = start
+        self.first_step_end: float | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
+        self.begin = self.saved = time.monotonic()
+        self.earlier_seconds = 0.0
+        if trainer.is_global_zero:
+            self.earlier_seconds = _trim_log(self.out / "log.csv", self.start)
+            results.write_json(self.out / "run.json", self._metadata())
+        self.bar = tqdm(
+            total=self.config.steps,
+            initial=self.start,
+            unit="step",
+            desc=self.config.preset,
+            disable=not (self.config.progress and trainer.is_global_zero),
+            mininterval=0.5 if sys.stderr.isatty() else 20.0,
+            dynamic_ncols=True,
+        )
+
+    def on_train_batch_end(self, trainer, module: Training, outputs, batch, batch_index) -> None:
+        if self.first_step_end is None:
+            self.names = list(module.last_losses)
+            self.first_step_end = time.monotonic()
+        values = torch.stack([*module.last_losses.values(), module.last_grad_norm])
+        self.sums = values if self.sums is None else self.sums + values
+        self.count += 1
+        self.step = trainer.global_step
+        self.bar.update(1)
+        last = self.step >= self.config.steps
+        if last or self.step % self.config.log_every == 0:
+            self._write_row(trainer, module)
+            due = time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
+            if trainer.strategy.broadcast(last or due):
+                self._save(trainer, module)
+
+    def on_exception(self, trainer, module: Training, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and self.step > self.start:
+            self._save(trainer, module)
+
+    def on_train_end(self, trainer, module) -> None:
+        self.bar.close()
+
+    def result(self) -> TrainResult:
+        """What the finished run left behind."""
+        return TrainResult(
+            checkpoint=self.out / "model.safetensors",
+            resume=self.out / "last.ckpt",
+            log=self.out / "log.csv",
+            losses=self.losses,
+            steps=self.step,
+            seconds=time.monotonic() - self.begin,
+            images_per_second=self._images_per_second(),
+            config=self.config,
+        )
+
+    def _images_per_second(self) -> float:
+        steps = self.step - self.start - 1
+        if steps < 1:
+            return 0.0
+        return steps * self.config.batch_size / (time.monotonic() - self.first_step_end)
+
+    def _write_row(self, trainer: lightning.Trainer, module: Training) -> None:
+        means = (self.sums / self.count).tolist()  # the one wait for the device
+        self.sums, self.count = None, 0
+        self.losses = dict(zip(self.names, means[:-1], strict=True))
+        if not all(map(math.isfinite, means)):
+            raise FloatingPointError(
+                f"the loss is no longer finite at step {self.step} ({self.losses}); lower lr "
+                f"(now {self.config.lr:g}) and resume from {self.out / 'last.ckpt'}"
+            )
+        if not trainer.is_global_zero:
+            return
+        row = {
+            "step": self.step,
+            "images": self.step * self.config.batch_size,
+            "seconds": round(self.earlier_seconds + time.monotonic() - self.begin, 2),
+            "images_per_second": round(self._images_per_second(), 2),
+            "lr": f"{learning_rate(self.step - 1, self.config.recipe):.6g}",
+            "grad_norm": f"{means[-1]:.6g}",
+            **{name: f"{value:.6g}" for name, value in self.losses.items()},
+        }
+        path = self.out / "log.csv"
+        new = not path.exists()
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        self.bar.set_postfix_str(
+            f"loss {self.losses['total']:.4g}, {row['images_per_second']:.0f} images/s", refresh=False
+        )
+
+    def _save(self, trainer: lightning.Trainer, module: Training) -> None:
+        temporary = self.out / f".last.{os.getpid()}.ckpt"
+        trainer.save_checkpoint(temporary)  # every process takes part
+        if trainer.is_global_zero:
+            os.replace(temporary, self.out / "last.ckpt")
+            checkpoint.save(module.model, self.out / "model.safetensors", self._metadata())
+        self.saved = time.monotonic()
+
+    def _metadata(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "preset": config.preset,
+            "step": self.step,
+            "images": self.step * config.batch_size,
+            "seconds": round(self.earlier_seconds + time.monotonic() - self.begin, 1),
+            "seed": config.seed,
+            "recipe": asdict(config.recipe),
+            "data": results.data_fingerprint(config.data),
+            "losses": self.losses,
+            **results.provenance(),
+        }
+
+
+def initialise_heads(model: DPose, statistics: Statistics, priors: bool) -> None:
+    """Give a fresh network the training set's mean pose, shape and camera to add its residuals to.
+
+    With `priors` the last layers of the map decoders also start at the classes' frequencies and at the mean
+    depth of a person, so that the first thousand steps need not learn them.
+    """
+    model.set_means(statistics.pose6d, statistics.betas, statistics.cam)
+    if priors:
+        model.init_head_priors(statistics.part_frequency, float(statistics.mean_depth))
+
+
+def _precision(wanted: str, accelerator: str) -> str:
+    """ "bf16" or "32" for "auto": bf16 where the hardware computes in it, not only emulates it."""
+    if wanted != "auto":
+        return wanted
+    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32"
+
+
+def _spare_workers() -> int:
+    return max(1, min(8, (os.cpu_count() or 1) - 1))
+
+
+def _check_resume(config: TrainConfig) -> int:
+    """The step stored in the checkpoint to resume from, 0 without one; ValueError if it cannot be continued."""
+    if config.resume is None:
+        return 0
+    try:
+        stored = torch.load(config.resume, map_location="cpu", weights_only=True, mmap=True)["dpose"]
+    except Exception as error:
+        raise ValueError(
+            f"{config.resume} is no checkpoint to resume from (a run's last.ckpt): {error}"
+        ) from error
+    if stored["preset"] != config.preset:
+        raise ValueError(f"{config.resume} holds a {stored['preset']!r} network, not {config.preset!r}")
+    if stored["step"] >= config.steps:
+        raise ValueError(
+            f"{config.resume} is at step {stored['step']} already; ask for more than {config.steps} steps"
+        )
+    return stored["step"]
+
+
+def _trim_log(path: Path, start: int) -> float:
+    """Drop rows after step `start` (a killed run logs past its last checkpoint); returns the seconds so far."""
+    if start == 0 or not path.exists():
+        path.unlink(missing_ok=True)
+        return 0.0
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if int(row["step"]) <= start]
+        names = reader.fieldnames or []
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+    return float(rows[-1]["seconds"]) if rows else 0.0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back lightning's chatter; errors still come through."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=r".*(num_workers|litlogger|LeafSpec|is deprecated).*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
