@@ -1,7 +1,7 @@
 """How far a prediction is from the truth: batched, on the inputs' device, one number a sample.
 
-Inputs are metres, errors millimetres. A *protocol* says which joints count and what the pelvis is. Errors come
-one a sample (B,), so that a mean over any grouping, with any last batch, is a plain mean.
+Inputs are metres, errors millimetres. A *protocol* says which joints count and what the pelvis is. There is
+one error a sample (B,), so that a mean over any grouping, with any last batch, is a plain mean.
 """
 
 from __future__ import annotations

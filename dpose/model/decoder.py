@@ -32,14 +32,18 @@ class UpFuse(nn.Module):
 
 
 class UpScale(nn.Module):
-    """One doubling of the output maps: bilinear x2 -> ReLU -> 3x3 conv -> BN -> ReLU, width kept."""
+    """One doubling of the output maps: bilinear x2 -> (ReLU) -> 3x3 conv -> BN -> ReLU, width kept.
+
+    The bracketed ReLU is the released code's. It is left out because it does nothing: its input is an average
+    of a ReLU's outputs.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv, self.bn = conv(width, width, 3, bias=True), nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(F.relu(upsample2x(x)))), inplace=True)
+        return F.relu(self.bn(self.conv(upsample2x(x))), inplace=True)
 
 
 class Decoder(nn.Module):
