@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _counter = itertools.count(1)
 _library_sent = False
 
-# Draws the figure as soon as the library is there, and gives it the colours of the page's light or dark theme.
+# Draws the figure as soon as the library is there, in the colours of the page's light or dark theme.
 _SCRIPT = """
 (function () {
   const div = document.getElementById("__ID__");
@@ -27,7 +27,8 @@ _SCRIPT = """
   const ink = () => getComputedStyle(div.parentElement || div).color;
   const layout = () => {
     const grid = "rgba(127,127,127,0.35)";
-    const out = Object.assign({}, figure.layout, {paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)"});
+    const clear = "rgba(0,0,0,0)";
+    const out = Object.assign({}, figure.layout, {paper_bgcolor: clear, plot_bgcolor: clear});
     out.colorway = out.colorway || ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"];
     out.font = Object.assign({}, out.font, {color: ink()});
     const axes = Object.keys(out).filter((key) => /^[xy]axis\\d*$/.test(key)).concat(["xaxis", "yaxis"]);
@@ -38,10 +39,11 @@ _SCRIPT = """
   const library = () => {
     if (window.Plotly) return Promise.resolve();
     if (window.dposePlotly) return window.dposePlotly;
-    if (root.dataset.contentRoot === undefined) return Promise.reject(new Error("no plotly.js on this page"));
+    if (root.dataset.content_root === undefined)
+      return Promise.reject(new Error("plotly.js is not on this page; run the notebook again from the top"));
     window.dposePlotly = new Promise((resolve, reject) => {
       const script = document.createElement("script");
-      script.src = root.dataset.contentRoot + "_static/plotly.min.js";
+      script.src = root.dataset.content_root + "_static/plotly.min.js";
       script.onload = resolve;
       script.onerror = () => reject(new Error("cannot load " + script.src));
       document.head.appendChild(script);
@@ -52,7 +54,7 @@ _SCRIPT = """
     div.dataset.drawn = "yes";
     new MutationObserver(draw).observe(root, {attributes: true, attributeFilter: ["data-theme"]});
   }).catch((error) => {
-    div.textContent = "This interactive figure could not be drawn (" + error.message + "). Run the notebook again from the top.";
+    div.textContent = "This interactive figure could not be drawn: " + error.message + ".";
     console.error(error);
   });
 })();
@@ -62,9 +64,10 @@ _SCRIPT = """
 def plotly_html(figure: go.Figure, height: int = 460) -> HTML:
     """An interactive plotly figure as HTML that needs no network: the last expression of a notebook cell.
 
-    In the book (`DPOSE_BOOK=1` in the environment, set by scripts/build_book.py) the output holds the figure alone, and
-    the page loads `_static/plotly.min.js` once. Anywhere else the first figure of a kernel brings the library of the
-    installed plotly package along (4.8 MB), and the ones after it use that.
+    In the book (`DPOSE_BOOK=1` in the environment, set by scripts/build_book.py) the output holds the
+    figure alone, and the page loads `_static/plotly.min.js` once. Anywhere else the first figure of a
+    kernel brings the library of the installed plotly package along (4.8 MB), and the ones after it use
+    that.
 
     Args:
         figure: any plotly figure; its background and text colours are replaced by the page's.

@@ -1,7 +1,7 @@
-"""Write each notebooks/NAME.ipynb from its notebooks/NAME.py, without outputs; with --check only say which ones differ.
+"""Write each notebooks/NAME.ipynb from its NAME.py, without outputs; with --check only say which ones differ.
 
-The .py (py:percent) is what people edit and review. Writing is deterministic, cell ids included, so an unchanged notebook stays
-the same bytes.
+The .py (py:percent) is what people edit and review. Writing is deterministic, cell ids included, so an
+unchanged notebook stays the same bytes.
 """
 
 import argparse

@@ -1,0 +1,87 @@
+// What scripts/check_book.py runs inside each page.
+window.checkBook = (() => {
+// Resolves when MathJax and all plotly figures are done, or gives up after 30 s. Lazy images are loaded at once.
+const settle = async () => {
+  const until = async (done) => {
+    for (let i = 0; i < 300 && !done(); i++) await new Promise((r) => setTimeout(r, 100));
+  };
+  for (const image of document.images) image.loading = "eager";
+  if (document.querySelector(".math")) await until(() => window.MathJax && MathJax.startup && MathJax.startup.promise);
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  await until(() => [...document.querySelectorAll(".dpose-plotly")].every((d) => d.dataset.drawn));
+  await Promise.all([...document.images].map((i) => i.decode().catch(() => null)));
+  await document.fonts.ready;
+  await new Promise((r) => setTimeout(r, 300));
+};
+
+// The faults that can be seen from inside the page, its links and anchors, and how many things it shows.
+const inspect = () => {
+  const faults = [];
+  const article = document.querySelector("article") || document.body;
+  const short = (text) => text.replace(/\s+/g, " ").trim().slice(0, 80);
+
+  // Text that a reader sees, without code and without what MathJax has set.
+  const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  const skip = "pre, code, script, style, mjx-container, .dpose-plotly, textarea";
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    if (node.parentElement.closest(skip)) continue;
+    const text = node.textContent;
+    if (/\\\(|\\\)|\\\[|\\\]|\$\$|\\(frac|mathbf|mathrm|sum|sigma|hat|text|begin|left|lambda|theta|beta)\b/.test(text))
+      faults.push("TeX left as text: " + short(text));
+    if (/\{(cite|ref|numref|doc|eq)[^}]*\}`/.test(text)) faults.push("markup left as text: " + short(text));
+  }
+  for (const math of article.querySelectorAll(".math")) {
+    if (math.closest("pre, code")) continue;
+    if (!math.querySelector("mjx-container")) faults.push("equation not set: " + short(math.textContent));
+  }
+  for (const error of article.querySelectorAll("mjx-merror, [data-mjx-error]"))
+    faults.push("equation with an error: " + short(error.getAttribute("data-mjx-error") || error.textContent));
+
+  for (const image of article.querySelectorAll("img")) {
+    const name = short(image.getAttribute("src") || "").slice(-60);
+    if (!image.complete || !image.naturalWidth || !image.naturalHeight) { faults.push("picture not loaded: " + name); continue; }
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = 64;
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0, 64, 64);
+    try {
+      const data = context.getImageData(0, 0, 64, 64).data;
+      let varied = false;
+      for (let i = 4; i < data.length; i++) if (Math.abs(data[i] - data[i % 4]) > 3) { varied = true; break; }
+      if (!varied) faults.push("picture of one colour only: " + name);
+    } catch (error) { /* file:// pictures may taint the canvas; size was checked above */ }
+  }
+
+  for (const plot of article.querySelectorAll(".dpose-plotly, .js-plotly-plot, .plotly-graph-div")) {
+    const id = plot.id || "?";
+    if (!plot.querySelector(".main-svg")) { faults.push("interactive figure not drawn: " + id); continue; }
+    const box = plot.getBoundingClientRect();
+    if (box.width < 100 || box.height < 100) faults.push("interactive figure without size: " + id);
+    const marks = plot.querySelectorAll(
+      ".scatterlayer .trace, .barlayer .trace, .heatmaplayer image, .imagelayer image, .boxlayer .trace, .violinlayer .trace, .plot path, .gl-container canvas, canvas"
+    );
+    if (!marks.length) faults.push("interactive figure without content: " + id);
+    if (/WebGL is not supported/i.test(plot.textContent)) faults.push("interactive figure without WebGL: " + id);
+  }
+  for (const widget of article.querySelectorAll("script[type^='application/vnd.jupyter.widget']"))
+    faults.push("a Jupyter widget, which needs a network or a kernel");
+
+  for (const output of article.querySelectorAll(".cell_output .traceback, .output.traceback, .output_error"))
+    faults.push("a cell shows an exception: " + short(output.textContent));
+  for (const output of article.querySelectorAll(".cell_output"))
+    if (/Traceback \(most recent call last\)/.test(output.textContent)) faults.push("a cell shows a traceback");
+  if (document.documentElement.scrollWidth > window.innerWidth + 2)
+    faults.push(`page wider than the window: ${document.documentElement.scrollWidth} > ${window.innerWidth}`);
+
+  const links = [...document.querySelectorAll("a[href]")].map((a) => a.href);
+  const ids = [...document.querySelectorAll("[id], a[name]")].map((e) => e.id || e.name);
+  const counts = {
+    equations: article.querySelectorAll("mjx-container").length,
+    pictures: article.querySelectorAll("img").length,
+    figures: article.querySelectorAll(".dpose-plotly").length,
+  };
+  return {faults: [...new Set(faults)], links, ids, counts};
+};
+
+return {settle, inspect};
+})();
