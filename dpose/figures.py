@@ -5,15 +5,22 @@ Importing this module imports neither matplotlib nor plotly.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import itertools
 import json
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     from IPython.display import HTML
+    from matplotlib.figure import Figure
+    from torch import Tensor
 
 _counter = itertools.count(1)
 _library_sent = False
@@ -92,3 +99,225 @@ def plotly_html(figure: go.Figure, height: int = 460) -> HTML:
     script = _SCRIPT.replace("__ID__", name).replace("__FIGURE__", payload)
     div = f'<div id="{name}" class="dpose-plotly" style="width:100%;height:{height}px"></div>'
     return HTML(f"{library}{div}<script>{script}</script>")
+
+
+# --- colours ---------------------------------------------------------------------------------------------------------
+
+INK = "#808488"  # text and axes of matplotlib figures: readable on a white page and on a dark one
+NOBODY = (34, 36, 40)  # background of part and depth maps
+
+
+def part_palette() -> np.ndarray:
+    """(23, 3) uint8: background, then SMPL-X's 22 body joints.
+
+    No 22 colours stay apart for everybody. So the limbs take Okabe and Ito's colours (left: blue and vermilion,
+    right: sky blue and orange; trunk green, head purple), and along a limb the lightness says which part it is.
+    """
+    limbs = {
+        (0, 158, 115): (0, 3, 6, 9, 12),  # pelvis, spine, neck
+        (204, 121, 167): (15,),  # head
+        (0, 114, 178): (13, 16, 18, 20),  # left collar, shoulder, elbow, wrist
+        (86, 180, 233): (14, 17, 19, 21),  # the right ones
+        (213, 94, 0): (1, 4, 7, 10),  # left hip, knee, ankle, foot
+        (240, 190, 40): (2, 5, 8, 11),  # the right ones
+    }
+    palette = np.zeros((23, 3))
+    palette[0] = NOBODY
+    for colour, joints in limbs.items():
+        for i, joint in enumerate(joints):
+            t = 0.0 if len(joints) == 1 else 0.9 * (i / (len(joints) - 1)) - 0.45  # darker to lighter
+            end = np.full(3, 255.0 if t > 0 else 0.0)
+            palette[joint + 1] = (1 - abs(t)) * np.array(colour) + abs(t) * end
+    return palette.round().astype(np.uint8)
+
+
+def colour_parts(parts: np.ndarray) -> np.ndarray:
+    """Part labels 0..22 of any shape (...) -> RGB (..., 3) uint8."""
+    return part_palette()[np.asarray(parts)]
+
+
+def colour_depth(depth: np.ndarray, person: np.ndarray | None = None) -> np.ndarray:
+    """Depth in [0, 1] (...) -> RGB (..., 3) uint8, near bright, far dark; where `person` is false, background."""
+    import matplotlib
+
+    depth = np.asarray(depth)
+    person = depth > 0 if person is None else np.asarray(person)
+    rgb = matplotlib.colormaps["cividis"](1 - np.clip(depth, 0, 1))[..., :3]
+    return np.where(person[..., None], (rgb * 255).round().astype(np.uint8), np.uint8(NOBODY))
+
+
+def to_picture(image: Tensor) -> np.ndarray:
+    """A network input, (3, S, S) or (B, 3, S, S) normalised, back to RGB (..., S, S, 3) uint8."""
+    from dpose.data.loader import IMAGENET_MEAN, IMAGENET_STD
+
+    rgb = np.moveaxis(image.detach().float().cpu().numpy(), -3, -1) * IMAGENET_STD + IMAGENET_MEAN
+    return (rgb * 255).round().clip(0, 255).astype(np.uint8)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def overlay(
+    picture: np.ndarray, vertices: Tensor, faces: Tensor, cam_int: Tensor, center: Tensor, scale: Tensor
+) -> np.ndarray:
+    """A mesh (V, 3) in the camera frame over a crop (S, S, 3) uint8 of the box (center, scale): RGB uint8."""
+    from dpose.camera import crop_intrinsics
+    from dpose.render import shade
+
+    camera = crop_intrinsics(cam_int, center, scale, picture.shape[0])
+    return np.asarray(shade(vertices, faces, camera, picture))
+
+
+def picture_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    side: float = 1.9,
+) -> Figure:
+    """Pictures (H, W, 3) uint8 in rows and columns; `titles` over the columns, `labels` left of the rows."""
+    import matplotlib.pyplot as plt
+
+    columns = max(len(row) for row in rows)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(side * columns, side * len(rows)), squeeze=False)
+    _see_through(figure)
+    for i, line in enumerate(axes):
+        for j, axis in enumerate(line):
+            axis.set_xticks([]), axis.set_yticks([])
+            axis.set_frame_on(False)
+            if j < len(rows[i]):
+                axis.imshow(rows[i][j], interpolation="nearest")
+            if i == 0 and j < len(titles):
+                axis.set_title(titles[j], color=INK, fontsize=10)
+        if i < len(labels):
+            line[0].set_ylabel(labels[i], color=INK, fontsize=9)
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 8, gap: int = 2) -> np.ndarray:
+    """Equally large pictures (S, S, 3) uint8 side by side as one, in reading order."""
+    side = pictures[0].shape[0]
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), NOBODY, np.uint8)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        y, x = row * (side + gap), column * (side + gap)
+        sheet[y : y + side, x : x + side] = picture
+    return sheet
+
+
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+
+def read_log(path: str | Path) -> dict[str, np.ndarray]:
+    """A run's `log.csv` as columns. Raises FileNotFoundError or ValueError if it is none."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "step" not in rows[0]:
+        raise ValueError(f"{path} is no training log, or an empty one")
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def loss_curves(path: str | Path) -> Figure:
+    """Every loss term of a run's `log.csv` over the steps, each in its own panel with its own unit."""
+    import matplotlib.pyplot as plt
+
+    log = read_log(path)
+    units = {
+        "total": "weighted sum",
+        "depth_l1": "|error|, depth in [0, 1]",
+        "depth_ssim": "1 - SSIM",
+        "segm": "nats a pixel",
+        "pose": "squared, matrix entry",
+        "shape": "squared, betas",
+        "joints3d": "m²",
+        "vertices": "m",
+        "joints2d": "squared, half boxes",
+    }
+    names = [name for name in units if name in log and log[name].any()]
+    columns = 3
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(9, 2.1 * rows), sharex=True, squeeze=False)
+    _see_through(figure)
+    for name, axis in zip(names, axes.flat, strict=False):
+        axis.plot(log["step"], log[name], color="#0072B2" if name != "total" else "#D55E00", linewidth=1.3)
+        axis.set_title(name, color=INK, fontsize=9)
+        axis.set_ylabel(units[name], color=INK, fontsize=8)
+        axis.set_ylim(bottom=0)
+        axis.tick_params(colors=INK, labelsize=8)
+        axis.set_facecolor("none")
+        axis.grid(color=INK, alpha=0.25, linewidth=0.5)
+        for spine in axis.spines.values():
+            spine.set_color(INK)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("step", color=INK, fontsize=8)
+    figure.tight_layout(pad=0.5)
+    return figure
+
+
+def _see_through(figure: Figure) -> None:
+    """Let the page's own background show, light or dark."""
+    figure.patch.set_alpha(0)
+
+
+# --- meshes ----------------------------------------------------------------------------------------------------------
+
+
+def mesh_figure(
+    meshes: Sequence[np.ndarray], faces: np.ndarray, names: Sequence[str] = (), cell: float = 0.012
+) -> go.Figure:
+    """Meshes (V, 3) in the camera frame, metres, side by side to be turned with the mouse; show by `plotly_html`.
+
+    Vertices within cells of `cell` metres are merged and coordinates rounded to millimetres, which brings a body to
+    about 150 KB of page.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for i, vertices in enumerate(meshes):
+        points, triangles = decimate(vertices, faces, cell)
+        x, y, z = (points * [1, -1, -1]).T  # plotly's z points up: camera x, z, y become x, y, z
+        mm = lambda value: np.round(value * 1000).astype(np.int16)  # noqa: E731
+        a, b, c = triangles.T.astype(np.int32)
+        figure.add_trace(
+            go.Mesh3d(
+                x=mm(x), y=mm(-z), z=mm(y), i=a, j=b, k=c,
+                color=MESH_COLOURS[i % len(MESH_COLOURS)],
+                name=names[i] if i < len(names) else "",
+                showlegend=i < len(names),
+                lighting={"ambient": 0.45, "diffuse": 0.7, "specular": 0.15, "roughness": 0.7},
+                lightposition={"x": -2000, "y": -4000, "z": 4000},
+                hoverinfo="name",
+            )
+        )  # fmt: skip
+    hidden = {"visible": False}
+    figure.update_layout(
+        scene={
+            "aspectmode": "data",
+            "xaxis": hidden,
+            "yaxis": hidden,
+            "zaxis": hidden,
+            "camera": {"eye": {"x": 0.0, "y": -1.7, "z": 0.15}, "projection": {"type": "orthographic"}},
+        },
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        legend={"orientation": "h", "y": 0.02},
+    )
+    return figure
+
+
+MESH_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+
+
+def decimate(vertices: np.ndarray, faces: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
+    """Merge the vertices (V, 3) of each cubic cell (side in metres) into their mean; flat faces go."""
+    vertices = np.asarray(vertices, np.float64)
+    keys = np.floor((vertices - vertices.min(0)) / cell).astype(np.int64)
+    _, owner = np.unique(keys, axis=0, return_inverse=True)
+    owner = owner.reshape(-1)
+    count = np.bincount(owner).astype(np.float64)
+    merged = np.stack([np.bincount(owner, vertices[:, axis]) for axis in range(3)], 1) / count[:, None]
+    triangles = owner[np.asarray(faces)]
+    a, b, c = triangles.T
+    return merged, triangles[(a != b) & (b != c) & (c != a)]

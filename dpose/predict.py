@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from dpose.body import NUM_PARTS, Body, load_body
+from dpose.body import Body, load_body
 from dpose.camera import BOX_UNIT, crop_affine, default_focal, full_translation
 from dpose.data.loader import IMAGENET_MEAN, IMAGENET_STD
 from dpose.data.sample import warp_image
@@ -134,7 +134,7 @@ def write(person: Person, image: np.ndarray, folder: str | Path) -> list[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        overlay = shade(person.vertices, person.faces, person.cam_int, image)
+        overlay = shade(person.vertices, torch.as_tensor(person.faces), person.cam_int, image)
         _write_png(staging / "overlay.png", np.asarray(overlay))
         side = person.crop.shape[0]
         depth = np.zeros_like(person.parts, np.float32) if person.depth is None else person.depth

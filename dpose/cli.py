@@ -1,0 +1,185 @@
+"""The command `dpose`: make the open data, train, evaluate, predict.
+
+Only the parser lives here; each subcommand imports what it needs when it runs, so that `dpose --help` is quick.
+A mistake of the user's ends in one line and exit status 2; `--debug` shows where it came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dpose import __version__
+
+COMMANDS = {
+    "synth": "make the open data set: people rendered from an open body model",
+    "train": "train a network, or go on with a run that was interrupted",
+    "evaluate": "measure a checkpoint on a split, with baselines",
+    "predict": "body, depth and parts of one person in a photograph",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0, or 2 for a mistake in the input)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    args = _parser(arguments).parse_args(arguments)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("dpose: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+        if args.debug:
+            raise
+        print(f"dpose: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dpose",
+        description="Human pose and shape from one image, with depth and body parts on the way.",
+        epilog="`dpose COMMAND --help` explains a command. The open data lies in a per-user cache folder unless "
+        "--data or $DPOSE_DATA says otherwise.",
+    )
+    parser.add_argument("--version", action="version", version=f"dpose {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == chosen:  # the others' arguments may take an import to know
+            globals()[f"_add_{name}"](command)
+    return parser
+
+
+def _add_synth(parser: argparse.ArgumentParser) -> None:
+    from dpose.data import synthetic
+
+    synthetic.add_arguments(parser)
+    parser.set_defaults(run=synthetic.run)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    unset = argparse.SUPPRESS
+    add(
+        "--preset",
+        default="auto",
+        help="mini, mini-no-depth, paper, paper-no-depth, or auto: paper on a GPU, mini otherwise",
+    )
+    add("--data", help="data root (default: $DPOSE_DATA, else the open data)", default=unset)
+    add("--out", help="run folder (default: runs/PRESET)", default=unset)
+    add("--steps", type=int, help="optimizer steps (default: the preset's recipe)", default=unset)
+    add("--batch-size", type=int, help="samples a step, over all devices (default: recipe)", default=unset)
+    add("--lr", type=float, help="learning rate (default: recipe)", default=unset)
+    add("--seed", type=int, default=0, help="of weights, data order and augmentation")
+    add("--resume", metavar="CKPT", help="last.ckpt of a run to go on with", default=unset)
+    add("--body", metavar="NPZ", help="body model file (default: the open body)", default=unset)
+    add("--accelerator", default="auto", help="cpu, cuda, ... as lightning names them")
+    add("--devices", type=_devices, default=1, help="how many devices, or auto for all")
+    add("--strategy", default="auto", help="lightning's name of how several devices share the work")
+    add("--precision", choices=["32", "bf16", "auto"], help="of the network (default: recipe)", default=unset)
+    add("--workers", type=int, help="loader processes a device (default: spare cores)", default=unset)
+    add("--log-every", type=int, default=20, help="steps a row of log.csv")
+    add("--checkpoint-minutes", type=float, default=5.0, help="so much work a killed run loses at most")
+    add("--no-progress", dest="progress", action="store_false", help="no progress line", default=True)
+    parser.set_defaults(run=_train)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--checkpoint", default="mini", help="a .safetensors file, or the name of a shipped one")
+    add("--data", help="data root ($DPOSE_DATA, else the open data, if not given)")
+    add("--split", default="test", help="train, val or test")
+    add("--out", metavar="JSON", help="file for the results")
+    add("--samples", type=int, help="measure only the first so many")
+    add("--batch-size", type=int, default=64, help="images at once; no influence on the results")
+    add("--workers", type=int, default=1, help="loader processes")
+    add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
+    add("--body", metavar="NPZ", help="body model file (the open body, if not given)")
+    add("--no-progress", dest="progress", action="store_false", help="no progress line", default=True)
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("image", help="photograph (JPEG, PNG, ...)")
+    add(
+        "--box",
+        type=_box,
+        metavar="X,Y,W,H",
+        help="the person, tightly, in pixels from the top left corner (the whole image, if not given)",
+    )
+    add("--out", default="prediction", metavar="FOLDER", help="folder to write to")
+    add("--checkpoint", default="mini", help="a .safetensors file, or the name of a shipped one")
+    add("--focal", type=float, metavar="PX", help="focal length in pixels (the image diagonal, if not given)")
+    add("--body", metavar="NPZ", help="body model file (the open body, if not given)")
+    add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
+    parser.set_defaults(run=_predict)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from dpose.train import TrainConfig, train
+
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "debug")}
+    result = train(TrainConfig(**options))
+    print(
+        f"{result.steps} steps, {result.images_per_second:.0f} images/s, loss {result.losses['total']:.4g}\n"
+        f"checkpoint  {result.checkpoint}\nlog         {result.log}\nresume with --resume {result.resume}"
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from dpose.evaluate import evaluate, format_table
+
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "debug")}
+    print(format_table(evaluate(**options)))
+    if args.out:
+        print(f"written to {args.out}")
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from dpose.predict import FILES, predict
+
+    predict(
+        args.image,
+        args.box,
+        args.checkpoint,
+        args.out,
+        focal=args.focal,
+        body=args.body,
+        device=args.device,
+    )
+    print(f"written to {args.out}: {', '.join(FILES)}")
+
+
+def _box(text: str) -> tuple[float, ...]:
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected four numbers x,y,width,height, got {text!r}") from None
+    return x, y, width, height
+
+
+def _devices(text: str) -> int | str:
+    if text == "auto" or (text.isdigit() and int(text) > 0):
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"expected a number of devices or 'auto', got {text!r}")
+
+
+def _one_line(error: BaseException) -> str:
+    """The message without line breaks; of an error from a loader process, the original one only."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if "Original Traceback" in str(error) else " ".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
