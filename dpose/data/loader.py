@@ -201,9 +201,9 @@ class SampleStream(IterableDataset):
         shards, order = list(self.shards), random.Random(f"{self.seed} {epoch}")
         if self.shuffle:
             order.shuffle(shards)
-        bad = _BadCount(self.max_bad, epoch)
+        bad = BadCount(self.max_bad, epoch)
         by_sample = len(shards) < all_  # too few shards to deal out: everyone reads all, and keeps every n-th
-        raw = _read(shards if by_sample else shards[mine::all_], bad)
+        raw = read_members(shards if by_sample else shards[mine::all_], bad)
         if by_sample:
             raw = (members for i, members in enumerate(raw) if i % all_ == mine)
         if self.shuffle:
@@ -290,8 +290,8 @@ def collate(rows: list[dict]) -> Batch:
     )
 
 
-class _BadCount:
-    """Reports each unreadable thing as a warning, and raises once there are too many of them."""
+class BadCount:
+    """Warns of each thing that could not be read, and raises once there are more than `limit`."""
 
     def __init__(self, limit: int, epoch: int):
         self.limit, self.epoch, self.reasons = limit, epoch, []
@@ -307,7 +307,7 @@ class _BadCount:
         warnings.warn(f"skipped an unreadable sample ({len(self.reasons)} so far): {reason}", stacklevel=2)
 
 
-def _read(shards: list[Path], bad: _BadCount) -> Iterator[dict]:
+def read_members(shards: list[Path], bad: BadCount) -> Iterator[dict]:
     """Raw members of every sample, shard after shard; a shard that ends too early costs its rest only."""
     for shard in shards:
         try:

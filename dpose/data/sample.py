@@ -62,9 +62,9 @@ def make_label(
     margin: float = MARGIN,
     has_depth: bool = True,
 ) -> SampleLabel:
-    """Build a label from arrays. Raises ValueError on a wrong size, a number not finite or a bad key.
+    """A label from arrays. Raises ValueError on a wrong size, a bad key, a number not finite.
 
-    Longer arrays give their first part: pose the first 66 of 165, joints2d the first 24; ten betas get a zero.
+    Longer arrays give their first part (66 of 165 pose numbers, 24 joints); ten betas get a zero.
     """
     key = str(key)
     if not key or "." in key or "/" in key:
