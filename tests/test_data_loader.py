@@ -12,7 +12,6 @@ from dpose.data.loader import (
     IMAGENET_STD,
     TooManyBadSamples,
     make_loader,
-    mean_parameters,
 )
 from dpose.data.shards import write_manifest, write_shards
 
@@ -165,18 +164,3 @@ def test_a_bad_argument_is_refused(root, name, value):
     arguments = {"batch_size": 4, name: value}
     with pytest.raises(ValueError, match=name.replace("_", "[_ ]")):
         make_loader(root, "train", MINI, **arguments)
-
-
-def test_means_are_those_of_the_samples(root):
-    rng = np.random.default_rng(0)
-    labels = [random_sample(rng, f"p{i}", size=160)["label"] for i in range(23)]
-    means = mean_parameters(root, 100)
-    np.testing.assert_allclose(means.betas, np.mean([label["betas"] for label in labels], 0), atol=1e-5)
-    pose = means.pose6d.reshape(22, 3, 2)
-    np.testing.assert_array_equal(pose[0], [[1, 0], [0, -1], [0, 0]])
-    # small rotations: the chordal mean is close to the mean of rotation vectors
-    full = torch.cat([pose, torch.linalg.cross(pose[..., 0], pose[..., 1])[..., None]], -1)
-    vectors = roma.rotmat_to_rotvec(full)[1:]
-    expected = np.mean([np.reshape(label["pose"], (22, 3)) for label in labels], 0)[1:]
-    assert np.abs(vectors.numpy() - expected).max() < 0.02
-    assert means.count == 23 and means.parts.sum() == pytest.approx(1) and 0.4 < means.depth < 0.7

@@ -12,7 +12,6 @@ import tarfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dpose.batch import Batch
-from dpose.config import MINI, ModelConfig
+from dpose.config import ModelConfig
 from dpose.data.augment import (
     MIRRORED_PARTS,
     Augment,
@@ -333,38 +332,3 @@ def _shuffled(items: Iterator, size: int, rng: random.Random) -> Iterator:
         buffer[i] = item
     rng.shuffle(buffer)
     yield from buffer
-
-
-class Means(NamedTuple):
-    """Means over training samples, for the network's mean parameters and head biases.
-
-    pose6d (132,): chordal mean rotation of each joint, first two columns of the matrix row by row; the root
-    is not a mean but faces the camera upright. betas (11,). parts (23,): share of the map's pixels by label,
-    summing to 1. depth: mean target on the person's pixels. count: samples used.
-    """
-
-    pose6d: torch.Tensor
-    betas: torch.Tensor
-    parts: torch.Tensor
-    depth: float
-    count: int
-
-
-def mean_parameters(
-    root: str | os.PathLike | None, n: int = 2000, config: ModelConfig = MINI, split: str = "train"
-) -> Means:
-    """Means over (at most) the first `n` samples of a split, unaugmented."""
-    rotations, betas = torch.zeros(22, 3, 3), torch.zeros(11)
-    parts, depth, pixels, count = torch.zeros(23), 0.0, 0, 0
-    for batch in make_loader(root, split, config, batch_size=min(n, 100), limit=n):
-        rotations += batch["pose"].sum(0)
-        betas += batch["betas"].sum(0)
-        parts += torch.bincount(batch["parts"].flatten(), minlength=23)
-        depth += float(batch["depth"].sum())
-        pixels += int((batch["depth"] > 0).sum())
-        count += len(batch["key"])
-    mean = roma.special_procrustes(rotations / count)
-    mean[0] = torch.diag(
-        torch.tensor([1.0, -1.0, -1.0])
-    )  # body y up, facing +z -> camera y down, looking along +z
-    return Means(mean[..., :2].reshape(-1), betas / count, parts / parts.sum(), depth / max(pixels, 1), count)
