@@ -109,7 +109,8 @@ def losses(
         two depth terms are zero.
     """
     with torch.autocast(pred.rotmats.device.type, enabled=False):
-        rotmats, betas, cam = pred.rotmats.float(), pred.betas.float(), pred.cam.float()
+        rotmats, betas, cam, parts = (x.float() for x in pred[:4])
+        depth = None if pred.depth is None else pred.depth.float()
         posed = body(betas, rotmats)
         with torch.no_grad():
             true = body(batch["betas"], batch["pose"])
@@ -117,9 +118,9 @@ def losses(
         box = batch["center"], batch["scale"], batch["img_size"]
 
         terms = {
-            "depth_l1": depth_l1(pred.depth, batch["depth"], batch["has_depth"]),
-            "depth_ssim": depth_ssim(pred.depth, batch["depth"], batch["has_depth"]),
-            "segm": segmentation(pred.parts, batch["parts"]),
+            "depth_l1": depth_l1(depth, batch["depth"], batch["has_depth"]),
+            "depth_ssim": depth_ssim(depth, batch["depth"], batch["has_depth"]),
+            "segm": segmentation(parts, batch["parts"]),
             "pose": pose(rotmats, batch["pose"], weights.pose_root),
             "shape": shape(betas, batch["betas"]),
             "joints3d": joints3d(joints, true_joints),
@@ -134,7 +135,7 @@ def losses(
 
 def person_pixels(target: Tensor, has_depth: Tensor) -> Tensor:
     """Where depth is supervised, as 0 or 1: (B, 1, M, M); the background's target is exactly zero."""
-    return ((target > 0) & has_depth[:, None, None, None]).float()
+    return ((target > 0) & has_depth[:, None, None, None]).to(target.dtype)
 
 
 def depth_l1(depth: Tensor | None, target: Tensor, has_depth: Tensor) -> Tensor:
@@ -148,7 +149,7 @@ def depth_l1(depth: Tensor | None, target: Tensor, has_depth: Tensor) -> Tensor:
     if depth is None:
         return target.new_zeros(())
     mask = person_pixels(target, has_depth)
-    return ((depth.float() - target).abs() * mask).sum() / mask.sum().clamp(min=1)
+    return ((depth - target).abs() * mask).sum() / mask.sum().clamp(min=1)
 
 
 def depth_ssim(depth: Tensor | None, target: Tensor, has_depth: Tensor) -> Tensor:
@@ -163,12 +164,10 @@ def depth_ssim(depth: Tensor | None, target: Tensor, has_depth: Tensor) -> Tenso
     mask = person_pixels(target, has_depth)
     size = target.shape[-1]
     window = min(SSIM_WINDOW, size - 1 + size % 2)
-    similarity = ssim(
-        depth.float() * mask, target * mask, data_range=1.0, size_average=False, win_size=window
-    )
+    similarity = ssim(depth * mask, target * mask, data_range=1.0, size_average=False, win_size=window)
     touched = F.max_pool2d(mask, window, stride=1).flatten(1).mean(1)  # (B,) share of windows with the person
     dissimilarity = (1 - similarity) / touched.clamp(min=1 / size**2)  # (B,)
-    seen = (touched > 0).float()
+    seen = (touched > 0).to(depth.dtype)
     return (dissimilarity * seen).sum() / seen.sum().clamp(min=1)
 
 
@@ -179,7 +178,7 @@ def segmentation(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (B, 23, M, M).
         labels: (B, M, M) int64.
     """
-    return F.cross_entropy(logits.float(), labels)
+    return F.cross_entropy(logits, labels)
 
 
 def pose(rotmats: Tensor, true_rotmats: Tensor, root: bool = True) -> Tensor:
