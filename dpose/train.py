@@ -309,6 +309,7 @@ class Journal(lightning.Callback):
         self.losses: dict[str, float] = {}
         self.step = start
         self.first_step_end: float | None = None
+        self.last_step_end = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
         self.begin = self.saved = time.monotonic()
@@ -330,6 +331,7 @@ class Journal(lightning.Callback):
         if self.first_step_end is None:
             self.names = list(module.last_losses)
             self.first_step_end = time.monotonic()
+        self.last_step_end = time.monotonic()
         values = torch.stack([*module.last_losses.values(), module.last_grad_norm])
         self.sums = values if self.sums is None else self.sums + values
         self.count += 1
@@ -338,8 +340,7 @@ class Journal(lightning.Callback):
         last = self.step >= self.config.steps
         if last or self.step % self.config.log_every == 0:
             self._write_row(trainer, module)
-            due = time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
-            if trainer.strategy.broadcast(last or due):
+            if trainer.strategy.broadcast(last or self._due()):  # clocks differ: the first process decides
                 self._save(trainer, module)
 
     def on_exception(self, trainer, module: Training, exception: BaseException) -> None:
@@ -366,7 +367,7 @@ class Journal(lightning.Callback):
         steps = self.step - self.start - 1
         if steps < 1:
             return 0.0
-        return steps * self.config.batch_size / (time.monotonic() - self.first_step_end)
+        return steps * self.config.batch_size / (self.last_step_end - self.first_step_end)
 
     def _write_row(self, trainer: lightning.Trainer, module: Training) -> None:
         means = (self.sums / self.count).tolist()  # the one wait for the device
@@ -398,6 +399,9 @@ class Journal(lightning.Callback):
         self.bar.set_postfix_str(
             f"loss {self.losses['total']:.4g}, {row['images_per_second']:.0f} images/s", refresh=False
         )
+
+    def _due(self) -> bool:
+        return time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
 
     def _save(self, trainer: lightning.Trainer, module: Training) -> None:
         temporary = self.out / f".last.{os.getpid()}.ckpt"

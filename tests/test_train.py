@@ -1,0 +1,224 @@
+"""Training: what is refused, what a run leaves behind, and that a resumed run is the same run."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import dpose
+from dpose.body import load_body
+from dpose.config import preset
+from dpose.data.loader import make_loader
+from dpose.losses import TERMS
+from dpose.model.network import DPose
+from dpose.train import TrainConfig, Training, learning_rate, recipe, train
+
+
+@pytest.fixture
+def quick(people, tmp_path) -> TrainConfig:
+    return TrainConfig(
+        preset="mini",
+        data=people,
+        out=tmp_path / "run",
+        steps=4,
+        batch_size=2,
+        workers=0,
+        accelerator="cpu",
+        log_every=1,
+        progress=False,
+    )
+
+
+def rows(path) -> list[dict[str, float]]:
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"preset": "huge"}, ValueError, "huge.*mini"),
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"batch_size": -1}, ValueError, "batch_size must be at least 1"),
+        ({"lr": 0.0}, ValueError, "lr must be positive"),
+        ({"precision": "16"}, ValueError, "precision"),
+        ({"workers": -1}, ValueError, "workers"),
+        ({"data": "/nowhere/at/all"}, FileNotFoundError, "dpose synth"),
+        ({"resume": "/nowhere/last.ckpt"}, FileNotFoundError, "resume.*last.ckpt"),
+        ({"body": "/nowhere/body.npz"}, FileNotFoundError, "body"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_is_written(quick, wrong, error, message):
+    with pytest.raises(error, match=message):
+        train(replace(quick, **wrong))
+    assert not quick.out.exists()
+
+
+def test_the_paper_recipe_is_the_papers():
+    paper = recipe("paper")
+    assert (paper.steps, paper.batch_size, paper.lr, paper.clip) == (200_000, 64, 1e-5, 1.5)
+    assert {learning_rate(step, paper) for step in (0, 1, 99_999, 199_999)} == {1e-5}
+    weights = [paper.weights.of(term) for term in TERMS]
+    assert weights == [0.1, 0.02, 0.1, 10, 0.01, 50, 10, 50]
+    assert paper.vertex_stride == 1
+    assert recipe("paper-no-depth") == paper
+    with pytest.raises(ValueError, match="unknown preset"):
+        recipe("huge")
+
+
+def test_the_mini_rate_rises_then_falls_to_a_hundredth():
+    mini = replace(recipe("mini"), steps=1000, warmup=0.1, lr=1.0)
+    rates = [learning_rate(step, mini) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == rates[100] == pytest.approx(1.0)
+    assert rates[99] == pytest.approx(1.0)
+    assert all(a >= b for a, b in zip(rates[100:], rates[101:], strict=False))
+    assert rates[-1] == pytest.approx(0.01)
+    middle = rates[100 + (999 - 100) // 2]
+    assert middle == pytest.approx(0.505, abs=2e-3)
+
+
+def test_auto_takes_the_mini_network_without_a_gpu(quick):
+    assert replace(quick, preset="auto").resolve().preset == "mini"
+
+
+def test_a_run_leaves_a_loadable_checkpoint_a_log_of_every_term_and_its_story(trained):
+    model = dpose.load(trained.checkpoint)
+    assert model.config == preset("mini")
+    log = rows(trained.log)
+    assert [row["step"] for row in log] == [2, 4, 6]
+    assert all(math.isfinite(value) for row in log for value in row.values())
+    assert {*TERMS, "total", "lr", "grad_norm", "images_per_second"} <= log[0].keys()
+    weights = trained.config.recipe.weights
+    total = sum(weights.of(term) * log[-1][term] for term in TERMS)
+    assert log[-1]["total"] == pytest.approx(total, rel=1e-3)
+    story = json.loads((trained.log.parent / "run.json").read_text())
+    assert story["seed"] == 0 and story["recipe"]["batch_size"] == 4 and story["libraries"]["torch"]
+    assert trained.images_per_second > 0 and trained.steps == 6
+
+
+def test_the_mean_parameters_come_from_the_training_set(trained, people):
+    model = dpose.load(trained.checkpoint)
+    betas = torch.cat([b["betas"] for b in make_loader(people, "train", model.config, 5, workers=0)])
+    torch.testing.assert_close(model.regressor.init_shape, betas.mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(quick, tmp_path):
+    losses = [
+        train(replace(quick, steps=2, seed=seed, out=tmp_path / name)).losses
+        for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    ]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(quick, tmp_path, monkeypatch):
+    resolved = replace(quick, steps=6).resolve()
+    batches = [batch for batch, _ in zip(_training_batches(resolved), range(6), strict=False)]
+    monkeypatch.setattr("dpose.train.make_loader", lambda *a, epoch=0, **k: Stream(batches[epoch:]))
+    straight = train(replace(quick, steps=6, out=tmp_path / "straight"))
+
+    class Killed(Exception):
+        pass
+
+    def kill_after_step_3(self, trainer, module):
+        save(self, trainer, module)
+        raise Killed
+
+    from dpose.train import Journal
+
+    save = Journal._save
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_due", lambda self: self.step == 3)
+        patch.setattr(Journal, "_save", kill_after_step_3)
+        with pytest.raises(Killed):
+            train(replace(quick, steps=6, out=tmp_path / "halves"))
+    resumed = train(
+        replace(quick, steps=6, out=tmp_path / "halves", resume=tmp_path / "halves" / "last.ckpt")
+    )
+
+    one, two = (dpose.load(result.checkpoint).state_dict() for result in (straight, resumed))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=0)
+    log = rows(resumed.log)
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
+    assert [row["lr"] for row in log] == [row["lr"] for row in rows(straight.log)]
+
+
+class Stream:
+    """Batches as a loader without a length gives them."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def _training_batches(config):
+    return make_loader(config.data, "train", preset("mini"), config.batch_size, train=True, seed=0, workers=0)
+
+
+def test_resuming_what_cannot_be_resumed_says_why(quick, trained):
+    with pytest.raises(ValueError, match="at step 6 already"):
+        train(replace(quick, resume=trained.resume, steps=6))
+    with pytest.raises(ValueError, match="holds a 'mini' network, not 'mini-no-depth'"):
+        train(replace(quick, preset="mini-no-depth", resume=trained.resume, steps=9))
+    with pytest.raises(ValueError, match="no checkpoint to resume from"):
+        train(replace(quick, resume=trained.log))
+    assert not quick.out.exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(quick, monkeypatch):
+    from dpose.train import losses as real
+
+    def poisoned(*args):
+        terms = real(*args)
+        return terms | {"total": terms["total"] * float("nan")}
+
+    train(replace(quick, steps=1))
+    before = (quick.out / "last.ckpt").read_bytes()
+    monkeypatch.setattr("dpose.train.losses", poisoned)
+    with pytest.raises(FloatingPointError, match="no longer finite at step 1"):
+        train(quick)
+    assert (quick.out / "last.ckpt").read_bytes() == before
+
+
+def test_the_network_without_depth_trains_too(quick):
+    result = train(replace(quick, preset="mini-no-depth", steps=1))
+    assert dpose.load(result.checkpoint).depth_decoder is None
+    assert result.losses["depth_l1"] == 0
+
+
+def test_the_loss_falls_when_one_batch_comes_again_and_again(quick, monkeypatch):
+    batch = next(iter(_training_batches(replace(quick, batch_size=4).resolve())))
+    monkeypatch.setattr("dpose.train.make_loader", lambda *a, **k: Stream([batch] * 20))
+    log = rows(train(replace(quick, steps=20, batch_size=4, lr=2e-3)).log)
+    for name in ("total", "vertices", "joints2d"):
+        assert log[-1][name] < 0.85 * log[0][name]
+
+
+def test_gradients_are_clipped_by_norm_at_one_and_a_half(quick):
+    module = Training(DPose(preset("mini")), load_body(vertex_stride=64), quick.resolve())
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    module.configure_gradient_clipping(None)
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in module.parameters()))
+    assert norm == pytest.approx(1.5, rel=1e-3)
+    assert float(module.last_grad_norm) == pytest.approx(
+        math.sqrt(sum(p.numel() for p in module.parameters())), rel=1e-3
+    )
+
+
+def test_a_training_step_never_waits_for_the_device(quick):
+    config = quick.resolve()
+    module = Training(DPose(preset("mini")), load_body(vertex_stride=8), config)
+    batch = next(iter(_training_batches(config)))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        module.training_step(batch, 0).backward()
+    waits = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
+    assert not waits & {event.key for event in profile.key_averages()}
