@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import pytorch_msssim
 import torch
 from scipy.signal import convolve2d
 from scipy.special import log_softmax
@@ -241,6 +242,26 @@ def test_ssim_is_the_mean_over_the_windows_that_see_the_person(batch):
     actual = L.depth_ssim(depth, batch["depth"].double(), batch["has_depth"])
 
     assert actual.item() == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("side", [11, 24, 65])
+def test_the_ssim_map_s_mean_is_pytorch_msssim_s(side):
+    generator = torch.Generator().manual_seed(7)
+    x, y = torch.rand(2, 4, side, side, dtype=DOUBLE, generator=generator)
+
+    expected = pytorch_msssim.ssim(x[:, None], y[:, None], data_range=1.0, size_average=False)
+
+    assert torch.allclose(
+        L.ssim_map(x, y).mean((1, 2)), expected, atol=1e-6
+    )  # its window is built in float32
+    assert torch.allclose(L.ssim_map(x, x), torch.ones((), dtype=DOUBLE))
+
+
+def test_maps_smaller_than_the_window_still_have_an_ssim(batch):
+    small = batch["depth"][:, :, 4:10, 6:12]
+
+    assert L.depth_ssim(small, small, batch["has_depth"]).item() == pytest.approx(0, abs=1e-6)
+    assert L.depth_ssim(1 - small, small, batch["has_depth"]) > 0.1
 
 
 @pytest.mark.parametrize("why", ["no sample has depth", "nobody in the crop"])
