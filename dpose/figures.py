@@ -101,7 +101,8 @@ def plotly_html(figure: go.Figure, height: int = 460) -> HTML:
     return HTML(f"{library}{div}<script>{script}</script>")
 
 
-# --- colours ---------------------------------------------------------------------------------------------------------
+# --- colours
+# ---------------------------------------------------------------------------------------------------------
 
 INK = "#808488"  # text and axes of matplotlib figures: readable on a white page and on a dark one
 NOBODY = (34, 36, 40)  # background of part and depth maps
@@ -110,8 +111,9 @@ NOBODY = (34, 36, 40)  # background of part and depth maps
 def part_palette() -> np.ndarray:
     """(23, 3) uint8: background, then SMPL-X's 22 body joints.
 
-    No 22 colours stay apart for everybody. So the limbs take Okabe and Ito's colours (left: blue and vermilion,
-    right: sky blue and orange; trunk green, head purple), and along a limb the lightness says which part it is.
+    No 22 colours stay apart for everybody. So the limbs take Okabe and Ito's colours (left: blue and
+    vermilion, right: sky blue and orange; trunk green, head purple), and along a limb the lightness says
+    which part it is.
     """
     limbs = {
         (0, 158, 115): (0, 3, 6, 9, 12),  # pelvis, spine, neck
@@ -154,7 +156,8 @@ def to_picture(image: Tensor) -> np.ndarray:
     return (rgb * 255).round().clip(0, 255).astype(np.uint8)
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- pictures
+# --------------------------------------------------------------------------------------------------------
 
 
 def overlay(
@@ -206,7 +209,8 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 8, gap: int = 2
     return sheet
 
 
-# --- curves ----------------------------------------------------------------------------------------------------------
+# --- curves
+# ----------------------------------------------------------------------------------------------------------
 
 
 def read_log(path: str | Path) -> dict[str, np.ndarray]:
@@ -262,16 +266,18 @@ def _see_through(figure: Figure) -> None:
     figure.patch.set_alpha(0)
 
 
-# --- meshes ----------------------------------------------------------------------------------------------------------
+# --- meshes
+# ----------------------------------------------------------------------------------------------------------
 
 
 def mesh_figure(
     meshes: Sequence[np.ndarray], faces: np.ndarray, names: Sequence[str] = (), cell: float = 0.012
 ) -> go.Figure:
-    """Meshes (V, 3) in the camera frame, metres, side by side to be turned with the mouse; show by `plotly_html`.
+    """Meshes (V, 3) in the camera frame, metres, side by side to be turned with the mouse; show by
+    `plotly_html`.
 
-    Vertices within cells of `cell` metres are merged and coordinates rounded to millimetres, which brings a body to
-    about 150 KB of page.
+    Vertices within cells of `cell` metres are merged and coordinates rounded to millimetres, which brings a
+    body to about 150 KB of page.
     """
     import plotly.graph_objects as go
 
@@ -321,3 +327,38 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, cell: float) -> tuple[np.n
     triangles = owner[np.asarray(faces)]
     a, b, c = triangles.T
     return merged, triangles[(a != b) & (b != c) & (c != a)]
+
+
+# --- tables
+# ----------------------------------------------------------------------------------------------------------
+
+
+def html_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    caption: str = "",
+    ours: Sequence[int] = (),
+    align: str = "l",
+) -> HTML:
+    """A table for a notebook cell and the book.
+
+    Args:
+        ours: indices of the rows to set in bold.
+        align: one "l" or "r" a column; columns beyond its end are numbers, to the right.
+    """
+    from html import escape
+
+    from IPython.display import HTML
+
+    kinds = [*align, *"r" * (len(header) - len(align))]
+
+    def line(cells: Sequence[str], tag: str, style: str = "") -> str:
+        texts = (escape(str(cell), quote=False) for cell in cells)
+        inner = "".join(f'<{tag} class="{k}">{text}</{tag}>' for k, text in zip(kinds, texts, strict=True))
+        return f"<tr{style}>{inner}</tr>"
+
+    body = "".join(line(row, "td", ' class="ours"' if i in ours else "") for i, row in enumerate(rows))
+    title = f"<caption>{escape(caption, quote=False)}</caption>" if caption else ""
+    return HTML(
+        f'<table class="dpose">{title}<thead>{line(header, "th")}</thead><tbody>{body}</tbody></table>'
+    )

@@ -71,8 +71,6 @@ def main() -> int:
     command = [program, "build", str(ROOT), "--all", "--warningiserror", "--keep-going"]
     environment = os.environ | {"DPOSE_BOOK": "1", "PYTHONUNBUFFERED": "1"}
     environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    if not sys.stdout.isatty():
-        environment["NO_COLOR"] = "1"
     status = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
     if status:
         for report in sorted((BUILD / "html" / "reports").rglob("*.log")):
