@@ -7,6 +7,7 @@ A mistake of the user's ends in one line and exit status 2; `--debug` shows wher
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -81,6 +82,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, help="samples a step, over all devices (default: recipe)", default=unset)
     add("--lr", type=float, help="learning rate (default: recipe)", default=unset)
     add("--seed", type=int, default=0, help="of weights, data order and augmentation")
+    add("--overwrite", action="store_true", help="replace an earlier run in the run folder")
     add("--resume", metavar="CKPT", help="last.ckpt of a run to go on with", default=unset)
     add("--body", metavar="NPZ", help="body model file (default: the open body)", default=unset)
     add("--accelerator", default="auto", help="cpu, cuda, ... as lightning names them")
@@ -131,6 +133,8 @@ def _train(args: argparse.Namespace) -> None:
 
     options = {name: value for name, value in vars(args).items() if name not in ("run", "debug")}
     result = train(TrainConfig(**options))
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return  # of several processes, one speaks
     print(
         f"{result.steps} steps, {result.images_per_second:.0f} images/s, loss {result.losses['total']:.4g}\n"
         f"checkpoint  {result.checkpoint}\nlog         {result.log}\nresume with --resume {result.resume}"

@@ -105,6 +105,7 @@ class TrainConfig:
     batch_size: int | None = None  # samples a step, over all devices
     lr: float | None = None
     seed: int = 0
+    overwrite: bool = False  # whether an earlier run in `out` may be replaced
     resume: str | Path | None = None  # `last.ckpt` of an earlier run: weights, optimizer, step and schedule
     body: str | Path | None = None  # body model file; None: the licensed one if configured, else the open one
     accelerator: str = "auto"  # "cpu", "cuda", ... as lightning names them
@@ -140,7 +141,8 @@ class TrainConfig:
     def resolve(self) -> TrainConfig:
         """The same configuration with every None and "auto" replaced by what will be used.
 
-        Raises FileNotFoundError if there is no training data where `data` points.
+        Raises FileNotFoundError if there is no training data where `data` points, FileExistsError if `out` holds
+        another run that may not be overwritten.
         """
         name = self.preset
         if name == "auto":
@@ -157,6 +159,11 @@ class TrainConfig:
         root = data_root(self.data)
         find_shards(root, "train")  # raises if there are none
         out = self.out or (Path(self.resume).parent if self.resume else Path("runs") / name)
+        if (Path(out) / "last.ckpt").exists() and not (self.overwrite or self.resume):
+            raise FileExistsError(
+                f"{out} holds a run already; go on with it (resume={Path(out) / 'last.ckpt'}), name another folder "
+                "(out=), or let it be overwritten (overwrite=True)"
+            )
         return replace(
             self,
             preset=name,
@@ -247,6 +254,8 @@ class Training(lightning.LightningModule):
     def __init__(self, model: DPose, body: Body, config: TrainConfig, start: int = 0) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
+        for unused in (model.encoder.final_layer, model.attention.conv_shape_cam):
+            unused.requires_grad_(False)  # in the published weights, in no output; several devices would wait for it
         self.config = config
         self.start = start  # step at which this process begins
         self._body = [body]  # in a list, so that it is no submodule
@@ -279,7 +288,7 @@ class Training(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         recipe = self.config.recipe
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.lr, fused=True)
+        optimizer = torch.optim.Adam(self._trained(), lr=recipe.lr, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate(step, recipe) / recipe.lr
         )
@@ -289,8 +298,11 @@ class Training(lightning.LightningModule):
         self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
     ) -> None:
         self.last_grad_norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.config.recipe.clip, foreach=True
+            self._trained(), self.config.recipe.clip, foreach=True
         )
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["dpose"] = {"preset": self.config.preset, "step": self.trainer.global_step}

@@ -184,8 +184,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(qu
     before = (quick.out / "last.ckpt").read_bytes()
     monkeypatch.setattr("dpose.train.losses", poisoned)
     with pytest.raises(FloatingPointError, match="no longer finite at step 1"):
-        train(quick)
+        train(replace(quick, overwrite=True))
     assert (quick.out / "last.ckpt").read_bytes() == before
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train(quick)
 
 
 def test_the_network_without_depth_trains_too(quick):
@@ -204,14 +206,21 @@ def test_the_loss_falls_when_one_batch_comes_again_and_again(quick, monkeypatch)
 
 def test_gradients_are_clipped_by_norm_at_one_and_a_half(quick):
     module = Training(DPose(preset("mini")), load_body(vertex_stride=64), quick.resolve())
-    for parameter in module.parameters():
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
         parameter.grad = torch.ones_like(parameter)
     module.configure_gradient_clipping(None)
-    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in module.parameters()))
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in trained))
     assert norm == pytest.approx(1.5, rel=1e-3)
-    assert float(module.last_grad_norm) == pytest.approx(
-        math.sqrt(sum(p.numel() for p in module.parameters())), rel=1e-3
-    )
+    assert float(module.last_grad_norm) == pytest.approx(math.sqrt(sum(p.numel() for p in trained)), rel=1e-3)
+
+
+def test_every_trained_parameter_gets_a_gradient(quick):
+    config = quick.resolve()
+    module = Training(DPose(preset("mini")), load_body(vertex_stride=64), config)
+    module.training_step(next(iter(_training_batches(config))), 0).backward()
+    without = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []  # else several devices would wait for it
 
 
 def test_a_training_step_never_waits_for_the_device(quick):

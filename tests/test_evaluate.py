@@ -1,0 +1,185 @@
+"""Evaluation: perfect predictions score perfectly, each sample counts once, baselines are what they say."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import dpose.evaluate as evaluation
+from dpose import results
+from dpose.body import PART_NAMES, load_body
+from dpose.config import preset
+from dpose.data.loader import make_loader
+from dpose.evaluate import best_constant, evaluate, format_table, measure, summarise
+from dpose.model.network import Prediction
+from dpose.statistics import nearest_rotation, training_statistics, weak_perspective
+
+
+@pytest.fixture(scope="module")
+def body():
+    return load_body(vertex_stride=16)
+
+
+def loader(people, batch_size=4, split="test"):
+    return make_loader(people, split, preset("mini"), batch_size, workers=0)
+
+
+def truth(model, batch, bf16=False) -> Prediction:
+    """What a perfect network would say."""
+    logits = torch.nn.functional.one_hot(batch["parts"], 23).permute(0, 3, 1, 2).float()
+    return Prediction(
+        batch["pose"], batch["betas"], torch.ones(len(batch["pose"]), 3), logits, batch["depth"]
+    )
+
+
+def test_a_perfect_network_has_no_error(people, body, monkeypatch):
+    monkeypatch.setattr(evaluation, "run_network", truth)
+    scores = summarise(measure(None, loader(people), body))["metrics"]
+    for name in ("mpjpe", "pa_mpjpe", "mve", "depth_l1"):
+        assert scores[name]["mean"] == pytest.approx(0, abs=2e-3)
+    assert scores["orientation"]["mean"] == pytest.approx(0, abs=0.1)
+    assert scores["parts_miou"]["mean"] == 1
+    assert scores["parts_miou"]["ci95"] == [1, 1]
+
+
+def test_a_known_error_is_found_in_millimetres_and_degrees(people, body, monkeypatch):
+    quarter = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+
+    def turned(model, batch, bf16=False):
+        said = truth(model, batch)
+        rotmats = said.rotmats.clone()
+        rotmats[:, 0] = rotmats[:, 0] @ quarter
+        return said._replace(rotmats=rotmats, depth=said.depth + 0.25)
+
+    monkeypatch.setattr(evaluation, "run_network", turned)
+    scores = summarise(measure(None, loader(people), body))["metrics"]
+    assert scores["orientation"]["mean"] == pytest.approx(90, abs=0.01)
+    assert scores["pa_mpjpe"]["mean"] == pytest.approx(0, abs=2e-3)
+    assert scores["mpjpe"]["mean"] > 50
+    assert scores["depth_l1"]["mean"] == pytest.approx(0.25, abs=1e-4)
+
+
+def test_every_sample_counts_once_whatever_the_batch_size(people, trained, body):
+    model = evaluation.checkpoints.load(trained.checkpoint)
+    pose = torch.eye(3).expand(22, 3, 3), torch.zeros(11)
+    one, other = (measure(model, loader(people, size), body, pose) for size in (3, 7))
+    assert one["key"] == other["key"] and len(set(one["key"])) == 7
+    for name in one.keys() - {"key"}:
+        np.testing.assert_allclose(one[name], other[name], rtol=2e-3, atol=2e-3)
+    first = measure(model, loader(people, 3), body, samples=4)
+    assert first["key"] == one["key"][:4]
+
+
+def test_mean_iou_pools_pixels_over_the_split_as_a_plain_loop_does():
+    rng = np.random.default_rng(0)
+    said, true = rng.integers(0, 23, (5, 8, 8)), rng.integers(0, 20, (5, 8, 8))  # parts 20-22 are never true
+    intersection = np.array([[((s == c) & (t == c)).sum() for c in range(23)] for s, t in zip(said, true)])  # noqa: B905
+    union = np.array([[((s == c) | (t == c)).sum() for c in range(23)] for s, t in zip(said, true)])  # noqa: B905
+    expected = []
+    for c in range(1, 23):
+        hit = sum(int(((s == c) & (t == c)).sum()) for s, t in zip(said, true, strict=True))
+        any_ = sum(int(((s == c) | (t == c)).sum()) for s, t in zip(said, true, strict=True))
+        if any_:
+            expected.append(hit / any_)
+    score = evaluation._mean_iou(intersection, union)
+    assert score["mean"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert list(score["per_part"]) == list(PART_NAMES)
+    assert score["ci95"][0] <= score["mean"] <= score["ci95"][1]
+
+
+def test_no_other_constant_beats_the_best_constant():
+    values = np.random.default_rng(1).beta(2, 5, 999).astype(np.float32)
+    constant, error = best_constant(values)
+    others = [np.abs(values - c).mean() for c in np.linspace(0, 1, 501)]
+    assert error == pytest.approx(np.abs(values - constant).mean(), rel=1e-5)
+    assert error <= min(others) + 1e-6
+
+
+def test_the_bootstrap_interval_agrees_with_the_normal_approximation():
+    values = np.random.default_rng(2).normal(50, 10, 400)
+    summary = results.summary(values)
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert summary["mean"] == pytest.approx(values.mean(), abs=1e-3)
+    assert summary["ci95"][0] == pytest.approx(values.mean() - half, abs=0.25)
+    assert summary["ci95"][1] == pytest.approx(values.mean() + half, abs=0.25)
+    assert summary["n"] == 400
+    weighted = results.summary(np.array([1.0, 3.0, 99.0]), np.array([1, 3, 0]))
+    assert weighted["mean"] == 2.5 and weighted["n"] == 2
+
+
+def test_the_results_say_what_was_measured_with_what_on_what(people, trained, tmp_path):
+    out = tmp_path / "sub" / "results.json"
+    result = evaluate(trained.checkpoint, people, out=out, workers=0, device="cpu", progress=False)
+    assert json.loads(out.read_text()) == result
+    assert result["samples"] == 7 and result["split"] == "test" and result["protocol"] == "smplx24"
+    assert result["checkpoint"]["sha256"] == hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest()
+    assert result["checkpoint"]["metadata"]["step"] == 6
+    assert result["checkpoint"]["config"]["name"] == "mini"
+    assert result["data"]["fingerprint"] == trained_on(trained)
+    assert {"version", "commit", "libraries", "hardware", "command", "seconds"} <= result.keys()
+    for score in (*result["metrics"].values(), *result["baselines"]["mean_pose"].values()):
+        assert score["n"] == 7 and score["ci95"][0] <= score["mean"] <= score["ci95"][1]
+    mean_pose = result["baselines"]["mean_pose"]
+    oriented = result["baselines"]["mean_pose_true_orientation"]
+    assert oriented["pa_mpjpe"]["mean"] == pytest.approx(mean_pose["pa_mpjpe"]["mean"], abs=0.01)
+    assert oriented["mpjpe"]["mean"] < mean_pose["mpjpe"]["mean"]
+    ratio = result["metrics"]["mpjpe"]["mean"] / mean_pose["mpjpe"]["mean"]
+    assert result["ratios"]["mpjpe"] == pytest.approx(ratio, abs=1e-3)
+    table = format_table(result)
+    assert "MPJPE" in table and f"{result['metrics']['mpjpe']['mean']:.1f}" in table
+
+
+def trained_on(trained) -> str:
+    return json.loads((trained.log.parent / "run.json").read_text())["data"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"checkpoint": "nowhere.safetensors"}, FileNotFoundError, "nowhere.safetensors"),
+        ({"data": "/nowhere"}, FileNotFoundError, "no data folder at /nowhere"),
+        ({"split": "exam"}, FileNotFoundError, "exam.*test"),
+        ({"samples": 0}, ValueError, "samples must be at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+    ],
+)
+def test_a_wrong_argument_is_refused_and_no_results_are_written(
+    people, trained, tmp_path, wrong, error, message
+):
+    options = {"checkpoint": trained.checkpoint, "data": people, "workers": 0, "out": tmp_path / "r.json"}
+    with pytest.raises(error, match=message):
+        evaluate(**(options | wrong))
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_statistics_are_the_plain_means_of_the_training_set(people):
+    config = preset("mini")
+    statistics = training_statistics(people, config)
+    batches = list(make_loader(people, "train", config, 3, workers=0))
+    parts = torch.cat([batch["parts"].flatten() for batch in batches])
+    depth = torch.cat([batch["depth"].flatten() for batch in batches])
+    assert statistics.samples == 16
+    torch.testing.assert_close(
+        statistics.part_frequency, (parts[:, None] == torch.arange(23)).float().mean(0)
+    )
+    torch.testing.assert_close(statistics.mean_depth, depth[depth > 0].mean())
+    knee = torch.cat([batch["pose"][:, 4] for batch in batches])
+    cost = lambda r: (knee - r).square().sum()  # noqa: E731
+    best = cost(statistics.pose[4])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):  # no rotation near it has a smaller squared distance to the samples
+        near = nearest_rotation(statistics.pose[4] + 0.05 * torch.randn(3, 3, generator=generator))
+        assert cost(near) >= best - 1e-5
+
+
+def test_weak_perspective_is_the_inverse_of_full_translation(people):
+    from dpose.camera import full_translation
+
+    batch = next(iter(loader(people)))
+    focal = batch["cam_int"][:, 0, 0]
+    back = full_translation(
+        weak_perspective(batch), batch["center"], batch["scale"], batch["img_size"], focal
+    )
+    torch.testing.assert_close(back, batch["trans"], rtol=1e-4, atol=1e-4)
