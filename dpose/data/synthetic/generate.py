@@ -1,0 +1,301 @@
+"""Scenes to files: training crops as shards, full frames as BEDLAM lays them out, and the command `dpose synth`."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache, partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dpose.body import Body, load_body
+from dpose.data.files import replacing
+from dpose.data.labels import Labels
+from dpose.data.sample import MARGIN, Sample, SampleLabel, make_label, render_label_parts
+from dpose.data.shards import write_manifest, write_shards
+from dpose.data.synthetic.scene import IMAGE_SIZE, SPLITS, Prepared, Scene, sample_scene
+from dpose.paths import data_root
+
+VERSION = 1  # raise it whenever the same seed gives other people or pictures
+SCENES_PER_SHARD = 250
+BOX_FACTOR = 1.2
+MIN_JOINTS = 8
+MIN_VISIBLE = 0.3  # share of a person's silhouette that must be in sight
+UNREAL = 100.0  # Unreal units in a metre
+DEFAULT_SCENES = {"train": 1500, "val": 250, "test": 750}
+NEAR = 0.2  # metres; nearer joints count as not visible
+
+
+@cache
+def _body() -> Body:
+    return load_body()
+
+
+def people_labels(scene: Scene) -> list[tuple[int, np.ndarray, SampleLabel]]:
+    """(person, pose (165,), label) of the people with enough joints in the frame: box round the joints in sight x 1.2.
+
+    Poses and `transl` are in the camera's frame, as in BEDLAM's processed labels (spec section 8).
+    """
+    from scipy.spatial.transform import Rotation
+
+    out = []
+    for k, subject in enumerate(scene.subjects):
+        joints = scene.joints[k] @ scene.rotation.T + scene.translation  # (55, 3), camera
+        pixels = joints @ scene.cam_int.T
+        pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6)
+        front = joints[:, 2] > NEAR
+        inside = front & ((pixels > 0) & (pixels < IMAGE_SIZE)).all(1)
+        seen = pixels[:22][inside[:22]]
+        if len(seen) < MIN_JOINTS or (joints[:22, 2] < NEAR).any():
+            continue
+        low, high = seen.min(0), seen.max(0)
+        pose = scene.rotations[k].copy()
+        pose[0] = (Rotation.from_matrix(scene.rotation) * Rotation.from_rotvec(pose[0])).as_rotvec()
+        pelvis = scene.pelvis[k]
+        label = make_label(
+            key=f"{scene.seed[0]:03d}-{subject.split('-')[0]}-{scene.seed[2]:07d}-{k}",
+            dataset="open",
+            subject=subject,
+            pose=pose[:22],
+            betas=scene.betas[k],
+            trans=scene.rotation @ (pelvis + scene.transl[k]) + scene.translation - pelvis,
+            joints2d=np.concatenate([pixels[:24], front[:24, None]], 1),
+            center=(low + high) / 2,
+            scale=float((high - low).max()) * BOX_FACTOR / 200,
+            img_size=IMAGE_SIZE,
+            cam_int=scene.cam_int,
+        )
+        out.append((k, pose.reshape(165), label))
+    return out
+
+
+def person_samples(scene: Scene, size: int, grid: int = 2, margin: float = MARGIN) -> list[Sample]:
+    """The scene's people as crops of `size` pixels, rendered directly, without the frame.
+
+    People who are hidden for more than 70 % of their silhouette are left out. grid: rays along a side of the pixels
+    that need anti-aliasing.
+    """
+    people = people_labels(scene)
+    if not people:
+        return []
+    numbers, poses, labels = zip(*people, strict=True)
+    for label in labels:
+        label["margin"] = margin
+    betas, trans = [label["betas"] for label in labels], [label["trans"] for label in labels]
+    parts = render_label_parts(np.stack(poses), betas, trans, list(labels), _body(), size)
+    prepared, samples = Prepared(scene), []
+    for k, label, part in zip(numbers, labels, parts, strict=True):
+        image, person, depth, _ = prepared.crop(label["center"], label["scale"], size, margin, grid)
+        own = person == k
+        if own.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
+            depth = np.where(own, depth, np.float32(0))
+            samples.append(Sample(image=image, depth=depth, parts=part, label=label))
+    return samples
+
+
+def write_frames(
+    root: str | os.PathLike, split: str, count: int, seed: int = 0, progress: bool = True
+) -> Path:
+    """The first `count` scenes of a split as full frames in BEDLAM's layout under `root`, read by `read_bedlam`.
+
+    One BEDLAM scene `open_<split>`, one frame a sequence: PNG, depth EXR in Unreal units, masks of skin, clothes and
+    surroundings, and the label file, which comes last, so that a root with labels is complete.
+    """
+    import OpenEXR
+
+    root, name = Path(root), f"open_{split}"
+    target = root / "labels" / f"{name}.npz"
+    if target.is_file() and len(set(_label_names(target))) and _frames_count(root / name) == count:
+        return target
+    rows: dict[str, list] = {column: [] for column in ("imgname", "center", "scale", "pose_cam", "shape", "trans_cam", "gtkps", "cam_int", "sub", "motion_info")}  # fmt: skip
+    for index in tqdm(range(count), desc=f"frames {split}", disable=not progress, unit="frame"):
+        scene = sample_scene(seed, split, index)
+        kept = {sample["label"]["key"] for sample in person_samples(scene, 64)}
+        people = [person for person in people_labels(scene) if person[2]["key"] in kept]
+        if not people:
+            continue
+        image, person, depth, skin = Prepared(scene).frame()
+        sequence, frame = f"seq_{index:06d}", f"seq_{index:06d}_0000"
+        folders = {kind: root / name / kind / sequence for kind in ("png", "depth", "masks")}
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        _write_png(folders["png"] / f"{frame}.png", image[..., ::-1])
+        with replacing(folders["depth"] / f"{frame}_depth.exr") as temporary:
+            header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+            OpenEXR.File(header, {"Depth": (depth * np.float32(UNREAL))}).write(str(temporary))
+        _write_png(folders["masks"] / f"{frame}_env.png", np.where(person < 0, 255, 0).astype(np.uint8))
+        for k in range(len(scene.subjects)):
+            for kind, mask in (("body", skin), ("clothing", ~skin)):
+                own = np.where((person == k) & mask, 255, 0).astype(np.uint8)
+                _write_png(folders["masks"] / f"{frame}_{k:02d}_{kind}.png", own)
+        for k, pose, label in people:
+            rows["imgname"].append(f"{sequence}/{frame}.png")
+            rows["pose_cam"].append(pose)
+            rows["motion_info"].append(scene.activities[k])
+            for column, key in (
+                ("shape", "betas"),
+                ("trans_cam", "trans"),
+                ("gtkps", "joints2d"),
+                ("sub", "subject"),
+            ):
+                rows[column].append(label[key])
+            rows["center"].append(label["center"])
+            rows["scale"].append(label["scale"])
+            rows["cam_int"].append(np.reshape(label["cam_int"], (3, 3)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(root / name / "frames.json") as temporary:
+        temporary.write_text(json.dumps({"scenes": count, "seed": seed, "version": VERSION}))
+    return Labels(**{column: np.asarray(values) for column, values in rows.items()}).save(target)
+
+
+def _label_names(path: Path) -> list[str]:
+    return Labels.load(path).imgname.tolist()
+
+
+def _frames_count(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "frames.json").read_text())["scenes"])
+    except (OSError, ValueError, KeyError):
+        return -1
+
+
+def _write_png(path: Path, array: np.ndarray) -> None:
+    ok, data = cv2.imencode(".png", array)
+    if not ok:
+        raise OSError(f"{path}: could not encode a PNG")
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _write_one_shard(folder: Path, split: str, number: int, scenes: range, seed: int, size: int) -> int:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    count = 0
+
+    def samples() -> Iterator[Sample]:
+        nonlocal count
+        for index in scenes:
+            for sample in person_samples(sample_scene(seed, split, index), size):
+                count += 1
+                yield sample
+
+    write_shards(samples(), folder, split, start=number, per_shard=10 * SCENES_PER_SHARD)
+    return count
+
+
+def generate(
+    root: str | os.PathLike,
+    scenes: dict[str, int],
+    *,
+    size: int = 160,
+    seed: int = 0,
+    frames: int = 24,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Make the open data under `root`: `shards/` with crops of `size` pixels, `frames/` with full test frames.
+
+    scenes: how many a split (about 1.4 people each), rounded up to whole shards of 250 scenes unless fewer. What is there already
+    and was made the same way is kept, so an interrupted run goes on; made another way, it is an error unless `overwrite`.
+    Shards are made by `workers` processes (None: one a core). Returns the shard folder.
+    Raises ValueError for an unknown split, a negative count, or data of other settings in the way.
+    """
+    for split, count in scenes.items():
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
+        if count < 0:
+            raise ValueError(f"{split}: the number of scenes must not be negative, got {count}")
+    root = Path(root)
+    folder = root / "shards"
+    settings = {"generator": "dpose.data.synthetic", "version": VERSION, "seed": seed, "size": size}
+    marker = root / "synth.json"
+    if marker.is_file() or (folder.is_dir() and any(folder.glob("*.tar"))):
+        try:
+            found = json.loads(marker.read_text())
+        except (OSError, ValueError):
+            found = None
+        if found != settings:
+            if not overwrite:
+                raise ValueError(
+                    f"{root} holds other data ({found or 'without synth.json'}; asked for {settings}): "
+                    "give another --root, or --overwrite to replace it"
+                )
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(root / "frames", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(marker) as temporary:
+        temporary.write_text(json.dumps(settings) + "\n")
+    jobs = []
+    for split, count in scenes.items():
+        for number, start in enumerate(range(0, count, SCENES_PER_SHARD)):
+            if not (folder / f"{split}-{number:06d}.tar").is_file():
+                jobs.append((split, number, range(start, start + SCENES_PER_SHARD)))
+    if jobs:
+        workers = min(workers or os.cpu_count() or 1, len(jobs))
+        task = partial(_write_one_shard, folder, seed=seed, size=size)
+        bar = tqdm(total=len(jobs) * SCENES_PER_SHARD, desc="people", unit="scene", disable=not progress)
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool, bar:
+            try:
+                futures = [pool.submit(task, split, number, part) for split, number, part in jobs]
+                for future in as_completed(futures):
+                    future.result()
+                    bar.update(SCENES_PER_SHARD)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    if jobs or not (folder / "manifest.json").is_file():
+        write_manifest(folder, **settings)
+    if frames:
+        write_frames(root / "frames", "test", frames, seed, progress)
+    return folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `dpose synth`."""
+    parser.description = (
+        "Make the open data set: random people rendered in random scenes. Crops for training go to ROOT/shards, full frames in "
+        "BEDLAM's layout to ROOT/frames. An interrupted run goes on where it stopped; the same seed gives the same people."
+    )
+    parser.add_argument("--root", help="where to (default: $DPOSE_DATA, else a folder in the user's cache)")
+    for split, count in DEFAULT_SCENES.items():
+        parser.add_argument(
+            f"--{split}", type=int, default=count, metavar="SCENES",
+            help=f"scenes in the {split} split, about 1.4 people each (default {count})",
+        )  # fmt: skip
+    parser.add_argument("--frames", type=int, default=24, help="full 1280x720 test frames (default 24)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=160,
+        help="side of a crop in pixels: 160 for mini (default), 280 for paper",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--overwrite", action="store_true", help="replace data made with other settings")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`dpose synth`."""
+    from dpose.data.shards import read_manifest
+
+    root = data_root(args.root)
+    scenes = {split: getattr(args, split) for split in DEFAULT_SCENES}
+    ours = args.root is None and not os.environ.get(
+        "DPOSE_DATA"
+    )  # a cache: stale data in it is simply made anew
+    folder = generate(
+        root, scenes, size=args.size, seed=args.seed, frames=args.frames, workers=args.workers,
+        overwrite=args.overwrite or ours,
+    )  # fmt: skip
+    manifest = read_manifest(folder) or {"splits": {}}
+    people = ", ".join(f"{split} {count}" for split, count in manifest["splits"].items())
+    print(f"{folder}: {people} people; frames in {root / 'frames'}")
+    return 0

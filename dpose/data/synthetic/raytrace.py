@@ -1,0 +1,624 @@
+"""The picture of a synthetic scene: one Warp kernel that casts, shades and anti-aliases every pixel of a viewport.
+
+A viewport is a pinhole camera of its own; the full 1280x720 frame and a single person's crop are two viewports of the same scene, so
+both show the same thing. Light is a sun (or lamp) with shadow rays, a two-coloured ambient, and analytic occlusion by spheres
+on the body, which draws the soft contact shadow on the ground. Nothing here is differentiable; it makes data.
+"""
+
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+from dpose.render import raycast  # noqa: F401  (initialises Warp quietly)
+
+wp.set_module_options({"fast_math": True, "enable_backward": False})
+
+MIP_SIDE = 256
+MIP_LEVELS = 5
+MIP_TEXELS = sum((MIP_SIDE >> level) ** 2 for level in range(MIP_LEVELS))
+
+# Texture codes at and below this are worn things of person p: WORN - 3 p a dress, - 1 a skirt, - 2 long hair.
+WORN = wp.constant(-10)
+
+# Numbers that tell surfaces apart: the world below PERSON, then each person's skin and clothes, then props.
+PERSON = wp.constant(8)
+LAYERS = wp.constant(5)
+PROP = wp.constant(64)
+
+# Patterns of cloth. The names are the scene sampler's vocabulary, the numbers the kernel's.
+PATTERNS = {
+    "plain": 0,
+    "stripes": 1,
+    "pinstripes": 2,
+    "plaid": 3,
+    "dots": 4,
+    "camouflage": 5,
+    "print": 6,
+    "blocks": 7,
+}
+
+
+@wp.struct
+class Camera:
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    to_world: wp.mat33  # columns: the camera's x, y, z axes in the world
+    origin: wp.vec3
+    left: float  # the full image's borders in this viewport's pixels; outside them lies black padding
+    top: float
+    right: float
+    bottom: float
+
+
+@wp.struct
+class World:
+    people: wp.uint64
+    props: wp.uint64
+    num_people: int
+    vertices_each: int
+    faces_each: int
+    sun: wp.vec3  # unit vector towards the light
+    sun_color: wp.vec3
+    sun_size: float
+    sky: wp.vec3
+    bounce: wp.vec3
+    room: int  # 1: inside a box with floor, walls, ceiling; 0: open air
+    room_min: wp.vec3
+    room_max: wp.vec3
+    hair_texture: int
+    floor_texture: int
+    floor_scale: float
+    floor_tint: wp.vec3
+    wall_texture: int
+    wall_scale: float
+    wall_tint: wp.vec3
+    ceiling: wp.vec3
+    backdrop: int
+    backdrop_tint: wp.vec3
+    backdrop_height: float
+    backdrop_turn: float
+    zenith: wp.vec3
+    horizon: wp.vec3
+    haze: float
+    exposure: float
+    influence: wp.vec4  # centre and radius of the ground area darkened by people
+    num_spheres: int
+    num_low: int  # the first so many spheres are near the ground; only these darken it
+
+
+@wp.struct
+class Wear:
+    """One person's colours, linear RGB."""
+
+    skin: wp.vec3
+    hair: wp.vec3
+    top: wp.vec3
+    top_second: wp.vec3
+    top_pattern: int
+    top_scale: float
+    bottom: wp.vec3
+    bottom_second: wp.vec3
+    bottom_pattern: int
+    bottom_scale: float
+    shoe: wp.vec3
+    sole: wp.vec3
+    inner: wp.vec3
+    opening: float  # half-width in metres of an open jacket's front, 0 for none
+    shine: float
+    print_texture: int
+
+
+@wp.struct
+class Seen:
+    """What one ray saw: linear colour, distance, a number that tells surfaces apart, and whose surface it is."""
+
+    color: wp.vec3
+    distance: float
+    surface: int
+    person: int
+
+
+@wp.func
+def texel(bank: wp.array2d(dtype=wp.vec3ub), texture: int, offset: int, side: int, x: int, y: int) -> wp.vec3:
+    xx = ((x % side) + side) % side
+    yy = ((y % side) + side) % side
+    c = bank[texture, offset + yy * side + xx]
+    return wp.vec3(float(c[0]), float(c[1]), float(c[2])) / 255.0
+
+
+@wp.func
+def sample(bank: wp.array2d(dtype=wp.vec3ub), texture: int, u: float, v: float, footprint: float) -> wp.vec3:
+    """Bilinear look-up, wrapped, at the mip level whose texel is about `footprint` (a fraction of the texture)."""
+    side = int(256)
+    offset = int(0)
+    level = int(0)
+    while level < 4 and footprint * float(side) > 1.5:
+        offset += side * side
+        side = side / 2
+        level += 1
+    x = u * float(side) - 0.5
+    y = v * float(side) - 0.5
+    x0 = wp.floor(x)
+    y0 = wp.floor(y)
+    a = x - x0
+    b = y - y0
+    i = int(x0)
+    j = int(y0)
+    return (
+        texel(bank, texture, offset, side, i, j) * ((1.0 - a) * (1.0 - b))
+        + texel(bank, texture, offset, side, i + 1, j) * (a * (1.0 - b))
+        + texel(bank, texture, offset, side, i, j + 1) * ((1.0 - a) * b)
+        + texel(bank, texture, offset, side, i + 1, j + 1) * (a * b)
+    )
+
+
+@wp.func
+def stripe(x: float, duty: float) -> float:
+    return wp.where(x - wp.floor(x) < duty, 1.0, 0.0)
+
+
+@wp.func
+def cloth(
+    first: wp.vec3,
+    second: wp.vec3,
+    pattern: int,
+    scale: float,
+    p: wp.vec3,
+    bank: wp.array2d(dtype=wp.vec3ub),
+    texture: int,
+) -> wp.vec3:
+    """Colour of cloth at T-pose position `p` (metres)."""
+    mix = float(0.0)
+    if pattern == 1:
+        mix = stripe(p[1] / scale, 0.5)
+    elif pattern == 2:
+        mix = stripe((p[0] + 0.35 * p[2]) / (0.4 * scale), 0.2)
+    elif pattern == 3:
+        mix = 0.45 * stripe(p[1] / scale, 0.4) + 0.45 * stripe((p[0] + p[2]) / scale, 0.4)
+    elif pattern == 4:
+        x = (p[0] + p[2]) / (0.6 * scale)
+        y = p[1] / (0.6 * scale)
+        x = x - wp.floor(x) - 0.5
+        y = y - wp.floor(y) - 0.5
+        mix = wp.where(x * x + y * y < 0.07, 1.0, 0.0)
+    elif pattern == 5:
+        state = wp.rand_init(17)
+        n = wp.noise(state, p / (1.4 * scale)) + 0.5 * wp.noise(state, p / (0.6 * scale))
+        mix = wp.where(n > 0.08, 1.0, wp.where(n > -0.15, 0.35, 0.0))
+    elif pattern == 6:
+        # A print on the chest, 26 cm wide, front only; the rest is plain.
+        u = p[0] / 0.26 + 0.5
+        v = (1.32 - p[1]) / 0.26 + 0.5
+        if p[2] > 0.02 and u > 0.0 and u < 1.0 and v > 0.0 and v < 1.0:
+            return sample(bank, texture, u, v, 0.01)
+    elif pattern == 7:
+        mix = wp.where(p[1] > 1.22, 1.0, 0.0)
+    return first * (1.0 - mix) + second * mix
+
+
+@wp.func
+def strands(color: wp.vec3, p: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), texture: int) -> wp.vec3:
+    """Hair at T-pose position `p`: light and dark along vertical strands."""
+    around = wp.atan2(p[0], p[2] - 0.07)
+    streak = sample(bank, texture, around * 1.3, p[1] * 1.5, 0.004)
+    return color * (0.45 + 1.3 * streak[0])
+
+
+@wp.func
+def occlusion(p: wp.vec3, n: wp.vec3, spheres: wp.array(dtype=wp.vec4), count: int) -> float:
+    """Share of the ambient light that the spheres leave at point `p` with normal `n`."""
+    open = float(1.0)
+    for k in range(count):
+        s = spheres[k]
+        d = wp.vec3(s[0], s[1], s[2]) - p
+        l2 = wp.dot(d, d) + 1.0e-6
+        r2 = s[3] * s[3]
+        if l2 < 20.0 * r2:
+            cosine = wp.dot(n, d) / wp.sqrt(l2)
+            if cosine > 0.0:
+                open = open * (1.0 - 0.85 * wp.min(cosine * r2 / wp.max(l2, r2), 1.0))
+    return open
+
+
+@wp.func
+def backdrop(world: World, ray: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), footprint: float) -> wp.vec3:
+    """What lies behind everything in the open: sky, and a strip of photograph above the horizon."""
+    up = wp.clamp(ray[1], 0.0, 1.0)
+    color = world.horizon + (world.zenith - world.horizon) * wp.sqrt(up)
+    turn = wp.atan2(ray[0], ray[2]) * 0.31831 * 2.0 + world.backdrop_turn
+    height = ray[1] / world.backdrop_height
+    if world.backdrop >= 0 and height < 1.0:
+        fold = turn - 2.0 * wp.floor(0.5 * turn)  # mirrored, so that there is no seam
+        fold = wp.where(fold > 1.0, 2.0 - fold, fold)
+        photo = sample(bank, world.backdrop, fold, 1.0 - height, footprint * 1.5)
+        blend = wp.clamp((photo[0] + photo[1] + photo[2]) * 8.0, 0.0, 1.0)  # black is where the sky shows
+        photo = wp.cw_mul(photo, world.backdrop_tint)
+        color = color * (1.0 - blend) + (photo * (1.0 - world.haze) + world.horizon * world.haze) * blend
+    return color
+
+
+@wp.func
+def lit(world: World, p: wp.vec3, n: wp.vec3, state: wp.uint32) -> float:
+    """Light from the sun: cosine, and 0 in shadow. The sun has a size, so that shadows have soft rims."""
+    jitter = wp.sample_unit_sphere(state) * world.sun_size
+    to_sun = wp.normalize(world.sun + jitter)
+    cosine = wp.dot(n, to_sun)
+    if cosine <= 0.0:
+        return 0.0
+    start = p + n * 0.006
+    if wp.mesh_query_ray_anyhit(world.people, start, to_sun, 30.0):
+        return 0.0
+    if wp.mesh_query_ray_anyhit(world.props, start, to_sun, 30.0):
+        return 0.0
+    return cosine
+
+
+@wp.func
+def trace(
+    world: World,
+    origin: wp.vec3,
+    ray: wp.vec3,
+    spread: float,
+    state: wp.uint32,
+    rest: wp.array(dtype=wp.vec3),
+    skin: wp.array(dtype=wp.vec3),
+    fields: wp.array(dtype=wp.vec4),
+    normals: wp.array(dtype=wp.vec3),
+    wears: wp.array(dtype=Wear),
+    prop_uv: wp.array(dtype=wp.vec2),
+    prop_normal: wp.array(dtype=wp.vec3),
+    prop_color: wp.array(dtype=wp.vec4),
+    prop_texture: wp.array(dtype=int),
+    spheres: wp.array(dtype=wp.vec4),
+    bank: wp.array2d(dtype=wp.vec3ub),
+) -> Seen:
+    seen = Seen()
+    best = float(1.0e4)
+    kind = int(0)  # 0 sky, 1 person, 2 prop, 3 floor, 4 wall, 5 ceiling
+    albedo = wp.vec3(0.0, 0.0, 0.0)
+    n = wp.vec3(0.0, 1.0, 0.0)
+    gloss = float(0.0)
+    emission = float(0.0)
+
+    hit = wp.mesh_query_ray(world.people, origin, ray, best)
+    if hit.result:
+        best = hit.t
+        kind = 1
+    other = wp.mesh_query_ray(world.props, origin, ray, best)
+    if other.result:
+        best = other.t
+        kind = 2
+    if ray[1] < -1.0e-5:
+        t = -origin[1] / ray[1]
+        if t > 0.0 and t < best:
+            best = t
+            kind = 3
+    if world.room == 1:
+        if ray[1] > 1.0e-5:
+            t = (world.room_max[1] - origin[1]) / ray[1]
+            if t < best:
+                best = t
+                kind = 5
+                n = wp.vec3(0.0, -1.0, 0.0)
+        if wp.abs(ray[0]) > 1.0e-5:
+            t = (wp.where(ray[0] > 0.0, world.room_max[0], world.room_min[0]) - origin[0]) / ray[0]
+            if t < best:
+                best = t
+                kind = 4
+                n = wp.vec3(-wp.sign(ray[0]), 0.0, 0.0)
+        if wp.abs(ray[2]) > 1.0e-5:
+            t = (wp.where(ray[2] > 0.0, world.room_max[2], world.room_min[2]) - origin[2]) / ray[2]
+            if t < best:
+                best = t
+                kind = 4
+                n = wp.vec3(0.0, 0.0, -wp.sign(ray[2]))
+    p = origin + ray * best
+    footprint = spread * best
+    seen.distance = best
+    seen.surface = kind
+    seen.person = -1
+
+    if kind == 0:
+        seen.color = backdrop(world, ray, bank, spread)
+        return seen
+    if kind == 1:
+        person = hit.face / world.faces_each
+        seen.person = person
+        layer = int(0)  # 0 skin, 1 shoe, 2 bottom, 3 top, 4 hair
+        base = person * world.vertices_each
+        i0 = wp.mesh_get_index(world.people, hit.face * 3)
+        i1 = wp.mesh_get_index(world.people, hit.face * 3 + 1)
+        i2 = wp.mesh_get_index(world.people, hit.face * 3 + 2)
+        a = hit.u
+        b = hit.v
+        c = 1.0 - a - b
+        n = wp.normalize(normals[i0] * a + normals[i1] * b + normals[i2] * c)
+        field = fields[i0] * a + fields[i1] * b + fields[i2] * c
+        r = rest[i0 - base] * a + rest[i1 - base] * b + rest[i2 - base] * c
+        wear = wears[person]
+        tone = skin[i0 - base] * a + skin[i1 - base] * b + skin[i2 - base] * c
+        albedo = wp.cw_mul(wear.skin, tone)
+        gloss = 0.06
+        if field[2] > 0.0:
+            layer = 1
+            albedo = wear.shoe
+            if r[1] < 0.02:
+                albedo = wear.sole
+            gloss = 0.08
+        if field[1] > 0.0:
+            layer = 2
+            albedo = cloth(
+                wear.bottom,
+                wear.bottom_second,
+                wear.bottom_pattern,
+                wear.bottom_scale,
+                r,
+                bank,
+                wear.print_texture,
+            )
+            gloss = 0.0
+        if field[0] > 0.0:
+            layer = 3
+            albedo = cloth(
+                wear.top, wear.top_second, wear.top_pattern, wear.top_scale, r, bank, wear.print_texture
+            )
+            gloss = wear.shine
+            if wear.opening > 0.0 and r[2] > 0.0 and wp.abs(r[0]) < wear.opening:
+                albedo = wear.inner
+        if field[3] > 0.0:
+            layer = 4
+            albedo = strands(wear.hair, r, bank, world.hair_texture)
+            gloss = 0.1
+        seen.surface = PERSON + person * LAYERS + layer
+    elif kind == 2:
+        n = other.normal
+        j0 = wp.mesh_get_index(world.props, other.face * 3)
+        j1 = wp.mesh_get_index(world.props, other.face * 3 + 1)
+        j2 = wp.mesh_get_index(world.props, other.face * 3 + 2)
+        uv = prop_uv[j0] * other.u + prop_uv[j1] * other.v + prop_uv[j2] * (1.0 - other.u - other.v)
+        tint = prop_color[other.face]
+        albedo = wp.vec3(tint[0], tint[1], tint[2])
+        emission = tint[3]
+        texture = prop_texture[other.face]
+        seen.surface = PROP + other.face / 2
+        if texture <= WORN:
+            smooth = (
+                prop_normal[j0] * other.u
+                + prop_normal[j1] * other.v
+                + prop_normal[j2] * (1.0 - other.u - other.v)
+            )
+            n = wp.normalize(smooth)
+            seen.person = (WORN - texture) / 3
+            wear = wears[seen.person]
+            place = wp.vec3(uv[0], uv[1], 0.0)
+            what = (WORN - texture) % 3
+            if what == 0:
+                albedo = cloth(wear.top, wear.top_second, wear.top_pattern, wear.top_scale, place, bank, 0)
+            elif what == 1:
+                albedo = cloth(
+                    wear.bottom, wear.bottom_second, wear.bottom_pattern, wear.bottom_scale, place, bank, 0
+                )
+            else:
+                albedo = strands(
+                    wear.hair,
+                    wp.vec3(wp.sin(uv[0] * 5.0), uv[1], wp.cos(uv[0] * 5.0)) * 0.15,
+                    bank,
+                    world.hair_texture,
+                )
+                gloss = 0.1
+        if texture == -1 and wp.dot(prop_normal[j0], prop_normal[j0]) > 0.0:
+            n = wp.normalize(n + prop_normal[j0])  # leaves: their cloud's normal, roughly
+        if texture >= 0:
+            albedo = wp.cw_mul(albedo, sample(bank, texture, uv[0], uv[1], footprint))
+    elif kind == 3:
+        n = wp.vec3(0.0, 1.0, 0.0)
+        slant = wp.max(-ray[1], 0.05)
+        albedo = sample(
+            bank, world.floor_texture, p[0] / world.floor_scale, p[2] / world.floor_scale,
+            footprint / (world.floor_scale * wp.sqrt(slant)),
+        )  # fmt: skip
+        albedo = wp.cw_mul(albedo, world.floor_tint)
+    elif kind == 4:
+        u = p[0] + p[2]
+        albedo = sample(
+            bank,
+            world.wall_texture,
+            u / world.wall_scale,
+            -p[1] / world.wall_scale,
+            footprint / world.wall_scale,
+        )
+        albedo = wp.cw_mul(albedo, world.wall_tint)
+        if p[1] < 0.1:
+            albedo = albedo * 0.6 + wp.vec3(0.25, 0.25, 0.25)  # skirting board
+    else:
+        albedo = world.ceiling
+    if wp.dot(n, ray) > 0.0:
+        n = -n
+
+    ambient = world.bounce + (world.sky - world.bounce) * (0.5 + 0.5 * n[1])
+    if kind != 1:
+        d = p - wp.vec3(world.influence[0], world.influence[1], world.influence[2])
+        if wp.dot(d, d) < world.influence[3] * world.influence[3]:
+            if kind == 3:
+                ambient = ambient * occlusion(p, n, spheres, world.num_low)
+            elif kind == 2:
+                ambient = ambient * occlusion(p, n, spheres, world.num_spheres)
+        if world.room == 1:  # corners of a room are darker
+            gap = wp.min(
+                wp.min(p[0] - world.room_min[0], world.room_max[0] - p[0]),
+                wp.min(p[2] - world.room_min[2], world.room_max[2] - p[2]),
+            )
+            if kind == 4:
+                gap = wp.min(p[1], world.room_max[1] - p[1])
+            ambient = ambient * (0.65 + 0.35 * wp.clamp(gap / 0.7, 0.0, 1.0))
+    sun = float(0.0)
+    if wp.max(wp.max(world.sun_color[0], world.sun_color[1]), world.sun_color[2]) > 0.02:
+        sun = lit(world, p, n, state)
+    color = wp.cw_mul(albedo, ambient + world.sun_color * sun) + albedo * emission
+    if gloss > 0.0:
+        half = wp.normalize(world.sun - ray)
+        shine = wp.pow(wp.max(wp.dot(n, half), 0.0), 24.0) * gloss
+        rim = wp.pow(1.0 - wp.max(-wp.dot(n, ray), 0.0), 4.0) * 0.5 * gloss
+        color += world.sun_color * (shine * wp.where(sun > 0.0, 1.0, 0.1)) + world.sky * rim
+    if world.room == 0:
+        fade = world.haze * (1.0 - wp.exp(-best / 70.0))
+        color = color * (1.0 - fade) + world.horizon * fade
+    seen.color = color
+    return seen
+
+
+@wp.func
+def developed(color: wp.vec3, exposure: float) -> wp.vec3:
+    """Linear light to display values in [0, 1]: a film-like curve with a toe and a shoulder, then sRGB's gamma."""
+    x = color * exposure
+    out = wp.vec3(0.0, 0.0, 0.0)
+    for k in range(3):
+        v = wp.max(x[k], 0.0)
+        v = v * (2.2 * v + 0.25) / (v * (2.1 * v + 0.75) + 0.16)
+        out[k] = wp.pow(wp.clamp(v, 0.0, 1.0), 0.4545)
+    return out
+
+
+@wp.func
+def ray_at(camera: Camera, x: float, y: float) -> wp.vec3:
+    return wp.normalize(
+        camera.to_world * wp.vec3((x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1.0)
+    )
+
+
+@wp.kernel(enable_backward=False)
+def see_kernel(
+    world: World,
+    camera: Camera,
+    seed: int,
+    rest: wp.array(dtype=wp.vec3),
+    skin: wp.array(dtype=wp.vec3),
+    fields: wp.array(dtype=wp.vec4),
+    normals: wp.array(dtype=wp.vec3),
+    wears: wp.array(dtype=Wear),
+    prop_uv: wp.array(dtype=wp.vec2),
+    prop_normal: wp.array(dtype=wp.vec3),
+    prop_color: wp.array(dtype=wp.vec4),
+    prop_texture: wp.array(dtype=int),
+    spheres: wp.array(dtype=wp.vec4),
+    bank: wp.array2d(dtype=wp.vec3ub),
+    color: wp.array2d(dtype=wp.vec3),
+    surface: wp.array2d(dtype=wp.int32),
+    person: wp.array2d(dtype=wp.int8),
+    depth: wp.array2d(dtype=wp.float32),
+):
+    """One ray through each pixel's centre: the labels, and a first colour."""
+    i, j = wp.tid()
+    x = float(j) + 0.5
+    y = float(i) + 0.5
+    if x < camera.left or x > camera.right or y < camera.top or y > camera.bottom:
+        color[i, j] = wp.vec3(0.0, 0.0, 0.0)
+        surface[i, j] = -1
+        person[i, j] = wp.int8(-1)
+        depth[i, j] = 0.0
+        return
+    ray = ray_at(camera, x, y)
+    seen = trace(
+        world, camera.origin, ray, 1.0 / camera.fx, wp.rand_init(seed, i * 8192 + j), rest, skin, fields, normals,
+        wears, prop_uv, prop_normal, prop_color, prop_texture, spheres, bank,
+    )  # fmt: skip
+    color[i, j] = developed(seen.color, world.exposure)
+    surface[i, j] = seen.surface
+    person[i, j] = wp.int8(seen.person)
+    forward = wp.vec3(camera.to_world[0, 2], camera.to_world[1, 2], camera.to_world[2, 2])
+    depth[i, j] = seen.distance * wp.dot(ray, forward)
+
+
+@wp.kernel(enable_backward=False)
+def smooth_kernel(
+    world: World,
+    camera: Camera,
+    seed: int,
+    grid: int,
+    color: wp.array2d(dtype=wp.vec3),
+    surface: wp.array2d(dtype=wp.int32),
+    rest: wp.array(dtype=wp.vec3),
+    skin: wp.array(dtype=wp.vec3),
+    fields: wp.array(dtype=wp.vec4),
+    normals: wp.array(dtype=wp.vec3),
+    wears: wp.array(dtype=Wear),
+    prop_uv: wp.array(dtype=wp.vec2),
+    prop_normal: wp.array(dtype=wp.vec3),
+    prop_color: wp.array(dtype=wp.vec4),
+    prop_texture: wp.array(dtype=int),
+    spheres: wp.array(dtype=wp.vec4),
+    bank: wp.array2d(dtype=wp.vec3ub),
+    image: wp.array2d(dtype=wp.vec3ub),
+):
+    """Anti-aliasing where it shows: pixels that differ from a neighbour get `grid` x `grid` rays."""
+    i, j = wp.tid()
+    here = color[i, j]
+    what = surface[i, j]
+    edge = int(0)
+    if what >= 0:
+        for k in range(4):
+            ii = wp.clamp(i + (k - 1) * (1 - k % 2), 0, surface.shape[0] - 1)
+            jj = wp.clamp(j + (k - 2) * (k % 2), 0, surface.shape[1] - 1)
+            if surface[ii, jj] >= 0:
+                step = color[ii, jj] - here
+                if (
+                    surface[ii, jj] != what
+                    or wp.max(wp.max(wp.abs(step[0]), wp.abs(step[1])), wp.abs(step[2])) > 0.16
+                ):
+                    edge = 1
+    if edge == 1:
+        total = here
+        for s in range(grid * grid):
+            ux = (float(s % grid) + 0.5) / float(grid) - 0.5
+            uy = (float(s / grid) + 0.5) / float(grid) - 0.5
+            # A rotated square smooths near-horizontal and near-vertical edges better.
+            x = float(j) + 0.5 + 1.1 * (0.8944 * ux - 0.4472 * uy)
+            y = float(i) + 0.5 + 1.1 * (0.4472 * ux + 0.8944 * uy)
+            seen = trace(
+                world, camera.origin, ray_at(camera, x, y), 1.0 / camera.fx,
+                wp.rand_init(seed + s + 1, i * 8192 + j), rest, skin, fields, normals, wears, prop_uv, prop_normal,
+                prop_color, prop_texture, spheres, bank,
+            )  # fmt: skip
+            total += developed(seen.color, world.exposure)
+        here = total / float(grid * grid + 1)
+    image[i, j] = wp.vec3ub(
+        wp.uint8(here[0] * 255.0 + 0.5), wp.uint8(here[1] * 255.0 + 0.5), wp.uint8(here[2] * 255.0 + 0.5)
+    )
+
+
+@wp.kernel(enable_backward=False)
+def normals_kernel(
+    points: wp.array(dtype=wp.vec3), indices: wp.array2d(dtype=wp.int32), normals: wp.array(dtype=wp.vec3)
+):
+    f = wp.tid()
+    a = indices[f, 0]
+    b = indices[f, 1]
+    c = indices[f, 2]
+    n = wp.cross(points[b] - points[a], points[c] - points[a])
+    wp.atomic_add(normals, a, n)
+    wp.atomic_add(normals, b, n)
+    wp.atomic_add(normals, c, n)
+
+
+def camera_struct(viewport: dict[str, Any]) -> Camera:
+    """`viewport`: cam_int (3, 3), rotation (3, 3) world to camera, translation (3,), border (left, top, right, bottom)."""
+    k, rotation = viewport["cam_int"], viewport["rotation"]
+    camera = Camera()
+    camera.fx, camera.fy, camera.cx, camera.cy = (float(v) for v in (k[0, 0], k[1, 1], k[0, 2], k[1, 2]))
+    camera.to_world = wp.mat33(*[float(v) for v in rotation.T.flatten()])
+    camera.origin = wp.vec3(*[float(v) for v in -rotation.T @ viewport["translation"]])
+    camera.left, camera.top, camera.right, camera.bottom = (float(v) for v in viewport["border"])
+    return camera
+
+
+def mip_chain(textures: np.ndarray) -> np.ndarray:
+    """(T, 256, 256, 3) uint8 -> (T, MIP_TEXELS, 3) uint8: each texture and its halvings, one behind the other."""
+    levels, current = [], textures.astype(np.float32)
+    for _ in range(MIP_LEVELS):
+        levels.append(current.reshape(len(current), -1, 3))
+        side = current.shape[1] // 2
+        current = current.reshape(len(current), side, 2, side, 2, 3).mean((2, 4))
+    return np.concatenate(levels, axis=1).round().astype(np.uint8)

@@ -1,0 +1,172 @@
+"""Rays against triangle meshes with Warp. The bounding-volume tree of a topology is built once and refitted to new vertices."""
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+import warp as wp
+
+wp.config.quiet = True
+wp.init()
+
+_MAX_TOPOLOGIES = 4
+_pools: "OrderedDict[tuple, list[wp.Mesh]]" = OrderedDict()
+
+
+@wp.kernel(enable_backward=False)
+def _trace(
+    meshes: wp.array(dtype=wp.uint64),
+    cameras: wp.array(dtype=wp.vec4),  # fx, fy, cx, cy
+    face: wp.array3d(dtype=wp.int32),
+    depth: wp.array3d(dtype=wp.float32),
+    bary: wp.array3d(dtype=wp.vec2),
+):
+    b, i, j = wp.tid()
+    k = cameras[b]
+    ray = wp.normalize(wp.vec3((float(j) + 0.5 - k[2]) / k[0], (float(i) + 0.5 - k[3]) / k[1], 1.0))
+    hit = wp.mesh_query_ray(meshes[b], wp.vec3(0.0, 0.0, 0.0), ray, 1.0e6)
+    if hit.result:
+        face[b, i, j] = hit.face
+        depth[b, i, j] = hit.t * ray[2]
+        bary[b, i, j] = wp.vec2(hit.u, hit.v)
+    else:
+        face[b, i, j] = -1
+        depth[b, i, j] = 0.0
+        bary[b, i, j] = wp.vec2(0.0, 0.0)
+
+
+def _meshes(points: torch.Tensor, faces: torch.Tensor) -> list[wp.Mesh]:
+    """A mesh for each body of the batch, refitted to `points` (B, V, 3); trees are kept for the last few topologies."""
+    device = wp.device_from_torch(points.device)
+    key = (faces.data_ptr(), faces.shape[0], points.shape[1], faces.dtype, str(device))
+    pool = _pools.setdefault(key, [])
+    _pools.move_to_end(key)
+    while len(_pools) > _MAX_TOPOLOGIES:
+        _pools.popitem(last=False)
+    if not pool:
+        pool.append(faces)  # keeps the memory behind `data_ptr` alive, so that the key stays unique
+    for body, vertices in enumerate(points):
+        source = wp.from_torch(vertices.contiguous(), dtype=wp.vec3)
+        if body + 1 < len(pool):
+            wp.copy(pool[body + 1].points, source)
+            pool[body + 1].refit()
+        else:
+            indices = wp.from_torch(faces.to(points.device, torch.int32).contiguous().flatten())
+            pool.append(wp.Mesh(points=wp.clone(source), indices=wp.clone(indices)))
+    return pool[1 : len(points) + 1]
+
+
+def _cast(
+    vertices: torch.Tensor, faces: torch.Tensor, cam_int: torch.Tensor, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if vertices.ndim != 3 or vertices.shape[-1] != 3:
+        raise ValueError(f"vertices must be (B, V, 3), got {tuple(vertices.shape)}")
+    if cam_int.shape != (len(vertices), 3, 3):
+        raise ValueError(f"cam_int must be ({len(vertices)}, 3, 3), got {tuple(cam_int.shape)}")
+    device = vertices.device
+    points = vertices.detach().float()
+    face = torch.empty((len(points), height, width), dtype=torch.int32, device=device)
+    depth = torch.empty((len(points), height, width), dtype=torch.float32, device=device)
+    bary = torch.empty((len(points), height, width, 2), dtype=torch.float32, device=device)
+    if len(points) == 0:
+        return face, depth, bary
+    cameras = torch.stack([cam_int[:, 0, 0], cam_int[:, 1, 1], cam_int[:, 0, 2], cam_int[:, 1, 2]], dim=-1)
+    cameras = cameras.detach().to(device, torch.float32).contiguous()
+    warp_device = wp.device_from_torch(device)
+    stream: Any = wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
+    with wp.ScopedStream(stream):
+        meshes = _meshes(points, faces)
+        ids = wp.array([mesh.id for mesh in meshes], dtype=wp.uint64, device=warp_device)
+        wp.launch(
+            _trace,
+            dim=(len(points), height, width),
+            inputs=[ids, wp.from_torch(cameras, dtype=wp.vec4)],
+            outputs=[wp.from_torch(face), wp.from_torch(depth), wp.from_torch(bary, dtype=wp.vec2)],
+            device=warp_device,
+        )
+    return face, depth, bary
+
+
+def render_mesh(
+    vertices: torch.Tensor, faces: torch.Tensor, cam_int: torch.Tensor, size: int | tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nearest face and its depth along z for every pixel of a batch of meshes that share their faces.
+
+    vertices: (B, V, 3) metres, camera frame. faces: (F, 3) integer. cam_int: (B, 3, 3) pixels. size: side, or (height, width).
+    Returns face ids (B, H, W) int32, -1 where nothing is hit, and depth (B, H, W) float32 in metres, 0 there.
+    Raises ValueError for other shapes.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    face, depth, _ = _cast(vertices, faces, cam_int, height, width)
+    return face, depth
+
+
+def render_parts(
+    vertices: torch.Tensor, body: torch.nn.Module, cam_int: torch.Tensor, size: int | tuple[int, int]
+) -> torch.Tensor:
+    """Body-part labels (B, H, W) uint8: 0 background, j + 1 the part of joint j (spec section 6, paper section 3.5).
+
+    A pixel takes the part of the hit triangle's vertex nearest to it in barycentric terms, so that borders run
+    along the surface and not along the triangulation. `body` gives `faces` and `part_of_vertex`.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    face, _, bary = _cast(vertices, body.faces, cam_int, height, width)
+    # Warp's u and v weigh the first and second corner; the rest is the third's.
+    corner = torch.stack([bary[..., 0], bary[..., 1], 1 - bary.sum(-1)], dim=-1).argmax(-1)  # (B, H, W)
+    vertex = body.faces[face.clamp(min=0).long(), corner]
+    return torch.where(face >= 0, body.part_of_vertex[vertex] + 1, 0).to(torch.uint8)
+
+
+def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Area-weighted unit normals (V, 3) of one mesh, (V, 3) vertices and (F, 3) faces."""
+    a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
+    face_normal = torch.linalg.cross(b - a, c - a)
+    normal = torch.zeros_like(vertices)
+    for corner in range(3):
+        normal.index_add_(0, faces[:, corner], face_normal)
+    return torch.nn.functional.normalize(normal, dim=-1)
+
+
+def shade(
+    vertices: torch.Tensor | np.ndarray,
+    faces: torch.Tensor,
+    cam_int: torch.Tensor | np.ndarray,
+    image: np.ndarray,
+    color: tuple[float, float, float] = (0.62, 0.76, 0.94),
+    opacity: float = 0.92,
+    samples: int = 2,
+) -> np.ndarray:
+    """A shaded mesh over a photograph: (H, W, 3) uint8, same size as `image`.
+
+    vertices: (V, 3) metres, camera frame. cam_int: (3, 3) pixels of `image`. color: linear RGB albedo. opacity: of the mesh.
+    samples: rays along each side of a pixel, averaged.
+    """
+    points = torch.as_tensor(vertices, dtype=torch.float32)
+    faces = faces.to(points.device)
+    height, width = image.shape[:2]
+    camera = torch.as_tensor(cam_int, dtype=torch.float32, device=points.device).clone()
+    camera[:2] *= samples
+    face, _, bary = _cast(points[None], faces, camera[None], height * samples, width * samples)
+    weights = torch.stack([bary[0, ..., 0], bary[0, ..., 1], 1 - bary[0].sum(-1)], dim=-1)  # (H, W, 3)
+    hit = face[0] >= 0
+    corners = faces[face[0].clamp(min=0).long()].long()  # (H, W, 3)
+    normal = (vertex_normals(points, faces.long())[corners] * weights[..., None]).sum(-2)
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    # Three lights fixed to the camera: over its left shoulder, from the right, from above.
+    lights = torch.tensor([[-0.5, -0.6, -0.7], [0.8, -0.1, -0.5], [0.0, -1.0, 0.1]], device=points.device)
+    power = torch.tensor([0.75, 0.25, 0.2], device=points.device)
+    light = (torch.nn.functional.normalize(lights, dim=-1) @ normal.flatten(0, 1).T).clamp(min=0)  # (3, HW)
+    light = (0.18 + power @ light).view(*hit.shape, 1)
+    rgb = (light * torch.tensor(color, device=points.device)).clamp(0, 1) ** (1 / 2.2)
+    alpha = hit[..., None].float()
+
+    def average(x: torch.Tensor) -> torch.Tensor:
+        return x.view(height, samples, width, samples, -1).mean((1, 3))
+
+    alpha_mean = average(alpha)
+    rgb_mean = average(rgb * alpha) / alpha_mean.clamp(min=1e-6)
+    alpha_mean = alpha_mean * opacity
+    photo = torch.as_tensor(image.astype(np.float32) / 255, device=points.device)
+    out = photo * (1 - alpha_mean) + rgb_mean * alpha_mean
+    return (out * 255).round().clamp(0, 255).byte().cpu().numpy()
