@@ -39,17 +39,7 @@ const inspect = () => {
 
   for (const image of article.querySelectorAll("img")) {
     const name = short(image.getAttribute("src") || "").slice(-60);
-    if (!image.complete || !image.naturalWidth || !image.naturalHeight) { faults.push("picture not loaded: " + name); continue; }
-    const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = 64;
-    const context = canvas.getContext("2d");
-    context.drawImage(image, 0, 0, 64, 64);
-    try {
-      const data = context.getImageData(0, 0, 64, 64).data;
-      let varied = false;
-      for (let i = 4; i < data.length; i++) if (Math.abs(data[i] - data[i % 4]) > 3) { varied = true; break; }
-      if (!varied) faults.push("picture of one colour only: " + name);
-    } catch (error) { /* file:// pictures may taint the canvas; size was checked above */ }
+    if (!image.complete || !image.naturalWidth || !image.naturalHeight) faults.push("picture not loaded: " + name);
   }
 
   for (const plot of article.querySelectorAll(".dpose-plotly, .js-plotly-plot, .plotly-graph-div")) {
@@ -58,7 +48,7 @@ const inspect = () => {
     const box = plot.getBoundingClientRect();
     if (box.width < 100 || box.height < 100) faults.push("interactive figure without size: " + id);
     const marks = plot.querySelectorAll(
-      ".scatterlayer .trace, .barlayer .trace, .heatmaplayer image, .imagelayer image, .boxlayer .trace, .violinlayer .trace, .plot path, .gl-container canvas, canvas"
+      ".scatterlayer .trace, .barlayer .trace, .boxlayer .trace, .plot path, .plot image, canvas"
     );
     if (!marks.length) faults.push("interactive figure without content: " + id);
     if (/WebGL is not supported/i.test(plot.textContent)) faults.push("interactive figure without WebGL: " + id);
@@ -73,6 +63,21 @@ const inspect = () => {
   if (document.documentElement.scrollWidth > window.innerWidth + 2)
     faults.push(`page wider than the window: ${document.documentElement.scrollWidth} > ${window.innerWidth}`);
 
+  const pictures = [...article.querySelectorAll("img")].map((image) => image.currentSrc || image.src);
+  // The inner part of each interactive figure, where its content is, without bars and legends.
+  const plots = [...article.querySelectorAll(".dpose-plotly")].map((plot) => {
+    const box = plot.getBoundingClientRect();
+    return {
+      name: plot.id,
+      clip: {
+        x: window.scrollX + box.x + 0.2 * box.width,
+        y: window.scrollY + box.y + 0.2 * box.height,
+        width: 0.6 * box.width,
+        height: 0.6 * box.height,
+        scale: 1,
+      },
+    };
+  });
   const links = [...document.querySelectorAll("a[href]")].map((a) => a.href);
   const ids = [...document.querySelectorAll("[id], a[name]")].map((e) => e.id || e.name);
   const counts = {
@@ -80,7 +85,7 @@ const inspect = () => {
     pictures: article.querySelectorAll("img").length,
     figures: article.querySelectorAll(".dpose-plotly").length,
   };
-  return {faults: [...new Set(faults)], links, ids, counts};
+  return {faults: [...new Set(faults)], links, ids, pictures, plots, counts};
 };
 
 return {settle, inspect};

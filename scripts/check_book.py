@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import itertools
 import json
 import os
@@ -28,6 +29,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
 import websocket
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -120,7 +122,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def visit(browser: Browser, page: Path, html: Path, shots: Path | None) -> dict:
-    """Open one page and return {faults, links, ids, counts}."""
+    """Open one page and return {faults, links, ids, pictures, plots, counts}."""
     context = browser.call("Target.createBrowserContext")["browserContextId"]
     target = browser.call(
         "Target.createTarget", url="about:blank", browserContextId=context, width=1400, height=1000
@@ -139,6 +141,11 @@ def visit(browser: Browser, page: Path, html: Path, shots: Path | None) -> dict:
         raise RuntimeError(f"the inspection failed on {page}: {answer['exceptionDetails']}")
     found = answer["result"]["value"]
     found["faults"] += faults_in(browser.events, session, html)
+    found["faults"] += [f"picture of one colour: {path.name}" for path in bitmaps(found) if is_blank(path)]
+    for plot in found["plots"]:
+        shot = browser.call("Page.captureScreenshot", session, clip=plot["clip"], captureBeyondViewport=True)
+        if is_blank(io.BytesIO(base64.b64decode(shot["data"]))):
+            found["faults"].append(f"interactive figure with nothing in its middle: {plot['name']}")
     if shots is not None:
         for theme in ("light", "dark"):
             switch = f"Object.assign(document.documentElement.dataset, {{theme: {theme!r}, mode: {theme!r}}})"
@@ -153,6 +160,20 @@ def visit(browser: Browser, page: Path, html: Path, shots: Path | None) -> dict:
     browser.call("Target.closeTarget", targetId=target)
     browser.call("Target.disposeBrowserContext", browserContextId=context)
     return found
+
+
+def bitmaps(found: dict) -> Iterator[Path]:
+    """The files of a page's pictures, as far as they are bitmaps and there."""
+    for address in found["pictures"]:
+        path = Path(unquote(urlparse(address).path))
+        if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif") and path.is_file():
+            yield path
+
+
+def is_blank(picture: Path | io.BytesIO) -> bool:
+    """Whether a picture is of one colour all over."""
+    with Image.open(picture) as image:
+        return all(high - low < 4 for low, high in image.convert("RGBA").getextrema())
 
 
 def faults_in(events: list[dict], session: str, html: Path) -> list[str]:
