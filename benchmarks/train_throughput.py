@@ -1,8 +1,8 @@
 """How much of the network's speed is left in training: images per second, end to end and bare.
 
-Bare is the network's forward and backward pass over one batch that is already there. End to end is `dpose.train`
-itself: reading and augmenting, both bodies, all losses, clipping, Adam, logging. Both run by turns, in the same
-precision and with the same threads, and the median of the rounds' ratios counts. The goal is 0.7.
+Bare is the network's forward and backward pass over one batch that is already there. End to end is
+`dpose.train` itself: reading and augmenting, both bodies, all losses, clipping, Adam, logging. Both run by
+turns, in the same precision and with the same threads, and the median of the rounds' ratios counts. The goal is 0.7.
 
     python benchmarks/train_throughput.py --out results/train_throughput.json
 """
@@ -54,7 +54,12 @@ def end_to_end(config: TrainConfig, seconds: float, rate: float) -> float:
         options = {"data": config.data, "steps": steps, "batch_size": config.batch_size}
         return train(
             TrainConfig(
-                preset=config.preset, out=out, workers=config.workers, accelerator="cpu", progress=False, **options
+                preset=config.preset,
+                out=out,
+                workers=config.workers,
+                accelerator="cpu",
+                progress=False,
+                **options,
             )
         ).images_per_second
 
@@ -71,7 +76,11 @@ def main() -> None:
     args = parser.parse_args()
 
     config = TrainConfig(
-        preset=args.preset, data=args.data, batch_size=args.batch_size, workers=args.workers, accelerator="cpu"
+        preset=args.preset,
+        data=args.data,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        accelerator="cpu",
     ).resolve()
     rounds = []
     for number in range(args.rounds):
@@ -80,7 +89,7 @@ def main() -> None:
         rounds.append({"bare": round(network, 2), "end_to_end": round(training, 2)})
         print(f"round {number + 1}: bare {network:.1f}, end to end {training:.1f} images/s", flush=True)
     ratio = statistics.median(row["end_to_end"] / row["bare"] for row in rounds)
-    print(f"ratio {ratio:.2f} (goal {GOAL}), {torch.get_num_threads()} threads, {config.workers} loader processes")
+    print(f"ratio {ratio:.2f} (goal {GOAL}), {torch.get_num_threads()} threads, {config.workers} loaders")
     if args.out:
         result = {
             "benchmark": "train_throughput",

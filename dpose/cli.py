@@ -1,6 +1,6 @@
 """The command `dpose`: make the open data, train, evaluate, predict.
 
-Only the parser lives here; each subcommand imports what it needs when it runs, so that `dpose --help` is quick.
+Only the parser lives here; a subcommand imports what it needs when it runs, so that `dpose --help` is quick.
 A mistake of the user's ends in one line and exit status 2; `--debug` shows where it came from.
 """
 
@@ -42,8 +42,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dpose",
         description="Human pose and shape from one image, with depth and body parts on the way.",
-        epilog="`dpose COMMAND --help` explains a command. The open data lies in a per-user cache folder unless "
-        "--data or $DPOSE_DATA says otherwise.",
+        epilog="`dpose COMMAND --help` explains a command. The open data lies in a per-user cache folder "
+        "unless --data or $DPOSE_DATA says otherwise.",
     )
     parser.add_argument("--version", action="version", version=f"dpose {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -1,9 +1,9 @@
 """Measuring a network on a test split: errors of the mesh, the part map and the depth map, with baselines.
 
-Every number comes per sample, with a bootstrap interval over the samples, and beside it what a constant answer
-would score: the training set's mean pose, the same with the true orientation, and the one depth value that
-errs least on the test persons' pixels. Protocol `smplx24` (spec section 10, BEDLAM validation): the first 24
-SMPL-X joints, both bodies aligned at the midpoint of the hips.
+Every number comes per sample, with a bootstrap interval over the samples, and beside it what a constant
+answer would score: the training set's mean pose, the same with the true orientation, and the one depth value
+that errs least on the test persons' pixels. Protocol `smplx24` (spec section 10, BEDLAM validation): the
+first 24 SMPL-X joints, both bodies aligned at the midpoint of the hips.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from dpose import metrics, results
 from dpose.batch import Batch
@@ -74,9 +74,9 @@ def evaluate(
         device: None: CUDA if there is one.
         body: body model file, as for `dpose.load_body`.
     Returns:
-        A JSON-ready dict: `metrics` (mpjpe, pa_mpjpe, mve in mm; orientation in degrees; parts_miou over the 22
-        parts; depth_l1 on the persons' pixels), each with mean, 95 % interval and number of samples; `baselines`
-        likewise; `ratios` of metric to baseline; and where all of it comes from.
+        A JSON-ready dict: `metrics` (mpjpe, pa_mpjpe, mve in mm; orientation in degrees; parts_miou over the
+        22 parts; depth_l1 on the persons' pixels), each with mean, 95 % interval and number of samples;
+        `baselines` likewise; `ratios` of metric to baseline; and where all of it comes from.
     Raises:
         FileNotFoundError: the checkpoint, the data root or its split is missing.
         ValueError: a count below 1, or a split without samples.
@@ -130,9 +130,10 @@ def measure(
         mean_pose: rotations (22, 3, 3) and betas (11,) of the constant prediction; None: no baselines.
         samples: stop after so many.
     Returns:
-        Columns of N: `key`; mpjpe, pa_mpjpe, mve (mm), orientation (degrees), the same for each of `BASELINES` as
-        "<baseline>/<metric>"; `intersection` and `union` (N, 23) pixels; with a depth branch `depth_l1` (mean over
-        the person's pixels) and `depth_pixels`. `depth_values`: the target on every such pixel, for `best_constant`.
+        Columns of N: `key`; mpjpe, pa_mpjpe, mve (mm), orientation (degrees), the same for each of
+        `BASELINES` as "<baseline>/<metric>"; `intersection` and `union` (N, 23) pixels; with a depth branch
+        `depth_l1` (mean over the person's pixels) and `depth_pixels`. `depth_values`: the target on every
+        such pixel, for `best_constant`.
     Raises:
         ValueError: no sample at all.
     """
@@ -267,7 +268,7 @@ def _mesh_errors(said: BodyOutput, true: BodyOutput) -> dict[str, Tensor]:
 
 
 def _mean_iou(intersection: np.ndarray, union: np.ndarray) -> dict[str, Any]:
-    """Mean over the 22 parts of the split's IoU (pixels of all samples pooled), its interval, and every part's."""
+    """Mean over the 22 parts of the IoU of all samples' pooled pixels, its interval, and every part's."""
 
     def iou(i: np.ndarray, u: np.ndarray) -> np.ndarray:  # a part that neither has anywhere is left out
         return np.divide(i, u, out=np.full(i.shape, np.nan), where=u > 0)

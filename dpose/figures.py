@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from dpose.batch import Batch
+    from dpose.body import Body
+    from dpose.model.network import Prediction
+
 _counter = itertools.count(1)
 _library_sent = False
 
@@ -139,7 +143,7 @@ def colour_parts(parts: np.ndarray) -> np.ndarray:
 
 
 def colour_depth(depth: np.ndarray, person: np.ndarray | None = None) -> np.ndarray:
-    """Depth in [0, 1] (...) -> RGB (..., 3) uint8, near bright, far dark; where `person` is false, background."""
+    """Depth in [0, 1] (...) -> RGB (..., 3) uint8, near bright, far dark; not `person`: background."""
     import matplotlib
 
     depth = np.asarray(depth)
@@ -169,6 +173,45 @@ def overlay(
 
     camera = crop_intrinsics(cam_int, center, scale, picture.shape[0])
     return np.asarray(shade(vertices, faces, camera, picture))
+
+
+def prediction_pictures(prediction: Prediction, batch: Batch, body: Body, index: int) -> list[np.ndarray]:
+    """What a network says about one person of a batch, beside the truth: six pictures of equal size.
+
+    Image, true and predicted parts, true and predicted depth (none without a depth branch), predicted mesh
+    over the image. body: with all its faces, on the batch's device.
+    """
+    from dpose.camera import full_translation
+
+    picture = to_picture(batch["image"][index])
+    size = picture.shape[0]
+    one = slice(index, index + 1)
+    geometry = batch["center"][one], batch["scale"][one]
+    translation = full_translation(
+        prediction.cam[one], *geometry, batch["img_size"][one], batch["cam_int"][one, 0, 0]
+    )
+    posed = body(prediction.betas[one], prediction.rotmats[one], translation)
+    parts = prediction.parts[index].argmax(0).cpu().numpy()
+    depth = np.zeros(parts.shape)
+    if prediction.depth is not None:
+        depth = prediction.depth[index, 0].float().cpu().numpy()
+    maps = (
+        colour_parts(batch["parts"][index].cpu().numpy()),
+        colour_parts(parts),
+        colour_depth(batch["depth"][index, 0].cpu().numpy()),
+        colour_depth(depth, parts > 0),
+    )
+    mesh = overlay(picture, posed.vertices[0], body.faces, batch["cam_int"][index], *(g[0] for g in geometry))
+    return [picture, *(_enlarge(m, size) for m in maps), mesh]
+
+
+PREDICTION_TITLES = ("image", "parts, true", "parts", "depth, true", "depth", "mesh")
+
+
+def _enlarge(picture: np.ndarray, size: int) -> np.ndarray:
+    """(M, M, 3) to (size, size, 3), every pixel repeated."""
+    where = np.arange(size) * picture.shape[0] // size
+    return picture[where][:, where]
 
 
 def picture_grid(

@@ -1,8 +1,8 @@
 """From a photograph and a box to a body: what `dpose predict` does.
 
-`predict` cuts the box out of the image as training does, runs a checkpoint, poses the body in the full image's
-camera and writes five files: the mesh over the image, the depth map, the part map, a GLB mesh and the SMPL-X
-parameters. One person a call; finding people is not done here.
+`predict` cuts the box out of the image as training does, runs a checkpoint, poses the body in the full
+image's camera and writes five files: the mesh over the image, the depth map, the part map, a GLB mesh and the
+SMPL-X parameters. One person a call; finding people is not done here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FILES = ("overlay.png", "depth.png", "parts.png", "mesh.glb", "params.npz")
 
 @dataclass(frozen=True)
 class Person:
-    """One prediction, in numpy; V vertices, M map pixels a side, S crop pixels a side. Camera frame as everywhere.
+    """One prediction, in numpy; V vertices, M map pixels a side, S crop pixels a side. Camera frame.
 
     Depth and parts are maps of the square crop, the person's box enlarged by `BOX_FACTOR`.
     """
@@ -67,14 +67,15 @@ def predict(
 
     Args:
         image: a file, or (H, W, 3) uint8 RGB.
-        box: x, y, width, height of the person in pixels (x, y the left top corner), tight around what is seen of
-            them; None: the whole image. The network sees the square around its centre, 1.2 times its longer side.
+        box: x, y, width, height of the person in pixels (x, y the left top corner), tight around what is seen
+            of them; None: the whole image. The network sees the square around its centre, 1.2 times its
+            longer side.
         checkpoint: "mini" (shipped), a `.safetensors` file, or a loaded network.
         focal: focal length in pixels; None: the image diagonal (CLIFF's guess).
         body: body model or its file, as for `dpose.load_body`.
     Raises:
         FileNotFoundError: image or checkpoint is missing.
-        ValueError: not a readable image, an empty box, a box outside the image, a focal length that is not positive.
+        ValueError: not a readable image, an empty box, a box outside the image, a focal length not positive.
     """
     picture = read_image(image)
     height, width = picture.shape[:2]

@@ -28,7 +28,7 @@ LIBRARIES = ("torch", "numpy", "lightning", "smplx", "warp-lang", "albumentation
 
 
 def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
-    """Package version and commit, library versions, hardware and the command line (default: this process's)."""
+    """Package version and commit, library versions, hardware and command line (default: this process's)."""
     command = list(sys.argv) if command is None else list(command)
     if command:
         command[0] = Path(command[0]).name  # not the path of one machine
@@ -43,7 +43,7 @@ def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The git commit of the checkout the package lies in, with "+changes" if it was edited; None outside one."""
+    """The git commit of the package's checkout, with "+changes" if it was edited; None outside one."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -72,7 +72,7 @@ def file_hash(path: str | Path) -> str:
 
 
 def data_fingerprint(root: str | Path) -> str:
-    """A short hash that changes when the data set under `root` does: its manifest's, else of names and sizes."""
+    """A short hash that changes when the data under `root` does: the manifest's, else of names and sizes."""
     folder = shard_folder(root)
     manifest = read_manifest(folder)
     if manifest is not None and "fingerprint" in manifest:
@@ -84,7 +84,7 @@ def data_fingerprint(root: str | Path) -> str:
 
 
 def bootstrap_weights(n: int, resamples: int = 1000, seed: int = 0) -> np.ndarray:
-    """(resamples, n) how often each of n samples is drawn in each bootstrap resample; deterministic by seed."""
+    """(resamples, n) how often each of n samples is drawn in each bootstrap resample, by seed."""
     if n < 1:
         raise ValueError("bootstrap: no samples")
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)

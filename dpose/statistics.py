@@ -1,7 +1,7 @@
 """What is typical of a training set: mean pose, shape and camera, part frequencies, depth of a person.
 
-The regressor predicts residuals on these means (spec section 2), the mini recipe starts its map decoders at the
-frequencies, and evaluation takes the mean pose as the baseline that a trained network has to beat.
+The regressor predicts residuals on these means (spec section 2), the mini recipe starts its map decoders at
+the frequencies, and evaluation takes the mean pose as the baseline that a trained network has to beat.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Training D-PoSE: one stage, Adam, clipped gradients (paper section 4.2; facts in the book's training page).
 
 `train(TrainConfig(...))` is the whole of it: `PAPER` presets follow the paper's recipe to the letter, `MINI`
-presets follow a recipe of our own that starts from random weights and fits two processor cores (see `recipe`).
-`lightning` drives the loop (devices, several GPUs, checkpoints to resume from); what a step computes is written
-out in `Training.training_step`. Nothing in a step waits for the device: losses are summed there and read back
-only when a row of the log is written.
+presets one of our own that starts from random weights and fits two processor cores (see `recipe`).
+`lightning` drives the loop (devices, several GPUs, checkpoints to resume from); what a step computes is
+written out in `Training.training_step`. Nothing in a step waits for the device: losses are summed there and
+read back only when a row of the log is written.
 
 A run folder holds `model.safetensors` (weights, for `dpose.load`), `last.ckpt` (everything, for `resume`),
 `log.csv` (every loss term) and `run.json` (what was run, on what).
@@ -29,7 +29,7 @@ import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from dpose import losses as loss_terms
 from dpose import results
@@ -94,8 +94,8 @@ def recipe(name: str) -> Recipe:
 class TrainConfig:
     """What to train. None means: as the preset's recipe says.
 
-    Raises ValueError or FileNotFoundError, before anything is written, for an unknown preset, a count below 1,
-    a missing data folder or a missing checkpoint to resume from.
+    Raises ValueError or FileNotFoundError, before anything is written, for an unknown preset, a count below
+    1, a missing data folder or a missing checkpoint to resume from.
     """
 
     preset: str = "auto"  # "auto": the paper's network on a GPU, the mini network otherwise
@@ -141,8 +141,8 @@ class TrainConfig:
     def resolve(self) -> TrainConfig:
         """The same configuration with every None and "auto" replaced by what will be used.
 
-        Raises FileNotFoundError if there is no training data where `data` points, FileExistsError if `out` holds
-        another run that may not be overwritten.
+        Raises FileNotFoundError if there is no training data where `data` points, FileExistsError if `out`
+        holds another run that may not be overwritten.
         """
         name = self.preset
         if name == "auto":
@@ -161,8 +161,8 @@ class TrainConfig:
         out = self.out or (Path(self.resume).parent if self.resume else Path("runs") / name)
         if (Path(out) / "last.ckpt").exists() and not (self.overwrite or self.resume):
             raise FileExistsError(
-                f"{out} holds a run already; go on with it (resume={Path(out) / 'last.ckpt'}), name another folder "
-                "(out=), or let it be overwritten (overwrite=True)"
+                f"{out} holds a run already; go on with it (resume={Path(out) / 'last.ckpt'}), name another "
+                "folder (out=), or let it be overwritten (overwrite=True)"
             )
         return replace(
             self,
@@ -249,13 +249,13 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 
 class Training(lightning.LightningModule):
-    """What one step of training computes. Only `model` has state; the body's buffers stay out of checkpoints."""
+    """What one step of training computes. Only `model` has state: checkpoints hold no body."""
 
     def __init__(self, model: DPose, body: Body, config: TrainConfig, start: int = 0) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         for unused in (model.encoder.final_layer, model.attention.conv_shape_cam):
-            unused.requires_grad_(False)  # in the published weights, in no output; several devices would wait for it
+            unused.requires_grad_(False)  # in the published weights, in no output: devices would wait for it
         self.config = config
         self.start = start  # step at which this process begins
         self._body = [body]  # in a list, so that it is no submodule
@@ -463,7 +463,7 @@ def _spare_workers() -> int:
 
 
 def _check_resume(config: TrainConfig) -> int:
-    """The step stored in the checkpoint to resume from, 0 without one; ValueError if it cannot be continued."""
+    """The step of the checkpoint to resume from, 0 without one; ValueError if it cannot be continued."""
     if config.resume is None:
         return 0
     try:
@@ -482,7 +482,7 @@ def _check_resume(config: TrainConfig) -> int:
 
 
 def _trim_log(path: Path, start: int) -> float:
-    """Drop rows after step `start` (a killed run logs past its last checkpoint); returns the seconds so far."""
+    """Drop rows after step `start` (a killed run logs past its checkpoint); returns the seconds so far."""
     if start == 0 or not path.exists():
         path.unlink(missing_ok=True)
         return 0.0

@@ -1,4 +1,4 @@
-"""A tiny data set for tests: people splatted as coloured points by a few lines of numpy, no renderer involved."""
+"""A tiny data set for tests: people splatted as coloured points by a few lines of numpy, no renderer."""
 
 from pathlib import Path
 

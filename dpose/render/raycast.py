@@ -7,7 +7,10 @@ import numpy as np
 import torch
 import warp as wp
 
-wp.config.quiet = True
+if hasattr(wp, "LOG_WARNING"):  # no list of devices on standard output
+    wp.config.log_level = wp.LOG_WARNING
+else:  # before Warp 1.12 or so
+    wp.config.quiet = True
 wp.init()
 
 _MAX_TOPOLOGIES = 4

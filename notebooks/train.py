@@ -1,0 +1,213 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Training
+#
+# One network, one stage, one optimiser. This page trains it: here for a minute, on a GPU with the real data
+# for days, in both cases with the same code and the same cells. To train in earnest, run the page with
+# other parameters:
+#
+# ```bash
+# papermill notebooks/train.ipynb -p steps 200000 > /dev/null               # a GPU is found by itself
+# papermill notebooks/train.ipynb -p preset mini -p steps 12000 > /dev/null # hours on two processor cores
+# ```
+#
+# `dpose train` does the same on the command line, without pictures.
+
+# %% tags=["parameters"] nbmake={"mock": {"steps": 2, "batch_size": 4, "test_people": 8, "workers": 0}}
+steps = 80  # optimizer steps; the paper: 200000
+preset = "auto"  # "paper" on a GPU, "mini" otherwise; or paper-no-depth, mini-no-depth
+data = None  # data root; None: $DPOSE_DATA, else the open data
+batch_size = None  # samples a step, over all devices; None: the recipe's
+lr = None  # learning rate; None: the recipe's
+seed = 0
+resume = None  # last.ckpt of a run to go on with
+out = "runs/notebook"  # run folder; an earlier run in it is replaced
+body = None  # body model file; None: licensed SMPL-X if configured, else the open body
+accelerator = "auto"  # cpu, cuda, ...
+devices = 1  # how many, or "auto"
+workers = None  # loader processes; None: as many as there are spare cores
+test_people = 256  # how many are measured at the end; None: all
+
+# %% tags=["hide-input"]
+from dataclasses import asdict
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown
+
+import dpose
+from dpose.data.loader import make_loader
+from dpose.evaluate import evaluate, run_network
+from dpose.figures import (
+    PREDICTION_TITLES,
+    colour_depth,
+    colour_parts,
+    html_table,
+    loss_curves,
+    picture_grid,
+    prediction_pictures,
+    to_picture,
+)
+from dpose.losses import TERMS
+from dpose.train import TrainConfig, train
+
+# %% [markdown]
+# ## What will be run
+#
+# A parameter left at `None` is filled in from the preset's recipe. The `paper` recipe is the paper's: Adam at
+# a constant $10^{-5}$, 200,000 steps of 64 images, gradients clipped at a norm of 1.5. (The authors start
+# from an encoder trained on COCO keypoints. Reading those weights is not built yet: here every encoder starts
+# at random.) The `mini` recipe is ours. It has to get somewhere on two cores, so it differs, and says where:
+# two hundred times the rate, rising first and then falling along a cosine; another balance of the losses;
+# every eighth vertex; milder augmentation with mirrored images; output layers that start at the frequencies
+# of the training set.
+
+# %% tags=["hide-input"]
+config = TrainConfig(
+    preset=preset,
+    data=data,
+    out=out,
+    overwrite=True,
+    steps=steps,
+    batch_size=batch_size,
+    lr=lr,
+    seed=seed,
+    resume=resume,
+    body=body,
+    accelerator=accelerator,
+    devices=devices,
+    workers=workers,
+    log_every=max(1, min(20, steps // 40)),
+).resolve()
+recipe = config.recipe
+html_table(
+    ("setting", "value"),
+    [
+        ("preset", config.preset),
+        ("steps x batch size", f"{recipe.steps:,} x {recipe.batch_size}"),
+        ("learning rate", f"{recipe.lr:g}, {recipe.decay}, {100 * recipe.warmup:.0f} % warm-up"),
+        ("gradient norm, at most", f"{recipe.clip:g}"),
+        ("arithmetic of the network", recipe.precision),
+        ("vertices in the loss", "all" if recipe.vertex_stride == 1 else f"1 in {recipe.vertex_stride}"),
+        ("loss weights", ", ".join(f"{term} {recipe.weights.of(term):g}" for term in TERMS)),
+        (
+            "augmentation",
+            ", ".join(f"{k} {v}" for k, v in asdict(recipe.augmentation).items() if k.endswith("_p")),
+        ),
+        ("seed", str(config.seed)),
+    ],
+    "The run",
+)
+
+# %% [markdown]
+# ## What the network gets to see
+#
+# Crops as the loader hands them out, augmented: mirrored, shifted, blurred, recoloured, partly covered. Below
+# each image its two targets, the parts of the body and the person's depth (bright is near). Both are rendered
+# or read for this very crop; where the person is hidden, depth is left out, while the parts go on.
+
+# %% tags=["hide-input"]
+network = dpose.preset(config.preset)
+batch = next(
+    iter(make_loader(config.data, "train", network, 8, train=True, seed=seed, augment=recipe.augmentation))
+)
+pictures = [
+    list(to_picture(batch["image"])),
+    list(colour_parts(batch["parts"].numpy())),
+    list(colour_depth(batch["depth"][:, 0].numpy())),
+]
+picture_grid(pictures, labels=("image", "parts", "depth"), side=1.15)
+plt.show()
+
+# %% [markdown]
+# ## The run
+
+# %%
+result = train(config)
+Markdown(
+    f"{result.steps:,} steps in {result.seconds:.0f} s, {result.images_per_second:.0f} images/s. "
+    f"The weights are in `{result.checkpoint}`; `resume='{result.resume}'` goes on from here."
+)
+
+# %% [markdown]
+# Every term of the loss, each in its own unit and before weighting. What falls first depends on the weights;
+# what is flat after a minute is not lost, only slow.
+
+# %% tags=["hide-input"]
+loss_curves(result.log)
+plt.show()
+
+# %% [markdown]
+# ## Better than a constant?
+#
+# An error in millimetres means little without something to hold it against. The *mean pose* is the answer of
+# somebody who has not looked: the average pose of the training set, the same for every image. *With the true
+# orientation* it is told which way the person faces. For depth, the constant is the one number that fits the
+# test pixels best. A ratio below 1 means that looking has helped.
+
+# %% tags=["hide-input"]
+measured = evaluate(
+    result.checkpoint, config.data, samples=test_people, workers=config.workers, body=body, progress=False
+)
+ERRORS = {
+    "mpjpe": "MPJPE (mm)",
+    "pa_mpjpe": "PA-MPJPE (mm)",
+    "mve": "MVE (mm)",
+    "orientation": "orientation (°)",
+}
+rows = []
+for name, label in ERRORS.items():
+    score, constant = measured["metrics"][name], measured["baselines"]["mean_pose"][name]["mean"]
+    told = measured["baselines"]["mean_pose_true_orientation"].get(name)
+    span = "{:.0f} to {:.0f}".format(*score["ci95"])
+    told_text = f"{told['mean']:.0f}" if told else "0"
+    rows.append(
+        (label, f"{score['mean']:.0f}", span, f"{constant:.0f}", told_text, f"{score['mean'] / constant:.2f}")
+    )
+if "depth_l1" in measured["metrics"]:
+    score, constant = (
+        measured["metrics"]["depth_l1"],
+        measured["baselines"]["constant_depth"]["depth_l1"]["mean"],
+    )
+    span = "{:.3f} to {:.3f}".format(*score["ci95"])
+    rows.append(
+        (
+            "depth, person's pixels",
+            f"{score['mean']:.3f}",
+            span,
+            f"{constant:.3f}",
+            "",
+            f"{score['mean'] / constant:.2f}",
+        )
+    )
+score = measured["metrics"]["parts_miou"]
+span = "{:.3f} to {:.3f}".format(*score["ci95"])
+rows.append(("parts, mean IoU (more is better)", f"{score['mean']:.3f}", span, "", "", ""))
+html_table(
+    ("", "this run", "95 % interval", "constant", "with true orientation", "ratio"),
+    rows,
+    f"{measured['samples']} people of the test split, unseen in training",
+)
+
+# %% [markdown]
+# ## A look
+#
+# The first test people, and what the network makes of them after this much training. How a longer training
+# looks is on the page of [examples](qualitative.ipynb).
+
+# %% tags=["hide-input"]
+model = dpose.load(result.checkpoint)
+mesh = dpose.load_body(body)
+batch = next(iter(make_loader(config.data, "test", network, batch_size=4)))
+with torch.inference_mode():
+    said = run_network(model, batch)
+    rows = [prediction_pictures(said, batch, mesh, i) for i in range(len(batch["key"]))]
+picture_grid(rows, PREDICTION_TITLES, side=1.5)
+plt.show()
