@@ -2,7 +2,8 @@
 
 Bare is the network's forward and backward pass over one batch that is already there. End to end is
 `dpose.train` itself: reading and augmenting, both bodies, all losses, clipping, Adam, logging. Both run by
-turns, in the same precision and with the same threads, and the median of the rounds' ratios counts. The goal is 0.7.
+turns, in the same precision and with the same threads, and the median of the rounds' ratios counts. The goal
+is 0.7.
 
     python benchmarks/train_throughput.py --out results/train_throughput.json
 """

@@ -30,7 +30,6 @@ from dpose.paths import data_root
 from dpose.statistics import training_statistics
 
 PROTOCOL = "smplx24"
-NUM_JOINTS3D = 24  # the first SMPL-X joints: 22 of the body, the jaw, the left eye
 MESH_METRICS = ("mpjpe", "pa_mpjpe", "mve")
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
 
@@ -248,22 +247,17 @@ def _measure_batch(
     columns["union"] = (said | true).sum((2, 3))
 
     if prediction.depth is not None:
-        person = (batch["depth"] > 0) & batch["has_depth"][:, None, None, None]  # (B, 1, M, M)
-        pixels = person.sum((1, 2, 3))
-        error = ((prediction.depth - batch["depth"]).abs() * person).sum((1, 2, 3))
-        columns["depth_l1"] = error / pixels.clamp_min(1)
-        columns["depth_pixels"] = pixels
-        columns["depth_values"] = batch["depth"][person]
+        columns["depth_l1"], columns["depth_pixels"] = metrics.depth_l1(prediction.depth, batch["depth"])
+        columns["depth_values"] = batch["depth"][batch["depth"] > 0]  # no depth in the data: no such pixel
     return columns
 
 
 def _mesh_errors(said: BodyOutput, true: BodyOutput) -> dict[str, Tensor]:
-    """mpjpe, pa_mpjpe and mve (B,) in mm, protocol smplx24."""
-    joints, true_joints = said.joints[:, :NUM_JOINTS3D], true.joints[:, :NUM_JOINTS3D]
+    """mpjpe, pa_mpjpe and mve (B,) in mm."""
     return {
-        "mpjpe": metrics.mpjpe(joints, true_joints),
-        "pa_mpjpe": metrics.pa_mpjpe(joints, true_joints),
-        "mve": metrics.mve(said.vertices, true.vertices, joints, true_joints),
+        "mpjpe": metrics.mpjpe(said.joints, true.joints, PROTOCOL),
+        "pa_mpjpe": metrics.pa_mpjpe(said.joints, true.joints, PROTOCOL),
+        "mve": metrics.mve(said.vertices, true.vertices, said.joints, true.joints, PROTOCOL),
     }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from dpose.body import Body, load_body
-from dpose.camera import BOX_UNIT, crop_affine, default_focal, full_translation
+from dpose.camera import BOX_UNIT, crop_affine, default_focal, full_translation, project
 from dpose.data.loader import IMAGENET_MEAN, IMAGENET_STD
 from dpose.data.sample import warp_image
 from dpose.evaluate import run_network
@@ -158,6 +158,7 @@ def parameters(person: Person) -> dict[str, Any]:
     Axis-angle in radians, metres, pixels of the full image.
     """
     rotvecs = np.stack([cv2.Rodrigues(r.astype(np.float64))[0][:, 0] for r in person.rotmats])  # (22, 3)
+    joints = torch.from_numpy(person.joints)
     maps = {} if person.depth is None else {"depth": person.depth}
     return {
         "betas": person.betas,  # (11,)
@@ -166,7 +167,7 @@ def parameters(person: Person) -> dict[str, Any]:
         "transl": person.transl,  # (3,)
         "cam_int": person.cam_int,  # (3, 3)
         "joints3d": person.joints,  # (55, 3) camera frame
-        "joints2d": project(person.joints, person.cam_int),  # (55, 2)
+        "joints2d": project(joints[None], torch.from_numpy(person.cam_int)[None])[0].numpy(),  # (55, 2)
         "box_center": person.center,  # (2,)
         "box_scale": np.float32(person.scale),
         "parts": person.parts,  # (M, M)
@@ -180,11 +181,6 @@ def glb(person: Person) -> bytes:
 
     turned = (person.vertices * [1, -1, -1]).astype(np.float32)
     return trimesh.Trimesh(turned, person.faces, process=False).export(file_type="glb")
-
-
-def project(points: np.ndarray, cam_int: np.ndarray) -> np.ndarray:
-    """(N, 3) camera frame -> (N, 2) pixels."""
-    return (points @ cam_int.T)[:, :2] / points[:, 2:]
 
 
 @torch.inference_mode()

@@ -213,6 +213,7 @@ def train(config: TrainConfig) -> TrainResult:
             enable_checkpointing=False,  # `Journal` writes both kinds of checkpoint
             enable_progress_bar=False,
             enable_model_summary=False,
+            benchmark=True,  # images never change size, so cuDNN may look for its fastest convolutions
             use_distributed_sampler=False,  # the loader splits the shards between devices
         )
         if config.batch_size % trainer.world_size:

@@ -43,7 +43,7 @@ import torch
 from IPython.display import Markdown
 
 import dpose
-from dpose.data.loader import make_loader
+from dpose.data.loader import find_shards, make_loader
 from dpose.evaluate import evaluate, run_network
 from dpose.figures import (
     PREDICTION_TITLES,
@@ -56,6 +56,7 @@ from dpose.figures import (
     to_picture,
 )
 from dpose.losses import TERMS
+from dpose.paths import shard_folder
 from dpose.train import TrainConfig, train
 
 # %% [markdown]
@@ -87,6 +88,9 @@ config = TrainConfig(
     log_every=max(1, min(20, steps // 40)),
 ).resolve()
 recipe = config.recipe
+splits = {path.name.rsplit("-", 1)[0] for path in shard_folder(config.data).glob("*.tar")}
+measured_on = "test" if "test" in splits else "val"  # data of one's own may have no test split
+find_shards(config.data, measured_on)  # better now than after the training
 html_table(
     ("setting", "value"),
     [
@@ -154,7 +158,13 @@ plt.show()
 
 # %% tags=["hide-input"]
 measured = evaluate(
-    result.checkpoint, config.data, samples=test_people, workers=config.workers, body=body, progress=False
+    result.checkpoint,
+    config.data,
+    measured_on,
+    samples=test_people,
+    workers=config.workers,
+    body=body,
+    progress=False,
 )
 ERRORS = {
     "mpjpe": "MPJPE (mm)",
@@ -172,10 +182,8 @@ for name, label in ERRORS.items():
         (label, f"{score['mean']:.0f}", span, f"{constant:.0f}", told_text, f"{score['mean'] / constant:.2f}")
     )
 if "depth_l1" in measured["metrics"]:
-    score, constant = (
-        measured["metrics"]["depth_l1"],
-        measured["baselines"]["constant_depth"]["depth_l1"]["mean"],
-    )
+    score = measured["metrics"]["depth_l1"]
+    constant = measured["baselines"]["constant_depth"]["depth_l1"]["mean"]
     span = "{:.3f} to {:.3f}".format(*score["ci95"])
     rows.append(
         (
@@ -193,7 +201,7 @@ rows.append(("parts, mean IoU (more is better)", f"{score['mean']:.3f}", span, "
 html_table(
     ("", "this run", "95 % interval", "constant", "with true orientation", "ratio"),
     rows,
-    f"{measured['samples']} people of the test split, unseen in training",
+    f"{measured['samples']} people of the {measured_on} split, unseen in training",
 )
 
 # %% [markdown]
@@ -205,7 +213,7 @@ html_table(
 # %% tags=["hide-input"]
 model = dpose.load(result.checkpoint)
 mesh = dpose.load_body(body)
-batch = next(iter(make_loader(config.data, "test", network, batch_size=4)))
+batch = next(iter(make_loader(config.data, measured_on, network, batch_size=4)))
 with torch.inference_mode():
     said = run_network(model, batch)
     rows = [prediction_pictures(said, batch, mesh, i) for i in range(len(batch["key"]))]

@@ -1,0 +1,121 @@
+"""Figures: colours that differ, pictures of the right size, meshes that stay whole and small."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from dpose import figures
+from dpose.body import load_body
+from dpose.config import preset
+from dpose.data.loader import make_loader
+from dpose.model.network import DPose
+
+
+@pytest.fixture(autouse=True)
+def no_display(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+def test_every_part_has_a_colour_of_its_own():
+    palette = figures.part_palette()
+    assert palette.shape == (23, 3) and palette.dtype == np.uint8
+    distances = np.linalg.norm(palette[:, None].astype(float) - palette[None], axis=-1)
+    assert distances[~np.eye(23, dtype=bool)].min() > 20
+
+
+def test_left_and_right_limbs_differ_in_more_than_hue():
+    palette = figures.part_palette().astype(float)
+    luminance = palette @ [0.2126, 0.7152, 0.0722]
+    for left, right in ((1, 2), (4, 5), (7, 8), (10, 11), (13, 14), (16, 17), (18, 19), (20, 21)):
+        assert luminance[right + 1] - luminance[left + 1] > 15
+
+
+def test_maps_become_pictures_of_the_same_size():
+    parts = np.arange(23).repeat(4).reshape(23, 4)
+    assert figures.colour_parts(parts).shape == (23, 4, 3)
+    depth = np.array([[0.0, 0.1, 1.0]])
+    colours = figures.colour_depth(depth).astype(int)
+    assert tuple(colours[0, 0]) == figures.NOBODY
+    assert colours[0, 1].sum() > colours[0, 2].sum()  # near is bright
+
+
+def test_a_network_input_becomes_the_picture_it_was(people):
+    batch = next(iter(make_loader(people, "test", preset("mini"), 2)))
+    picture = figures.to_picture(batch["image"])
+    assert picture.shape == (2, 128, 128, 3) and picture.dtype == np.uint8
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    back = (picture / 255 - mean) / std
+    np.testing.assert_allclose(back, batch["image"].permute(0, 2, 3, 1), atol=0.01)
+
+
+def test_the_true_body_covers_the_true_person(people):
+    batch = next(iter(make_loader(people, "test", preset("mini"), 1)))
+    body = load_body()
+    vertices = body(batch["betas"], batch["pose"], batch["trans"]).vertices[0]
+    black = np.zeros((128, 128, 3), np.uint8)
+    drawn = figures.overlay(
+        black, vertices, body.faces, batch["cam_int"][0], batch["center"][0], batch["scale"][0]
+    )
+    person = batch["parts"][0].repeat_interleave(2, 0).repeat_interleave(2, 1).numpy() > 0
+    covered = drawn.sum(-1) > 30
+    assert (person & covered).sum() > 0.97 * covered.sum()  # the test's splats are fatter than the mesh
+    assert covered.sum() > 0.6 * person.sum()
+
+
+def test_predictions_are_drawn_in_six_pictures_of_one_size(people):
+    for name in ("mini", "mini-no-depth"):
+        model = DPose(preset(name)).eval()
+        batch = next(iter(make_loader(people, "test", model.config, 2)))
+        with torch.inference_mode():
+            said = model(batch["image"], torch.zeros(2, 3))
+            pictures = figures.prediction_pictures(said, batch, load_body(), 1)
+        assert [p.shape for p in pictures] == [(128, 128, 3)] * len(figures.PREDICTION_TITLES)
+    grid = figures.picture_grid([pictures, pictures[:2]], figures.PREDICTION_TITLES, ["a", "b"])
+    assert len(grid.axes) == 12
+
+
+def test_a_contact_sheet_keeps_the_reading_order():
+    pictures = [np.full((4, 4, 3), 10 * i, np.uint8) for i in range(5)]
+    sheet = figures.contact_sheet(pictures, columns=3, gap=1)
+    assert sheet.shape == (9, 14, 3)
+    assert sheet[0, 0, 0] == 0 and sheet[0, 13, 0] == 20 and sheet[8, 6, 0] == 40
+
+
+def test_loss_curves_show_one_panel_for_each_term_that_was_trained(trained, tmp_path):
+    shown = [axis for axis in figures.loss_curves(trained.log).axes if axis.get_visible()]
+    assert [axis.get_title() for axis in shown] == [
+        *("total", "depth_l1", "depth_ssim", "segm", "pose", "shape", "joints3d", "vertices", "joints2d")
+    ]
+    assert list(shown[0].lines[0].get_xdata()) == [2, 4, 6]
+    (tmp_path / "log.csv").write_text("step,total\n")
+    with pytest.raises(ValueError, match="log.csv is no training log"):
+        figures.loss_curves(tmp_path / "log.csv")
+
+
+def test_a_decimated_sphere_is_still_a_sphere():
+    sphere = trimesh.creation.icosphere(subdivisions=5)
+    vertices, faces = figures.decimate(sphere.vertices, sphere.faces, 0.1)
+    assert len(vertices) < len(sphere.vertices) / 2
+    assert faces.max() == len(vertices) - 1
+    smaller = trimesh.Trimesh(vertices, faces)
+    assert smaller.volume == pytest.approx(sphere.volume, rel=0.05)
+    same, all_faces = figures.decimate(sphere.vertices, sphere.faces, 1e-9)
+    assert len(same) == len(sphere.vertices) and len(all_faces) == len(sphere.faces)
+
+
+def test_an_interactive_body_is_small_in_millimetres_and_upright():
+    body = load_body()
+    betas, pose = torch.zeros(1, 11), torch.eye(3).repeat(1, 22, 1, 1)
+    pose[:, 0] = torch.diag(torch.tensor([1.0, -1, -1]))  # upright in the camera frame
+    vertices = body(betas, pose).vertices[0].numpy()
+    figure = figures.mesh_figure([vertices, vertices], body.faces.numpy(), ["true", "predicted"])
+    text = figure.to_json()
+    assert len(text) < 700_000
+    trace = json.loads(text)["data"][0]
+    z = np.frombuffer(base64.b64decode(trace["z"]["bdata"]), trace["z"]["dtype"])
+    assert 1400 < np.ptp(z) < 2000 and z.argmax() != z.argmin()
+    assert vertices[:, 1].min() == pytest.approx(-z.max() / 1000, abs=0.02)  # up is the camera's -y
