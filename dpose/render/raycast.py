@@ -1,20 +1,33 @@
-"""Rays against triangle meshes with Warp. The bounding-volume tree of a topology is built once and refitted to new vertices."""
+"""Rays against triangle meshes with Warp: what each pixel of a batch of cameras hits first.
+
+The bounding-volume tree of a topology is built once and refitted to new vertices, which is what makes part
+labels of a training set cheap: all bodies share their faces.
+"""
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import warp as wp
 
-if hasattr(wp, "LOG_WARNING"):  # no list of devices on standard output
-    wp.config.log_level = wp.LOG_WARNING
-else:  # before Warp 1.12 or so
-    wp.config.quiet = True
-wp.init()
+from dpose.render.warp_setup import init_warp
+
+init_warp()
 
 _MAX_TOPOLOGIES = 4
-_pools: "OrderedDict[tuple, list[wp.Mesh]]" = OrderedDict()
+
+
+@dataclass
+class _Pool:
+    """Meshes of one topology, as many as its largest batch had."""
+
+    faces: torch.Tensor  # the tensor itself: while it lives, its address cannot become another topology's
+    meshes: list[wp.Mesh] = field(default_factory=list)
+
+
+_pools: OrderedDict[tuple, _Pool] = OrderedDict()
 
 
 @wp.kernel(enable_backward=False)
@@ -40,33 +53,39 @@ def _trace(
 
 
 def _meshes(points: torch.Tensor, faces: torch.Tensor) -> list[wp.Mesh]:
-    """A mesh for each body of the batch, refitted to `points` (B, V, 3); trees are kept for the last few topologies."""
+    """A mesh for each body of the batch, refitted to `points` (B, V, 3).
+
+    Trees are kept for the last few topologies, so the meshes are good until the next call.
+    """
     device = wp.device_from_torch(points.device)
     key = (faces.data_ptr(), faces.shape[0], points.shape[1], faces.dtype, str(device))
-    pool = _pools.setdefault(key, [])
+    meshes = _pools.setdefault(key, _Pool(faces)).meshes
     _pools.move_to_end(key)
     while len(_pools) > _MAX_TOPOLOGIES:
         _pools.popitem(last=False)
-    if not pool:
-        pool.append(faces)  # keeps the memory behind `data_ptr` alive, so that the key stays unique
-    for body, vertices in enumerate(points):
+    for index, vertices in enumerate(points):
         source = wp.from_torch(vertices.contiguous(), dtype=wp.vec3)
-        if body + 1 < len(pool):
-            wp.copy(pool[body + 1].points, source)
-            pool[body + 1].refit()
+        if index < len(meshes):
+            wp.copy(meshes[index].points, source)
+            meshes[index].refit()
         else:
             indices = wp.from_torch(faces.to(points.device, torch.int32).contiguous().flatten())
-            pool.append(wp.Mesh(points=wp.clone(source), indices=wp.clone(indices)))
-    return pool[1 : len(points) + 1]
+            meshes.append(wp.Mesh(points=wp.clone(source), indices=wp.clone(indices)))
+    return meshes[: len(points)]
 
 
 def _cast(
     vertices: torch.Tensor, faces: torch.Tensor, cam_int: torch.Tensor, height: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Face ids (B, H, W), depth (B, H, W), and weights of the hit face's first two corners (B, H, W, 2)."""
     if vertices.ndim != 3 or vertices.shape[-1] != 3:
         raise ValueError(f"vertices must be (B, V, 3), got {tuple(vertices.shape)}")
     if cam_int.shape != (len(vertices), 3, 3):
         raise ValueError(f"cam_int must be ({len(vertices)}, 3, 3), got {tuple(cam_int.shape)}")
+    if faces.ndim != 2 or faces.shape[-1] != 3:
+        raise ValueError(f"faces must be (F, 3), got {tuple(faces.shape)}")
+    if height < 1 or width < 1:
+        raise ValueError(f"a picture of {height} x {width} pixels has nothing to see")
     device = vertices.device
     points = vertices.detach().float()
     face = torch.empty((len(points), height, width), dtype=torch.int32, device=device)
@@ -96,7 +115,8 @@ def render_mesh(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearest face and its depth along z for every pixel of a batch of meshes that share their faces.
 
-    vertices: (B, V, 3) metres, camera frame. faces: (F, 3) integer. cam_int: (B, 3, 3) pixels. size: side, or (height, width).
+    vertices: (B, V, 3) metres, camera frame. faces: (F, 3) integer. cam_int: (B, 3, 3) pixels. size: side, or
+    (height, width). Both sides of a face are seen.
     Returns face ids (B, H, W) int32, -1 where nothing is hit, and depth (B, H, W) float32 in metres, 0 there.
     Raises ValueError for other shapes.
     """
@@ -108,10 +128,11 @@ def render_mesh(
 def render_parts(
     vertices: torch.Tensor, body: torch.nn.Module, cam_int: torch.Tensor, size: int | tuple[int, int]
 ) -> torch.Tensor:
-    """Body-part labels (B, H, W) uint8: 0 background, j + 1 the part of joint j (spec section 6, paper section 3.5).
+    """Body-part labels (B, H, W) uint8: 0 background, j + 1 joint j's part (paper section 3.5).
 
-    A pixel takes the part of the hit triangle's vertex nearest to it in barycentric terms, so that borders run
-    along the surface and not along the triangulation. `body` gives `faces` and `part_of_vertex`.
+    vertices: (B, V, 3) metres, camera frame. body: gives `faces` and `part_of_vertex`. cam_int: (B, 3, 3) px.
+    A pixel takes the part of the hit triangle's vertex nearest to it in barycentric terms, so that borders
+    run along the surface and not along the triangulation. Raises ValueError for other shapes.
     """
     height, width = (size, size) if isinstance(size, int) else size
     face, _, bary = _cast(vertices, body.faces, cam_int, height, width)
@@ -122,7 +143,7 @@ def render_parts(
 
 
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Area-weighted unit normals (V, 3) of one mesh, (V, 3) vertices and (F, 3) faces."""
+    """Area-weighted unit normals (V, 3) of one mesh: vertices (V, 3), faces (F, 3)."""
     a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
     face_normal = torch.linalg.cross(b - a, c - a)
     normal = torch.zeros_like(vertices)
@@ -142,9 +163,12 @@ def shade(
 ) -> np.ndarray:
     """A shaded mesh over a photograph: (H, W, 3) uint8, same size as `image`.
 
-    vertices: (V, 3) metres, camera frame. cam_int: (3, 3) pixels of `image`. color: linear RGB albedo. opacity: of the mesh.
-    samples: rays along each side of a pixel, averaged.
+    vertices: (V, 3) metres, camera frame. faces: (F, 3). cam_int: (3, 3) pixels of `image`. color: linear RGB
+    albedo. opacity: of the mesh. samples: rays along each side of a pixel, averaged. Pixels that the mesh
+    does not touch keep their values. Raises ValueError for other shapes.
     """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image must be (H, W, 3) uint8, got {image.dtype} {image.shape}")
     points = torch.as_tensor(vertices, dtype=torch.float32)
     faces = faces.to(points.device)
     height, width = image.shape[:2]

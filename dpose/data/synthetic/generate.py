@@ -1,4 +1,4 @@
-"""Scenes to files: training crops as shards, full frames as BEDLAM lays them out, and the command `dpose synth`."""
+"""Scenes to files: crops as shards, full frames as BEDLAM lays them out, and the command `dpose synth`."""
 
 import argparse
 import json
@@ -7,12 +7,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from dpose.body import Body, load_body
@@ -20,7 +22,8 @@ from dpose.data.files import replacing
 from dpose.data.labels import Labels
 from dpose.data.sample import MARGIN, Sample, SampleLabel, make_label, render_label_parts
 from dpose.data.shards import write_manifest, write_shards
-from dpose.data.synthetic.scene import IMAGE_SIZE, SPLITS, Prepared, Scene, sample_scene
+from dpose.data.synthetic.scene import IMAGE_SIZE, SPLITS, Scene, sample_scene
+from dpose.data.synthetic.viewport import Prepared
 from dpose.paths import data_root
 
 VERSION = 1  # raise it whenever the same seed gives other people or pictures
@@ -39,12 +42,11 @@ def _body() -> Body:
 
 
 def people_labels(scene: Scene) -> list[tuple[int, np.ndarray, SampleLabel]]:
-    """(person, pose (165,), label) of the people with enough joints in the frame: box round the joints in sight x 1.2.
+    """(number in the scene, pose (165,), label) of the people with enough joints in the frame.
 
-    Poses and `transl` are in the camera's frame, as in BEDLAM's processed labels (spec section 8).
+    Poses (axis-angle, radians) and `trans` (metres) are in the camera's frame, as in BEDLAM's processed
+    labels. The box surrounds the body joints in sight, times BOX_FACTOR.
     """
-    from scipy.spatial.transform import Rotation
-
     out = []
     for k, subject in enumerate(scene.subjects):
         joints = scene.joints[k] @ scene.rotation.T + scene.translation  # (55, 3), camera
@@ -79,8 +81,8 @@ def people_labels(scene: Scene) -> list[tuple[int, np.ndarray, SampleLabel]]:
 def person_samples(scene: Scene, size: int, grid: int = 2, margin: float = MARGIN) -> list[Sample]:
     """The scene's people as crops of `size` pixels, rendered directly, without the frame.
 
-    People who are hidden for more than 70 % of their silhouette are left out. grid: rays along a side of the pixels
-    that need anti-aliasing.
+    People of whose silhouette less than MIN_VISIBLE is in sight are left out. margin: side of the crop / side
+    of the box. grid: rays along a side of the pixels that need anti-aliasing.
     """
     people = people_labels(scene)
     if not people:
@@ -92,78 +94,84 @@ def person_samples(scene: Scene, size: int, grid: int = 2, margin: float = MARGI
     parts = render_label_parts(np.stack(poses), betas, trans, list(labels), _body(), size)
     prepared, samples = Prepared(scene), []
     for k, label, part in zip(numbers, labels, parts, strict=True):
-        image, person, depth, _ = prepared.crop(label["center"], label["scale"], size, margin, grid)
-        own = person == k
+        view = prepared.crop(label["center"], label["scale"], size, margin, grid)
+        own = view.person == k
         if own.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
-            depth = np.where(own, depth, np.float32(0))
-            samples.append(Sample(image=image, depth=depth, parts=part, label=label))
+            depth = np.where(own, view.depth, np.float32(0))
+            samples.append(Sample(image=view.image, depth=depth, parts=part, label=label))
     return samples
 
 
 def write_frames(
     root: str | os.PathLike, split: str, count: int, seed: int = 0, progress: bool = True
 ) -> Path:
-    """The first `count` scenes of a split as full frames in BEDLAM's layout under `root`, read by `read_bedlam`.
+    """The first `count` scenes of a split as full frames in BEDLAM's layout; returns the label file.
 
-    One BEDLAM scene `open_<split>`, one frame a sequence: PNG, depth EXR in Unreal units, masks of skin, clothes and
-    surroundings, and the label file, which comes last, so that a root with labels is complete.
+    One BEDLAM scene `open_<split>`, one frame a sequence: PNG, depth EXR in Unreal units, masks of skin,
+    clothes and surroundings, and the label file, which comes last, so that a root with labels is complete.
+    Frames that are there and were made the same way are kept, others are replaced. Raises ValueError for an
+    unknown split or a count below 1.
     """
-    import OpenEXR
-
+    _check_scenes({split: count})
+    if count < 1:
+        raise ValueError(f"the number of frames must be at least 1, got {count}")
     root, name = Path(root), f"open_{split}"
-    target = root / "labels" / f"{name}.npz"
-    if target.is_file() and len(set(_label_names(target))) and _frames_count(root / name) == count:
+    folder, target = root / name, root / "labels" / f"{name}.npz"
+    made = {"scenes": count, "seed": seed, "version": VERSION}
+    if target.is_file() and _read_json(folder / "frames.json") == made:
         return target
-    rows: dict[str, list] = {column: [] for column in ("imgname", "center", "scale", "pose_cam", "shape", "trans_cam", "gtkps", "cam_int", "sub", "motion_info")}  # fmt: skip
+    target.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # a mask of another person must not stay behind
+    rows: list[dict] = []
     for index in tqdm(range(count), desc=f"frames {split}", disable=not progress, unit="frame"):
         scene = sample_scene(seed, split, index)
         kept = {sample["label"]["key"] for sample in person_samples(scene, 64)}
         people = [person for person in people_labels(scene) if person[2]["key"] in kept]
         if not people:
             continue
-        image, person, depth, skin = Prepared(scene).frame()
         sequence, frame = f"seq_{index:06d}", f"seq_{index:06d}_0000"
-        folders = {kind: root / name / kind / sequence for kind in ("png", "depth", "masks")}
-        for folder in folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
-        _write_png(folders["png"] / f"{frame}.png", image[..., ::-1])
-        with replacing(folders["depth"] / f"{frame}_depth.exr") as temporary:
-            header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-            OpenEXR.File(header, {"Depth": (depth * np.float32(UNREAL))}).write(str(temporary))
-        _write_png(folders["masks"] / f"{frame}_env.png", np.where(person < 0, 255, 0).astype(np.uint8))
-        for k in range(len(scene.subjects)):
-            for kind, mask in (("body", skin), ("clothing", ~skin)):
-                own = np.where((person == k) & mask, 255, 0).astype(np.uint8)
-                _write_png(folders["masks"] / f"{frame}_{k:02d}_{kind}.png", own)
+        _write_frame(folder, sequence, frame, scene)
         for k, pose, label in people:
-            rows["imgname"].append(f"{sequence}/{frame}.png")
-            rows["pose_cam"].append(pose)
-            rows["motion_info"].append(scene.activities[k])
-            for column, key in (
-                ("shape", "betas"),
-                ("trans_cam", "trans"),
-                ("gtkps", "joints2d"),
-                ("sub", "subject"),
-            ):
-                rows[column].append(label[key])
-            rows["center"].append(label["center"])
-            rows["scale"].append(label["scale"])
-            rows["cam_int"].append(np.reshape(label["cam_int"], (3, 3)))
+            rows.append(
+                {
+                    "imgname": f"{sequence}/{frame}.png",
+                    "center": label["center"],
+                    "scale": label["scale"],
+                    "pose_cam": pose,
+                    "shape": label["betas"],
+                    "trans_cam": label["trans"],
+                    "gtkps": label["joints2d"],
+                    "cam_int": np.reshape(label["cam_int"], (3, 3)),
+                    "sub": label["subject"],
+                    "motion_info": scene.activities[k],
+                }
+            )
+    if not rows:
+        raise ValueError(f"nobody is in sight in the first {count} scenes of {split}: ask for more frames")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(root / name / "frames.json") as temporary:
-        temporary.write_text(json.dumps({"scenes": count, "seed": seed, "version": VERSION}))
-    return Labels(**{column: np.asarray(values) for column, values in rows.items()}).save(target)
+    with replacing(folder / "frames.json") as temporary:
+        temporary.write_text(json.dumps(made))
+    columns = {column: np.asarray([row[column] for row in rows]) for column in rows[0]}
+    return Labels(**columns).save(target)
 
 
-def _label_names(path: Path) -> list[str]:
-    return Labels.load(path).imgname.tolist()
+def _write_frame(folder: Path, sequence: str, frame: str, scene: Scene) -> None:
+    """One scene's picture, depth and masks under a BEDLAM scene's folder."""
+    import OpenEXR
 
-
-def _frames_count(folder: Path) -> int:
-    try:
-        return int(json.loads((folder / "frames.json").read_text())["scenes"])
-    except (OSError, ValueError, KeyError):
-        return -1
+    view = Prepared(scene).frame()
+    places = {kind: folder / kind / sequence for kind in ("png", "depth", "masks")}
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True)
+    _write_png(places["png"] / f"{frame}.png", view.image[..., ::-1])
+    with replacing(places["depth"] / f"{frame}_depth.exr") as temporary:
+        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+        OpenEXR.File(header, {"Depth": view.depth * np.float32(UNREAL)}).write(str(temporary))
+    _write_png(places["masks"] / f"{frame}_env.png", np.where(view.person < 0, 255, 0).astype(np.uint8))
+    for k in range(len(scene.subjects)):
+        for kind, mask in (("body", view.skin), ("clothing", ~view.skin)):
+            own = np.where((view.person == k) & mask, 255, 0).astype(np.uint8)
+            _write_png(places["masks"] / f"{frame}_{k:02d}_{kind}.png", own)
 
 
 def _write_png(path: Path, array: np.ndarray) -> None:
@@ -174,20 +182,41 @@ def _write_png(path: Path, array: np.ndarray) -> None:
         temporary.write_bytes(data.tobytes())
 
 
-def _write_one_shard(folder: Path, split: str, number: int, scenes: range, seed: int, size: int) -> int:
+def _read_json(path: Path) -> dict | None:
+    """The file's content, None if it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _check_scenes(scenes: dict[str, int]) -> None:
+    for split, count in scenes.items():
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
+        if count < 0:
+            raise ValueError(f"{split}: the number of scenes must not be negative, got {count}")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch and OpenCV on one thread: the work is spread over processes."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    count = 0
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
 
-    def samples() -> Iterator[Sample]:
-        nonlocal count
-        for index in scenes:
-            for sample in person_samples(sample_scene(seed, split, index), size):
-                count += 1
-                yield sample
 
-    write_shards(samples(), folder, split, start=number, per_shard=10 * SCENES_PER_SHARD)
-    return count
+def _write_one_shard(folder: Path, seed: int, size: int, split: str, number: int, scenes: range) -> None:
+    with _one_thread():
+        samples = (
+            sample for index in scenes for sample in person_samples(sample_scene(seed, split, index), size)
+        )
+        write_shards(samples, folder, split, start=number, per_shard=10 * SCENES_PER_SHARD)
 
 
 def generate(
@@ -201,27 +230,23 @@ def generate(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Make the open data under `root`: `shards/` with crops of `size` pixels, `frames/` with full test frames.
+    """Make the open data under `root`: `shards/`, crops of `size` pixels, and `frames/`, full test frames.
 
-    scenes: how many a split (about 1.4 people each), rounded up to whole shards of 250 scenes unless fewer. What is there already
-    and was made the same way is kept, so an interrupted run goes on; made another way, it is an error unless `overwrite`.
-    Shards are made by `workers` processes (None: one a core). Returns the shard folder.
-    Raises ValueError for an unknown split, a negative count, or data of other settings in the way.
+    scenes: how many a split (about 1.4 people each), rounded up to whole shards of SCENES_PER_SHARD. What is
+    there already and was made the same way is kept, so an interrupted run goes on; made another way, it is an
+    error unless `overwrite`. frames: how many full frames. workers: processes that make shards (None: one a
+    core; 1: this very process). Returns the shard folder.
+    Raises ValueError for an unknown split, a number out of range, or data of other settings in the way.
     """
-    for split, count in scenes.items():
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
-        if count < 0:
-            raise ValueError(f"{split}: the number of scenes must not be negative, got {count}")
+    _check_scenes(scenes)
+    for what, value, least in (("size", size, 16), ("frames", frames, 0), ("workers", workers or 1, 1)):
+        if value < least:
+            raise ValueError(f"{what} must be at least {least}, got {value}")
     root = Path(root)
-    folder = root / "shards"
+    folder, marker = root / "shards", root / "synth.json"
     settings = {"generator": "dpose.data.synthetic", "version": VERSION, "seed": seed, "size": size}
-    marker = root / "synth.json"
     if marker.is_file() or (folder.is_dir() and any(folder.glob("*.tar"))):
-        try:
-            found = json.loads(marker.read_text())
-        except (OSError, ValueError):
-            found = None
+        found = _read_json(marker)
         if found != settings:
             if not overwrite:
                 raise ValueError(
@@ -233,24 +258,31 @@ def generate(
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(marker) as temporary:
         temporary.write_text(json.dumps(settings) + "\n")
-    jobs = []
-    for split, count in scenes.items():
-        for number, start in enumerate(range(0, count, SCENES_PER_SHARD)):
-            if not (folder / f"{split}-{number:06d}.tar").is_file():
-                jobs.append((split, number, range(start, start + SCENES_PER_SHARD)))
+    jobs = [
+        (split, number, range(start, start + SCENES_PER_SHARD))
+        for split, count in scenes.items()
+        for number, start in enumerate(range(0, count, SCENES_PER_SHARD))
+        if not (folder / f"{split}-{number:06d}.tar").is_file()
+    ]
     if jobs:
         workers = min(workers or os.cpu_count() or 1, len(jobs))
-        task = partial(_write_one_shard, folder, seed=seed, size=size)
-        bar = tqdm(total=len(jobs) * SCENES_PER_SHARD, desc="people", unit="scene", disable=not progress)
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool, bar:
-            try:
-                futures = [pool.submit(task, split, number, part) for split, number, part in jobs]
-                for future in as_completed(futures):
-                    future.result()
+        task = partial(_write_one_shard, folder, seed, size)
+        total = len(jobs) * SCENES_PER_SHARD
+        with tqdm(total=total, desc="people", unit="scene", disable=not progress) as bar:
+            if workers == 1:
+                for job in jobs:
+                    task(*job)
                     bar.update(SCENES_PER_SHARD)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            else:
+                context = multiprocessing.get_context("spawn")
+                with ProcessPoolExecutor(workers, mp_context=context) as pool:
+                    try:
+                        for future in as_completed([pool.submit(task, *job) for job in jobs]):
+                            future.result()
+                            bar.update(SCENES_PER_SHARD)
+                    except BaseException:
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise
     if jobs or not (folder / "manifest.json").is_file():
         write_manifest(folder, **settings)
     if frames:
@@ -261,8 +293,9 @@ def generate(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `dpose synth`."""
     parser.description = (
-        "Make the open data set: random people rendered in random scenes. Crops for training go to ROOT/shards, full frames in "
-        "BEDLAM's layout to ROOT/frames. An interrupted run goes on where it stopped; the same seed gives the same people."
+        "Make the open data set: random people rendered in random scenes. Crops for training go to "
+        "ROOT/shards, full frames in BEDLAM's layout to ROOT/frames. An interrupted run goes on where it "
+        "stopped; the same seed gives the same people."
     )
     parser.add_argument("--root", help="where to (default: $DPOSE_DATA, else a folder in the user's cache)")
     for split, count in DEFAULT_SCENES.items():
@@ -288,9 +321,8 @@ def run(args: argparse.Namespace) -> int:
 
     root = data_root(args.root)
     scenes = {split: getattr(args, split) for split in DEFAULT_SCENES}
-    ours = args.root is None and not os.environ.get(
-        "DPOSE_DATA"
-    )  # a cache: stale data in it is simply made anew
+    # The folder in the user's cache is ours alone: stale data in it is simply made anew.
+    ours = args.root is None and not os.environ.get("DPOSE_DATA")
     folder = generate(
         root, scenes, size=args.size, seed=args.seed, frames=args.frames, workers=args.workers,
         overwrite=args.overwrite or ours,

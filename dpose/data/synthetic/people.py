@@ -1,8 +1,9 @@
 """Dressed people: the open body with hair, clothes and colours.
 
-Clothes are regions of the body's T-pose, held as signed distances at the vertices (top, bottom, shoes, hair), so that their borders
-are clean lines between vertices, and as displacements along the normal with wrinkles. What hangs free of the body, a skirt and long
-hair, is a ring mesh of its own that follows the bones. Everyone shares one topology; what a person does not wear collapses to a point.
+Clothes are regions of the body's T-pose, held as signed distances at the vertices (top, bottom, shoes, hair),
+so that their borders are clean lines between vertices, and as displacements along the normal with wrinkles.
+What hangs free of the body, a skirt and long hair, is a ring mesh of its own that follows the bones. Everyone
+shares one topology; what a person does not wear collapses to a point.
 """
 
 from dataclasses import dataclass
@@ -27,14 +28,14 @@ SKINS = np.array(
      [0.27, 0.14, 0.085], [0.16, 0.085, 0.055], [0.10, 0.055, 0.04]]
 )  # fmt: skip
 HAIRS = np.array(
-    [[0.012, 0.010, 0.009], [0.03, 0.018, 0.012], [0.07, 0.035, 0.018], [0.16, 0.08, 0.035], [0.42, 0.27, 0.11],
-     [0.24, 0.06, 0.02], [0.33, 0.32, 0.31], [0.6, 0.58, 0.55]]
+    [[0.012, 0.010, 0.009], [0.03, 0.018, 0.012], [0.07, 0.035, 0.018], [0.16, 0.08, 0.035],
+     [0.42, 0.27, 0.11], [0.24, 0.06, 0.02], [0.33, 0.32, 0.31], [0.6, 0.58, 0.55]]
 )  # fmt: skip
 CLOTHS = np.array(
-    [[0.02, 0.02, 0.025], [0.05, 0.05, 0.055], [0.16, 0.16, 0.17], [0.45, 0.45, 0.46], [0.8, 0.8, 0.79], [0.02, 0.035, 0.11],
-     [0.05, 0.10, 0.28], [0.17, 0.30, 0.52], [0.35, 0.02, 0.03], [0.55, 0.07, 0.05], [0.06, 0.17, 0.07], [0.14, 0.16, 0.06],
-     [0.48, 0.36, 0.20], [0.22, 0.12, 0.06], [0.72, 0.48, 0.06], [0.55, 0.20, 0.30], [0.24, 0.08, 0.28], [0.06, 0.32, 0.34],
-     [0.78, 0.70, 0.55], [0.75, 0.30, 0.07]]
+    [[0.02, 0.02, 0.025], [0.05, 0.05, 0.055], [0.16, 0.16, 0.17], [0.45, 0.45, 0.46], [0.8, 0.8, 0.79],
+     [0.02, 0.035, 0.11], [0.05, 0.10, 0.28], [0.17, 0.30, 0.52], [0.35, 0.02, 0.03], [0.55, 0.07, 0.05],
+     [0.06, 0.17, 0.07], [0.14, 0.16, 0.06], [0.48, 0.36, 0.20], [0.22, 0.12, 0.06], [0.72, 0.48, 0.06],
+     [0.55, 0.20, 0.30], [0.24, 0.08, 0.28], [0.06, 0.32, 0.34], [0.78, 0.70, 0.55], [0.75, 0.30, 0.07]]
 )  # fmt: skip
 
 
@@ -61,11 +62,13 @@ class Figure:
 
 
 def _smooth(x: np.ndarray | float, low: float, high: float) -> Any:
+    """0 below `low`, 1 above `high`, a smooth step between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def _ring_faces(rings: int, sides: int, closed: bool) -> np.ndarray:
+    """Triangles (T, 3) between rings of `sides` vertices each, given one ring after the other."""
     columns = sides if closed else sides - 1
     i, k = np.meshgrid(np.arange(rings - 1), np.arange(columns), indexing="ij")
     a, b = i * sides + k, i * sides + (k + 1) % sides
@@ -129,19 +132,18 @@ def figure() -> Figure:
 
     # Long hair: half-rings from the crown down to the shoulder blades, open at the face.
     hair, hair_weights = [], []
-    for k, t in enumerate(np.linspace(0, 1, HAIR_RINGS)):
+    for t in np.linspace(0, 1, HAIR_RINGS):
         spread = np.linspace(-2.05, 2.05, HAIR_SIDES)  # 0 is the back of the head
         fall = max(0.0, t - 0.35) / 0.65
         radius = np.sin(min(1.0, 0.15 + t / 0.35) * np.pi / 2)
         x = (0.085 - 0.01 * fall) * radius * np.sin(spread)
         z = 0.075 - (0.098 + 0.02 * fall) * radius * np.cos(spread)
-        y = np.where(True, 1.70 - 0.10 * min(1.0, t / 0.35) ** 2 - 0.33 * fall, 0) + ground
+        y = 1.70 - 0.10 * min(1.0, t / 0.35) ** 2 - 0.33 * fall + ground
         hair.append(np.stack([x, np.full_like(x, y), z], -1))
         w = np.zeros((HAIR_SIDES, 55))
         down = _smooth(fall, 0.15, 0.9)
         w[:, 15], w[:, 12], w[:, 9] = 1 - down, 0.5 * down, 0.5 * down
         hair_weights.append(w)
-        del k
 
     extra = np.concatenate(skirt + hair)
     nearest = np.array(
@@ -209,7 +211,7 @@ def figure() -> Figure:
 
 @dataclass(frozen=True)
 class Outfit:
-    """What one person wears. Lengths in metres on the mean body's T-pose, soles at y = 0; colours linear RGB."""
+    """What one person wears. Lengths in metres on the mean body's T-pose, soles at y = 0."""
 
     wear: dict[str, Any]  # the kernel's `Wear`
     sleeve: float  # reaches to this |x|
@@ -233,10 +235,9 @@ class Outfit:
 
 
 def _color(rng: np.random.Generator, palette: np.ndarray, spread: float = 0.25) -> np.ndarray:
-    color = palette[rng.integers(len(palette))] * np.exp(
-        rng.normal(0, spread, 3) * 0.4 + rng.normal(0, spread)
-    )
-    return np.clip(color, 0.008, 0.85)
+    """One of the palette's colours, varied in brightness and less in hue."""
+    base = palette[rng.integers(len(palette))]
+    return np.clip(base * np.exp(rng.normal(0, spread, 3) * 0.4 + rng.normal(0, spread)), 0.008, 0.85)
 
 
 def sample_skin_and_hair(rng: np.random.Generator) -> dict[str, Any]:
@@ -321,7 +322,11 @@ def sample_outfit(rng: np.random.Generator, identity: dict[str, Any]) -> Outfit:
 
 
 def dress(outfit: Outfit) -> tuple[np.ndarray, np.ndarray]:
-    """Fields (V, 4): signed distances to top, bottom, shoes, hair (positive inside), and displacement (V,) along the normal."""
+    """Where an outfit covers the T-pose, and how thickly.
+
+    Returns fields (V, 4), signed distances to the borders of top, bottom, shoes and hair, positive inside
+    (about metres), and displacement (V,) along the normal in metres.
+    """
     f = figure()
     x, y, z = f.rest.T
     ax = np.abs(x)
@@ -382,6 +387,7 @@ def dress(outfit: Outfit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rest_surface(betas: np.ndarray, outfit: Outfit, move: np.ndarray) -> np.ndarray:
+    """The dressed T-pose (V, 3) of one person: betas (11,), displacement `move` (V,)."""
     f = figure()
     rest = f.template + (betas.astype(np.float32) @ f.shapes).reshape(-1, 3) + f.normals * move[:, None]
     skirt = rest[f.skirt].reshape(SKIRT_RINGS, SKIRT_SIDES, 3)
@@ -408,7 +414,8 @@ def pose_people(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Dressed surfaces of N people, each with the pelvis of its T-pose at the origin, y up.
 
-    betas: (N, 11). rotations: (N, 55, 3) axis-angle. Returns vertices (N, V, 3), joints (N, 55, 3), fields (N, V, 4).
+    betas: (N, 11). rotations: (N, 55, 3) axis-angle. Returns vertices (N, V, 3) and joints (N, 55, 3) in
+    metres, and `dress`'s fields (N, V, 4).
     """
     f = figure()
     fields, rests = [], []

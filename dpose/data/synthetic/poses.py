@@ -1,7 +1,8 @@
 """What people do: joint rotations within anatomical limits, sampled by activity.
 
-Angles are given the way an anatomist would (flexion, abduction, twist) and turned into SMPL-X's axis-angle, whose rest is the
-T-pose (y up, facing +z, x to the left). Feet are put on the ground and seats under sitters later, from the posed surface.
+Angles are given the way an anatomist would (flexion, abduction, twist; radians) and turned into SMPL-X's
+axis-angle, whose rest is the T-pose (y up, facing +z, x to the left). Feet are put on the ground and seats
+under sitters later, from the posed surface.
 """
 
 import math
@@ -21,8 +22,11 @@ ACTIVITIES = {
 
 
 class Pose(NamedTuple):
-    """rotations: (55, 3) axis-angle in radians, SMPL-X order, root upright and facing +z. support: what carries the person:
-    "feet", "seat" (a seat at the height of the buttocks), "ground" (whatever is lowest), "air" (feet off the ground)."""
+    """What one person does.
+
+    rotations: (55, 3) axis-angle in radians, SMPL-X order, root upright and facing +z. support: what carries
+    the person: "feet", "seat" (one at the height of the buttocks), "ground" (whatever is lowest), "air".
+    """
 
     activity: str
     rotations: np.ndarray
@@ -44,12 +48,15 @@ def _turned(rotvec: np.ndarray) -> np.ndarray:
 
 
 def _leg(side: int, flex: float, spread: float = 0.06, twist: float = 0.0) -> np.ndarray:
-    """Hip: flex lifts the thigh forwards, spread takes it outwards, twist turns the knee outwards. side: +1 left, -1 right."""
+    """Hip: flex lifts the thigh forwards, spread takes it outwards, twist turns the knee outwards.
+
+    side: +1 left, -1 right.
+    """
     return about("z", side * spread) @ about("y", side * twist) @ about("x", -flex)
 
 
 def _arm(side: int, lift: float, forward: float, twist: float) -> np.ndarray:
-    """Upper arm pointing `lift` away from straight down, in the direction `forward` (0 sideways, pi/2 to the front)."""
+    """Upper arm pointing `lift` away from straight down, towards `forward` (0 sideways, pi/2 ahead)."""
     to = np.array([side * np.sin(lift) * np.cos(forward), -np.cos(lift), np.sin(lift) * np.sin(forward)])
     start = np.array([side, 0.0, 0.0])
     axis = np.cross(start, to)
@@ -58,7 +65,10 @@ def _arm(side: int, lift: float, forward: float, twist: float) -> np.ndarray:
     return swing @ about("x", twist)
 
 
-def _set_arm(r: list, i: int, lift: float, forward: float, elbow: float, twist: float = 0.0) -> None:
+def _set_arm(
+    r: list[np.ndarray], i: int, lift: float, forward: float, elbow: float, twist: float = 0.0
+) -> None:
+    """Collar bone, shoulder and elbow of arm `i` (0 left, 1 right) in `r`, the 22 rotation matrices."""
     side = 1 - 2 * i
     arm = _arm(side, lift, forward, twist)
     # The collar bone takes part of a lift above the shoulder's height.
@@ -114,7 +124,7 @@ def sample_pose(rng: np.random.Generator, activity: str | None = None) -> Pose:
             elif what == "hip":
                 _set_arm(r, i, u(0.6, 0.9), u(-0.5, -0.1), u(1.4, 1.9), u(0.3, 0.8))
             else:
-                _set_arm(r, i, u(0.4, 0.9), u(0.8, 1.4), u(1.8, 2.4), u(-0.6, 0.1))  # fmt: skip
+                _set_arm(r, i, u(0.4, 0.9), u(0.8, 1.4), u(1.8, 2.4), u(-0.6, 0.1))
 
     if activity in ("stand", "gesture"):
         weight = u(-0.08, 0.08)

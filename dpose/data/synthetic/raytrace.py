@@ -1,11 +1,13 @@
-"""The picture of a synthetic scene: one Warp kernel that casts, shades and anti-aliases every pixel of a viewport.
+"""The picture of a synthetic scene: Warp kernels that cast, shade and anti-alias every pixel of a viewport.
 
-A viewport is a pinhole camera of its own; the full 1280x720 frame and a single person's crop are two viewports of the same scene, so
-both show the same thing. Light is a sun (or lamp) with shadow rays, a two-coloured ambient, and analytic occlusion by spheres
-on the body, which draws the soft contact shadow on the ground. Nothing here is differentiable; it makes data.
+A viewport is a pinhole camera of its own; the full 1280x720 frame and a single person's crop are two
+viewports of the same scene, so both show the same thing. Light is a sun (or lamp) with shadow rays, a
+two-coloured ambient, and analytic occlusion by spheres on the body, which draws the soft contact shadow on
+the ground. Nothing here is differentiable; it makes data. Colours are linear RGB, lengths metres, the frame
+the world's (y up, ground at y = 0) throughout.
 """
 
-from typing import Any
+# ruff: noqa: UP018 (in a kernel, `float(0.0)` declares a variable that may change, `0.0` a constant)
 
 import numpy as np
 import warp as wp
@@ -18,7 +20,8 @@ MIP_SIDE = 256
 MIP_LEVELS = 5
 MIP_TEXELS = sum((MIP_SIDE >> level) ** 2 for level in range(MIP_LEVELS))
 
-# Texture codes at and below this are worn things of person p: WORN - 3 p a dress, - 1 a skirt, - 2 long hair.
+# Texture codes: an index into the bank, -1 for none; at and below WORN, loose things that person p wears:
+# WORN - 3 p is a dress, one less a skirt, two less long hair.
 WORN = wp.constant(-10)
 
 # Numbers that tell surfaces apart: the world below PERSON, then each person's skin and clothes, then props.
@@ -113,7 +116,7 @@ class Wear:
 
 @wp.struct
 class Seen:
-    """What one ray saw: linear colour, distance, a number that tells surfaces apart, and whose surface it is."""
+    """What one ray saw: linear colour, distance, a number that tells surfaces apart, and whose they are."""
 
     color: wp.vec3
     distance: float
@@ -131,7 +134,7 @@ def texel(bank: wp.array2d(dtype=wp.vec3ub), texture: int, offset: int, side: in
 
 @wp.func
 def sample(bank: wp.array2d(dtype=wp.vec3ub), texture: int, u: float, v: float, footprint: float) -> wp.vec3:
-    """Bilinear look-up, wrapped, at the mip level whose texel is about `footprint` (a fraction of the texture)."""
+    """Bilinear look-up, wrapped, at the mip level whose texel is about `footprint` (share of the texture)."""
     side = int(256)
     offset = int(0)
     level = int(0)
@@ -472,7 +475,7 @@ def trace(
 
 @wp.func
 def developed(color: wp.vec3, exposure: float) -> wp.vec3:
-    """Linear light to display values in [0, 1]: a film-like curve with a toe and a shoulder, then sRGB's gamma."""
+    """Linear light to display values in [0, 1]: a film-like curve (toe, shoulder), then sRGB's gamma."""
     x = color * exposure
     out = wp.vec3(0.0, 0.0, 0.0)
     for k in range(3):
@@ -522,8 +525,8 @@ def see_kernel(
         return
     ray = ray_at(camera, x, y)
     seen = trace(
-        world, camera.origin, ray, 1.0 / camera.fx, wp.rand_init(seed, i * 8192 + j), rest, skin, fields, normals,
-        wears, prop_uv, prop_normal, prop_color, prop_texture, spheres, bank,
+        world, camera.origin, ray, 1.0 / camera.fx, wp.rand_init(seed, i * 8192 + j), rest, skin, fields,
+        normals, wears, prop_uv, prop_normal, prop_color, prop_texture, spheres, bank,
     )  # fmt: skip
     color[i, j] = developed(seen.color, world.exposure)
     surface[i, j] = seen.surface
@@ -579,8 +582,8 @@ def smooth_kernel(
             y = float(i) + 0.5 + 1.1 * (0.4472 * ux + 0.8944 * uy)
             seen = trace(
                 world, camera.origin, ray_at(camera, x, y), 1.0 / camera.fx,
-                wp.rand_init(seed + s + 1, i * 8192 + j), rest, skin, fields, normals, wears, prop_uv, prop_normal,
-                prop_color, prop_texture, spheres, bank,
+                wp.rand_init(seed + s + 1, i * 8192 + j), rest, skin, fields, normals, wears, prop_uv,
+                prop_normal, prop_color, prop_texture, spheres, bank,
             )  # fmt: skip
             total += developed(seen.color, world.exposure)
         here = total / float(grid * grid + 1)
@@ -593,6 +596,7 @@ def smooth_kernel(
 def normals_kernel(
     points: wp.array(dtype=wp.vec3), indices: wp.array2d(dtype=wp.int32), normals: wp.array(dtype=wp.vec3)
 ):
+    """Adds each face's normal, as long as twice its area, to its three vertices."""
     f = wp.tid()
     a = indices[f, 0]
     b = indices[f, 1]
@@ -603,19 +607,24 @@ def normals_kernel(
     wp.atomic_add(normals, c, n)
 
 
-def camera_struct(viewport: dict[str, Any]) -> Camera:
-    """`viewport`: cam_int (3, 3), rotation (3, 3) world to camera, translation (3,), border (left, top, right, bottom)."""
-    k, rotation = viewport["cam_int"], viewport["rotation"]
+def camera_struct(
+    cam_int: np.ndarray, rotation: np.ndarray, translation: np.ndarray, border: tuple[float, ...]
+) -> Camera:
+    """A viewport for the kernels.
+
+    cam_int: (3, 3) px of the viewport. rotation (3, 3), translation (3,) metres: world to camera. border:
+    left, top, right, bottom of the full image in the viewport's pixels.
+    """
     camera = Camera()
-    camera.fx, camera.fy, camera.cx, camera.cy = (float(v) for v in (k[0, 0], k[1, 1], k[0, 2], k[1, 2]))
+    camera.fx, camera.fy, camera.cx, camera.cy = (float(cam_int[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
     camera.to_world = wp.mat33(*[float(v) for v in rotation.T.flatten()])
-    camera.origin = wp.vec3(*[float(v) for v in -rotation.T @ viewport["translation"]])
-    camera.left, camera.top, camera.right, camera.bottom = (float(v) for v in viewport["border"])
+    camera.origin = wp.vec3(*[float(v) for v in -rotation.T @ translation])
+    camera.left, camera.top, camera.right, camera.bottom = (float(v) for v in border)
     return camera
 
 
 def mip_chain(textures: np.ndarray) -> np.ndarray:
-    """(T, 256, 256, 3) uint8 -> (T, MIP_TEXELS, 3) uint8: each texture and its halvings, one behind the other."""
+    """(T, 256, 256, 3) uint8 -> (T, MIP_TEXELS, 3) uint8: each texture, its half, quarter, ... in a row."""
     levels, current = [], textures.astype(np.float32)
     for _ in range(MIP_LEVELS):
         levels.append(current.reshape(len(current), -1, 3))

@@ -1,4 +1,4 @@
-"""The pictures a synthetic world is papered with: photographs that ship with scikit-image, and drawn materials.
+"""The pictures that paper a synthetic world: photographs that ship with scikit-image, and drawn materials.
 
 A photograph that shows a person is not used, since it would put unlabelled people behind the labelled ones.
 """
@@ -142,9 +142,14 @@ def _photographs() -> dict[str, list[np.ndarray]]:
             cut(garage, 0, 0, 0.5, 0.6), cut(garage, 0.5, 0, 1, 0.6), cut(garage, 0, 0.3, 1, 1),
             cut(rocket, 0, 0.2, 1, 1), cut(coffee, 0, 0, 1, 1), cut(garage, 0, 0, 1, 1),
         ],
-        "picture": [cut(cat, 0, 0, 1, 1), cut(rocket, 0, 0, 1, 1), cut(coffee, 0.2, 0, 0.8, 0.9), cut(garage, 0.2, 0.2, 0.8, 1)]
-        + [cut(a, 0, 0, 1, 1) for a in nature],
-        "print": [cut(a, 0.1, 0.1, 0.9, 0.9) for a in nature] + [cut(cat, 0.1, 0.1, 0.9, 0.9), cut(coffee, 0.3, 0.1, 0.8, 0.7)],
+        "picture": [
+            cut(cat, 0, 0, 1, 1), cut(rocket, 0, 0, 1, 1), cut(coffee, 0.2, 0, 0.8, 0.9),
+            cut(garage, 0.2, 0.2, 0.8, 1), *(cut(a, 0, 0, 1, 1) for a in nature),
+        ],
+        "print": [
+            *(cut(a, 0.1, 0.1, 0.9, 0.9) for a in nature), cut(cat, 0.1, 0.1, 0.9, 0.9),
+            cut(coffee, 0.3, 0.1, 0.8, 0.7),
+        ],
     }  # fmt: skip
 
 
