@@ -117,8 +117,8 @@ class Prepared:
 
         cam_int: (3, 3) of the viewport, px. border: left, top, right, bottom of the full image in the
         viewport's pixels; black outside. grid: rays along a side of the pixels that need anti-aliasing.
-        Returns image (H, W, 3) uint8 RGB; person (H, W) int8, -1 none; depth along z (H, W) float32 metres of whatever is
-        seen, 0 outside the border; skin (H, W) bool: whether it is bare skin.
+        Returns image (H, W, 3) uint8 RGB; person (H, W) int8, -1 none; depth along z (H, W) float32 metres
+        of whatever is seen, 0 outside the border; skin (H, W) bool: whether it is bare skin.
         """
         if Prepared._latest is not self:
             raise RuntimeError("a later Prepared(scene) has taken this scene's place; prepare it again")

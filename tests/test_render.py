@@ -1,0 +1,243 @@
+"""Rays against closed forms (plane, sphere, cube) and against Embree on the posed open body."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from dpose.body import JOINT_NAMES, load_body
+from dpose.render import raycast, render_mesh, render_parts, shade
+
+SIZE = 96
+QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])
+
+
+@pytest.fixture(scope="module")
+def body():
+    return load_body()
+
+
+def camera(focal: float = 120.0, size: int = SIZE, count: int = 1) -> torch.Tensor:
+    k = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
+    return k.expand(count, 3, 3)
+
+
+def pixel_rays(cam_int: torch.Tensor, height: int, width: int) -> np.ndarray:
+    """(H, W, 3) float64 rays through pixel centres with z = 1."""
+    k = cam_int.double().numpy()
+    y, x = np.mgrid[:height, :width] + 0.5
+    return np.stack([(x - k[0, 2]) / k[0, 0], (y - k[1, 2]) / k[1, 1], np.ones_like(x)], -1)
+
+
+def square(depth: float, half: float) -> torch.Tensor:
+    corners = [[-half, -half, depth], [half, -half, depth], [half, half, depth], [-half, half, depth]]
+    return torch.tensor(corners)
+
+
+def posed_people(body, count: int = 3) -> torch.Tensor:
+    """(B, V, 3) people in random poses about 3 m before the camera."""
+    import roma
+
+    generator = torch.Generator().manual_seed(4)
+    axis_angle = 0.35 * torch.randn(count, 22, 3, generator=generator)
+    axis_angle[:, 0] = torch.tensor([3.0, 0.3, 0.2])  # upright for a camera whose y points down
+    betas = torch.randn(count, 11, generator=generator)
+    trans = torch.tensor([0.05, 0.3, 3.0]) + 0.2 * torch.arange(count)[:, None]
+    with torch.no_grad():
+        return body(betas, roma.rotvec_to_rotmat(axis_angle), trans).vertices
+
+
+def test_a_square_at_known_depth_covers_exactly_the_pixels_whose_centres_it_covers():
+    vertices, k = square(2.0, 0.3), camera()
+    face, depth = render_mesh(vertices[None], QUAD, k, SIZE)
+    rays = pixel_rays(k[0], SIZE, SIZE) * 2.0
+    inside = (np.abs(rays[..., :2]) < 0.3).all(-1)
+    assert face.dtype == torch.int32 and depth.dtype == torch.float32
+    np.testing.assert_array_equal(face[0].numpy() >= 0, inside)
+    np.testing.assert_allclose(depth[0].numpy(), np.where(inside, 2.0, 0.0), atol=1e-6)
+    upper = inside & (rays[..., 1] < rays[..., 0] - 1e-6)  # face 0 holds the upper right corner
+    lower = inside & (rays[..., 1] > rays[..., 0] + 1e-6)
+    assert (face[0].numpy()[upper] == 0).all() and (face[0].numpy()[lower] == 1).all()
+
+
+def test_principal_point_and_both_focal_lengths_are_obeyed_in_a_picture_that_is_not_square():
+    k = torch.tensor([[[80.0, 0, 20], [0, 40.0, 30], [0, 0, 1]]])
+    face, _ = render_mesh(square(2.0, 0.5)[None], QUAD, k, (50, 70))
+    rows, columns = np.nonzero(face[0].numpy() >= 0)
+    assert face.shape == (1, 50, 70)
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (20, 40, 0, 40)
+
+
+def test_depth_of_a_sphere_agrees_with_its_formula():
+    import trimesh
+
+    center, radius = np.array([0.1, -0.05, 3.0]), 0.7
+    mesh = trimesh.creation.icosphere(subdivisions=5, radius=radius)
+    vertices = torch.tensor(mesh.vertices + center, dtype=torch.float32)
+    k = camera(focal=140)
+    face, depth = render_mesh(vertices[None], torch.tensor(mesh.faces), k, SIZE)
+    rays = pixel_rays(k[0], SIZE, SIZE)
+    a, b = (rays**2).sum(-1), rays @ center
+    root = b**2 - a * (center @ center - radius**2)
+    expected = (b - np.sqrt(root.clip(0))) / a
+    well_inside = root > 0.02  # the polyhedron lies a little inside the sphere
+    assert well_inside.sum() > 1000
+    assert (face[0].numpy()[well_inside] >= 0).all() and (face[0].numpy()[root < 0] == -1).all()
+    np.testing.assert_allclose(depth[0].numpy()[well_inside], expected[well_inside], atol=2e-3)
+
+
+def test_a_turned_cube_shows_the_nearest_of_its_planes():
+    import trimesh
+
+    mesh = trimesh.creation.box((0.8, 0.6, 0.7))
+    turn = trimesh.transformations.euler_matrix(0.5, 0.7, 0.2)[:3, :3]
+    center = np.array([0.0, 0.1, 2.5])
+    vertices = torch.tensor(mesh.vertices @ turn.T + center, dtype=torch.float32)
+    k = camera()
+    face, depth = render_mesh(vertices[None], torch.tensor(mesh.faces), k, SIZE)
+    rays = pixel_rays(k[0], SIZE, SIZE)
+    # Slabs: in the cube's own frame the ray enters where the last of three intervals opens.
+    origin, direction = -center @ turn, rays @ turn
+    half = np.array([0.4, 0.3, 0.35])
+    t = np.stack([(-half - origin) / direction, (half - origin) / direction])
+    enter, leave = t.min(0).max(-1), t.max(0).min(-1)
+    clear = np.abs(leave - enter) > 1e-3  # rays through an edge may go either way
+    np.testing.assert_array_equal((face[0].numpy() >= 0)[clear], (enter < leave)[clear])
+    hit = clear & (enter < leave)
+    np.testing.assert_allclose(depth[0].numpy()[hit], enter[hit], atol=1e-5)
+
+
+def test_faces_and_depth_of_posed_bodies_are_embrees(body):
+    import trimesh
+
+    people, size = posed_people(body), 128
+    k = camera(focal=200, size=size, count=len(people))
+    face, depth = render_mesh(people, body.faces, k, size)
+    rays = pixel_rays(k[0], size, size).reshape(-1, 3)
+    for vertices, ours, metres in zip(people.double().numpy(), face.numpy(), depth.numpy(), strict=True):
+        mesh = trimesh.Trimesh(vertices, body.faces.numpy(), process=False)
+        assert "embree" in type(mesh.ray).__module__, "Embree is not the reference: pip install embreex"
+        theirs = mesh.ray.intersects_first(np.zeros_like(rays), rays)
+        ours, metres = ours.ravel(), metres.ravel()
+        assert (theirs >= 0).sum() > 1500
+        assert (ours != theirs).mean() < 2e-3  # a ray along an edge may take the face on either side
+        same = (ours == theirs) & (ours >= 0)
+        corner = mesh.triangles[ours[same]]  # depth by the face's plane, in double precision
+        normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+        slope = (normal * rays[same]).sum(1)
+        expected = (normal * corner[:, 0]).sum(1) / slope
+        steep = np.abs(slope) > 0.05 * np.linalg.norm(normal, axis=1) * np.linalg.norm(rays[same], axis=1)
+        assert steep.mean() > 0.9
+        np.testing.assert_allclose(metres[same][steep], expected[steep], atol=1e-4)
+
+
+def test_parts_lie_on_the_silhouette_and_on_their_own_side(body):
+    vertices = body(torch.zeros(1, 11), torch.eye(3).expand(1, 22, 3, 3)).vertices
+    vertices = vertices * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0.3, 3.0])  # it looks at the camera
+    k = camera(focal=120, size=128)
+    parts = render_parts(vertices, body, k, 128)[0].numpy()
+    face, _ = render_mesh(vertices, body.faces, k, 128)
+    np.testing.assert_array_equal(parts > 0, face[0].numpy() >= 0)
+    assert parts.dtype == np.uint8 and parts.max() <= 22
+    seen = 0
+    for joint, name in enumerate(JOINT_NAMES[:22]):
+        columns = np.nonzero(parts == joint + 1)[1] + 0.5
+        if name.startswith(("left", "right")) and len(columns):
+            # The person's left is the picture's right. A part's own half, but for a rim round the middle.
+            side = 1 if name.startswith("left") else -1
+            assert side * np.median(columns - 64) > 0, name
+            assert (side * (columns - 64) > -4).all(), name
+            seen += 1
+    assert seen >= 12
+    head, foot = JOINT_NAMES.index("head") + 1, JOINT_NAMES.index("left_foot") + 1
+    assert np.nonzero(parts == head)[0].max() < np.nonzero(parts == foot)[0].min()
+
+
+def test_a_batch_is_its_members_one_by_one(body):
+    people = posed_people(body)
+    k = camera(count=3).clone()
+    k[:, 0, 0] *= torch.tensor([1.0, 1.3, 0.8])
+    faces, depths = render_mesh(people, body.faces, k, 64)
+    parts = render_parts(people, body, k, 64)
+    for i in range(3):
+        face, depth = render_mesh(people[i : i + 1], body.faces, k[i : i + 1], 64)
+        assert torch.equal(face[0], faces[i]) and torch.equal(depth[0], depths[i])
+        assert torch.equal(render_parts(people[i : i + 1], body, k[i : i + 1], 64)[0], parts[i])
+
+
+def test_a_refitted_tree_gives_what_a_fresh_one_gives(body):
+    people, k = posed_people(body, 2), camera()
+    render_mesh(people[:1], body.faces, k, 64)
+    face, depth = render_mesh(people[1:], body.faces, k, 64)  # the first one's tree, other vertices
+    fresh_face, fresh_depth = render_mesh(people[1:], body.faces.clone(), k, 64)
+    # Through a shared edge the order of traversal decides, nothing else.
+    assert (face != fresh_face).float().mean() < 2e-3
+    torch.testing.assert_close(depth, fresh_depth, atol=1e-4, rtol=0)
+
+
+def test_trees_of_many_topologies_are_let_go():
+    for _ in range(3 * raycast._MAX_TOPOLOGIES):
+        render_mesh(square(2.0, 0.3)[None], QUAD.clone(), camera(size=8), 8)
+    assert len(raycast._pools) <= raycast._MAX_TOPOLOGIES
+
+
+def test_nobody_in_the_batch_gives_an_empty_batch(body):
+    face, depth = render_mesh(torch.zeros(0, 4, 3), QUAD, torch.zeros(0, 3, 3), 16)
+    assert face.shape == depth.shape == (0, 16, 16)
+
+
+def test_what_lies_behind_the_camera_is_not_seen():
+    face, depth = render_mesh(square(-2.0, 0.3)[None], QUAD, camera(), 16)
+    assert (face == -1).all() and (depth == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vertices": torch.zeros(4, 3)}, r"vertices must be \(B, V, 3\)"),
+        ({"vertices": torch.zeros(1, 4, 2)}, r"vertices must be \(B, V, 3\)"),
+        ({"cam_int": torch.eye(3)}, r"cam_int must be \(1, 3, 3\)"),
+        ({"cam_int": torch.zeros(2, 3, 3)}, r"cam_int must be \(1, 3, 3\)"),
+        ({"faces": torch.zeros(6, dtype=torch.int64)}, r"faces must be \(F, 3\)"),
+        ({"size": 0}, "0 x 0 pixels"),
+    ],
+)
+def test_wrong_shapes_are_refused_by_name(change, message):
+    right = {"vertices": square(2.0, 0.3)[None], "faces": QUAD, "cam_int": camera(), "size": 16}
+    with pytest.raises(ValueError, match=message):
+        render_mesh(**(right | change))
+
+
+def test_shading_changes_the_mesh_pixels_and_no_others():
+    rng = np.random.default_rng(0)
+    photo = rng.integers(0, 256, (80, SIZE, 3), dtype=np.uint8)
+    before, k = photo.copy(), camera()[0].clone()
+    k[1, 2] = 40
+    out = shade(square(2.0, 0.3), QUAD, k, photo)
+    rays = pixel_rays(k, 80, SIZE) * 2.0
+    pixel = 2.0 / 120
+    touched = (np.abs(rays[..., :2]) < 0.3 + pixel).all(-1)
+    inside = (np.abs(rays[..., :2]) < 0.3 - pixel).all(-1)
+    assert out.shape == photo.shape and out.dtype == np.uint8
+    np.testing.assert_array_equal(photo, before)
+    np.testing.assert_array_equal(out[~touched], photo[~touched])
+    # A flat square is evenly lit: nearly one colour, the photograph shining through by 1 - opacity.
+    assert out[inside].std(0).max() < 0.1 * photo.std()
+
+
+def test_shading_refuses_pictures_that_are_not_rgb_bytes():
+    with pytest.raises(ValueError, match="uint8"):
+        shade(square(2.0, 0.3), QUAD, camera()[0], np.zeros((8, 8, 3), np.float32))
+
+
+def test_importing_and_rendering_print_nothing():
+    program = (
+        "import torch, dpose.render as r, dpose.data.synthetic\n"
+        "r.render_mesh(torch.tensor([[[0., 0, 2], [1, 0, 2], [0, 1, 2]]]), torch.tensor([[0, 1, 2]]), "
+        "torch.eye(3)[None], 8)\n"
+        "import os; os.write(2, b'still open')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "still open")
