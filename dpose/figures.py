@@ -337,7 +337,7 @@ def mesh_figure(
                 name=names[i] if i < len(names) else "",
                 showlegend=i < len(names),
                 lighting={"ambient": 0.45, "diffuse": 0.7, "specular": 0.15, "roughness": 0.7},
-                lightposition={"x": -2000, "y": -4000, "z": 4000},
+                lightposition={"x": 3000, "y": 3000, "z": -4000},  # in the viewer's frame: he holds the lamp
                 hoverinfo="name",
             )
         )  # fmt: skip
@@ -348,7 +348,7 @@ def mesh_figure(
             "xaxis": hidden,
             "yaxis": hidden,
             "zaxis": hidden,
-            "camera": {"eye": {"x": 0.0, "y": -1.7, "z": 0.15}, "projection": {"type": "orthographic"}},
+            "camera": {"eye": {"x": 0.0, "y": -1.8, "z": 0.1}, "projection": {"type": "perspective"}},
         },
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         legend={"orientation": "h", "y": 0.02},
