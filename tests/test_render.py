@@ -121,7 +121,7 @@ def test_faces_and_depth_of_posed_bodies_are_embrees(body):
         assert "embree" in type(mesh.ray).__module__, "Embree is not the reference: pip install embreex"
         theirs = mesh.ray.intersects_first(np.zeros_like(rays), rays)
         ours, metres = ours.ravel(), metres.ravel()
-        assert (theirs >= 0).sum() > 1500
+        assert (theirs >= 0).sum() > 1000
         assert (ours != theirs).mean() < 2e-3  # a ray along an edge may take the face on either side
         same = (ours == theirs) & (ours >= 0)
         corner = mesh.triangles[ours[same]]  # depth by the face's plane, in double precision

@@ -1,0 +1,107 @@
+"""Rate of the synthetic generator: samples a second and core, and where the time goes.
+
+    python benchmarks/synthetic.py [--size 128] [--scenes 60] [--profile]
+
+Stages: sampling the scene, labels and parts, preparing the scene for the renderer, the picture, and encoding
+as shards do. Rates are per second of this process' CPU time on one thread, so
+that a busy machine changes them little. Goal: 60 samples a second and core at 128 pixels.
+"""
+
+import argparse
+import cProfile
+import json
+import pstats
+import time
+from collections import defaultdict
+from contextlib import contextmanager, nullcontext
+
+import cv2
+import numpy as np
+import torch
+
+from dpose.body import Body, load_body
+from dpose.data.sample import MARGIN, Sample, render_label_parts
+from dpose.data.shards import encode_sample
+from dpose.data.synthetic import Prepared, person_samples, sample_scene
+from dpose.data.synthetic.generate import MIN_VISIBLE, people_labels
+
+SPLIT, WARM_UP = "train", 3
+
+
+class Stages:
+    """CPU seconds by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, name: str):
+        start = time.process_time()
+        yield
+        self.seconds[name] += time.process_time() - start
+
+
+def person_samples_in_stages(index: int, size: int, body: Body, stage: Stages) -> list[Sample]:
+    """What `person_samples` does, taken apart; the benchmark checks that both give the same."""
+    with stage("scene"):
+        scene = sample_scene(0, SPLIT, index)
+    with stage("parts"):
+        people = people_labels(scene)
+        if not people:
+            return []
+        labels = [label for _, _, label in people]
+        poses = np.stack([pose for _, pose, _ in people])
+        betas, trans = ([label[name] for label in labels] for name in ("betas", "trans"))
+        parts = render_label_parts(poses, betas, trans, labels, body, size)
+    with stage("prepare"):
+        prepared = Prepared(scene)
+    samples = []
+    for (k, _, label), part in zip(people, parts, strict=True):
+        with stage("render"):
+            view = prepared.crop(label["center"], label["scale"], size, MARGIN)
+        own = view.person == k
+        if own.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
+            depth = np.where(own, view.depth, np.float32(0))
+            samples.append(Sample(image=view.image, depth=depth, parts=part, label=label))
+    return samples
+
+
+def measure(size: int, scenes: int) -> dict:
+    stage, count, body = Stages(), 0, load_body()
+    for index in range(WARM_UP):
+        person_samples_in_stages(index, size, body, Stages())
+    for index in range(WARM_UP, WARM_UP + scenes):
+        samples = person_samples_in_stages(index, size, body, stage)
+        count += len(samples)
+        with stage("encode"):
+            for sample in samples:
+                encode_sample(sample)
+    check = person_samples(sample_scene(0, SPLIT, WARM_UP + scenes - 1), size)
+    assert [s["image"].tobytes() for s in check] == [s["image"].tobytes() for s in samples]
+    total = sum(stage.seconds.values())
+    return {
+        "size": size,
+        "samples": count,
+        "samples_per_s_core": round(count / total, 1),
+        "ms_per_sample": {name: round(1000 * t / count, 2) for name, t in stage.seconds.items()}
+        | {"total": round(1000 * total / count, 2)},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=128, help="side of a crop in pixels (default 128)")
+    parser.add_argument("--scenes", type=int, default=60)
+    parser.add_argument("--profile", action="store_true", help="also the functions that take longest")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    with cProfile.Profile() if arguments.profile else nullcontext() as profile:
+        results = measure(arguments.size, arguments.scenes)
+    print(json.dumps(results, indent=1))
+    if arguments.profile:
+        pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+
+
+if __name__ == "__main__":
+    main()
