@@ -15,6 +15,7 @@ PYTEST_ARGS ?=
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help install data book check-book test test-unit test-notebooks lint format sync clean clean-all
 
 help: ## this list

@@ -13,8 +13,8 @@
 # the same network, trained the same way, once with and once without the depth branch. This page shows that
 # table, asks what it can and cannot say, and repeats the experiment at the size of `MINI`.
 #
-# "Without depth" means that the depth decoder is gone, its loss is gone, and the regressor does not get the
-# 48 numbers that summarise its features. Encoder, parts, attention and everything else stay.
+# "Without depth" means that the depth decoder is gone, its loss is gone, and the regressor does not get the average of
+# the decoder's features. Encoder, parts, attention and everything else stay.
 
 # %% tags=["parameters"]
 results = None  # folder of measured numbers; None: the repository's results/
@@ -150,7 +150,10 @@ def pair_table():
     gain = [mean_of(pair[False], error) - mean_of(pair[True], error) for error in ERRORS]
     base = [mean_of(pair[False], error) for error in ERRORS]
     rows.append(
-        ("difference", *(f"{g:+.1f} ({100 * g / b:+.1f} %)" for g, b in zip(gain, base, strict=True)))
+        (
+            "difference",
+            *(f"{g:+.1f} ({100 * g / b:+.1f} %)".replace("-", "−") for g, b in zip(gain, base, strict=True)),
+        )
     )
     count = "/".join(str(len(pair[depth])) for depth in (False, True))
     return html_table(
@@ -164,7 +167,7 @@ def pair_table():
 
 pair_table() if complete else NOTHING
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of the small pair, without and with depth: a dot for each trained network, a bar for the 95 % interval over the test people.", "name": "fig-ablation"}}
 if complete:
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.1))
     figure.patch.set_alpha(0)

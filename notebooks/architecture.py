@@ -156,7 +156,7 @@ html_table(
 # `MINI`.
 
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean magnitude of the features over the channels, each map scaled by itself: dark blue is the smallest value, yellow the largest.", "name": "fig-features"}}
 def energy(tensor):
     """Mean magnitude over the channels (1, C, H, W) -> RGB (H, W, 3) uint8, each map scaled by itself."""
     magnitude = tensor[0].abs().mean(0)
@@ -212,17 +212,17 @@ plt.show()
 # \alpha_j(p) = \frac{\exp S_j(p)}{\sum_{p'} \exp S_j(p')}, \qquad A_j = \sum_p \alpha_j(p)\,
 # F_\mathrm{up}(p) \qquad \text{(eq. 5)}. $$
 #
-# The weights of each joint sum to one over the *positions*, not over the parts. A joint whose part is
-# hidden finds no clear place, its weights spread out, and its feature becomes an average over much of the
-# image: it has to be guessed from the rest, which is what a person would do. The released code multiplies
-# $A$ by one more $720 \times 720$ matrix, which eq. 5 does not have; the parameter count says that the
-# paper's network had it, so it is here.
+# The weights of each joint sum to one over the *positions*, not over the parts. So every joint gets a feature of the
+# same size, whether its part covers a hundred cells or one. When a part lies outside the crop, no cell can win clearly,
+# and the feature becomes an average over much of the image: the joint has to be guessed from the rest, as a person
+# would do it. The released code multiplies $A$ by one more $720 \times 720$ matrix, which eq. 5 does not have; the
+# parameter count says that the paper's network had it, so it is here.
 #
-# A network with random weights spreads its attention evenly. So here is the trained `MINI` on the same
+# With random weights every position counts about as much as any other. So here is the trained `MINI` on the same
 # person:
 
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Eight of the 22 attention maps of the trained network: the image is lit where the features of that joint are collected.", "name": "fig-attention"}}
 def attend(picture, weights):
     """The picture, lit where the weights (s, s) are."""
     light = torch.nn.functional.interpolate(
@@ -248,7 +248,7 @@ for axis, name in zip(figure.axes, names, strict=True):
 figure.tight_layout(pad=0.3)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps of the same person. Parts: one colour for each of the 22 parts. Depth: yellow is near, blue is far. The true parts show the whole body, the true depth only what is in sight.", "name": "fig-maps"}}
 said, true = shown.parts[0].argmax(0).numpy(), small["parts"][0].numpy()
 rows = [[picture, colour_parts(said), colour_parts(true)]]
 titles = ["image", "parts, predicted", "parts, true"]
@@ -258,26 +258,25 @@ if shown.depth is not None:
 figure = picture_grid(rows, titles=titles)
 plt.show()
 
+
 # %% tags=["hide-input"]
-inside_part, spread = [], []
-for joint in range(22):
-    weights = inside.attention[0, joint]
-    mask = (
-        torch.nn.functional.interpolate(
-            (small["parts"] == joint + 1).float()[None], weights.shape, mode="area"
-        )[0, 0]
-        > 0
-    )
-    entropy = -(weights * weights.clamp(min=1e-12).log()).sum().exp().item()
-    spread.append(entropy)
-    if mask.any():
-        inside_part.append(weights[mask].sum().item())
-positions = inside.attention.shape[-1] ** 2
+def cells(weights):
+    """Over how many cells each map of weights (..., s, s) is spread: the exponential of its entropy."""
+    return (-(weights * weights.clamp(min=1e-12).log()).sum((-2, -1))).exp()
+
+
+weights = inside.attention[0]  # (22, s, s)
+parts = small["parts"] == torch.arange(1, 23)[:, None, None]  # (22, M, M)
+touched = torch.nn.functional.adaptive_max_pool2d(parts.float(), weights.shape[-1]) > 0  # (22, s, s)
+seen = touched.flatten(1).any(1)
+share = (weights * touched).sum((1, 2))[seen].mean()
+chance = touched.float().mean((1, 2))[seen].mean()
 Markdown(
-    f"On this person {100 * np.mean(inside_part):.0f} % of a joint's attention lies, on average, on cells "
-    f"that its part truly touches ({len(inside_part)} of the 22 parts are visible). The attention of a joint "
-    f"covers the equivalent of {np.median(spread):.0f} of {positions} cells (median over the joints, "
-    "exponential of the entropy)."
+    f"On this person {100 * share:.0f} % of a joint's attention lies, on average, on cells that its part truly "
+    f"touches; spread evenly it would be {100 * chance:.1f} %. ({int(seen.sum())} of the 22 parts are in the crop.) "
+    f"A joint's attention covers the equivalent of {cells(weights).median():.0f} of {weights[0].numel()} cells, "
+    f"in the random {config.name.upper()} of {cells(features.attention[0]).median():.0f} of "
+    f"{features.attention[0, 0].numel()} (medians over the joints, exponential of the entropy)."
 )
 
 # %% [markdown]
