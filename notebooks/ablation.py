@@ -53,7 +53,7 @@ for name, (without, with_depth) in PAPER_TABLE_3.items():
         (
             "difference",
             *(
-                f"{value:+.1f} ({100 * value / base:+.1f} %)"
+                f"{value:+.1f} ({100 * value / base:+.1f} %)".replace("-", "−")
                 for value, base in zip(gain, without, strict=True)
             ),
         )
