@@ -96,6 +96,7 @@ if not (root / "frames" / "labels" / "open_test.npz").is_file():
     write_frames(root / "frames", "test", frames, seed=manifest["seed"], progress=False)
 labels = Labels.load(root / "frames" / "labels" / "open_test.npz")
 
+# %% tags=["hide-input"]
 html_table(
     ("split", "shards", "people", "megabytes"),
     [
@@ -282,7 +283,8 @@ heights = torch.cat([tall(betas) for betas in column("betas").float().split(100)
 sight = lambda crop: ((crop["depth"] > 0) & (crop["parts"] > 0)).sum() / (crop["parts"] > 0).sum()  # noqa: E731
 visible = np.array([sight(crop) for crop in crops])
 
-figure, axes = plt.subplots(2, 3, figsize=(8.6, 4.8))
+figure, axes = plt.subplots(2, 3, figsize=(8.6, 5.2), layout="constrained")
+figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
 names = list(ACTIVITIES)
 axes[0, 0].barh(names, [100 * doing.count(name) / len(doing) for name in names], color=LEFT)
 axes[0, 0].plot(
@@ -312,7 +314,6 @@ for axis in axes.flat:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="x" if axis is axes[0, 0] else "y", color=INK, alpha=0.25, linewidth=0.5)
     axis.set_axisbelow(True)
-figure.tight_layout(pad=0.5)
 plt.show()
 
 frame_of = [label["key"].rsplit("-", 1)[0] for label in people]
@@ -410,7 +411,8 @@ target = depth_target(crop["depth"])
 on_person = target > 0
 cividis = ListedColormap(plt.get_cmap("cividis_r")(np.linspace(0, 1, 256)))
 cividis.set_bad(np.array(NOBODY) / 255)
-figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.9), width_ratios=(1, 1, 1.05))
+figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.9), width_ratios=(1, 1, 0.95), layout="constrained")
+figure.get_layout_engine().set(wspace=0.04)
 for axis, values in ((axes[0], crop["depth"]), (axes[1], target)):
     drawn = axis.imshow(np.where(on_person, values, np.nan), cmap=cividis, interpolation="nearest")
     bar = figure.colorbar(drawn, ax=axis, fraction=0.046, pad=0.03)
@@ -424,7 +426,13 @@ axes[2].hist(
 )
 axes[2].hist(target[on_person], np.linspace(0, 1.0, 41), color=LEFT, weights=np.full(on_person.sum(), share))
 top = 1.25 * share * np.histogram(target[on_person], np.linspace(0, 1.0, 41))[0].max()
-axes[2].set(xlabel="target", ylabel="% of all pixels", ylim=(0, top), xlim=(-0.02, 1.02), title="histogram")
+axes[2].set(
+    xlabel="target",
+    ylabel="% of all pixels",
+    ylim=(0, top),
+    xlim=(-0.02, 1.02),
+    title="how often each value occurs",
+)
 axes[2].annotate(
     f"background: {share * (~on_person).sum():.0f} %",
     (0.03, 0.97 * top),
@@ -433,10 +441,9 @@ axes[2].annotate(
     arrowprops={"arrowstyle": "->", "color": INK},
 )
 axes[2].spines[["top", "right"]].set_visible(False)
-figure.tight_layout(pad=0.4)
 plt.show()
 
-# %%
+# %% tags=["hide-input"]
 person_depth = crop["depth"][on_person]
 Markdown(
     f"Metres: {person_depth.min():.2f} to {person_depth.max():.2f}. "
@@ -492,7 +499,7 @@ plt.show()
 # have given. So here the frames are read by the same code that reads BEDLAM, and compared person by
 # person with the crops in the test shards:
 
-# %%
+# %% tags=["hide-input"]
 stored = {}
 for member in itertools.islice(read_members(find_shards(root, "test"), BadCount(0, 0)), 80):
     sample = decode_sample(member)
@@ -543,7 +550,7 @@ html_table(
 #
 # ## What it costs
 
-# %%
+# %% tags=["hide-input"]
 start = time.perf_counter()
 made = sum(
     len(person_samples(sample_scene(manifest["seed"], "train", i), manifest["size"])) for i in range(12)

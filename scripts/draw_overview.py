@@ -4,8 +4,8 @@
     python scripts/draw_overview.py --checkpoint mini    # what a network predicts from the image
 
 The people are drawn again from the generator's seed in a higher resolution than the stored crops have, so no
-data needs to be there. A network gets exactly the crop that it would get from the shards. The line below the
-pictures says which of the two they show.
+data needs to be there. A network gets the crop that it would get from the shards, before JPEG. The line below
+the pictures says which of the two they show.
 """
 
 from __future__ import annotations
