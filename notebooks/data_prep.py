@@ -557,9 +557,7 @@ made = sum(
 )
 per_sample = (time.perf_counter() - start) / made
 
-loader = iter(
-    make_loader(root, "train", config, batch_size=32, train=True, seed=seed, infinite=False, shuffle_buffer=1)
-)
+loader = iter(make_loader(root, "train", config, batch_size=32, train=True, seed=seed, shuffle_buffer=1))
 next(loader)
 start = time.perf_counter()
 loaded = sum(len(batch["key"]) for batch in itertools.islice(loader, 4))
