@@ -405,6 +405,16 @@ def _rest_surface(betas: np.ndarray, outfit: Outfit, move: np.ndarray) -> np.nda
 
 
 @cache
+def _generations() -> list[tuple[list[int], list[int]]]:
+    """(joints, their parents) of the 55 from the root outwards; a generation turns in one go."""
+    depth = [0]
+    for joint in range(1, 55):
+        depth.append(depth[PARENTS[joint]] + 1)
+    ages = [[j for j in range(55) if depth[j] == age] for age in range(1, max(depth) + 1)]
+    return [(joints, [PARENTS[j] for j in joints]) for joints in ages]
+
+
+@cache
 def _torch_weights() -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(figure().weights.T))  # (55, V)
 
@@ -427,12 +437,10 @@ def pose_people(
     local = roma.rotvec_to_rotmat(torch.from_numpy(rotations.astype(np.float32))).numpy()
     world = local.copy()  # (N, 55, 3, 3)
     posed = joints.copy()
-    for j in range(1, 55):
-        parent = PARENTS[j]
-        world[:, j] = world[:, parent] @ local[:, j]
-        posed[:, j] = (
-            posed[:, parent] + (world[:, parent] @ (joints[:, j] - joints[:, parent])[..., None])[..., 0]
-        )
+    for children, parents in _generations():
+        world[:, children] = world[:, parents] @ local[:, children]
+        bones = joints[:, children] - joints[:, parents]
+        posed[:, children] = posed[:, parents] + (world[:, parents] @ bones[..., None])[..., 0]
     offset = posed - (world @ joints[..., None])[..., 0]
     transform = np.concatenate([world, offset[..., None]], -1).reshape(len(betas), 55, 12)
     blend = torch.from_numpy(transform.astype(np.float32)).transpose(1, 2) @ _torch_weights()  # (N, 12, V)

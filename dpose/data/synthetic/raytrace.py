@@ -126,9 +126,8 @@ class Seen:
 
 @wp.func
 def texel(bank: wp.array2d(dtype=wp.vec3ub), texture: int, offset: int, side: int, x: int, y: int) -> wp.vec3:
-    xx = ((x % side) + side) % side
-    yy = ((y % side) + side) % side
-    c = bank[texture, offset + yy * side + xx]
+    # `side` is a power of two: masking wraps, also below zero.
+    c = bank[texture, offset + (y & (side - 1)) * side + (x & (side - 1))]
     return wp.vec3(float(c[0]), float(c[1]), float(c[2])) / 255.0
 
 
@@ -140,7 +139,7 @@ def sample(bank: wp.array2d(dtype=wp.vec3ub), texture: int, u: float, v: float, 
     level = int(0)
     while level < 4 and footprint * float(side) > 1.5:
         offset += side * side
-        side = side / 2
+        side = side >> 1
         level += 1
     x = u * float(side) - 0.5
     y = v * float(side) - 0.5

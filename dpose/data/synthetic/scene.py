@@ -100,7 +100,7 @@ def sample_scene(seed: int, split: str, index: int) -> Scene:
     taken: list[tuple[np.ndarray, float]] = []
     for k, pose in enumerate(poses):
         surface = vertices[k, f.body]
-        low, high = surface.min(0), surface.max(0)
+        low, high = _bounds(surface)
         radius = float(np.linalg.norm((high - low)[::2]) / 2)
         middle = (low + high) / 2
         for attempt in range(60):
@@ -148,12 +148,12 @@ def sample_scene(seed: int, split: str, index: int) -> Scene:
     # Camera: someone fills a chosen part of the frame's height, somewhere in the frame.
     focal = float(np.exp(u(np.log(700), np.log(1800))))
     hero = int(rng.integers(count))
-    box = vertices[hero]
-    tall = float(np.linalg.norm(box.max(0) - box.min(0)) * 0.85)
+    low, high = _bounds(vertices[hero])
+    tall = float(np.linalg.norm(high - low) * 0.85)
     fill = u(0.35, 0.95) if rng.random() < 0.85 else u(0.95, 1.7)
     distance = float(np.clip(focal * tall / (fill * IMAGE_SIZE[1]), 1.5, 14))
     azimuth = u(-np.pi, np.pi)
-    look = (box.max(0) + box.min(0)) / 2
+    look = (high + low) / 2
     eye_height = float(
         np.clip(
             rng.choice([u(0.9, 1.8), u(0.25, 0.9), u(1.8, 3.2)], p=[0.65, 0.12, 0.23]), 0.2, 0.2 + distance
@@ -191,6 +191,12 @@ def sample_scene(seed: int, split: str, index: int) -> Scene:
         fields=fields, outfits=outfits, props=props, world=world, spheres=spheres,
         cam_int=cam_int, rotation=rotation, translation=-rotation @ eye,
     )  # fmt: skip
+
+
+def _bounds(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper corner (3,) of points (P, 3); coordinates in rows go several times as fast."""
+    rows = np.ascontiguousarray(points.T)
+    return rows.min(1), rows.max(1)
 
 
 def _worn(props: Props, vertices: np.ndarray, faces: np.ndarray, rest: np.ndarray, code: int) -> None:
