@@ -92,6 +92,8 @@ root = data_root(data)
 if read_manifest(shard_folder(root)) is None:
     generate(root, {"train": train_scenes, "val": val_scenes, "test": test_scenes}, seed=seed, frames=0)
 manifest = read_manifest(shard_folder(root))
+if manifest.get("generator") != "dpose.data.synthetic":
+    raise ValueError(f"{root} holds other data; this page shows the open data: set `data` to its folder")
 if not (root / "frames" / "labels" / "open_test.npz").is_file():
     write_frames(root / "frames", "test", frames, seed=manifest["seed"], progress=False)
 labels = Labels.load(root / "frames" / "labels" / "open_test.npz")
