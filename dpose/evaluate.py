@@ -99,7 +99,7 @@ def evaluate(
         "baseline_samples": mean_pose.samples,
         "checkpoint": {
             "name": Path(checkpoint).name,
-            "sha256": results.file_hash(checkpoints._resolve(checkpoint)),
+            "sha256": results.file_hash(checkpoints.resolve(checkpoint)),
             "config": model.config.to_dict(),
             "metadata": checkpoints.metadata(checkpoint),
         },

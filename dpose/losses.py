@@ -78,16 +78,17 @@ class LossWeights:
 
 
 PAPER = LossWeights()
-# From scratch the paper's ratio, which presumes a pretrained encoder, leaves the maps unlearned: the body's
-# terms count 0.05 as much, the maps' 24 times as much. The 2D term is larger in the crop's frame: 0.01.
+# From scratch the paper's ratio, which presumes a pretrained encoder, leaves the maps unlearned. Here the
+# maps' terms count 24 times as much, the joints' and vertices' a tenth, the pose's a fifth. Betas count twice
+# as much, else they follow the noise of the vertex term; the 2D term a hundredth, being larger in the crop.
 MINI_WEIGHTS = LossWeights(
     lambda_1=2.4,
     lambda_2=0.48,
     lambda_3=2.4,
-    lambda_4=0.5,
-    lambda_5=0.0005,
-    lambda_6=2.5,
-    lambda_7=0.5,
+    lambda_4=2.0,
+    lambda_5=0.02,
+    lambda_6=5.0,
+    lambda_7=1.0,
     lambda_8=0.5,
     joints2d_frame="crop",
 )

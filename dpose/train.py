@@ -69,9 +69,9 @@ class Recipe:
 
 PAPER_RECIPE = Recipe(steps=200_000, batch_size=64, lr=1e-5, weights=loss_terms.PAPER)
 MINI_RECIPE = Recipe(
-    steps=12_000,
-    batch_size=32,
-    lr=2e-3,
+    steps=4_000,
+    batch_size=64,
+    lr=2.5e-3,
     warmup=0.05,
     decay="cosine",
     weights=loss_terms.MINI_WEIGHTS,

@@ -181,3 +181,15 @@ def test_weights_that_do_not_fit_are_named(file):
     message = str(error.value)
     assert "missing encoder.conv1.weight" in message and "unexpected encoder.conv9.weight" in message
     assert "encoder.bn1.bias (9,) for (8,)" in message and "'tiny'" in message
+
+
+def test_half_precision_file_is_half_as_large_and_loads_in_single_precision(model, file, tmp_path):
+    small = checkpoint.save(model, tmp_path / "half.safetensors", half=True)
+
+    loaded = checkpoint.load(small)
+
+    assert os.path.getsize(small) < 0.6 * os.path.getsize(file)
+    for name, value in model.state_dict().items():
+        back = loaded.state_dict()[name]
+        assert back.dtype == value.dtype
+        torch.testing.assert_close(back, value, rtol=2**-10, atol=1e-7)

@@ -1,13 +1,12 @@
-"""BEDLAM's folders and files -> samples (spec 8). The open data's frames have the same layout and come this
-way too.
+"""BEDLAM's folders and files -> samples (spec 8); the open data's frames have the same layout.
 
-    <root>/labels/<scene>.npz                               `Labels`; imgname = <sequence>/<frame>.png
-    <root>/<scene>/png/<sequence>/<frame>.png               RGB
-    <root>/<scene>/depth/<sequence>/<frame>_depth.exr       channel Depth, Unreal units (cm) along the view
-    axis <root>/<scene>/masks/<sequence>/<frame>_NN_body.png     a person's visible skin, 0 or 255, NN = 00,
-    01, ... <root>/<scene>/masks/<sequence>/<frame>_NN_clothing.png and clothes (may be absent)
+    <root>/labels/<scene>.npz                                     `Labels`, imgname = <sequence>/<frame>.png
+    <root>/<scene>/png/<sequence>/<frame>.png                     RGB
+    <root>/<scene>/depth/<sequence>/<frame>_depth.exr             channel Depth, cm along the view axis
+    <root>/<scene>/masks/<sequence>/<frame>_NN_body.png           a person's visible skin, 0 or 255
+    <root>/<scene>/masks/<sequence>/<frame>_NN_clothing.png       and clothes (may be absent)
 
-A scene's folder may carry the frame rate, `<scene>_6fps`. The label file does not say which NN a row is: the
+NN = 00, 01, ... A scene's folder may carry the frame rate, `<scene>_6fps`. The label file does not say which NN a row is: the
 masks are matched to a frame's people by their 2D joints, the silhouette of the labelled body and its
 distance, all people at once. Frames stored on their side (closeups) are turned upright, known by the
 principal point.

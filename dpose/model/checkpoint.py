@@ -20,19 +20,23 @@ from safetensors.torch import save as serialize
 from dpose.config import ModelConfig
 from dpose.model.network import DPose
 
-__all__ = ["SHIPPED", "load", "metadata", "save"]
+__all__ = ["SHIPPED", "load", "metadata", "resolve", "save"]
 
 FORMAT = "dpose-1"  # the header's mark: a safetensors file without it is somebody else's
 SHIPPED = ("mini",)  # checkpoints that come with the package, `dpose/assets/<name>.safetensors`
 
 
-def save(model: DPose, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
+def save(
+    model: DPose, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None, half: bool = False
+) -> Path:
     """Write weights, buffers, config and metadata to one file, whole or not at all.
 
     Args:
         model: the network, on any device and in any memory format.
         path: where to; parent folders are made.
         metadata: anything JSON can hold (steps, seed, command, metrics, ...).
+        half: keep weights in 16 bits, at half the size (`load` gives them back in 32); running means and
+            variances of the batch norms stay as they are.
     Returns:
         The path.
     Raises:
@@ -48,6 +52,8 @@ def save(model: DPose, path: str | os.PathLike[str], metadata: dict[str, Any] | 
     except TypeError as error:
         raise TypeError(f"checkpoint metadata must be plain JSON values: {error}") from None
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -71,7 +77,7 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
         FileNotFoundError: no such file, and no such name.
         ValueError: the file is not one of ours, is damaged, or its weights do not fit its config.
     """
-    path = _resolve(path_or_name)
+    path = resolve(path_or_name)
     config = _config(path, _header(path))
     with torch.device("meta"):  # no memory, no random numbers drawn: every tensor comes from the file
         model = DPose(config)
@@ -93,7 +99,8 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
             problems.append(f"of another shape {_some(other)}")
         if problems:
             raise ValueError(f"{path}: weights do not fit its config {config.name!r}: {'; '.join(problems)}")
-        model.load_state_dict({name: file.get_tensor(name) for name in names}, assign=True)
+        tensors = {name: file.get_tensor(name).to(wanted[name].dtype) for name in names}
+        model.load_state_dict(tensors, assign=True)
     return model.to(device).eval()
 
 
@@ -103,14 +110,15 @@ def metadata(path_or_name: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
-    path = _resolve(path_or_name)
+    path = resolve(path_or_name)
     try:
         return json.loads(_header(path)["metadata"])
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: the checkpoint's metadata is damaged ({error})") from None
 
 
-def _resolve(path_or_name: str | os.PathLike[str]) -> Path:
+def resolve(path_or_name: str | os.PathLike[str]) -> Path:
+    """The file behind a path or a shipped checkpoint's name. Raises FileNotFoundError."""
     path = Path(path_or_name)
     if path.is_file():
         return path
