@@ -6,9 +6,9 @@
     <root>/<scene>/masks/<sequence>/<frame>_NN_body.png           a person's visible skin, 0 or 255
     <root>/<scene>/masks/<sequence>/<frame>_NN_clothing.png       and clothes (may be absent)
 
-NN = 00, 01, ... A scene's folder may carry the frame rate, `<scene>_6fps`. The label file does not say which NN a row is: the
-masks are matched to a frame's people by their 2D joints, the silhouette of the labelled body and its
-distance, all people at once. Frames stored on their side (closeups) are turned upright, known by the
+NN = 00, 01, ... A scene's folder may carry the frame rate, `<scene>_6fps`. The label file does not say which
+NN a row is: the masks are matched to a frame's people by their 2D joints, the silhouette of the labelled body
+and its distance, all people at once. Frames stored on their side (closeups) are turned upright, known by the
 principal point.
 """
 
