@@ -169,3 +169,32 @@ def test_prepared_shards_feed_the_loader_and_split_by_sequence(root, body, tmp_p
             sequences.setdefault(split, set()).update(key.rsplit("-", 1)[0] for key in batch["key"])
             assert batch["has_depth"].all() and (batch["parts"].amax((1, 2)) > 10).all()
     assert set(sequences) == {"train", "val"} and not sequences["train"] & sequences["val"]
+
+
+def test_preparing_leaves_nothing_behind_when_it_fails(root, body, tmp_path_factory):
+    """Whether the fault is in the first frame, or a label file after good ones lacks a column."""
+    out = tmp_path_factory.mktemp("out") / "prepared"
+    with pytest.raises(FileNotFoundError, match="no label files"):
+        prepare(root / "nowhere", out, 40, body)
+    picture = root / "scene" / "png" / FRAMES[-1]
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[: len(whole) // 2])
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="could not be used"):
+        warnings.simplefilter("ignore")
+        prepare(root, out, 40, body, max_skipped=0)
+    picture.write_bytes(whole)
+    with np.load(root / "labels" / "scene.npz") as file:
+        columns = {name: file[name] for name in file.files if name != "cam_int"}
+    np.savez(root / "labels" / "zebra.npz", **columns)
+    with pytest.raises(ValueError, match="zebra.npz: label file lacks the column cam_int"):
+        prepare(root, out, 40, body)
+    assert not out.exists()
+
+
+def test_preparing_does_not_mix_with_earlier_shards(root, body, tmp_path):
+    shards = tmp_path / "prepared" / "shards"
+    shards.mkdir(parents=True)
+    (shards / "train-000007.tar").write_bytes(b"earlier")
+    with pytest.raises(FileExistsError, match="train-000007.tar"):
+        prepare(root, tmp_path / "prepared", 40, body)
+    assert [path.name for path in shards.iterdir()] == ["train-000007.tar"]

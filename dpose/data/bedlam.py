@@ -14,6 +14,8 @@ principal point.
 
 import os
 import re
+import shutil
+import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -79,15 +81,21 @@ def read_bedlam(
             )
         warnings.warn(f"skipped: {reason}", stacklevel=3)
 
-    for path in label_files(root, scenes):
+    files = label_files(root, scenes)
+    for path in files:  # all of them first: a fault in the last scene should not show after hours
+        Labels.load(path)
+        scene_folder(Path(root), path.stem)
+    for path in files:
         labels = Labels.load(path)
         if len(labels):
             check_projection(labels, body)
         folder = scene_folder(Path(root), path.stem)
-        for imgname in dict.fromkeys(labels.imgname.tolist()):
+        frames: dict[str, list[int]] = {}
+        for row, imgname in enumerate(labels.imgname.tolist()):
+            frames.setdefault(imgname, []).append(row)
+        for imgname, rows in frames.items():
             if keep is not None and not keep(path.stem, imgname):
                 continue
-            rows = np.flatnonzero(labels.imgname == imgname)
             try:
                 yield from _frame_samples(
                     folder, path.stem, imgname, rows, labels, body, size, margin, depth, dataset, skip
@@ -109,6 +117,9 @@ def prepare(
 ) -> dict:
     """BEDLAM layout -> `<out>/shards`; returns the manifest, which also lists what was skipped.
 
+    Shards get their place once all are made, so that an error leaves `out` as it was. Raises FileExistsError,
+    at once, if shards of these splits are there already, and what `read_bedlam` raises.
+
     validation: share of the *sequences* that goes to split "val" instead (by a hash of their names: stable).
     reading: see `read_bedlam`.
     """
@@ -117,14 +128,32 @@ def prepare(
     wanted = {split: lambda share: share >= validation}
     if validation > 0:
         wanted["val"] = lambda share: share < validation
+    there = sorted(path.name for name in wanted for path in folder.glob(f"{name}-*.tar"))
+    if there:
+        raise FileExistsError(
+            f"{folder} holds shards of this split already ({there[0]}, {len(there)} in all); delete them or "
+            "give another folder"
+        )
+    label_files(root, reading.get("scenes"))  # raises before anything is written
 
     def share(scene: str, imgname: str) -> float:  # of a sequence's name: stable from run to run
         return zlib.crc32(f"{scene}/{Path(imgname).parent}".encode()) / 2**32
 
-    for name, take in wanted.items():
-        keep = lambda scene, imgname, take=take: take(share(scene, imgname))  # noqa: E731
-        samples = read_bedlam(root, size, body, keep=keep, skipped=skipped, **reading)
-        write_shards(samples, folder, name, per_shard=per_shard)
+    made = [path for path in (Path(out), folder) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".prepare.", dir=folder))
+    try:
+        for name, take in wanted.items():
+            keep = lambda scene, imgname, take=take: take(share(scene, imgname))  # noqa: E731
+            samples = read_bedlam(root, size, body, keep=keep, skipped=skipped, **reading)
+            write_shards(samples, staging, name, per_shard=per_shard)
+        for path in sorted(staging.iterdir()):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        for path in reversed(made):
+            if not any(path.iterdir()):
+                path.rmdir()
     return write_manifest(folder, source="BEDLAM layout", size=size, skipped=skipped)
 
 
