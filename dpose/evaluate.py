@@ -34,6 +34,20 @@ MESH_METRICS = ("mpjpe", "pa_mpjpe", "mve")
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
 
 
+def usable_device(device: str | None) -> str:
+    """`device`, or CUDA where there is one if None. Raises ValueError if this machine has no such device."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter: torch was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device {device!r} cannot be used here ({reason}); take 'cpu', or leave it out"
+        ) from None
+    return device
+
+
 def run_network(model: nn.Module, batch: Batch, bf16: bool = False) -> Prediction:
     """The network's prediction for a Batch: images channels-last and, if asked, its arithmetic in bf16."""
     image = batch["image"].contiguous(memory_format=torch.channels_last)
@@ -78,16 +92,19 @@ def evaluate(
         `baselines` likewise; `ratios` of metric to baseline; and where all of it comes from.
     Raises:
         FileNotFoundError: the checkpoint, the data root or its split is missing.
-        ValueError: a count below 1, or a split without samples.
+        ValueError: a count below 1, a device that is not there, or a split without samples.
+        RuntimeError: a sample of the split cannot be read.
     """
     for name, value in (("samples", samples), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     begin = time.monotonic()
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable_device(device)
     root = data_root(data)
     model = checkpoints.load(checkpoint, device=device).eval()
-    loader = make_loader(root, split, model.config, batch_size, train=False, seed=0, workers=workers)
+    loader = make_loader(  # no sample may be missing: a number over fewer people is another number
+        root, split, model.config, batch_size, train=False, seed=0, workers=workers, max_bad=0
+    )
     mesh = load_body(body, num_betas=model.config.num_betas).to(device)
     mean_pose = training_statistics(root, model.config)
     table = measure(model, loader, mesh, (mean_pose.pose, mean_pose.betas), samples, progress)

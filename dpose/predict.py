@@ -22,7 +22,7 @@ from dpose.body import Body, load_body
 from dpose.camera import BOX_UNIT, crop_affine, default_focal, full_translation, project
 from dpose.data.loader import IMAGENET_MEAN, IMAGENET_STD
 from dpose.data.sample import warp_image
-from dpose.evaluate import run_network
+from dpose.evaluate import run_network, usable_device
 from dpose.model import checkpoint as checkpoints
 from dpose.model.network import DPose
 
@@ -75,14 +75,15 @@ def predict(
         body: body model or its file, as for `dpose.load_body`.
     Raises:
         FileNotFoundError: image or checkpoint is missing.
-        ValueError: not a readable image, an empty box, a box outside the image, a focal length not positive.
+        ValueError: not a readable image, an empty box, a box outside the image, a focal length not positive,
+            a device that is not there.
     """
     picture = read_image(image)
     height, width = picture.shape[:2]
     center, side = square_box(box, width, height)
-    if focal is not None and not focal > 0:
+    if focal is not None and not 0 < focal < float("inf"):
         raise ValueError(f"focal must be a positive number of pixels, got {focal}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable_device(device)
     model = checkpoint if isinstance(checkpoint, DPose) else checkpoints.load(checkpoint, device=device)
     model = model.to(device).eval()
     if not isinstance(body, Body):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -129,6 +130,18 @@ def test_the_results_say_what_was_measured_with_what_on_what(people, trained, tm
     assert result["ratios"]["mpjpe"] == pytest.approx(ratio, abs=1e-3)
     table = format_table(result)
     assert "MPJPE" in table and f"{result['metrics']['mpjpe']['mean']:.1f}" in table
+
+
+def test_a_damaged_test_sample_ends_the_measurement(people, trained, tmp_path):
+    shutil.copytree(people, tmp_path / "data")
+    (shard,) = (tmp_path / "data").rglob("test-*.tar")
+    for manifest in shard.parent.glob("manifest.json"):
+        manifest.unlink()
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    out = tmp_path / "results.json"
+    with pytest.raises(RuntimeError, match="test-000000.tar"):
+        evaluate(trained.checkpoint, tmp_path / "data", out=out, workers=0, device="cpu", progress=False)
+    assert not out.exists()
 
 
 def trained_on(trained) -> str:

@@ -114,6 +114,19 @@ def test_a_box_partly_outside_the_image_is_fine(picture, model):
     assert np.isfinite(predict(picture, (-60, 300, 200, 400), model, device="cpu").vertices).all()
 
 
+@pytest.mark.parametrize("focal", [0.0, -5.0, float("nan"), float("inf")])
+def test_a_focal_length_that_is_none_is_refused(picture, model, focal):
+    with pytest.raises(ValueError, match="focal must be a positive number"):
+        predict(picture, BOX, model, focal=focal, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "toaster"])
+def test_a_device_that_is_not_there_is_named(picture, model, tmp_path, device):
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used here"):
+        predict(picture, BOX, model, tmp_path / "out", device=device)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_or_broken_image_is_named(picture, model, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.png"):
         predict(tmp_path / "nothing.png", None, model)
