@@ -113,7 +113,8 @@ def find_shards(root: str | os.PathLike | None, split: str) -> list[Path]:
     root = data_root(root)
     folder = shard_folder(root)
     hint = (
-        f"make the open data with `dpose synth --out {root}`, or name another folder (--data, or $DPOSE_DATA)"
+        f"make the open data with `dpose synth --root {root}`, "
+        "or name another folder (--data, or $DPOSE_DATA)"
     )
     if not folder.is_dir():
         raise FileNotFoundError(f"no data folder at {root}; {hint}")
