@@ -27,7 +27,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 from tqdm import tqdm
 
@@ -159,7 +159,10 @@ class TrainConfig:
         root = data_root(self.data)
         find_shards(root, "train")  # raises if there are none
         out = self.out or (Path(self.resume).parent if self.resume else Path("runs") / name)
-        if (Path(out) / "last.ckpt").exists() and not (self.overwrite or self.resume):
+        if Path(out).exists() and not Path(out).is_dir():
+            raise FileExistsError(f"{out} is a file; name another folder for the run (out=)")
+        continued = self.resume is not None and Path(self.resume).resolve().parent == Path(out).resolve()
+        if (Path(out) / "last.ckpt").exists() and not (self.overwrite or continued):
             raise FileExistsError(
                 f"{out} holds a run already; go on with it (resume={Path(out) / 'last.ckpt'}), name another "
                 "folder (out=), or let it be overwritten (overwrite=True)"
@@ -199,7 +202,7 @@ def train(config: TrainConfig) -> TrainResult:
     """
     config = config.resolve()
     start = _check_resume(config)
-    with _quiet():
+    with _quiet(), _plain_errors():
         lightning.seed_everything(config.seed, workers=True, verbose=False)
         journal = Journal(config, start)
         trainer = lightning.Trainer(
@@ -326,6 +329,7 @@ class Journal(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
         self.begin = self.saved = time.monotonic()
+        self.provenance = results.provenance()  # of now: the checkout may change while the run goes on
         self.earlier_seconds = 0.0
         if trainer.is_global_zero:
             self.earlier_seconds = _trim_log(self.out / "log.csv", self.start)
@@ -435,7 +439,7 @@ class Journal(lightning.Callback):
             "recipe": asdict(config.recipe),
             "data": results.data_fingerprint(config.data),
             "losses": self.losses,
-            **results.provenance(),
+            **self.provenance,
         }
 
 
@@ -498,6 +502,15 @@ def _trim_log(path: Path, start: int) -> float:
         writer.writerows(rows)
     os.replace(temporary, path)
     return float(rows[-1]["seconds"]) if rows else 0.0
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn lightning's own kind of error, about devices that are not there, into a ValueError."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
 
 
 @contextlib.contextmanager

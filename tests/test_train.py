@@ -46,9 +46,11 @@ def rows(path) -> list[dict[str, float]]:
         ({"lr": 0.0}, ValueError, "lr must be positive"),
         ({"precision": "16"}, ValueError, "precision"),
         ({"workers": -1}, ValueError, "workers"),
-        ({"data": "/nowhere/at/all"}, FileNotFoundError, "dpose synth"),
+        ({"data": "/nowhere/at/all"}, FileNotFoundError, "dpose synth --root /nowhere/at/all"),
         ({"resume": "/nowhere/last.ckpt"}, FileNotFoundError, "resume.*last.ckpt"),
         ({"body": "/nowhere/body.npz"}, FileNotFoundError, "body"),
+        ({"accelerator": "mps" if torch.cuda.is_available() else "cuda"}, ValueError, "not available"),
+        ({"out": __file__}, FileExistsError, "is a file"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_written(quick, wrong, error, message):
@@ -171,6 +173,23 @@ def test_resuming_what_cannot_be_resumed_says_why(quick, trained):
     with pytest.raises(ValueError, match="no checkpoint to resume from"):
         train(replace(quick, resume=trained.log))
     assert not quick.out.exists()
+
+
+def test_a_resumed_run_does_not_replace_another_one(quick, trained):
+    quick.out.mkdir()
+    (quick.out / "last.ckpt").write_bytes(b"somebody's work")
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train(replace(quick, resume=trained.resume, steps=9))
+    assert (quick.out / "last.ckpt").read_bytes() == b"somebody's work"
+
+
+def test_a_run_names_the_code_that_it_started_with(quick, monkeypatch):
+    """A commit made while it runs is not the run's."""
+    commits = iter(["first", "second", "third"])
+    monkeypatch.setattr("dpose.results.commit", lambda: next(commits))
+    result = train(replace(quick, steps=1))
+    started = json.loads((quick.out / "run.json").read_text())["commit"]
+    assert started == dpose.model.checkpoint.metadata(result.checkpoint)["commit"] == "first"
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(quick, monkeypatch):
