@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dpose
+from dpose import results
 from dpose.evaluate import evaluate, format_table
 from dpose.model import checkpoint
 
@@ -27,6 +28,7 @@ DATA = "20,890 open synthetic people: `dpose synth --root DATA --train 15250 --v
 def ship(run: Path, data: str | None = None) -> dict[str, Any]:
     """Install the run's weights as `mini`, measure them, and return the results."""
     metadata = checkpoint.metadata(run / "model.safetensors")
+    metadata["commit"] = results.read_json(run / "run.json")["commit"]  # of the start, not of the last save
     checkpoint.save(dpose.load(run / "model.safetensors"), ASSETS / "mini.safetensors", metadata, half=True)
     result = evaluate("mini", data, "test", ROOT / "results" / "mini.json")
     print(format_table(result))
