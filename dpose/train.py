@@ -161,8 +161,7 @@ class TrainConfig:
         out = self.out or (Path(self.resume).parent if self.resume else Path("runs") / name)
         if Path(out).exists() and not Path(out).is_dir():
             raise FileExistsError(f"{out} is a file; name another folder for the run (out=)")
-        continued = self.resume is not None and Path(self.resume).resolve().parent == Path(out).resolve()
-        if (Path(out) / "last.ckpt").exists() and not (self.overwrite or continued):
+        if (Path(out) / "last.ckpt").exists() and not (self.overwrite or _continues(self.resume, out)):
             raise FileExistsError(
                 f"{out} holds a run already; go on with it (resume={Path(out) / 'last.ckpt'}), name another "
                 "folder (out=), or let it be overwritten (overwrite=True)"
@@ -332,7 +331,10 @@ class Journal(lightning.Callback):
         self.provenance = results.provenance()  # of now: the checkout may change while the run goes on
         self.earlier_seconds = 0.0
         if trainer.is_global_zero:
-            self.earlier_seconds = _trim_log(self.out / "log.csv", self.start)
+            kept = (
+                self.start if _continues(self.config.resume, self.out) else 0
+            )  # else the log is another run's
+            self.earlier_seconds = _trim_log(self.out / "log.csv", kept)
             results.write_json(self.out / "run.json", self._metadata())
         self.bar = tqdm(
             total=self.config.steps,
@@ -484,6 +486,11 @@ def _check_resume(config: TrainConfig) -> int:
             f"{config.resume} is at step {stored['step']} already; ask for more than {config.steps} steps"
         )
     return stored["step"]
+
+
+def _continues(resume: str | Path | None, out: str | Path) -> bool:
+    """Whether a resumed run goes on in its own folder."""
+    return resume is not None and Path(resume).resolve().parent == Path(out).resolve()
 
 
 def _trim_log(path: Path, start: int) -> float:

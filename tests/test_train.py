@@ -181,6 +181,9 @@ def test_a_resumed_run_does_not_replace_another_one(quick, trained):
     with pytest.raises(FileExistsError, match="holds a run already"):
         train(replace(quick, resume=trained.resume, steps=9))
     assert (quick.out / "last.ckpt").read_bytes() == b"somebody's work"
+    (quick.out / "log.csv").write_text("step,seconds,total\n1,1000,7.5\n")
+    result = train(replace(quick, resume=trained.resume, steps=8, overwrite=True))
+    assert [row["step"] for row in rows(result.log)] == [7, 8]  # no row of the run that was there
 
 
 def test_a_run_names_the_code_that_it_started_with(quick, monkeypatch):
