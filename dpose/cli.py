@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -182,7 +183,9 @@ def _devices(text: str) -> int | str:
 def _one_line(error: BaseException) -> str:
     """The message without line breaks; of an error from a loader process, the original one only."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1] if "Original Traceback" in str(error) else " ".join(lines)
+    if "Original Traceback" in str(error):
+        return re.sub(r"^[\w.]*[A-Z]\w*: ", "", lines[-1])  # without the exception's name
+    return " ".join(lines)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dpose
-from dpose.cli import COMMANDS, main
+from dpose.cli import COMMANDS, _one_line, main
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():
@@ -75,3 +75,12 @@ def test_train_evaluate_and_predict_follow_one_another(people, tmp_path, capsys)
     arguments = [str(image), "--box", "10,5,60,80", "--checkpoint", checkpoint, "--out", str(tmp_path / "p")]
     assert main(["predict", *arguments, "--device", "cpu"]) == 0
     assert (tmp_path / "p" / "mesh.glb").exists()
+
+
+def test_an_error_of_a_loader_process_is_told_without_its_traceback():
+    raised = RuntimeError(
+        "Caught TooManyBadSamples in DataLoader worker process 0.\nOriginal Traceback:\n"
+        '  File "loader.py", line 1, in add\ndpose.data.loader.TooManyBadSamples: a.tar: cut short?\n'
+    )
+    assert _one_line(raised) == "a.tar: cut short?"
+    assert _one_line(ValueError("steps must be\nat least 1")) == "steps must be at least 1"
