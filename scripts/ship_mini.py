@@ -9,6 +9,7 @@ results/mini-log.csv (its loss curves). Every number on the card comes from thes
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ def card(metadata: dict[str, Any], result: dict[str, Any]) -> str:
         return f"| {label} | {score['mean']:.{digits}f}{unit} | {low} to {high} | {against} | {ratio} |"
 
     mean_pose = baselines["mean_pose"]
+    batch = metadata["recipe"]["batch_size"]
+    several = re.search(r"--devices (\d+)", metadata["command"])
+    processes = int(several[1]) if several else 1
+    share = f", {processes} processes of {batch // processes}" if processes > 1 else ""
     rows = [
         row("MPJPE", "mpjpe", " mm", 1, mean_pose["mpjpe"]["mean"]),
         row("PA-MPJPE", "pa_mpjpe", " mm", 1, mean_pose["pa_mpjpe"]["mean"]),
@@ -72,7 +77,7 @@ real to run without a licence or a GPU.
 | | |
 | --- | --- |
 | command | `dpose {metadata["command"].split(" ", 1)[1]}` |
-| steps x batch | {metadata["step"]:,} x {metadata["recipe"]["batch_size"]} ({metadata["images"]:,} images) |
+| steps x batch | {metadata["step"]:,} x {batch} ({metadata["images"]:,} images){share} |
 | seed | {metadata["seed"]} |
 | time | {metadata["seconds"] / 3600:.2f} hours on {hardware["cores"]} cores ({hardware["cpu"]}), no GPU |
 | data | {DATA}, fingerprint `{metadata["data"]}` |
