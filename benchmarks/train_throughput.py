@@ -82,6 +82,7 @@ def main() -> None:
         batch_size=args.batch_size,
         workers=args.workers,
         accelerator="cpu",
+        overwrite=True,  # only resolved here: nothing is written to its run folder
     ).resolve()
     rounds = []
     for number in range(args.rounds):
