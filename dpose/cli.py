@@ -85,6 +85,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of weights, data order and augmentation")
     add("--overwrite", action="store_true", help="replace an earlier run in the run folder")
     add("--resume", metavar="CKPT", help="last.ckpt of a run to go on with", default=unset)
+    add("--init", metavar="CKPT", help="checkpoint whose weights a new run starts from", default=unset)
     add("--body", metavar="NPZ", help="body model file (default: the open body)", default=unset)
     add("--accelerator", default="auto", help="cpu, cuda, ... as lightning names them")
     add("--devices", type=_devices, default=1, help="how many devices, or auto for all")

@@ -52,6 +52,8 @@ class LossWeights:
         num_joints: how many of SMPL-X's first joints the two joint terms take (22; the released code: 24).
         pose_root: whether the pose term sees the global orientation.
         joints2d_frame: "image" or "crop", what spans [-1, 1] in the 2D term.
+        parts_balance: exponent b in [0, 1]: a pixel of a class with share f of the batch's pixels weighs
+            f^-b in the cross-entropy. 0 (the paper): all the same; 1: all classes the same.
     """
 
     lambda_1: float = 0.1
@@ -65,12 +67,15 @@ class LossWeights:
     num_joints: int = 22
     pose_root: bool = True
     joints2d_frame: str = "image"
+    parts_balance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.joints2d_frame not in ("image", "crop"):
             raise ValueError(f"joints2d_frame must be 'image' or 'crop', got {self.joints2d_frame!r}")
         if not 3 <= self.num_joints <= 24:
             raise ValueError(f"num_joints must lie in 3..24, got {self.num_joints}")
+        if not 0 <= self.parts_balance <= 1:
+            raise ValueError(f"parts_balance must lie in [0, 1], got {self.parts_balance}")
 
     def of(self, term: str) -> float:
         """The coefficient of one of `TERMS`."""
@@ -81,6 +86,7 @@ PAPER = LossWeights()
 # From scratch the paper's ratio, which presumes a pretrained encoder, leaves the maps unlearned. Here the
 # maps' terms count 24 times as much, the joints' and vertices' a tenth, the pose's a fifth. Betas count twice
 # as much, else they follow the noise of the vertex term; the 2D term a hundredth, being larger in the crop.
+# Of a crop's pixels four in five are background and one in a thousand is a toe: small parts get more weight.
 MINI_WEIGHTS = LossWeights(
     lambda_1=2.4,
     lambda_2=0.48,
@@ -91,6 +97,7 @@ MINI_WEIGHTS = LossWeights(
     lambda_7=1.0,
     lambda_8=0.5,
     joints2d_frame="crop",
+    parts_balance=0.25,
 )
 
 
@@ -120,7 +127,7 @@ def losses(
         terms = {
             "depth_l1": depth_l1(depth, batch["depth"], batch["has_depth"]),
             "depth_ssim": depth_ssim(depth, batch["depth"], batch["has_depth"]),
-            "segm": segmentation(parts, batch["parts"]),
+            "segm": segmentation(parts, batch["parts"], weights.parts_balance),
             "pose": pose(rotmats, batch["pose"], weights.pose_root),
             "shape": shape(betas, batch["betas"]),
             "joints3d": joints3d(joints, true_joints),
@@ -210,14 +217,22 @@ def _bands(window: Tensor, size: int) -> Tensor:
     return torch.where((place >= 0) & (place < n), window[place.clamp(0, n - 1)], 0.0)
 
 
-def segmentation(logits: Tensor, labels: Tensor) -> Tensor:
+def segmentation(logits: Tensor, labels: Tensor, balance: float = 0.0) -> Tensor:
     """Eq. 3: cross-entropy over the background and 22 parts, mean over all pixels.
 
     Args:
         logits: (B, 23, M, M).
         labels: (B, M, M) int64.
+        balance: `LossWeights.parts_balance`; above 0 the mean is weighted.
     """
-    return F.cross_entropy(logits, labels)
+    if balance == 0:
+        return F.cross_entropy(logits, labels)
+    flat = labels.flatten()
+    # `bincount` would wait for a GPU
+    count = flat.new_zeros(logits.shape[1]).scatter_add_(0, flat, torch.ones_like(flat))
+    share = count / len(flat)
+    weight = torch.where(share > 0, share, 1.0) ** -balance
+    return F.cross_entropy(logits, labels, weight)
 
 
 def pose(rotmats: Tensor, true_rotmats: Tensor, root: bool = True) -> Tensor:

@@ -83,6 +83,12 @@ def data_fingerprint(root: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def data_samples(root: str | Path, split: str) -> int | None:
+    """How many samples a split has by the manifest of the shards under `root`; None if that does not say."""
+    manifest = read_manifest(shard_folder(root)) or {}
+    return manifest.get("splits", {}).get(split)
+
+
 def bootstrap_weights(n: int, resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """(resamples, n) how often each of n samples is drawn in each bootstrap resample, by seed."""
     if n < 1:

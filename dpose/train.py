@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import logging
 import math
 import os
@@ -35,7 +36,7 @@ from dpose import losses as loss_terms
 from dpose import results
 from dpose.batch import Batch
 from dpose.body import Body, load_body
-from dpose.config import preset
+from dpose.config import ModelConfig, preset
 from dpose.data import augment
 from dpose.data.augment import Augment
 from dpose.data.loader import find_shards, make_loader
@@ -107,6 +108,7 @@ class TrainConfig:
     seed: int = 0
     overwrite: bool = False  # whether an earlier run in `out` may be replaced
     resume: str | Path | None = None  # `last.ckpt` of an earlier run: weights, optimizer, step and schedule
+    init: str | Path | None = None  # checkpoint to start from, weights alone: a file, or a shipped name
     body: str | Path | None = None  # body model file; None: the licensed one if configured, else the open one
     accelerator: str = "auto"  # "cpu", "cuda", ... as lightning names them
     devices: int | str = 1  # how many, or "auto" for all
@@ -137,6 +139,10 @@ class TrainConfig:
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():
                 raise FileNotFoundError(f"{name}: there is no file {path}")
+        if self.init is not None:
+            checkpoint.resolve(self.init)  # raises if there is none
+            if self.resume is not None:
+                raise ValueError("init starts a new run, resume goes on with an old one: give one of them")
 
     def resolve(self) -> TrainConfig:
         """The same configuration with every None and "auto" replaced by what will be used.
@@ -200,10 +206,10 @@ def train(config: TrainConfig) -> TrainResult:
     A loss that is no longer finite ends the run with FloatingPointError; the last checkpoint stays.
     """
     config = config.resolve()
-    start = _check_resume(config)
+    start, origin = _check_resume(config) if config.init is None else (0, _origin(config.init))
     with _quiet(), _plain_errors():
         lightning.seed_everything(config.seed, workers=True, verbose=False)
-        journal = Journal(config, start)
+        journal = Journal(config, start, origin)
         trainer = lightning.Trainer(
             accelerator=config.accelerator,
             devices=config.devices,
@@ -226,12 +232,12 @@ def train(config: TrainConfig) -> TrainResult:
         body = load_body(
             config.body, num_betas=model_config.num_betas, vertex_stride=config.recipe.vertex_stride
         )
-        model = DPose(model_config)
-        if config.resume is None:
+        model = DPose(model_config) if config.init is None else _initial(config.init, model_config)
+        if config.resume is None and config.init is None:
             statistics = training_statistics(config.data, model_config, samples=STATISTICS_SAMPLES)
             initialise_heads(model, statistics, priors=config.recipe.priors)
         Path(config.out).mkdir(parents=True, exist_ok=True)
-        module = Training(model, body, config, start)
+        module = Training(model, body, config, start, origin)
         trainer.fit(
             module, ckpt_path=None if config.resume is None else str(config.resume), weights_only=True
         )
@@ -254,13 +260,21 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 class Training(lightning.LightningModule):
     """What one step of training computes. Only `model` has state: checkpoints hold no body."""
 
-    def __init__(self, model: DPose, body: Body, config: TrainConfig, start: int = 0) -> None:
+    def __init__(
+        self,
+        model: DPose,
+        body: Body,
+        config: TrainConfig,
+        start: int = 0,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         for unused in (model.encoder.final_layer, model.attention.conv_shape_cam):
             unused.requires_grad_(False)  # in the published weights, in no output: devices would wait for it
         self.config = config
         self.start = start  # step at which this process begins
+        self.origin = origin  # where the run's first weights come from, see `_origin`
         self._body = [body]  # in a list, so that it is no submodule
         self.last_losses: dict[str, Tensor] = {}
         self.last_grad_norm: Tensor | None = None
@@ -308,15 +322,17 @@ class Training(lightning.LightningModule):
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["dpose"] = {"preset": self.config.preset, "step": self.trainer.global_step}
+        step = self.trainer.global_step
+        checkpoint["dpose"] = {"preset": self.config.preset, "step": step, "init": self.origin}
 
 
 class Journal(lightning.Callback):
     """Writes the log, the progress line and the checkpoints; the only place that waits for the device."""
 
-    def __init__(self, config: TrainConfig, start: int) -> None:
+    def __init__(self, config: TrainConfig, start: int, origin: dict[str, Any] | None = None) -> None:
         self.config = config
         self.start = start
+        self.origin = origin
         self.out = Path(config.out)
         self.names: list[str] = []
         self.sums: Tensor | None = None
@@ -389,7 +405,8 @@ class Journal(lightning.Callback):
         return steps * self.config.batch_size / (self.last_step_end - self.first_step_end)
 
     def _write_row(self, trainer: lightning.Trainer, module: Training) -> None:
-        means = (self.sums / self.count).tolist()  # the one wait for the device
+        means = trainer.strategy.reduce(self.sums / self.count, reduce_op="mean")  # over all devices
+        means = means.tolist()  # the one wait for the device
         self.sums, self.count = None, 0
         self.losses = dict(zip(self.names, means[:-1], strict=True))
         if not all(map(math.isfinite, means)):
@@ -439,7 +456,9 @@ class Journal(lightning.Callback):
             "seconds": round(self.earlier_seconds + time.monotonic() - self.begin, 1),
             "seed": config.seed,
             "recipe": asdict(config.recipe),
+            "init": self.origin,
             "data": results.data_fingerprint(config.data),
+            "data_samples": results.data_samples(config.data, "train"),
             "losses": self.losses,
             **self.provenance,
         }
@@ -469,10 +488,28 @@ def _spare_workers() -> int:
     return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
-def _check_resume(config: TrainConfig) -> int:
-    """The step of the checkpoint to resume from, 0 without one; ValueError if it cannot be continued."""
+def _initial(path_or_name: str | Path, config: ModelConfig) -> DPose:
+    """The network of a checkpoint; ValueError if it is another preset's."""
+    model = checkpoint.load(path_or_name)
+    if model.config != config:
+        raise ValueError(f"init: {path_or_name} holds a {model.config.name!r} network, not {config.name!r}")
+    return model.train()
+
+
+def _origin(path_or_name: str | Path) -> dict[str, Any]:
+    """What is known of the checkpoint that a run starts from: its hash, and the story in its header."""
+    path = checkpoint.resolve(path_or_name)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"checkpoint": Path(path_or_name).name, "sha256": digest, **checkpoint.metadata(path)}
+
+
+def _check_resume(config: TrainConfig) -> tuple[int, dict[str, Any] | None]:
+    """The step of the checkpoint to resume from and where its run began, (0, None) without one.
+
+    Raises ValueError if it cannot be continued.
+    """
     if config.resume is None:
-        return 0
+        return 0, None
     try:
         stored = torch.load(config.resume, map_location="cpu", weights_only=True, mmap=True)["dpose"]
     except Exception as error:
@@ -485,7 +522,7 @@ def _check_resume(config: TrainConfig) -> int:
         raise ValueError(
             f"{config.resume} is at step {stored['step']} already; ask for more than {config.steps} steps"
         )
-    return stored["step"]
+    return stored["step"], stored.get("init")
 
 
 def _continues(resume: str | Path | None, out: str | Path) -> bool:

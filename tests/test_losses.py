@@ -204,6 +204,21 @@ def test_cross_entropy_is_scipy_s():
     assert L.segmentation(logits, labels).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_balanced_cross_entropy_weighs_a_class_by_a_power_of_its_share():
+    """On a map of 3 background pixels and 1 of a part, by hand; unused classes change nothing."""
+    logits = torch.randn(1, 23, 2, 2, generator=torch.Generator().manual_seed(5))
+    labels = torch.tensor([[[0, 0], [0, 7]]])
+    each = -np.take_along_axis(log_softmax(logits.numpy(), axis=1), labels.numpy()[:, None], axis=1).flatten()
+    weight = np.array([0.75, 0.75, 0.75, 0.25]) ** -0.5
+
+    loss = L.segmentation(logits, labels, balance=0.5)
+
+    assert loss.item() == pytest.approx((weight * each).sum() / weight.sum(), rel=1e-5)
+    assert L.segmentation(logits, labels, balance=1.0).item() == pytest.approx(
+        (each[:3].mean() + each[3]) / 2, rel=1e-5
+    )
+
+
 def test_depth_is_compared_on_the_person_s_pixels_of_samples_that_have_depth(batch):
     depth = batch["depth"] + 0.25
     depth[:, :, :3] = 77.0  # background: anything goes

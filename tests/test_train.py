@@ -1,6 +1,7 @@
 """Training: what is refused, what a run leaves behind, and that a resumed run is the same run."""
 
 import csv
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -172,6 +173,30 @@ def test_resuming_what_cannot_be_resumed_says_why(quick, trained):
         train(replace(quick, preset="mini-no-depth", resume=trained.resume, steps=9))
     with pytest.raises(ValueError, match="no checkpoint to resume from"):
         train(replace(quick, resume=trained.log))
+    assert not quick.out.exists()
+
+
+def test_a_new_run_may_start_from_another_ones_weights_and_says_so(quick, trained):
+    """With a vanishing rate the weights stay; the first run's story is kept, resumed or not."""
+    start = dpose.load(trained.checkpoint)
+    result = train(replace(quick, init=trained.checkpoint, lr=1e-12, steps=1))
+    weights = dict(dpose.load(result.checkpoint).named_parameters())
+    for name, value in start.named_parameters():
+        torch.testing.assert_close(weights[name], value, atol=1e-6, rtol=1e-6)
+    resumed = train(replace(quick, resume=result.resume, steps=2))
+    for run in (result, resumed):
+        origin = dpose.model.checkpoint.metadata(run.checkpoint)["init"]
+        assert origin["checkpoint"] == "model.safetensors" and origin["step"] == 6
+        assert origin["sha256"] == hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest()
+
+
+def test_weights_of_another_network_are_no_start(quick, trained):
+    with pytest.raises(ValueError, match="holds a 'mini' network, not 'mini-no-depth'"):
+        train(replace(quick, preset="mini-no-depth", init=trained.checkpoint))
+    with pytest.raises(FileNotFoundError, match="no checkpoint 'nothing'"):
+        train(replace(quick, init="nothing"))
+    with pytest.raises(ValueError, match="give one of them"):
+        train(replace(quick, init=trained.checkpoint, resume=trained.resume))
     assert not quick.out.exists()
 
 
