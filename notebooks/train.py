@@ -227,7 +227,7 @@ plt.show()
 # ## The long run
 #
 # The network that comes with the package, `mini`, was trained by the same code for longer. These are its
-# losses, read from the log of that run; the model card lies beside the weights in
+# losses, read from the log of its last run; the model card lies beside the weights in
 # `dpose/assets`.
 
 # %% tags=["hide-input"]
@@ -243,6 +243,8 @@ text = (
     f"Trained with seed {facts['seed']} for {facts['step']:,} steps of {facts['recipe']['batch_size']} images, "
     f"{facts['seconds'] / 60:.0f} minutes on {facts['hardware']['cores']} processor cores."
 )
+if before := facts.get("init"):
+    text += f" It began with the weights of an earlier run of {before['step']:,} steps."
 long_result = repository / "results" / "mini.json"
 if long_result.exists():
     scores = read_json(long_result)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import dpose
-from dpose import results
 from dpose.evaluate import evaluate, format_table
 from dpose.model import checkpoint
 
@@ -23,16 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "dpose" / "assets"
 
 
-DATA = "20,890 open synthetic people: `dpose synth --root DATA --train 15250 --val 0 --test 0 --frames 0`"
-
-
 def ship(run: Path, data: str | None = None) -> dict[str, Any]:
     """Install the run's weights as `mini`, measure them, and return the results."""
     metadata = checkpoint.metadata(run / "model.safetensors")
-    metadata["commit"] = results.read_json(run / "run.json")["commit"]  # of the start, not of the last save
-    # Folders of one machine say nothing on another.
-    command = re.sub(r"--data \S+", "--data DATA", metadata["command"])
-    metadata["command"] = re.sub(r"--out \S+", "--out runs/mini", command)
     checkpoint.save(dpose.load(run / "model.safetensors"), ASSETS / "mini.safetensors", metadata, half=True)
     result = evaluate("mini", data, "test", ROOT / "results" / "mini.json")
     print(format_table(result))
@@ -41,12 +33,32 @@ def ship(run: Path, data: str | None = None) -> dict[str, Any]:
     return result
 
 
+def stages(metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs behind the weights, the first one first."""
+    earlier = stages(metadata["init"]) if metadata.get("init") else []
+    return [*earlier, metadata]
+
+
+def run_rows(run: dict[str, Any], number: int) -> str:
+    """What the card says of one run."""
+    recipe, hardware, weights = run["recipe"], run["hardware"], run["recipe"]["weights"]
+    several = re.search(r"--devices (\d+)", run["command"])
+    processes = int(several[1]) if several else 1
+    share = f", {processes} processes of {recipe['batch_size'] // processes}" if processes > 1 else ""
+    return f"""| {number} | `dpose {run["command"].split(" ", 1)[1]}` |
+| | {run["step"]:,} steps of {recipe["batch_size"]} ({run["images"]:,} images){share}, seed {run["seed"]} |
+| | {run["data_samples"]:,} open synthetic people, fingerprint `{run["data"]}` |
+| | parts' cross-entropy balanced with exponent {weights.get("parts_balance", 0.0):g} |
+| | {run["seconds"] / 3600:.2f} hours on {hardware["cores"]} cores ({hardware["cpu"]}), no GPU |
+| | dpose {run["version"]}, commit `{run["commit"]}` |"""
+
+
 def card(metadata: dict[str, Any], result: dict[str, Any]) -> str:
     """The model card as Markdown."""
     measured, baselines = result["metrics"], result["baselines"]
     network = dpose.load("mini")
     parameters = sum(p.numel() for p in network.parameters())
-    hardware = metadata["hardware"]
+    runs = "\n".join(run_rows(one, number) for number, one in enumerate(stages(metadata), 1))
 
     def row(label: str, name: str, unit: str, digits: int, baseline: float | None) -> str:
         score = measured[name]
@@ -56,10 +68,6 @@ def card(metadata: dict[str, Any], result: dict[str, Any]) -> str:
         return f"| {label} | {score['mean']:.{digits}f}{unit} | {low} to {high} | {against} | {ratio} |"
 
     mean_pose = baselines["mean_pose"]
-    batch = metadata["recipe"]["batch_size"]
-    several = re.search(r"--devices (\d+)", metadata["command"])
-    processes = int(several[1]) if several else 1
-    share = f", {processes} processes of {batch // processes}" if processes > 1 else ""
     rows = [
         row("MPJPE", "mpjpe", " mm", 1, mean_pose["mpjpe"]["mean"]),
         row("PA-MPJPE", "pa_mpjpe", " mm", 1, mean_pose["pa_mpjpe"]["mean"]),
@@ -77,16 +85,14 @@ real to run without a licence or a GPU.
 
 ## Training
 
-| | |
-| --- | --- |
-| command | `dpose {metadata["command"].split(" ", 1)[1]}` |
-| steps x batch | {metadata["step"]:,} x {batch} ({metadata["images"]:,} images){share} |
-| seed | {metadata["seed"]} |
-| time | {metadata["seconds"] / 3600:.2f} hours on {hardware["cores"]} cores ({hardware["cpu"]}), no GPU |
-| data | {DATA}, fingerprint `{metadata["data"]}` |
-| code | dpose {metadata["version"]}, commit `{metadata["commit"]}` |
-| weights | 16-bit in the file, 32-bit once loaded |
+{len(stages(metadata))} run(s), later ones from the weights of the one before (`--init`); people are those of
+`dpose synth --root DATA --train SCENES --val 0 --test 0 --frames 0`, about 1.37 a scene, one seed for all.
 
+| run | |
+| --- | --- |
+{runs}
+
+In the file the weights have 16 bits, once loaded 32.
 The recipe is `dpose.train.MINI_RECIPE`, not the paper's; the book's page on training says where they differ.
 
 ## Test
