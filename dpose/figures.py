@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import itertools
 import json
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from IPython.display import HTML
+    from IPython.display import HTML, Markdown
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from torch import Tensor
 
@@ -152,6 +155,15 @@ def colour_depth(depth: np.ndarray, person: np.ndarray | None = None) -> np.ndar
     return np.where(person[..., None], (rgb * 255).round().astype(np.uint8), np.uint8(NOBODY))
 
 
+def colour_values(values: Tensor) -> np.ndarray:
+    """Numbers (...) -> RGB (..., 3) uint8, the smallest of them dark blue, the largest yellow."""
+    import matplotlib
+
+    values = values.detach().float().cpu().numpy()
+    scaled = (values - values.min()) / max(float(np.ptp(values)), 1e-12)
+    return (matplotlib.colormaps["cividis"](scaled)[..., :3] * 255).round().astype(np.uint8)
+
+
 def to_picture(image: Tensor) -> np.ndarray:
     """A network input, (3, S, S) or (B, 3, S, S) normalised, back to RGB (..., S, S, 3) uint8."""
     from dpose.data.loader import IMAGENET_MEAN, IMAGENET_STD
@@ -173,6 +185,14 @@ def overlay(
 
     camera = crop_intrinsics(cam_int, center, scale, picture.shape[0])
     return np.asarray(shade(vertices, faces, camera, picture))
+
+
+def light_up(picture: np.ndarray, weights: Tensor) -> np.ndarray:
+    """The picture (S, S, 3) uint8 in the dark, lit where the weights (s, s) >= 0 are."""
+    from torch.nn import functional as F
+
+    light = F.interpolate((weights / weights.max())[None, None], picture.shape[:2], mode="bilinear")
+    return (picture * (0.25 + 0.75 * light[0, 0, ..., None].cpu().numpy())).round().astype(np.uint8)
 
 
 def prediction_pictures(prediction: Prediction, batch: Batch, body: Body, index: int) -> list[np.ndarray]:
@@ -288,20 +308,34 @@ def loss_curves(path: str | Path) -> Figure:
     _see_through(figure)
     for name, axis in zip(names, axes.flat, strict=False):
         axis.plot(log["step"], log[name], color="#0072B2" if name != "total" else "#D55E00", linewidth=1.3)
-        axis.set_title(name, color=INK, fontsize=9)
-        axis.set_ylabel(units[name], color=INK, fontsize=8)
+        axis.set_title(name, fontsize=9)
+        axis.set_ylabel(units[name], fontsize=8)
         axis.set_ylim(bottom=0)
-        axis.tick_params(colors=INK, labelsize=8)
-        axis.set_facecolor("none")
-        axis.grid(color=INK, alpha=0.25, linewidth=0.5)
-        for spine in axis.spines.values():
-            spine.set_color(INK)
+        axis.tick_params(labelsize=8)
+        quiet(axis)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
-        axis.set_xlabel("step", color=INK, fontsize=8)
+        axis.set_xlabel("step", fontsize=8)
     figure.tight_layout(pad=0.5)
     return figure
+
+
+def quiet(axis: Axes) -> None:
+    """Axes of a diagram in the colours of the page, light or dark: no ground, a faint grid, grey ink."""
+    _see_through(axis.figure)
+    axis.set_facecolor("none")
+    axis.set_axisbelow(True)
+    axis.grid(color=INK, alpha=0.25, linewidth=0.5)
+    axis.tick_params(colors=INK)
+    for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
+        text.set_color(INK)
+    for spine in axis.spines.values():
+        spine.set_color(INK)
+    if axis.get_legend() is not None:
+        axis.get_legend().get_frame().set_visible(False)
+        for text in axis.get_legend().get_texts():
+            text.set_color(INK)
 
 
 def _see_through(figure: Figure) -> None:
@@ -405,3 +439,23 @@ def html_table(
     return HTML(
         f'<table class="dpose">{title}<thead>{line(header, "th")}</thead><tbody>{body}</tbody></table>'
     )
+
+
+# --- code
+# ------------------------------------------------------------------------------------------------------------
+
+
+def show_source(*things: object) -> Markdown:
+    """The code of functions, methods or classes as it runs here: highlighted, and folded away by a click.
+
+    Raises TypeError for what has no Python source.
+    """
+    from IPython.display import Markdown
+
+    blocks = []
+    for thing in things:
+        code = textwrap.dedent(inspect.getsource(thing)).rstrip()
+        title = f"<code>{thing.__qualname__}</code> in <code>{thing.__module__}</code>"
+        summary = f'<details class="dpose" open><summary>{title}</summary>'
+        blocks.append(f"{summary}\n\n````python\n{code}\n````\n\n</details>")
+    return Markdown("\n\n".join(blocks))

@@ -30,7 +30,6 @@ seed = 0
 import time
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from IPython.display import Markdown
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,7 +38,16 @@ import dpose
 from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info, full_translation
 from dpose.data.loader import make_loader
-from dpose.figures import INK, colour_depth, colour_parts, html_table, picture_grid, to_picture
+from dpose.figures import (
+    INK,
+    colour_depth,
+    colour_parts,
+    colour_values,
+    html_table,
+    light_up,
+    picture_grid,
+    to_picture,
+)
 
 torch.manual_seed(seed)
 config = dpose.preset(preset)
@@ -158,10 +166,8 @@ html_table(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean magnitude of the features over the channels, each map scaled by itself: dark blue is the smallest value, yellow the largest.", "name": "fig-features"}}
 def energy(tensor):
-    """Mean magnitude over the channels (1, C, H, W) -> RGB (H, W, 3) uint8, each map scaled by itself."""
-    magnitude = tensor[0].abs().mean(0)
-    magnitude = (magnitude - magnitude.min()) / (magnitude.max() - magnitude.min())
-    return (plt.get_cmap("cividis")(magnitude.numpy())[..., :3] * 255).astype(np.uint8)
+    """Mean magnitude over the channels: (1, C, H, W) -> RGB (H, W, 3) uint8."""
+    return colour_values(tensor[0].abs().mean(0))
 
 
 picture = to_picture(small["image"][0])
@@ -223,14 +229,6 @@ plt.show()
 
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Eight of the 22 attention maps of the trained network: the image is lit where the features of that joint are collected.", "name": "fig-attention"}}
-def attend(picture, weights):
-    """The picture, lit where the weights (s, s) are."""
-    light = torch.nn.functional.interpolate(
-        (weights / weights.max())[None, None], picture.shape[:2], mode="bilinear"
-    )
-    return (picture * (0.25 + 0.75 * light[0, 0, ..., None].numpy())).round().astype(np.uint8)
-
-
 names = (
     "head",
     "left_elbow",
@@ -241,7 +239,7 @@ names = (
     "right_knee",
     "right_ankle",
 )
-lit = [attend(picture, inside.attention[0, JOINT_NAMES.index(name)]) for name in names]
+lit = [light_up(picture, inside.attention[0, JOINT_NAMES.index(name)]) for name in names]
 figure = picture_grid([lit[:4], lit[4:]], side=2.2)
 for axis, name in zip(figure.axes, names, strict=True):
     axis.set_title(name.replace("_", " "), color=INK, fontsize=10)
@@ -262,7 +260,7 @@ plt.show()
 # %% tags=["hide-input"]
 def cells(weights):
     """Over how many cells each map of weights (..., s, s) is spread: the exponential of its entropy."""
-    return (-(weights * weights.clamp(min=1e-12).log()).sum((-2, -1))).exp()
+    return torch.distributions.Categorical(weights.flatten(-2)).perplexity()
 
 
 weights = inside.attention[0]  # (22, s, s)

@@ -32,7 +32,14 @@ from IPython.display import Markdown
 import dpose
 from dpose.data.loader import make_loader
 from dpose.evaluate import measure, run_network, summarise
-from dpose.figures import INK, PREDICTION_TITLES, mesh_figure, picture_grid, plotly_html, prediction_pictures
+from dpose.figures import (
+    PREDICTION_TITLES,
+    mesh_figure,
+    picture_grid,
+    plotly_html,
+    prediction_pictures,
+    quiet,
+)
 from dpose.model import checkpoint as checkpoints
 
 network = dpose.load(checkpoint)
@@ -107,16 +114,11 @@ show(order[::-1][:few])
 
 # %% tags=["hide-input"]
 figure, axis = plt.subplots(figsize=(7, 3.2))
-figure.patch.set_alpha(0)
-axis.set_facecolor("none")
 axis.scatter(table["orientation"], table["mpjpe"], s=12, color="#0072B2", alpha=0.6, linewidths=0)
-axis.set_xlabel("error of the orientation (°)", color=INK)
-axis.set_ylabel("MPJPE (mm)", color=INK)
+axis.set_xlabel("error of the orientation (°)")
+axis.set_ylabel("MPJPE (mm)")
 axis.set_ylim(bottom=0)
-axis.tick_params(colors=INK)
-axis.grid(color=INK, alpha=0.25, linewidth=0.5)
-for spine in axis.spines.values():
-    spine.set_color(INK)
+quiet(axis)
 plt.show()
 
 # %% tags=["hide-input"]

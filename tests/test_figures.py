@@ -78,6 +78,36 @@ def test_predictions_are_drawn_in_six_pictures_of_one_size(people):
     assert len(grid.axes) == 12
 
 
+def test_values_are_coloured_from_their_smallest_to_their_largest():
+    colours = figures.colour_values(torch.tensor([[-3.0, 0.0], [5.0, 1.0]]))
+    assert colours.shape == (2, 2, 3) and colours.dtype == np.uint8
+    brightness = colours.astype(int).sum(-1)
+    assert brightness[0, 0] < brightness[0, 1] < brightness[1, 1] < brightness[1, 0]
+    flat = figures.colour_values(torch.zeros(2, 2))
+    assert (flat == flat[0, 0]).all()  # nothing to tell apart, and no division by zero
+
+
+def test_a_lit_picture_is_bright_where_the_weights_are_and_a_quarter_as_bright_elsewhere():
+    picture = np.full((8, 8, 3), 200, np.uint8)
+    weights = torch.zeros(4, 4)
+    weights[0, 0] = 0.3
+    lit = figures.light_up(picture, weights)
+    assert lit[0, 0, 0] == 200 and lit[7, 7, 0] == 50
+
+
+def test_a_quiet_diagram_has_no_ground_and_all_its_text_in_ink():
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import to_rgba
+
+    figure, axis = plt.subplots()
+    axis.plot([0, 1], label="a line")
+    axis.set_title("title"), axis.set_xlabel("x"), axis.legend()
+    figures.quiet(axis)
+    assert figure.patch.get_alpha() == 0 and axis.get_facecolor()[3] == 0
+    texts = [axis.title, axis.xaxis.label, axis.get_legend().get_texts()[0], axis.get_xticklabels()[0]]
+    assert {to_rgba(text.get_color()) for text in texts} == {to_rgba(figures.INK)}
+
+
 def test_a_contact_sheet_keeps_the_reading_order():
     pictures = [np.full((4, 4, 3), 10 * i, np.uint8) for i in range(5)]
     sheet = figures.contact_sheet(pictures, columns=3, gap=1)
@@ -119,3 +149,14 @@ def test_an_interactive_body_is_small_in_millimetres_and_upright():
     z = np.frombuffer(base64.b64decode(trace["z"]["bdata"]), trace["z"]["dtype"])
     assert 1400 < np.ptp(z) < 2000 and z.argmax() != z.argmin()
     assert vertices[:, 1].min() == pytest.approx(-z.max() / 1000, abs=0.02)  # up is the camera's -y
+
+
+def test_source_is_shown_as_it_stands_in_the_file():
+    from dpose.model.attention import SoftAttention
+
+    text = figures.show_source(SoftAttention.weights, SoftAttention).data
+    assert "<code>SoftAttention.weights</code> in <code>dpose.model.attention</code>" in text
+    assert "\n````python\ndef weights(self, logits: Tensor) -> Tensor:\n" in text  # dedented
+    assert text.count("<details") == text.count("</details>") == 2
+    with pytest.raises(TypeError):
+        figures.show_source(len)
