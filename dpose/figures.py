@@ -187,6 +187,21 @@ def overlay(
     return np.asarray(shade(vertices, faces, camera, picture))
 
 
+def draw_mesh(
+    vertices: Tensor, faces: Tensor, cam_int: Tensor, picture: np.ndarray | int, colour: str = "#0072B2"
+) -> np.ndarray:
+    """A mesh (V, 3) in the camera frame, opaque and in one colour ("#rrggbb"), over a picture: RGB uint8.
+
+    picture: (H, W, 3) uint8, or the side of a square that is empty yet. cam_int: (3, 3) pixels of it.
+    """
+    from dpose.render import shade
+
+    if isinstance(picture, int):
+        picture = np.full((picture, picture, 3), NOBODY, np.uint8)
+    red, green, blue = ((int(colour[i : i + 2], 16) / 255) ** 2.2 for i in (1, 3, 5))  # as light, not as code
+    return np.asarray(shade(vertices, faces, cam_int, picture, (red, green, blue), opacity=1.0))
+
+
 def light_up(picture: np.ndarray, weights: Tensor) -> np.ndarray:
     """The picture (S, S, 3) uint8 in the dark, lit where the weights (s, s) >= 0 are."""
     from torch.nn import functional as F

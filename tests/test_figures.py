@@ -66,6 +66,19 @@ def test_the_true_body_covers_the_true_person(people):
     assert covered.sum() > 0.6 * person.sum()
 
 
+def test_a_mesh_is_drawn_in_its_colour_and_nowhere_else():
+    sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.5)
+    vertices = torch.tensor(sphere.vertices + [0, 0, 4], dtype=torch.float32)
+    camera = torch.tensor([[200.0, 0, 32], [0, 200, 32], [0, 0, 1]])
+    drawn = figures.draw_mesh(vertices, torch.tensor(sphere.faces), camera, 64, "#009E73").astype(int)
+    assert drawn.shape == (64, 64, 3)
+    assert tuple(drawn[2, 2]) == figures.NOBODY  # the sphere's shadow has a radius of 25 pixels
+    red, green, blue = drawn[24, 28]
+    assert green > blue > red and green > 80
+    again = figures.draw_mesh(vertices, torch.tensor(sphere.faces), camera, np.full((64, 64, 3), 9, np.uint8))
+    assert tuple(again[2, 2]) == (9, 9, 9)
+
+
 def test_predictions_are_drawn_in_six_pictures_of_one_size(people):
     for name in ("mini", "mini-no-depth"):
         model = DPose(preset(name)).eval()
