@@ -1,0 +1,99 @@
+"""The fast network says what the network says."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from dpose.config import preset
+from dpose.model.inference import FastDPose, fold_batch_norms
+from dpose.model.network import DPose
+
+
+@pytest.fixture(scope="module", params=["mini", "mini-no-depth"])
+def network(request) -> DPose:
+    """Random weights, and batch norms that do something."""
+    torch.manual_seed(0)
+    model = DPose(preset(request.param)).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 3, 128, 128, generator=generator), torch.randn(2, 3, generator=generator)
+
+
+def test_folded_in_float64_the_outputs_are_the_same_to_rounding(network, inputs):
+    network, inputs = copy.deepcopy(network).double(), [x.double() for x in inputs]
+    with torch.no_grad():
+        expected = network(*inputs)
+        found = fold_batch_norms(copy.deepcopy(network))(*inputs)
+    for one, two in zip(found, expected, strict=True):
+        if two is not None:  # parts and depth are float32 by design
+            torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
+
+
+def test_in_32_bits_nothing_but_rounding_differs_and_the_model_given_is_left_alone(network, inputs):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        expected = network(*inputs)
+    found = FastDPose(network, bf16=False)(*inputs)
+    for one, two in zip(found, expected, strict=True):
+        if two is not None:
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())
+    after = network.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_in_bf16_outputs_are_float32_and_close(network, inputs):
+    with torch.no_grad():
+        expected = network(*inputs)
+    found = FastDPose(network, bf16=True)(*inputs)
+    for one, two in zip(found, expected, strict=True):
+        if two is not None:
+            assert one.dtype == torch.float32
+            assert (one - two).norm() < 0.05 * two.norm()
+    identity = found.rotmats @ found.rotmats.mT
+    torch.testing.assert_close(identity, torch.eye(3).expand_as(identity), atol=1e-4, rtol=0)
+
+
+def test_it_refuses_to_be_trained(network):
+    with pytest.raises(RuntimeError, match="for inference"):
+        FastDPose(network).train()
+
+
+def test_a_batch_norm_without_a_convolution_is_not_passed_over():
+    with pytest.raises(ValueError, match="without a convolution.*1"):
+        fold_batch_norms(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval())
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_compile_takes_the_network_as_one_graph(network, inputs, fast):
+    """No graph break: nothing in it reads a tensor's value back. Tracing is all that this backend does."""
+    model = FastDPose(network, bf16=True) if fast else network
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        for one, two in zip(compiled(*inputs), model(*inputs), strict=True):
+            if two is not None:
+                torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_export_takes_the_network_for_any_batch(network, inputs, fast):
+    model = FastDPose(network, bf16=False) if fast else network
+    batch = torch.export.Dim("batch", min=1, max=256)
+    with torch.no_grad():
+        program = torch.export.export(model, inputs, dynamic_shapes=({0: batch}, {0: batch}))
+        three = [torch.cat([x, x[:1]]) for x in inputs]
+        found, expected = program.module()(*three), model(*three)
+    for one, two in zip(found, expected, strict=True):
+        if two is not None:
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
