@@ -259,7 +259,8 @@ def picture_grid(
     import matplotlib.pyplot as plt
 
     columns = max(len(row) for row in rows)
-    figure, axes = plt.subplots(len(rows), columns, figsize=(side * columns, side * len(rows)), squeeze=False)
+    size = (side * columns, side * len(rows) + 0.25 * bool(titles))  # inches
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     _see_through(figure)
     for i, line in enumerate(axes):
         for j, axis in enumerate(line):

@@ -142,7 +142,9 @@ rows += [
 rows += [("F_up", "15w × s × s", shape(features.f_up), "all four, at the finest size")]
 if config.depth:
     rows += [("D", "w × s × s", shape(features.depth_features), "features of the depth decoder")]
-    rows += [("depth", "1 × M × M", shape(prediction.depth), "0 background, near to far on the person")]
+    rows += [
+        ("depth", "1 × M × M", shape(prediction.depth), "near to far on the person; the rest is left free")
+    ]
 rows += [
     ("S", "23 × M × M", shape(prediction.parts), "scores of the background and 22 parts"),
     ("attention", "22 × s × s", shape(features.attention), "where each joint's features are read"),
@@ -203,9 +205,10 @@ plt.show()
 # 56 pixels; here the numbers are those of the encoder's maps, and the output has the 224 pixels of the code
 # that its authors released.
 #
-# *Depth* is trained to be 0 on the background and to run from 0.1 at the nearest to 1 at the farthest pixel
-# of the person. *Parts* is a choice among 23 classes. Both are compared with rendered truth at every pixel
-# during the whole training; once trained, the network needs nothing but the image.
+# *Depth* is trained to run from 0.1 at the nearest to 1 at the farthest pixel of the person in sight; what it says on
+# the background is left free. *Parts* is a choice among 23 classes at every pixel. Both are compared with rendered
+# truth during the whole training; once trained, the network needs nothing but the image. There is
+# more about them on [a page of their own](decoders.ipynb).
 
 # %% [markdown]
 # ## Soft attention: where each joint looks
