@@ -1,16 +1,20 @@
 """dpose.losses against closed forms, scipy and finite differences, mostly on a small stand-in for a body."""
 
+import contextlib
 import math
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-import pytorch_msssim
 import torch
-from scipy.signal import convolve2d
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import correlate2d
 from scipy.special import log_softmax
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dpose import losses as L
 from dpose.camera import full_translation, project
@@ -105,6 +109,15 @@ def test_a_perfect_prediction_costs_nothing(batch, body):
     assert {name for name, value in terms.items() if abs(value.item()) > 1e-5} == set()
 
 
+def test_a_perfect_prediction_costs_the_released_loss_only_its_camera_term(batch, body):
+    terms = L.losses(perfect(batch), batch, body, L.RELEASED)
+    scales = TRUE_CAM[:, 0].double().clamp(max=0.5)
+
+    assert set(terms) == {*L.TERMS, "camera", "total"}
+    assert {name for name in L.TERMS if abs(terms[name].item()) > 1e-5} == set()
+    assert terms["camera"].item() == pytest.approx(torch.exp(-20 * scales).mean().item(), rel=1e-5)
+
+
 def test_the_coefficients_are_the_paper_s_and_the_total_is_the_weighted_sum(batch, body):
     paper = {
         "depth_l1": 0.1, "depth_ssim": 0.02, "segm": 0.1, "pose": 10, "shape": 0.01,
@@ -116,6 +129,47 @@ def test_the_coefficients_are_the_paper_s_and_the_total_is_the_weighted_sum(batc
     assert terms["total"].item() == pytest.approx(
         sum(w * terms[term].item() for term, w in paper.items()), rel=1e-5
     )
+
+
+def test_the_released_coefficients_are_sixty_times_the_paper_s_but_for_ssim_and_a_camera_term(batch, body):
+    released = {
+        "depth_l1": 6, "depth_ssim": 0.6, "segm": 6, "pose": 600, "shape": 0.6,
+        "joints3d": 3000, "vertices": 600, "joints2d": 3000, "camera": 600,
+    }  # fmt: skip
+    terms = L.losses(wrong(batch), batch, body, L.RELEASED)
+
+    assert {term: L.RELEASED.of(term) for term in released} == pytest.approx(released)
+    assert terms["total"].item() == pytest.approx(
+        sum(w * terms[term].item() for term, w in released.items()), rel=1e-5
+    )
+
+
+def test_the_released_terms_are_those_of_numpy_in_float64(batch, body):
+    """Its departures from the paper written out: 24 joints as they are, no root, all pixels, box weight."""
+    pred = wrong(batch)
+    batch["joints2d"][0, :5, 2] = torch.tensor([-2.0, 0, 0.5, 1, 2])
+    terms = L.losses(pred, batch, body, L.RELEASED)
+    np_ = lambda x: x.detach().double().numpy()  # noqa: E731
+    posed, true = body(pred.betas, pred.rotmats), body(batch["betas"], batch["pose"])
+    geometry = batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0]
+    joints, true_joints = np_(posed.joints)[:, :24], np_(true.joints)[:, :24]
+    points = joints + np_(full_translation(pred.cam, *geometry))[:, None]
+    size, side = np_(batch["img_size"])[:, None], 200 * np_(batch["scale"])[:, None, None]
+    pixels = 1000 * points[..., :2] / points[..., 2:] + [640, 360]
+    label, confidence = np_(batch["joints2d"])[..., :2], np_(batch["joints2d"])[..., 2:]
+    confidence = np.where(confidence == -2, 0, confidence)
+    normalised = (2 * pixels / size - 1) - (2 * label / size - 1)
+
+    expected = {
+        "depth_l1": np.square(np_(pred.depth) - np_(batch["depth"])).mean(),
+        "pose": np.square(np_(pred.rotmats) - np_(batch["pose"]))[:, 1:].mean(),
+        "joints3d": np.square(joints - true_joints).mean(),
+        "vertices": np.abs(np_(posed.vertices) - np_(true.vertices)).mean(),
+        "joints2d": (confidence * normalised**2 * size / side).mean(),
+        "camera": np.square(np.exp(-10 * np.clip(np_(pred.cam)[:, 0], -0.5, 0.5))).mean(),
+    }
+
+    assert {name: terms[name].item() for name in expected} == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("term", L.TERMS)
@@ -149,7 +203,32 @@ def test_joints_forget_where_the_pelvis_is_and_vertices_do_not():
     points = torch.randn(B, 24, 3, generator=torch.Generator().manual_seed(3), dtype=DOUBLE)
 
     assert L.joints3d(points + 0.5, points).item() == pytest.approx(0, abs=1e-12)
+    assert L.joints3d(points + 0.5, points, "body").item() == pytest.approx(0.25)
     assert L.vertices(points + 0.5, points).item() == pytest.approx(0.5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**31), st.floats(-3, 3))
+def test_turning_both_bodies_alike_changes_no_squared_term(seed, angle):
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(2, B, 22, 3, dtype=DOUBLE, generator=generator)
+    r, q = (rotation(torch.randn(B, 22, dtype=DOUBLE, generator=generator)) for _ in range(2))
+    turn = rotation(torch.tensor(angle, dtype=DOUBLE))
+
+    assert L.joints3d(a @ turn, b @ turn).item() == pytest.approx(L.joints3d(a, b).item())
+    assert L.pose(turn @ r, turn @ q).item() == pytest.approx(L.pose(r, q).item())
+
+
+def test_the_order_of_the_samples_does_not_matter(batch, body):
+    pred, order = wrong(batch), [2, 0, 1]
+    shuffled = {k: v[order] if isinstance(v, Tensor) else [v[i] for i in order] for k, v in batch.items()}
+
+    for weights in (L.PAPER, L.RELEASED, L.MINI_WEIGHTS):
+        one = L.losses(pred, batch, body, weights)
+        other = L.losses(Prediction(*(x[order] for x in pred)), shuffled, body, weights)
+        assert {k: v.item() for k, v in one.items()} == pytest.approx(
+            {k: v.item() for k, v in other.items()}, rel=1e-4
+        )
 
 
 def test_one_joint_off_gives_its_squared_distance_over_all_coordinates():
@@ -160,19 +239,46 @@ def test_one_joint_off_gives_its_squared_distance_over_all_coordinates():
     assert L.joints3d(moved, points).item() == pytest.approx(0.09 / 66)
 
 
-@pytest.mark.parametrize("frame", ["image", "crop"])
-def test_a_shift_in_the_image_costs_its_square_in_the_frame_s_half_sides(frame, batch, body):
-    shifted = batch["joints2d"].clone()
-    shifted[..., 0] += 64  # pixels: a tenth of half the image's width
+@pytest.mark.parametrize(
+    ("frame", "expected"),  # of 64 pixels in 1280 x 720, with boxes of 200, 400 and 600
+    [
+        ("image", 0.1**2),
+        ("image/box", 0.1**2 * np.mean([1280 / 200, 1280 / 400, 1280 / 600])),
+        ("crop", np.mean([(64 / 100) ** 2, (64 / 200) ** 2, (64 / 300) ** 2])),
+    ],
+)
+def test_a_shift_in_the_image_costs_its_square_in_the_frame_s_half_sides(frame, expected, batch, body):
     joints = body(batch["betas"], batch["pose"]).joints[:, :22]
     geometry = batch["cam_int"], batch["center"], batch["scale"], batch["img_size"]
+    shifted = batch["joints2d"] + torch.tensor([64.0, 0, 0])
 
     loss = L.joints2d(joints, TRUE_CAM, shifted, *geometry, frame)
 
-    expected = (
-        0.1**2 / 2 if frame == "image" else np.mean([(64 / 100) ** 2, (64 / 200) ** 2, (64 / 300) ** 2]) / 2
-    )
-    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert loss.item() == pytest.approx(expected / 2, rel=1e-4)
+
+
+def test_the_released_2d_weight_is_the_image_s_own_side_along_each_axis(batch, body):
+    joints = body(batch["betas"], batch["pose"]).joints[:, :22]
+    geometry = batch["cam_int"], batch["center"], batch["scale"], batch["img_size"]
+    shifted = batch["joints2d"] + torch.tensor([0, 36.0, 0])
+
+    loss = L.joints2d(joints, TRUE_CAM, shifted, *geometry, "image/box")
+
+    assert loss.item() == pytest.approx(0.1**2 * np.mean([720 / 200, 720 / 400, 720 / 600]) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"), [(0.1, -2), (0.0, 0), (0.5, -10), (7.0, -10), (-0.5, 10), (-3.0, 10)]
+)
+def test_the_camera_term_is_the_exponential_of_minus_twenty_scales_up_to_a_half(scale, expected):
+    cam = torch.tensor([[scale, 5.0, -5.0]], dtype=DOUBLE, requires_grad=True)
+
+    loss = L.camera(cam)
+    loss.backward()
+
+    assert loss.item() == pytest.approx(math.exp(expected))
+    inside = abs(scale) <= 0.5
+    assert cam.grad[0].tolist() == pytest.approx([-20 * math.exp(expected) if inside else 0, 0, 0])
 
 
 def test_ignored_joints_may_hold_anything_and_confidence_weighs_the_rest(batch, body):
@@ -234,42 +340,56 @@ def test_depth_is_compared_on_the_person_s_pixels_of_samples_that_have_depth(bat
     assert (depth.grad[0][batch["depth"][0] > 0] != 0).all()
 
 
-def test_ssim_is_the_mean_over_the_windows_that_see_the_person(batch):
-    """Reference: the SSIM map by scipy in float64, from Wang et al.'s formula."""
-    generator = torch.Generator().manual_seed(5)
-    depth = torch.rand(B, 1, M, M, dtype=DOUBLE, generator=generator)
-    bell = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
-    window = np.outer(bell, bell) / bell.sum() ** 2
+def ssim_by_scipy(x, y, window):
+    """Wang et al.'s formula at every window that lies in the arrays, in float64."""
 
-    def smooth(x):
-        return convolve2d(x, window, mode="valid")
+    def smooth(z):
+        return correlate2d(z, window, mode="valid")
 
-    expected = []
-    for x, y in zip(depth[:, 0].numpy(), batch["depth"][:, 0].double().numpy(), strict=True):
-        person = y > 0
-        x = x * person
-        mx, my = smooth(x), smooth(y)
-        vx, vy, cov = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
-        ssim_map = (2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
-        touched = convolve2d(person, np.ones((11, 11)), mode="valid") > 0.5
-        expected.append((1 - ssim_map)[touched].mean())
-
-    actual = L.depth_ssim(depth, batch["depth"].double(), batch["has_depth"])
-
-    assert actual.item() == pytest.approx(np.mean(expected), rel=1e-4)
+    mx, my = smooth(x), smooth(y)
+    vx, vy, cov = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
+    return (2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
 
 
-@pytest.mark.parametrize("side", [11, 24, 65])
-def test_the_ssim_map_s_mean_is_pytorch_msssim_s(side):
-    generator = torch.Generator().manual_seed(7)
-    x, y = torch.rand(2, 4, side, side, dtype=DOUBLE, generator=generator)
+def gaussian(offsets):
+    bell = np.exp(-(offsets**2) / (2 * 1.5**2))
+    return np.outer(bell, bell) / bell.sum() ** 2
 
-    expected = pytorch_msssim.ssim(x[:, None], y[:, None], data_range=1.0, size_average=False)
 
-    assert torch.allclose(
-        L.ssim_map(x, y).mean((1, 2)), expected, atol=1e-6
-    )  # its window is built in float32
-    assert torch.allclose(L.ssim_map(x, x), torch.ones((), dtype=DOUBLE))
+def random_depth():
+    return torch.rand(B, 1, M, M, dtype=DOUBLE, generator=torch.Generator().manual_seed(5))
+
+
+def test_ssim_is_the_mean_over_the_windows_that_see_a_person(batch):
+    depth, has_depth = random_depth(), torch.tensor([True, False, True])
+    batch["depth"][2, :, :14] = 0  # another person, smaller
+
+    windows = []
+    for i in (0, 2):
+        target = batch["depth"][i, 0].double().numpy()
+        ssim_map = ssim_by_scipy(depth[i, 0].numpy() * (target > 0), target, gaussian(np.arange(-5, 6)))
+        seen = correlate2d(target > 0, np.ones((11, 11)), mode="valid") > 0.5
+        windows.append((1 - ssim_map)[seen])
+
+    actual = L.depth_ssim(depth, batch["depth"].double(), has_depth)
+
+    assert len(windows[0]) != len(windows[1])
+    assert actual.item() == pytest.approx(np.concatenate(windows).mean(), rel=1e-9)
+
+
+def test_the_released_ssim_has_even_windows_off_centre_over_the_map_s_edges(batch):
+    depth, has_depth = random_depth(), torch.tensor([True, False, True])
+    maps = [
+        ssim_by_scipy(np.pad(x, 4), np.pad(y, 4), gaussian(np.arange(8) - 4))
+        for x, y in zip(
+            depth[has_depth, 0].numpy(), batch["depth"][has_depth, 0].double().numpy(), strict=True
+        )
+    ]
+
+    actual = L.depth_ssim(depth, batch["depth"].double(), has_depth, "all", 8)
+
+    assert maps[0].shape == (M + 1, M + 1)
+    assert actual.item() == pytest.approx(1 - np.mean(maps), rel=1e-9)
 
 
 def test_maps_smaller_than_the_window_still_have_an_ssim(batch):
@@ -279,15 +399,39 @@ def test_maps_smaller_than_the_window_still_have_an_ssim(batch):
     assert L.depth_ssim(1 - small, small, batch["has_depth"]) > 0.1
 
 
+def test_the_released_depth_error_is_the_mean_square_over_all_pixels_of_samples_with_depth(batch):
+    depth, has_depth = random_depth(), torch.tensor([True, False, True])
+    target = batch["depth"].double()
+
+    actual = L.depth_mse(depth, target, has_depth, "all")
+
+    assert actual.item() == pytest.approx(np.square((depth - target)[has_depth].numpy()).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("weights", [L.PAPER, L.RELEASED])
+def test_a_sample_without_depth_or_without_a_person_gets_no_depth_gradient_at_all(weights, batch, body):
+    batch["has_depth"][0] = False
+    batch["depth"][0] = float("nan")
+    batch["depth"][1] = 0
+    pred = wrong(batch)
+
+    terms = L.losses(pred, batch, body, weights)
+    terms["total"].backward()
+
+    assert all(value.isfinite() for value in terms.values())
+    assert (pred.depth.grad[:2] == 0).all() and (pred.depth.grad[2] != 0).any()
+
+
+@pytest.mark.parametrize("weights", [L.PAPER, L.RELEASED])
 @pytest.mark.parametrize("why", ["no sample has depth", "nobody in the crop"])
-def test_a_batch_without_any_depth_costs_exactly_zero_with_zero_gradient(why, batch, body):
+def test_a_batch_without_any_depth_costs_exactly_zero_with_zero_gradient(why, weights, batch, body):
     if why == "no sample has depth":
         batch["has_depth"] = torch.zeros(B, dtype=torch.bool)
     else:
         batch["depth"] = torch.zeros_like(batch["depth"])
     pred = wrong(batch)
 
-    terms = L.losses(pred, batch, body)
+    terms = L.losses(pred, batch, body, weights)
     terms["total"].backward()
 
     assert terms["depth_l1"].item() == 0 and terms["depth_ssim"].item() == 0
@@ -339,22 +483,81 @@ def test_half_precision_predictions_are_compared_in_float32_also_under_autocast(
     assert all(actual[term].item() == expected[term].item() for term in actual)
 
 
-def test_nothing_waits_for_the_device(batch, body):
-    """Fake tensors hold no values: reading one on the host, or branching on one, raises."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
+ALL_WEIGHTS = [L.PAPER, L.RELEASED, L.MINI_WEIGHTS]
 
-    values = [x.detach() for x in wrong(batch)]
-    with FakeTensorMode() as mode:
-        pred = Prediction(*(mode.from_tensor(x).requires_grad_() for x in values))
-        batch = {k: mode.from_tensor(v) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        for name, value in list(body.named_buffers()):
-            setattr(body, name, mode.from_tensor(value))
-        with pytest.raises(Exception, match="_local_scalar_dense"):
-            pred.betas.sum().item()
-        for weights in (L.PAPER, L.MINI_WEIGHTS):
-            L.losses(pred, batch, body, weights)["total"].backward()
 
+class OnDevice(TorchDispatchMode):
+    """Refuses what makes a CUDA program wait: tensors from the host: constants, indices, copies."""
+
+    def __init__(self, *known):
+        super().__init__()
+        self.known = [x for x in tree_leaves(known) if isinstance(x, Tensor)]
+        self.names = {id(x) for x in self.known}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dim()]
+        out = function(*args, **(kwargs or {}))
+        made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        if any(id(x) not in self.names or x.device.type != "meta" for x in operands):
+            raise RuntimeError(f"{function} is given a tensor from the host")
+        self.known += made  # kept, so that no id is used twice
+        self.names |= {id(x) for x in made}
+        return out
+
+
+def test_nothing_waits_for_the_device(batch, monkeypatch):
+    """On the meta device, whose tensors hold no values: reading one, or branching on one, raises."""
+    from dpose.body import load_body
+
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no meta device
+    body = load_body(vertex_stride=64).to("meta")
+    pred = Prediction(*(x.detach().to("meta").requires_grad_() for x in wrong(batch)))
+    batch = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    def watched():
+        return OnDevice(pred, batch, list(body.buffers()))
+
+    for waits in (
+        lambda: pred.betas[:, [1, 2]],
+        lambda: pred.betas * torch.arange(11),
+        lambda: pred.betas * torch.tensor([2.0] * 11, device="meta"),
+        lambda: pred.betas.sum().item(),
+        lambda: pred.betas[pred.betas > 0],
+    ):
+        with pytest.raises((RuntimeError, NotImplementedError)), watched():
+            waits()
+    for weights in ALL_WEIGHTS:
+        with watched():
+            total = L.losses(pred, batch, body, weights)["total"]
+        total.backward()
     assert all(x.grad.shape == x.shape for x in pred)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_never_makes_the_host_wait(batch, body):
+    pred = Prediction(*(x.detach().cuda().requires_grad_() for x in wrong(batch)))
+    batch = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in batch.items()}
+    body.cuda()
+    L.losses(pred, batch, body)["total"].backward()  # libraries load
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for weights in ALL_WEIGHTS:
+            L.losses(pred, batch, body, weights)["total"].backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("weights", ALL_WEIGHTS)
+def test_the_loss_compiles_as_one_graph(weights, batch, body):
+    pred = wrong(batch)
+    compiled = torch.compile(L.losses, fullgraph=True, backend="eager")
+
+    actual, expected = (f(pred, batch, body, weights) for f in (compiled, L.losses))
+
+    assert {k: v.item() for k, v in actual.items()} == pytest.approx(
+        {k: v.item() for k, v in expected.items()}
+    )
 
 
 def test_gradients_agree_with_finite_differences():
@@ -379,16 +582,25 @@ def test_gradients_agree_with_finite_differences():
     for function, inputs in [
         (lambda d: L.depth_l1(d, target, has_depth), [random(2, 1, 12, 12)]),
         (lambda d: L.depth_ssim(d, target, has_depth), [random(2, 1, 12, 12)]),
+        (lambda d: L.depth_mse(d, target, has_depth, "all"), [random(2, 1, 12, 12)]),
+        (lambda d: L.depth_ssim(d, target, has_depth, "all", 8), [random(2, 1, 12, 12)]),
+        (L.camera, [random(2, 3) * 0.5]),
         (lambda x: L.segmentation(x, labels), [random(1, 23, 2, 2)]),
         (lambda r: L.pose(r, true_pose), [random(1, 22, 3, 3)]),
         (lambda j: L.joints3d(j, true_joints), [random(1, 4, 3)]),
         (lambda v: L.vertices(v, true_joints), [random(1, 4, 3)]),
-        (lambda j, c: L.joints2d(j, c, joints2d, cam_int, *box), [random(1, 4, 3), random(1, 3) + 0.2]),
+        *(
+            (
+                lambda j, c, frame=frame: L.joints2d(j, c, joints2d, cam_int, *box, frame),
+                [random(1, 4, 3), random(1, 3) + 0.2],
+            )
+            for frame in ("image", "image/box", "crop")
+        ),
     ]:
-        assert torch.autograd.gradcheck(function, [x.requires_grad_() for x in inputs])
+        assert torch.autograd.gradcheck(function, [x.requires_grad_() for x in inputs], fast_mode=True)
 
 
-@pytest.mark.parametrize("wrong_field", [{"joints2d_frame": "box"}, {"num_joints": 30}])
+@pytest.mark.parametrize("wrong_field", [{"joints2d_frame": "box"}, {"num_joints": 30}, {"ssim_window": 9}])
 def test_an_impossible_variant_is_refused(wrong_field):
     with pytest.raises(ValueError, match=next(iter(wrong_field))):
         L.LossWeights(**wrong_field)
