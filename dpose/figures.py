@@ -113,6 +113,7 @@ def plotly_html(figure: go.Figure, height: int = 460) -> HTML:
 
 INK = "#808488"  # text and axes of matplotlib figures: readable on a white page and on a dark one
 NOBODY = (34, 36, 40)  # background of part and depth maps
+GLOW = np.array([254, 232, 56])  # the bright end of the colour map of depth, cividis
 
 
 def part_palette() -> np.ndarray:
@@ -202,12 +203,14 @@ def draw_mesh(
     return np.asarray(shade(vertices, faces, cam_int, picture, (red, green, blue), opacity=1.0))
 
 
-def light_up(picture: np.ndarray, weights: Tensor) -> np.ndarray:
-    """The picture (S, S, 3) uint8 in the dark, lit where the weights (s, s) >= 0 are."""
+def glow(picture: np.ndarray, weights: Tensor) -> np.ndarray:
+    """The picture (S, S, 3) uint8, grey and dark, glowing yellow where the weights (s, s) >= 0 are large."""
     from torch.nn import functional as F
 
-    light = F.interpolate((weights / weights.max())[None, None], picture.shape[:2], mode="bilinear")
-    return (picture * (0.25 + 0.75 * light[0, 0, ..., None].cpu().numpy())).round().astype(np.uint8)
+    strength = F.interpolate((weights / weights.max())[None, None], picture.shape[:2], mode="bilinear")
+    strength = strength[0, 0, ..., None].detach().cpu().numpy()
+    dark = 0.5 * (picture @ np.array([0.299, 0.587, 0.114]))[..., None]
+    return ((1 - strength) * dark + strength * GLOW).round().astype(np.uint8)
 
 
 def prediction_pictures(prediction: Prediction, batch: Batch, body: Body, index: int) -> list[np.ndarray]:
@@ -251,15 +254,19 @@ def _enlarge(picture: np.ndarray, size: int) -> np.ndarray:
 
 def picture_grid(
     rows: Sequence[Sequence[np.ndarray]],
-    titles: Sequence[str] = (),
+    titles: Sequence[str] | Sequence[Sequence[str]] = (),
     labels: Sequence[str] = (),
     side: float = 1.9,
 ) -> Figure:
-    """Pictures (H, W, 3) uint8 in rows and columns; `titles` over the columns, `labels` left of the rows."""
+    """Pictures (H, W, 3) uint8 in rows and columns; `labels` left of the rows.
+
+    titles: over the columns; or rows of titles, one over every picture.
+    """
     import matplotlib.pyplot as plt
 
     columns = max(len(row) for row in rows)
-    size = (side * columns, side * len(rows) + 0.25 * bool(titles))  # inches
+    lines = [titles] if titles and isinstance(titles[0], str) else titles
+    size = (side * columns, side * len(rows) + 0.25 * len(lines))  # inches
     figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     _see_through(figure)
     for i, line in enumerate(axes):
@@ -268,8 +275,8 @@ def picture_grid(
             axis.set_frame_on(False)
             if j < len(rows[i]):
                 axis.imshow(rows[i][j], interpolation="nearest")
-            if i == 0 and j < len(titles):
-                axis.set_title(titles[j], color=INK, fontsize=10)
+            if i < len(lines) and j < len(lines[i]):
+                axis.set_title(lines[i][j], color=INK, fontsize=10 if len(lines) == 1 else 9)
         if i < len(labels):
             line[0].set_ylabel(labels[i], color=INK, fontsize=9)
     figure.tight_layout(pad=0.3)

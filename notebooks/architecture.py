@@ -39,12 +39,11 @@ from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info, full_translation
 from dpose.data.loader import make_loader
 from dpose.figures import (
-    INK,
     colour_depth,
     colour_parts,
     colour_values,
+    glow,
     html_table,
-    light_up,
     picture_grid,
     to_picture,
 )
@@ -231,7 +230,7 @@ plt.show()
 # person:
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Eight of the 22 attention maps of the trained network: the image is lit where the features of that joint are collected.", "name": "fig-attention"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Eight of the 22 attention maps of the trained network: the features of a joint are collected where the image glows.", "name": "fig-attention"}}
 names = (
     "head",
     "left_elbow",
@@ -242,11 +241,9 @@ names = (
     "right_knee",
     "right_ankle",
 )
-lit = [light_up(picture, inside.attention[0, JOINT_NAMES.index(name)]) for name in names]
-figure = picture_grid([lit[:4], lit[4:]], side=2.2)
-for axis, name in zip(figure.axes, names, strict=True):
-    axis.set_title(name.replace("_", " "), color=INK, fontsize=10)
-figure.tight_layout(pad=0.3)
+lit = [glow(picture, inside.attention[0, JOINT_NAMES.index(name)]) for name in names]
+titles = [name.replace("_", " ") for name in names]
+picture_grid([lit[:4], lit[4:]], [titles[:4], titles[4:]], side=2.2)
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps of the same person. Parts: one colour for each of the 22 parts. Depth: yellow is near, blue is far. The true parts show the whole body, the true depth only what is in sight.", "name": "fig-maps"}}

@@ -100,12 +100,21 @@ def test_values_are_coloured_from_their_smallest_to_their_largest():
     assert (flat == flat[0, 0]).all()  # nothing to tell apart, and no division by zero
 
 
-def test_a_lit_picture_is_bright_where_the_weights_are_and_a_quarter_as_bright_elsewhere():
+def test_a_picture_glows_where_the_weights_are_and_is_half_as_bright_elsewhere():
     picture = np.full((8, 8, 3), 200, np.uint8)
     weights = torch.zeros(4, 4)
     weights[0, 0] = 0.3
-    lit = figures.light_up(picture, weights)
-    assert lit[0, 0, 0] == 200 and lit[7, 7, 0] == 50
+    drawn = figures.glow(picture, weights)
+    assert tuple(drawn[0, 0]) == tuple(figures.GLOW) and tuple(drawn[7, 7]) == (100, 100, 100)
+
+
+def test_a_grid_has_titles_over_its_columns_or_over_every_picture():
+    pictures = [[np.zeros((4, 4, 3), np.uint8)] * 2] * 2
+    columns, every = (
+        [axis.get_title() for axis in figures.picture_grid(pictures, titles).axes]
+        for titles in (("a", "b"), (("a", "b"), ("c", "d")))
+    )
+    assert columns == ["a", "b", "", ""] and every == ["a", "b", "c", "d"]
 
 
 def test_a_quiet_diagram_has_no_ground_and_all_its_text_in_ink():
