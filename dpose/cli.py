@@ -1,4 +1,4 @@
-"""The command `dpose`: make the open data, train, evaluate, predict.
+"""The command `dpose`: make the open data, train, evaluate, predict, convert checkpoints.
 
 Only the parser lives here; a subcommand imports what it needs when it runs, so that `dpose --help` is quick.
 A mistake of the user's ends in one line and exit status 2; `--debug` shows where it came from.
@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a network, or go on with a run that was interrupted",
     "evaluate": "measure a checkpoint on a split, with baselines",
     "predict": "body, depth and parts of one person in a photograph",
+    "convert": "a released checkpoint into one of ours, or back",
 }
 
 
@@ -85,7 +86,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of weights, data order and augmentation")
     add("--overwrite", action="store_true", help="replace an earlier run in the run folder")
     add("--resume", metavar="CKPT", help="last.ckpt of a run to go on with", default=unset)
-    add("--init", metavar="CKPT", help="checkpoint whose weights a new run starts from", default=unset)
+    add(
+        "--init",
+        metavar="FILE",
+        help="weights a new run starts from: a checkpoint of the preset, or HRNet's of COCO keypoints "
+        "(pose_hrnet_w48_256x192.pth) for the encoder, as the paper does",
+        default=unset,
+    )
     add("--body", metavar="NPZ", help="body model file (default: the open body)", default=unset)
     add("--accelerator", default="auto", help="cpu, cuda, ... as lightning names them")
     add("--devices", type=_devices, default=1, help="how many devices, or auto for all")
@@ -100,7 +107,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--checkpoint", default="mini", help="a .safetensors file, or the name of a shipped one")
+    add("--checkpoint", default="mini", help="a .safetensors or released .ckpt, or the name of a shipped one")
     add("--data", help="data root ($DPOSE_DATA, else the open data, if not given)")
     add("--split", default="test", help="train, val or test")
     add("--out", metavar="JSON", help="file for the results")
@@ -123,11 +130,26 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help="the person, tightly, in pixels from the top left corner (the whole image, if not given)",
     )
     add("--out", default="prediction", metavar="FOLDER", help="folder to write to")
-    add("--checkpoint", default="mini", help="a .safetensors file, or the name of a shipped one")
+    add("--checkpoint", default="mini", help="a .safetensors or released .ckpt, or the name of a shipped one")
     add("--focal", type=float, metavar="PX", help="focal length in pixels (the image diagonal, if not given)")
     add("--body", metavar="NPZ", help="body model file (the open body, if not given)")
     add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
     parser.set_defaults(run=_predict)
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.description += (
+        " The direction follows from IN. A .ckpt, the authors' or one laid out like it, becomes a "
+        ".safetensors: the network alone, without body models and optimizer, and with nothing pickled. (The "
+        "other commands take the .ckpt as well.) A .safetensors of the preset 'paper' becomes a .ckpt that "
+        "the authors' code loads with strict=False, as the body models are missing; other presets that code "
+        "cannot build. Weights and batch norms come through bit for bit."
+    )
+    parser.add_argument(
+        "source", metavar="IN", help="checkpoint to read: .ckpt, .safetensors or a shipped name"
+    )
+    parser.add_argument("target", metavar="OUT", help="file to write: .safetensors from a .ckpt, else .ckpt")
+    parser.set_defaults(run=_convert)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -165,6 +187,28 @@ def _predict(args: argparse.Namespace) -> None:
         device=args.device,
     )
     print(f"written to {args.out}: {', '.join(FILES)}")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from dpose.model import checkpoint, released
+    from dpose.model.network import parameter_table
+    from dpose.results import file_hash
+
+    source, target = checkpoint.resolve(args.source), Path(args.target)
+    to_ours = released.is_torch_file(source)
+    suffix = ".safetensors" if to_ours else ".ckpt"
+    if target.suffix != suffix:
+        raise ValueError(f"{args.source} becomes a {suffix} file; {target} is called otherwise")
+    if target.exists():
+        raise FileExistsError(f"{target} is there already; remove it or name another file")
+    model = checkpoint.load(source)
+    origin = {"checkpoint": source.name, "sha256": file_hash(source)}
+    write = checkpoint.save if to_ours else checkpoint.save_released
+    write(model, target, checkpoint.metadata(source) | {"converted_from": origin})
+    total = parameter_table(model)[-1]
+    print(f"{total.parameters:,} parameters and {total.buffers:,} buffers written to {target}")
 
 
 def _box(text: str) -> tuple[float, ...]:

@@ -15,6 +15,10 @@ __all__ = ["MINI", "MINI_NO_DEPTH", "PAPER", "PAPER_NO_DEPTH", "PRESETS", "Model
 NUM_JOINTS = 22  # body joints of SMPL-X, the root included
 NUM_PARTS = NUM_JOINTS + 1  # part label 0 is the background, label j + 1 is joint j
 
+# The joint of each of the released network's part channels: right hand, right thigh, ... Its regressor heads
+# are in joint order, so that head j looks at the part of joint RELEASED_PARTS[j].
+RELEASED_PARTS = (21, 2, 16, 15, 4, 10, 7, 6, 9, 13, 14, 8, 17, 5, 18, 19, 12, 11, 3, 1, 20, 0)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -34,6 +38,9 @@ class ModelConfig:
         blocks: basic blocks of every branch of every module.
         decoder_blocks: residual blocks at each of a decoder's three fusions.
         hidden: hidden units of every regression head.
+        part_order: "joints" (channel j + 1 of the part decoder is joint j's part) or "released"
+            (`RELEASED_PARTS`). Outputs are in joint order either way; attention pairs channels and heads by
+            number.
     """
 
     name: str = "paper"
@@ -49,6 +56,7 @@ class ModelConfig:
     blocks: int = 4
     decoder_blocks: int = 4
     hidden: int = 32
+    part_order: str = "joints"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", tuple(self.modules))  # JSON brings a list
@@ -75,11 +83,20 @@ class ModelConfig:
         for field, value in counts.items():
             if value < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if self.part_order not in ("joints", "released"):
+            raise ValueError(f"part_order must be 'joints' or 'released', got {self.part_order!r}")
 
     @property
     def feature_size(self) -> int:
         """Side of the finest feature maps (F1, F_up, D): a quarter of the image."""
         return self.image_size // 4
+
+    @property
+    def part_channels(self) -> tuple[int, ...]:
+        """Channel of the part decoder that shows each of the 23 labels, background first."""
+        if self.part_order == "joints":
+            return tuple(range(NUM_PARTS))
+        return (0, *(1 + RELEASED_PARTS.index(joint) for joint in range(NUM_JOINTS)))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values; `from_dict` is the inverse."""
@@ -92,6 +109,7 @@ class ModelConfig:
         Raises:
             ValueError: a field is missing, unknown or out of range.
         """
+        values = {"part_order": "joints"} | values  # checkpoints older than the field are in that order
         names = {field.name for field in fields(cls)}
         missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
         if missing or unknown:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import logging
 import math
 import os
@@ -36,13 +35,13 @@ from dpose import losses as loss_terms
 from dpose import results
 from dpose.batch import Batch
 from dpose.body import Body, load_body
-from dpose.config import ModelConfig, preset
+from dpose.config import preset
 from dpose.data import augment
 from dpose.data.augment import Augment
 from dpose.data.loader import find_shards, make_loader
 from dpose.evaluate import run_network
 from dpose.losses import LossWeights, losses
-from dpose.model import checkpoint
+from dpose.model import checkpoint, released
 from dpose.model.network import DPose
 from dpose.paths import data_root
 from dpose.statistics import Statistics, training_statistics
@@ -108,7 +107,10 @@ class TrainConfig:
     seed: int = 0
     overwrite: bool = False  # whether an earlier run in `out` may be replaced
     resume: str | Path | None = None  # `last.ckpt` of an earlier run: weights, optimizer, step and schedule
-    init: str | Path | None = None  # checkpoint to start from, weights alone: a file, or a shipped name
+    # Weights to start from: a checkpoint of the same preset (a file, a shipped name, or the authors' released
+    # .ckpt), or those of an HRNet, for the encoder alone. The paper starts from `pose_hrnet_w48_256x192.pth`,
+    # trained on COCO keypoints; its learning rate is too small to train an encoder from random weights.
+    init: str | Path | None = None
     body: str | Path | None = None  # body model file; None: the licensed one if configured, else the open one
     accelerator: str = "auto"  # "cpu", "cuda", ... as lightning names them
     devices: int | str = 1  # how many, or "auto" for all
@@ -206,9 +208,13 @@ def train(config: TrainConfig) -> TrainResult:
     A loss that is no longer finite ends the run with FloatingPointError; the last checkpoint stays.
     """
     config = config.resolve()
-    start, origin = _check_resume(config) if config.init is None else (0, _origin(config.init))
+    start, origin = _check_resume(config)
     with _quiet(), _plain_errors():
         lightning.seed_everything(config.seed, workers=True, verbose=False)
+        model_config = replace(preset(config.preset), part_order=(origin or {}).get("part_order", "joints"))
+        model = DPose(model_config)
+        if config.init is not None:
+            model, origin = _initial(config, model)
         journal = Journal(config, start, origin)
         trainer = lightning.Trainer(
             accelerator=config.accelerator,
@@ -228,12 +234,10 @@ def train(config: TrainConfig) -> TrainResult:
             raise ValueError(
                 f"batch_size {config.batch_size} does not divide over {trainer.world_size} devices"
             )
-        model_config = preset(config.preset)
         body = load_body(
             config.body, num_betas=model_config.num_betas, vertex_stride=config.recipe.vertex_stride
         )
-        model = DPose(model_config) if config.init is None else _initial(config.init, model_config)
-        if config.resume is None and config.init is None:
+        if config.resume is None and (config.init is None or origin["kind"] == "hrnet"):
             statistics = training_statistics(config.data, model_config, samples=STATISTICS_SAMPLES)
             initialise_heads(model, statistics, priors=config.recipe.priors)
         Path(config.out).mkdir(parents=True, exist_ok=True)
@@ -274,7 +278,7 @@ class Training(lightning.LightningModule):
             unused.requires_grad_(False)  # in the published weights, in no output: devices would wait for it
         self.config = config
         self.start = start  # step at which this process begins
-        self.origin = origin  # where the run's first weights come from, see `_origin`
+        self.origin = origin  # where the run's first weights come from, see `_initial`
         self._body = [body]  # in a list, so that it is no submodule
         self.last_losses: dict[str, Tensor] = {}
         self.last_grad_norm: Tensor | None = None
@@ -488,19 +492,31 @@ def _spare_workers() -> int:
     return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
-def _initial(path_or_name: str | Path, config: ModelConfig) -> DPose:
-    """The network of a checkpoint; ValueError if it is another preset's."""
-    model = checkpoint.load(path_or_name)
-    if model.config != config:
-        raise ValueError(f"init: {path_or_name} holds a {model.config.name!r} network, not {config.name!r}")
-    return model.train()
+def _initial(config: TrainConfig, model: DPose) -> tuple[DPose, dict[str, Any]]:
+    """The network to start from, in place of or put into a fresh one, and what is known of its file.
 
+    That is the file's hash, its `kind` ("dpose", "released" or "hrnet"), and the story in it; of an HRNet,
+    which layers of the encoder it left at random and which of its own were not used.
 
-def _origin(path_or_name: str | Path) -> dict[str, Any]:
-    """What is known of the checkpoint that a run starts from: its hash, and the story in its header."""
-    path = checkpoint.resolve(path_or_name)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"checkpoint": Path(path_or_name).name, "sha256": digest, **checkpoint.metadata(path)}
+    Raises ValueError for a file that is none of the three, or another preset's.
+    """
+    path = checkpoint.resolve(config.init)
+    origin = {"checkpoint": Path(config.init).name, "sha256": results.file_hash(path), "kind": "dpose"}
+    if released.is_torch_file(path):
+        content = released.read_torch_file(path)
+        origin["kind"] = released.kind(content)
+        if origin["kind"] == "hrnet":
+            report = released.load_keypoint_weights(model.encoder, content, f"init: {config.init}")
+            if config.progress and os.environ.get("LOCAL_RANK", "0") == "0":
+                print(report, file=sys.stderr)
+            return model, origin | report._asdict()
+    start = checkpoint.load(path)
+    if replace(start.config, part_order=model.config.part_order) != model.config:
+        raise ValueError(
+            f"init: {config.init} holds a {start.config.name!r} network, not {model.config.name!r}"
+        )
+    origin["part_order"] = start.config.part_order  # which a resumed run has to know
+    return start.train(), checkpoint.metadata(path) | origin
 
 
 def _check_resume(config: TrainConfig) -> tuple[int, dict[str, Any] | None]:

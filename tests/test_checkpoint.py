@@ -132,11 +132,19 @@ def test_a_truncated_file_is_refused(file):
         checkpoint.load(file)
 
 
-def test_a_pickle_is_never_opened(tmp_path):
-    path = tmp_path / "model.ckpt"
-    torch.save({"state_dict": {}}, path)
+def test_a_file_of_neither_kind_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"a letter, say")
     with pytest.raises(ValueError, match="not a safetensors checkpoint"):
         checkpoint.load(path)
+
+
+def test_a_checkpoint_from_before_parts_had_an_order_loads(file):
+    config = TINY.to_dict()
+    assert config.pop("part_order") == "joints"
+    rewrite(file, config=json.dumps(config))
+
+    assert checkpoint.load(file).config == TINY
 
 
 def test_somebody_else_s_safetensors_is_refused(tmp_path):

@@ -38,6 +38,7 @@ def test_each_command_explains_its_arguments(command, capsys):
         (["train", "--data", "/nowhere"], "no data folder at /nowhere"),
         (["evaluate", "--checkpoint", "nothing"], "no checkpoint 'nothing'"),
         (["predict", "nothing.jpg"], "no image at nothing.jpg"),
+        (["convert", "nothing.ckpt", "x.safetensors"], "no checkpoint 'nothing.ckpt'"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_status_2(arguments, message, capsys):

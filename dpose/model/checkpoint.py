@@ -1,7 +1,7 @@
-"""Our checkpoints: weights as safetensors, the config and free metadata as JSON in the file's header.
+"""Networks on disk: ours as safetensors, the config and free metadata as JSON in the file's header.
 
-Nothing is pickled, so a checkpoint from a stranger can be read without running anything of his. Reading the
-released `.ckpt` or COCO weights is not here.
+Nothing is pickled, so a checkpoint from a stranger can be read without running anything of his. `load` reads
+the authors' released `.ckpt` as well, as safely, and `save_released` writes one (`dpose.model.released`).
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
+from torch import Tensor
 
 from dpose.config import ModelConfig
+from dpose.model import released
 from dpose.model.network import DPose
 
-__all__ = ["SHIPPED", "load", "metadata", "resolve", "save"]
+__all__ = ["SHIPPED", "load", "metadata", "resolve", "save", "save_released"]
 
 FORMAT = "dpose-1"  # the header's mark: a safetensors file without it is somebody else's
 SHIPPED = ("mini",)  # checkpoints that come with the package, `dpose/assets/<name>.safetensors`
@@ -43,76 +47,87 @@ def save(
         TypeError: metadata that JSON cannot hold; nothing is written.
     """
     path = Path(path)
-    try:
-        header = {
-            "format": FORMAT,
-            "config": json.dumps(model.config.to_dict()),
-            "metadata": json.dumps(metadata or {}),
-        }
-    except TypeError as error:
-        raise TypeError(f"checkpoint metadata must be plain JSON values: {error}") from None
+    header = {"format": FORMAT, "config": json.dumps(model.config.to_dict()), "metadata": _json(metadata)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(serialize(tensors, header))
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with _replacing(path) as file:
+        file.write(serialize(tensors, header))
+    return path
+
+
+def save_released(model: DPose, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
+    """Write a network in the layout of the released checkpoint, whole or not at all.
+
+    The weights are under `state_dict`, what only `load` reads is under `dpose`. Body models, which a released
+    checkpoint also holds, are not in the file: the released code has to load it with `strict=False`.
+
+    Args:
+        model: a `PAPER` network. Its part channels keep their order, which the released code may not know.
+        path: where to; parent folders are made.
+        metadata: as for `save`.
+    Returns:
+        The path.
+    Raises:
+        ValueError: another network, which the released code cannot build; nothing is written.
+        TypeError: metadata that JSON cannot hold; nothing is written.
+    """
+    path = Path(path)
+    state = {name: value.cpu().contiguous() for name, value in released.to_released(model).items()}
+    ours = {"part_order": model.config.part_order, "metadata": _json(metadata)}
+    with _replacing(path) as file:
+        torch.save({"state_dict": state, "dpose": ours}, file)
     return path
 
 
 def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu") -> DPose:
-    """Read a checkpoint: the network in eval mode, on `device`.
+    """Read a checkpoint: the network in eval mode, on `device`, its weights in 32 bits.
 
     Args:
-        path_or_name: a file, or the name of a checkpoint the package ships ("mini").
+        path_or_name: a file, ours or a released `.ckpt`, or the name of one that the package ships ("mini").
         device: where the weights go.
     Raises:
         FileNotFoundError: no such file, and no such name.
-        ValueError: the file is not one of ours, is damaged, or its weights do not fit its config.
+        ValueError: the file is no such checkpoint, is damaged, asks to run code, or its weights do not fit
+            (the message names what is missing, unexpected or of another shape).
     """
     path = resolve(path_or_name)
-    config = _config(path, _header(path))
+    if released.is_torch_file(path):
+        config, tensors = released.from_released(_released_content(path), str(path))
+    else:
+        config, tensors = _config(path, _header(path)), _tensors(path)
     with torch.device("meta"):  # no memory, no random numbers drawn: every tensor comes from the file
         model = DPose(config)
     wanted = model.state_dict()
-    with _open(path) as file:
-        names = set(file.keys())
-        problems = []
-        if missing := sorted(wanted.keys() - names):
-            problems.append(f"missing {_some(missing)}")
-        if unexpected := sorted(names - wanted.keys()):
-            problems.append(f"unexpected {_some(unexpected)}")
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in sorted(names & wanted.keys())}
-        other = [
-            f"{n} {shape} for {tuple(wanted[n].shape)}"
-            for n, shape in shapes.items()
-            if shape != wanted[n].shape
-        ]
-        if other:
-            problems.append(f"of another shape {_some(other)}")
-        if problems:
-            raise ValueError(f"{path}: weights do not fit its config {config.name!r}: {'; '.join(problems)}")
-        tensors = {name: file.get_tensor(name).to(wanted[name].dtype) for name in names}
-        model.load_state_dict(tensors, assign=True)
+    shapes = ({name: tuple(value.shape) for name, value in state.items()} for state in (wanted, tensors))
+    if problems := released.misfits(*shapes):
+        raise ValueError(f"{path}: weights do not fit its config {config.name!r}: {problems}")
+    tensors = {  # copies, as the file may be mapped into memory
+        name: value.to(wanted[name].dtype, copy=True, memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+    model.load_state_dict(tensors, assign=True)
     return model.to(device).eval()
 
 
 def metadata(path_or_name: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `save` was told about this checkpoint; reads the header only.
+    """What `save` was told about this checkpoint; of a released one, how far its training had come.
+
+    Reads no weights.
 
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
     path = resolve(path_or_name)
+    progress = {}
+    if released.is_torch_file(path):
+        content = _released_content(path)
+        progress = {name: content[name] for name in ("epoch", "global_step") if name in content}
+        header = {"metadata": "{}"} | content.get("dpose", {})
+    else:
+        header = _header(path)
     try:
-        return json.loads(_header(path)["metadata"])
+        return progress | json.loads(header["metadata"])
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: the checkpoint's metadata is damaged ({error})") from None
 
@@ -133,6 +148,36 @@ def resolve(path_or_name: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(
         f"no checkpoint {str(path_or_name)!r}: neither a file nor a shipped one ({', '.join(SHIPPED)})"
     )
+
+
+def _released_content(path: Path) -> Mapping[str, Any]:
+    content = released.read_torch_file(path)
+    if released.kind(content) == "hrnet":
+        raise ValueError(
+            f"{path}: weights of an HRNet, the encoder alone; a training may start from them (--init)"
+        )
+    return content
+
+
+def _json(metadata: dict[str, Any] | None) -> str:
+    try:
+        return json.dumps(metadata or {})
+    except TypeError as error:
+        raise TypeError(f"checkpoint metadata must be plain JSON values: {error}") from None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes `path`'s place when it is complete; on any exception it goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _open(path: Path) -> Any:
@@ -159,7 +204,6 @@ def _config(path: Path, header: dict[str, str]) -> ModelConfig:
         raise ValueError(f"{path}: the checkpoint's config is wrong: {error}") from None
 
 
-def _some(names: list[str], most: int = 3) -> str:
-    """The first few of a list, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}

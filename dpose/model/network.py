@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
     rotmats: Tensor  # (B, 22, 3, 3) parent-relative rotations; the root's is in the camera frame
     betas: Tensor  # (B, num_betas)
     cam: Tensor  # (B, 3) weak-perspective (s, tx, ty) of the crop; `dpose.camera.full_translation`
-    parts: Tensor  # (B, 23, M, M) logits, background first
+    parts: Tensor  # (B, 23, M, M) logits, background first, then in joint order
     depth: (
         Tensor | None
     )  # (B, 1, M, M) in (0, 1), 0 background, near to far on the person; None without depth
@@ -46,7 +46,7 @@ class Features(NamedTuple):
     f_up: Tensor  # (B, 15w, s, s)
     depth_features: Tensor | None  # D (B, w, s, s)
     parts_features: Tensor  # (B, w, s, s)
-    attention: Tensor  # (B, 22, s, s), each map sums to one
+    attention: Tensor  # (B, 22, s, s) where joint j's head looks, each map sums to one
     attended: Tensor  # A (B, 15w, 22)
 
 
@@ -86,6 +86,8 @@ class DPose(nn.Module):
             )  # (B, w): all that the regressor sees of the depth branch
         attended, attention = self.attention(maps.f_up, parts)
         rotmats, betas, cam = self.regressor(attended, bbox_info, depth_mean)
+        if self.config.part_order != "joints":  # attention has read the channels as they come
+            parts = torch.stack([parts[:, channel] for channel in self.config.part_channels], 1)
         prediction = Prediction(rotmats, betas, cam, parts.float(), depth)
         if not return_features:
             return prediction
@@ -124,7 +126,8 @@ class DPose(nn.Module):
             raise ValueError(f"part_prior must be {NUM_PARTS} shares >= 0 that are not all zero")
         if not 0 < float(depth_mean) < 1:
             raise ValueError(f"depth_mean must lie in (0, 1), got {depth_mean}")
-        self.parts_decoder.head[-1].bias.copy_((prior / prior.sum()).clamp(min=1e-5).log())
+        bias = self.parts_decoder.head[-1].bias
+        bias[list(self.config.part_channels)] = (prior / prior.sum()).clamp(min=1e-5).log().to(bias)
         if self.depth_decoder is not None:
             self.depth_decoder.head[-1].bias.fill_(torch.logit(torch.tensor(float(depth_mean))))
 
