@@ -2,7 +2,8 @@
 
 `PAPER` is the network of the paper (HRNet-W48 at 224 pixels, 81,099,394 trainable parameters). `MINI` has the
 same parts, wired the same way, in a size that trains on two CPU cores. Each comes with and without the depth
-branch. Training settings are not here (`dpose.train`), loss weights are in `dpose.losses`.
+branch. The paper trains `PAPER` from an encoder with COCO weights (`TrainConfig(init=...)`); `MINI` starts at
+random. Training settings are not here (`dpose.train`), loss weights are in `dpose.losses`.
 """
 
 from __future__ import annotations

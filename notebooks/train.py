@@ -28,6 +28,7 @@ batch_size = None  # samples a step, over all devices; None: the recipe's
 lr = None  # learning rate; None: the recipe's
 seed = 0
 resume = None  # last.ckpt of a run to go on with
+init = None  # weights to start from: a checkpoint, or HRNet's of COCO keypoints for the encoder
 out = "runs/notebook"  # run folder; an earlier run in it is replaced
 body = None  # body model file; None: licensed SMPL-X if configured, else the open body
 accelerator = "auto"  # cpu, cuda, ...
@@ -66,12 +67,13 @@ from dpose.train import TrainConfig, train
 # ## What will be run
 #
 # A parameter left at `None` is filled in from the preset's recipe. The `paper` recipe is the paper's: Adam at
-# a constant $10^{-5}$, 200,000 steps of 64 images, gradients clipped at a norm of 1.5. (The authors start
-# from an encoder trained on COCO keypoints. Reading those weights is not built yet: here every encoder starts
-# at random.) The `mini` recipe is ours. It has to get somewhere on two cores, so it differs, and says where:
-# a far higher rate, rising first and then falling along a cosine; another balance of the losses;
-# every eighth vertex; milder augmentation with mirrored images; output layers that start at the frequencies
-# of the training set.
+# a constant $10^{-5}$, 200,000 steps of 64 images, gradients clipped at a norm of 1.5. The authors start
+# from an encoder trained on COCO keypoints; so does this page if `init` is the path of those weights
+# (`pose_hrnet_w48_256x192.pth`, which HRNet's makers publish). Without them the encoder starts at random, and
+# a rate as small as $10^{-5}$ is not meant for that. The `mini` recipe is ours. It has to get somewhere on two
+# cores, so it differs, and says where: a far higher rate, rising first and then falling along a cosine;
+# another balance of the losses; every eighth vertex; milder augmentation with mirrored images; output layers
+# that start at the frequencies of the training set.
 
 # %% tags=["hide-input"]
 config = TrainConfig(
@@ -84,6 +86,7 @@ config = TrainConfig(
     lr=lr,
     seed=seed,
     resume=resume,
+    init=init,
     body=body,
     accelerator=accelerator,
     devices=devices,
@@ -98,6 +101,7 @@ html_table(
     ("setting", "value"),
     [
         ("preset", config.preset),
+        ("starting weights", Path(init or resume).name if init or resume else "random"),
         ("steps x batch size", f"{recipe.steps:,} x {recipe.batch_size}"),
         ("learning rate", f"{recipe.lr:g}, {recipe.decay}, {100 * recipe.warmup:.0f} % warm-up"),
         ("gradient norm, at most", f"{recipe.clip:g}"),
