@@ -2,8 +2,9 @@
 
 Every number comes per sample, with a bootstrap interval over the samples, and beside it what a constant
 answer would score: the training set's mean pose, the same with the true orientation, and the one depth value
-that errs least on the test persons' pixels. Protocol `smplx24` (spec section 10, BEDLAM validation): the
-first 24 SMPL-X joints, both bodies aligned at the midpoint of the hips.
+that errs least on the test persons' pixels. The mesh errors follow a protocol by name (`dpose.metrics`), as a
+rule `smplx24`, the only one that works without licensed files: the first 24 SMPL-X joints, both bodies
+aligned at the midpoint of the hips.
 """
 
 from __future__ import annotations
@@ -20,17 +21,15 @@ from tqdm import tqdm
 
 from dpose import metrics, results
 from dpose.batch import Batch
-from dpose.body import PART_NAMES, BodyOutput, load_body
+from dpose.body import PART_NAMES, load_body
 from dpose.camera import bbox_info
-from dpose.config import NUM_PARTS
 from dpose.data.loader import make_loader
 from dpose.model import checkpoint as checkpoints
 from dpose.model.network import Prediction
 from dpose.paths import data_root
 from dpose.statistics import training_statistics
 
-PROTOCOL = "smplx24"
-MESH_METRICS = ("mpjpe", "pa_mpjpe", "mve")
+MESH_METRICS = metrics.BodyErrors.names
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
 
 
@@ -75,6 +74,9 @@ def evaluate(
     workers: int = 1,
     device: str | None = None,
     body: str | Path | None = None,
+    protocol: str = "smplx24",
+    smplx_to_smpl: Tensor | None = None,
+    regressor: Tensor | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a checkpoint on a split and return (and, with `out`, write as JSON) the results.
@@ -86,13 +88,16 @@ def evaluate(
         samples: only the first so many; None: all, the last partial batch included.
         device: None: CUDA if there is one.
         body: body model file, as for `dpose.load_body`.
+        protocol: one of `dpose.metrics.PROTOCOLS`.
+        smplx_to_smpl, regressor: what other protocols than "smplx24" need, see `metrics.protocol_points`.
     Returns:
         A JSON-ready dict: `metrics` (mpjpe, pa_mpjpe, mve in mm; orientation in degrees; parts_miou over the
         22 parts; depth_l1 on the persons' pixels), each with mean, 95 % interval and number of samples;
         `baselines` likewise; `ratios` of metric to baseline; and where all of it comes from.
     Raises:
         FileNotFoundError: the checkpoint, the data root or its split is missing.
-        ValueError: a count below 1, a device that is not there, or a split without samples.
+        ValueError: a count below 1, a device that is not there, a protocol without its matrices, or a split
+            without samples.
         RuntimeError: a sample of the split cannot be read.
     """
     for name, value in (("samples", samples), ("batch_size", batch_size)):
@@ -100,6 +105,7 @@ def evaluate(
             raise ValueError(f"{name} must be at least 1, got {value}")
     begin = time.monotonic()
     device = usable_device(device)
+    errors = metrics.BodyErrors(protocol, smplx_to_smpl, regressor).to(device)
     root = data_root(data)
     model = checkpoints.load(checkpoint, device=device).eval()
     loader = make_loader(  # no sample may be missing: a number over fewer people is another number
@@ -107,11 +113,12 @@ def evaluate(
     )
     mesh = load_body(body, num_betas=model.config.num_betas).to(device)
     mean_pose = training_statistics(root, model.config)
-    table = measure(model, loader, mesh, (mean_pose.pose, mean_pose.betas), samples, progress)
+    baseline = mean_pose.pose, mean_pose.betas
+    table = measure(model, loader, mesh, baseline, samples, progress, errors=errors)
     result = {
         "dataset": root.name,
         "split": split,
-        "protocol": PROTOCOL,
+        "protocol": protocol,
         **summarise(table),
         "baseline_samples": mean_pose.samples,
         "checkpoint": {
@@ -138,6 +145,7 @@ def measure(
     samples: int | None = None,
     progress: bool = False,
     bf16: bool = False,
+    errors: metrics.BodyErrors | None = None,
 ) -> dict[str, Any]:
     """Errors of `model` for every sample of `loader`, computed on the body's device.
 
@@ -145,6 +153,7 @@ def measure(
         body: with all its vertices, or strided for a quick look (mve is then over those).
         mean_pose: rotations (22, 3, 3) and betas (11,) of the constant prediction; None: no baselines.
         samples: stop after so many.
+        errors: how bodies are compared; None: by the protocol `smplx24`.
     Returns:
         Columns of N: `key`; mpjpe, pa_mpjpe, mve (mm), orientation (degrees), the same for each of
         `BASELINES` as "<baseline>/<metric>"; `intersection` and `union` (N, 23) pixels; with a depth branch
@@ -154,6 +163,7 @@ def measure(
         ValueError: no sample at all.
     """
     device = body.faces.device
+    errors = metrics.BodyErrors() if errors is None else errors
     columns: dict[str, list[Any]] = {}
     count = 0
     bar = tqdm(desc="evaluate", unit="image", total=samples, disable=not progress, leave=False)
@@ -162,7 +172,7 @@ def measure(
             batch = {name: value[: samples - count] for name, value in batch.items()}
         batch = to_device(batch, device)
         prediction = run_network(model, batch, bf16)
-        for name, value in _measure_batch(prediction, batch, body, mean_pose).items():
+        for name, value in _measure_batch(prediction, batch, body, mean_pose, errors).items():
             columns.setdefault(name, []).append(value.cpu() if isinstance(value, Tensor) else value)
         count += len(batch["key"])
         bar.update(len(batch["key"]))
@@ -239,11 +249,15 @@ def format_table(result: dict[str, Any]) -> str:
 
 
 def _measure_batch(
-    prediction: Prediction, batch: Batch, body: nn.Module, mean_pose: tuple[Tensor, Tensor] | None
+    prediction: Prediction,
+    batch: Batch,
+    body: nn.Module,
+    mean_pose: tuple[Tensor, Tensor] | None,
+    errors: metrics.BodyErrors,
 ) -> dict[str, Any]:
-    truth = body(batch["betas"], batch["pose"])
+    truth = errors.points(body(batch["betas"], batch["pose"]))
     columns = {"key": list(batch["key"])}
-    columns |= _mesh_errors(body(prediction.betas, prediction.rotmats), truth)
+    columns |= errors.per_sample(body(prediction.betas, prediction.rotmats), truth)
     columns["orientation"] = metrics.orientation_error(prediction.rotmats[:, 0], batch["pose"][:, 0])
     if mean_pose is not None:
         n, device = len(batch["betas"]), batch["pose"].device
@@ -251,31 +265,17 @@ def _measure_batch(
         betas = mean_pose[1].to(device).expand(n, -1)
         turned = torch.cat([batch["pose"][:, :1], pose[:, 1:]], 1)
         for name, rotmats in zip(BASELINES, (pose, turned), strict=True):
-            errors = _mesh_errors(body(betas, rotmats), truth)
-            columns |= {f"{name}/{metric}": value for metric, value in errors.items()}
+            constant = errors.per_sample(body(betas, rotmats), truth)
+            columns |= {f"{name}/{metric}": value for metric, value in constant.items()}
         columns["mean_pose/orientation"] = metrics.orientation_error(pose[:, 0], batch["pose"][:, 0])
 
-    labels = torch.arange(NUM_PARTS, device=batch["parts"].device)[:, None, None]
-    said, true = (
-        prediction.parts.argmax(1)[:, None] == labels,
-        batch["parts"][:, None] == labels,
-    )  # (B, 23, M, M)
-    columns["intersection"] = (said & true).sum((2, 3))
-    columns["union"] = (said | true).sum((2, 3))
+    confusion = metrics.parts_confusion(prediction.parts.argmax(1), batch["parts"])
+    columns["intersection"], columns["union"] = metrics.parts_overlap(confusion)
 
     if prediction.depth is not None:
         columns["depth_l1"], columns["depth_pixels"] = metrics.depth_l1(prediction.depth, batch["depth"])
         columns["depth_values"] = batch["depth"][batch["depth"] > 0]  # no depth in the data: no such pixel
     return columns
-
-
-def _mesh_errors(said: BodyOutput, true: BodyOutput) -> dict[str, Tensor]:
-    """mpjpe, pa_mpjpe and mve (B,) in mm."""
-    return {
-        "mpjpe": metrics.mpjpe(said.joints, true.joints, PROTOCOL),
-        "pa_mpjpe": metrics.pa_mpjpe(said.joints, true.joints, PROTOCOL),
-        "mve": metrics.mve(said.vertices, true.vertices, said.joints, true.joints, PROTOCOL),
-    }
 
 
 def _mean_iou(intersection: np.ndarray, union: np.ndarray) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dpose.body import PART_NAMES, load_body
 from dpose.config import preset
 from dpose.data.loader import make_loader
 from dpose.evaluate import best_constant, evaluate, format_table, measure, summarise
+from dpose.metrics import BodyErrors
 from dpose.model.network import Prediction
 from dpose.statistics import nearest_rotation, training_statistics, weak_perspective
 
@@ -71,6 +72,24 @@ def test_every_sample_counts_once_whatever_the_batch_size(people, trained, body)
         np.testing.assert_allclose(one[name], other[name], rtol=2e-3, atol=2e-3)
     first = measure(model, loader(people, 3), body, samples=4)
     assert first["key"] == one["key"][:4]
+
+
+def test_another_protocol_compares_smpl_s_vertices_and_regressed_joints(people, body, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    errors = BodyErrors(
+        "h36m14",
+        torch.rand(40, body.num_vertices, generator=generator).softmax(1),
+        torch.rand(17, 40, generator=generator).softmax(1),
+    )
+    monkeypatch.setattr(evaluation, "run_network", truth)
+    table = measure(
+        None, loader(people), body, (torch.eye(3).expand(22, 3, 3), torch.zeros(11)), errors=errors
+    )
+    batch = next(iter(loader(people, 7)))
+    said = body(torch.zeros(7, 11), torch.eye(3).expand(7, 22, 3, 3))
+    apart = errors.points(said).vertices - errors.points(body(batch["betas"], batch["pose"])).vertices
+    assert table["mpjpe"].max() < 1e-3 and len(table["mpjpe"]) == 7
+    assert apart.shape == (7, 40, 3) and table["mean_pose/mve"].min() > 1
 
 
 def test_mean_iou_pools_pixels_over_the_split_as_a_plain_loop_does():
@@ -156,6 +175,8 @@ def trained_on(trained) -> str:
         ({"split": "exam"}, FileNotFoundError, "exam.*test"),
         ({"samples": 0}, ValueError, "samples must be at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"protocol": "coco"}, ValueError, "unknown protocol 'coco'.*smplx24"),
+        ({"protocol": "h36m14"}, ValueError, "needs `regressor`.*J_regressor_h36m"),
     ],
 )
 def test_a_wrong_argument_is_refused_and_no_results_are_written(
