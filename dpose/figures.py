@@ -276,7 +276,7 @@ def picture_grid(
             if j < len(rows[i]):
                 axis.imshow(rows[i][j], interpolation="nearest")
             if i < len(lines) and j < len(lines[i]):
-                axis.set_title(lines[i][j], color=INK, fontsize=10 if len(lines) == 1 else 9)
+                axis.set_title(lines[i][j], color=INK, fontsize=10)
         if i < len(labels):
             line[0].set_ylabel(labels[i], color=INK, fontsize=9)
     figure.tight_layout(pad=0.3)

@@ -123,7 +123,7 @@ order = [
 drawn = {name: glow(picture, inside.attention[0, j]) for j, name in enumerate(JOINTS)}
 drawn |= {"crop": picture, "all joints": all_together(inside.attention[0])}
 titles = [[plain(name) for name in row] for row in order]
-picture_grid([[drawn[name] for name in row] for row in order], titles, side=1.5)
+picture_grid([[drawn[name] for name in row] for row in order], titles, side=1.3)
 plt.show()
 
 # %% [markdown]
@@ -208,7 +208,7 @@ Markdown(
 changed = said.parts.clone()
 changed[:, 0] = torch.randn_like(changed[:, 0])  # another background
 changed[:, 1:] += torch.linspace(-5, 5, 22)[:, None, None]  # another level for each part
-moved = (network.attention.weights(changed) - inside.attention).abs().max().item()
+moved = (network.attention.weights(changed) - network.attention.weights(said.parts)).abs().max().item()
 assert moved < 1e-5
 
 absent = ~present
@@ -260,7 +260,7 @@ rows = [
     [to_picture(i), *(glow(to_picture(i), weights[j]) for j in chain)]
     for i, weights in ((image[person], inside.attention[0]), (hidden, then))
 ]
-picture_grid(rows, ("crop", *(plain(JOINTS[j]) for j in chain)), ("free", "covered"), side=1.5)
+picture_grid(rows, ("crop", *(plain(JOINTS[j]) for j in chain)), ("free", "covered"), side=1.25)
 plt.show()
 
 # %% tags=["hide-input"]
@@ -287,7 +287,7 @@ chosen = [
     JOINTS.index(n) for n in ("head", "left_wrist", "right_wrist", "pelvis", "left_knee", "right_ankle")
 ]
 rows = [[glow(picture, maps[j]) for j in chosen] for maps in (inside.attention[0], moved)]
-picture_grid(rows, [plain(JOINTS[j]) for j in chosen], ("looks at", "depends on"), side=1.5)
+picture_grid(rows, [plain(JOINTS[j]) for j in chosen], ("looks at", "depends on"), side=1.25)
 plt.show()
 
 # %% tags=["hide-input"]

@@ -74,8 +74,8 @@ depth = torch.cat([prediction.depth for prediction in said])[:people, 0]  # (P, 
 #
 # $\mathrm{up}$ doubles the side by bilinear interpolation; $R_i$ are residual blocks. So at every size the
 # coarse knowledge of what is where meets the encoder's own map of that size, which knows the edges. The last
-# one, $X_1$, is called $D$. Two more doublings and a last convolution turn it into the map (eq. 10): one
-# channel for depth, 23 for the parts and the background.
+# one, $X_1$, is called $D$. Enlarged once more to the size of the output, and after two last convolutions, it
+# becomes the map (eq. 10): one channel for depth, 23 for the parts and the background.
 
 # %%
 show_source(UpFuse.forward, Decoder.forward)
@@ -131,7 +131,7 @@ person = logits[index].argmax(0) > 0
 rows[0] += [colour_depth(depth[index].numpy(), person.numpy()), colour_depth(true_depth[index].numpy())]
 rows[1] += [colour_parts(logits[index].argmax(0).numpy()), colour_parts(true_parts[index].numpy())]
 names = [*list(ways["depth"])[:-1], "answer", "truth"]
-picture_grid(rows, titles=names, labels=("depth", "parts"), side=1.3)
+picture_grid(rows, titles=names, labels=("depth", "parts"), side=1.1)
 plt.show()
 
 # %% [markdown]
@@ -161,8 +161,8 @@ def error_pictures(index):
     ]
 
 
-titles = ("crop", "depth", "on the person", "true", "error", "parts", "true", "wrong")
-picture_grid([error_pictures(index) for index in shown], titles, side=1.15)
+titles = ("crop", "depth", "on person", "true", "error", "parts", "true", "wrong")
+picture_grid([error_pictures(index) for index in shown], titles, side=1.05)
 plt.show()
 
 # %% [markdown]

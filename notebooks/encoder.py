@@ -57,16 +57,12 @@ COLOURS = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
 # its own. Then each map becomes the sum of all of them:
 #
 # $$
-# X_i' = \mathrm{ReLU}\Bigl( \sum_j T_{ij}\bigl( R_j(X_j) \bigr) \Bigr), \qquad
-# T_{ij} = \begin{cases}
-# \text{strided } 3\times3 \text{ convolutions} & j < i \quad \text{(from finer to coarser)} \\
-# \text{nothing} & j = i \\
-# 1\times1 \text{ convolution, then nearest up-sampling} & j > i \quad \text{(from coarser to finer)}
-# \end{cases}
+# X_i' = \mathrm{ReLU}\Bigl( \sum_j T_{ij}\bigl( R_j(X_j) \bigr) \Bigr) .
 # $$
 #
-# This sum is the whole conversation. There is no other way by which the fine map could learn what a coarse
-# one has seen.
+# From finer to coarser ($j < i$), $T_{ij}$ is a chain of strided $3 \times 3$ convolutions; from coarser to
+# finer ($j > i$) a $1 \times 1$ convolution and nearest up-sampling; $T_{ii}$ changes nothing. This sum is the
+# whole conversation. There is no other way by which the fine map could learn what a coarse one has seen.
 
 # %%
 show_source(HRModule.forward, HRModule._fuse_path)
@@ -108,7 +104,7 @@ for features in maps[:4]:
     reduced = to_picture(F.adaptive_avg_pool2d(images[:1], features.shape[-1])[0])
     busiest = features[0].flatten(1).var(1).argsort(descending=True)[:6]
     rows.append([reduced, *(colour_values(features[0, channel]) for channel in busiest)])
-picture_grid(rows, labels=NAMES, side=1.3)
+picture_grid(rows, labels=NAMES, side=1.1)
 plt.show()
 
 # %% [markdown]
@@ -161,7 +157,7 @@ picture_grid(
     [[pictures[0], *first], [to_picture(images.mean(0)), *mean]],
     titles=("crop", *seen),
     labels=("first person", f"mean of {len(people)}"),
-    side=1.5,
+    side=1.25,
 )
 plt.show()
 
@@ -322,6 +318,6 @@ columns = [principal_colours(block) for block in (*blocks, maps.f_up)]
 picture_grid(
     [[pictures[i], *(column[i] for column in columns)] for i in range(len(people))],
     titles=("crop", "F₁", "up₁(F₂)", "up₂(F₃)", "up₃(F₄)", "F_up"),
-    side=1.5,
+    side=1.25,
 )
 plt.show()
