@@ -2,7 +2,12 @@
 
 Pixels are continuous: pixel (row i, column j) covers [j, j+1) x [i, i+1). A box has a centre (cx, cy) and a
 `scale`; its side is b = 200 scale pixels. Camera frame: x right, y down, z forward, metres. Leading
-dimensions `...` broadcast, so one box may be given as `center` (2,) and `scale` ().
+dimensions `...` broadcast, so one box may be given as `center` (2,) and `scale` (). Every sample has its own
+focal length and image size. A box may lie partly or wholly outside the image, but it has a size: scale > 0 is
+checked where data come in (`dpose.data`, `dpose.predict`), never here, which would make a GPU wait.
+
+Nothing here is a matrix product: those are rounded to TF32 or bfloat16 where a program allows it, which moves
+a projected point by pixels.
 """
 
 from __future__ import annotations
@@ -52,8 +57,10 @@ def crop_intrinsics(cam_int: Tensor, center: Tensor, scale: Tensor, size: int) -
     Returns:
         (..., 3, 3) crop intrinsics, pixels.
     """
-    affine = crop_affine(center, scale, size).to(cam_int.dtype)  # (..., 2, 3)
-    return torch.cat([affine @ cam_int, cam_int[..., 2:, :].expand(*affine.shape[:-2], 1, 3)], -2)
+    affine = crop_affine(center, scale, size).to(cam_int.dtype)  # (..., 2, 3): zoom, 0, offset
+    last = cam_int[..., 2:, :]  # (..., 1, 3)
+    first = affine[..., :1, :1] * cam_int[..., :2, :] + affine[..., 2:] * last
+    return torch.cat([first, last.expand(*first.shape[:-2], 1, 3)], -2)
 
 
 def default_focal(img_size: Tensor) -> Tensor:
@@ -120,7 +127,7 @@ def project(points: Tensor, cam_int: Tensor, min_depth: float = MIN_DEPTH) -> Te
     """
     z = points[..., 2:].clamp(min=min_depth)
     rays = torch.cat([points[..., :2] / z, torch.ones_like(z)], -1)  # (B, N, 3)
-    return rays @ cam_int[..., :2, :].transpose(-1, -2)
+    return (rays[..., None, :] * cam_int[..., None, :2, :]).sum(-1)
 
 
 def box_from_joints(

@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpose import camera
+from dpose.data.labels import Labels
+from dpose.data.sample import make_label, warp_image
+from dpose.predict import square_box
 
 SIZE = 128
 DOUBLE = torch.float64
@@ -58,6 +61,43 @@ def test_projection_agrees_with_opencv():
     assert np.allclose(actual, expected[:, 0], atol=1e-8)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0.11, 0.5), st.floats(-50, 50))
+def test_a_body_very_near_is_projected_exactly_down_to_ten_centimetres(x, y, z, skew):
+    matrix = intrinsics(900.0, 1280, 720)
+    matrix[0, 0, 1] = skew
+
+    pixel = camera.project(torch.tensor([[[x, y, z]]], dtype=DOUBLE), matrix)[0, 0]
+
+    expected = [900 * x / z + skew * y / z + 640, 900 * y / z + 360]
+    assert pixel.tolist() == pytest.approx(expected)
+
+
+def test_a_point_nearer_than_ten_centimetres_is_pushed_aside_but_not_in_depth():
+    points3d = torch.tensor([[[0.02, -0.01, 0.05]]], dtype=DOUBLE, requires_grad=True)
+
+    pixel = camera.project(points3d, intrinsics(1000.0, 640, 480))[0, 0]
+    pixel.sum().backward()
+
+    assert pixel.tolist() == pytest.approx([1000 * 0.02 / 0.1 + 320, 1000 * -0.01 / 0.1 + 240])
+    assert points3d.grad[0, 0].tolist() == pytest.approx([1e4, 1e4, 0])
+
+
+def test_autocast_does_not_round_the_camera():
+    generator = torch.Generator().manual_seed(0)
+    points3d = torch.rand(1, 50, 3, generator=generator) + torch.tensor([0, 0, 3.0])
+    center, scale = (x.float() for x in box(500.0, 300.0, 300.0))
+    cam_int = intrinsics(1000.0, 1280, 720).float()
+
+    def in_crop():
+        return camera.project(points3d, camera.crop_intrinsics(cam_int, center, scale, SIZE))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = in_crop()
+
+    assert low.dtype == torch.float32 and torch.equal(low, in_crop())
+
+
 def test_points_at_and_behind_the_camera_project_to_finite_pixels():
     points3d = torch.tensor([[[1.0, 1, 0], [1, 1, -3], [0, 0, 0]]], requires_grad=True)
 
@@ -92,6 +132,84 @@ def test_a_point_at_the_body_s_depth_lands_where_the_weak_perspective_camera_say
 
     in_box = 2 * (pixel - center[0]) / b[2]
     assert torch.allclose(in_box, s * torch.tensor([x + tx, y + ty], dtype=DOUBLE), atol=1e-7)
+
+
+people = st.tuples(
+    boxes, st.tuples(st.floats(200, 4000), st.floats(200, 4000)), st.floats(100, 8000), st.floats(0.05, 3)
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(people, min_size=2, max_size=4))
+def test_each_sample_has_its_own_image_size_and_focal_length(batch):
+    """The released code mixes estimated focal lengths of a batch whose images differ in size."""
+
+    def place(batch):
+        b, size, focal, s = (torch.tensor(column, dtype=DOUBLE) for column in zip(*batch, strict=True))
+        cam = torch.stack([s, 0.1 * s, -0.2 * s], -1)
+        found = []
+        for f in (focal, camera.default_focal(size)):
+            geometry = b[:, :2], b[:, 2] / 200, size, f
+            t = camera.full_translation(cam, *geometry)
+            cam_int = torch.diag_embed(torch.stack([f, f, torch.ones_like(f)], -1))
+            cam_int[:, :2, 2] = size / 2
+            found += [camera.bbox_info(*geometry), t, camera.project(t[:, None], cam_int)[:, 0]]
+        return torch.cat(found, -1)
+
+    alone = torch.cat([place([person]) for person in batch])
+
+    assert torch.allclose(place(batch), alone, rtol=1e-12)
+    assert alone.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "center", [(-500.0, 200.0), (2000.0, 300.0), (640.0, -900.0), (0.0, 0.0), (1280.0, 720.0)]
+)
+def test_a_box_over_the_edge_or_wholly_outside_has_the_same_camera(center):
+    """The centre of any box is where the weak-perspective camera (s, 0, 0) puts the body's origin."""
+    img_size, focal = torch.tensor([[1280.0, 720.0]], dtype=DOUBLE), torch.tensor([1000.0], dtype=DOUBLE)
+    at, scale = box(*center, 300.0)
+    cam = torch.tensor([[0.8, 0.0, 0.0]], dtype=DOUBLE)
+
+    translation = camera.full_translation(cam, at, scale, img_size, focal)
+    cam_int = intrinsics(1000.0, 1280, 720)
+    in_image = camera.project(translation[:, None], cam_int)[0, 0]
+    in_crop = camera.project(translation[:, None], camera.crop_intrinsics(cam_int, at, scale, SIZE))[0, 0]
+    info = camera.bbox_info(at, scale, img_size, focal)[0]
+
+    assert in_image.tolist() == pytest.approx(center)
+    assert in_crop.tolist() == pytest.approx([SIZE / 2, SIZE / 2])
+    assert info.tolist() == pytest.approx([(center[0] - 640) / 1000, (center[1] - 360) / 1000, 0.3])
+
+
+@pytest.mark.parametrize("corner", [(-120.0, -40.0), (30.0, 20.0), (-1000.0, 0.0), (0.0, 5000.0)])
+def test_a_crop_shows_the_image_where_it_covers_it_and_black_elsewhere(corner):
+    """With a box of the crop's own size a crop is a plain window of the image in an endless black."""
+    picture = np.random.default_rng(0).integers(1, 255, (60, 80, 3), dtype=np.uint8)
+    center, scale = torch.tensor(corner) + SIZE / 2, torch.tensor(SIZE / 200)
+
+    crop = warp_image(picture, camera.crop_affine(center.double(), scale.double(), SIZE).numpy(), SIZE)
+
+    expected = np.zeros((SIZE, SIZE, 3), np.uint8)
+    x, y = np.meshgrid(np.arange(SIZE) + int(corner[0]), np.arange(SIZE) + int(corner[1]))
+    inside = (x >= 0) & (x < 80) & (y >= 0) & (y < 60)
+    expected[inside] = picture[y[inside], x[inside]]
+    assert (crop == expected).all()
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+def test_a_box_without_a_size_is_refused_where_data_come_in(scale):
+    label = {"key": "k", "pose": np.zeros(66), "betas": np.zeros(10), "trans": np.zeros(3)}
+    label |= {"joints2d": np.zeros((24, 3)), "center": (0, 0), "img_size": (9, 9), "cam_int": np.eye(3)}
+    row = {"imgname": ["a/b.png"], "center": np.zeros((1, 2)), "pose_cam": np.zeros((1, 66))}
+    row |= {"shape": np.zeros((1, 10)), "trans_cam": np.zeros((1, 3)), "gtkps": np.zeros((1, 24, 3))}
+
+    with pytest.raises(ValueError, match="sample k: box scale is"):
+        make_label(**label, scale=scale)
+    with pytest.raises(ValueError, match="column 'scale' is not (positive|finite)"):
+        Labels(**row, scale=np.array([scale]), cam_int=np.eye(3)[None])
+    with pytest.raises(ValueError, match="is empty|must be four numbers"):
+        square_box((5, 5, scale, scale), 640, 480)
 
 
 @pytest.mark.parametrize("s", [0.1, 1e-9, 0.0, -0.5, -1e4])
@@ -131,6 +249,27 @@ def test_the_box_surrounds_the_visible_body_joints_with_a_margin():
 
     assert torch.allclose(center, torch.tensor([[150.0, 150.0]]))
     assert scale.item() == pytest.approx(1.2 * 200 / 200)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.floats(0, 1))
+def test_every_box_has_a_size_and_holds_the_joints_that_made_it(seed, seen):
+    rng = np.random.default_rng(seed)
+    joints = rng.uniform(-200, 900, (5, 24, 2))
+    joints[rng.random((5, 24)) < 0.1] = np.nan
+    visible = rng.random((5, 24)) < seen
+
+    center, scale = camera.box_from_joints(
+        torch.tensor(joints), torch.tensor(visible), torch.tensor([[640.0, 480.0]]).expand(5, 2)
+    )
+
+    assert (scale > 0).all() and center.isfinite().all()
+    for i in range(5):
+        used = visible[i, :22] & ((joints[i, :22] >= 0) & (joints[i, :22] < [640, 480])).all(1)
+        if used.any():
+            low, high = joints[i, :22][used].min(0), joints[i, :22][used].max(0)
+            assert center[i].tolist() == pytest.approx((low + high) / 2)
+            assert scale[i].item() * 200 == pytest.approx(max(1.2 * (high - low).max(), 1))
 
 
 def test_nobody_visible_gives_the_whole_image_and_no_nan():
