@@ -9,14 +9,14 @@
 # %% [markdown]
 # # Bounding box and camera
 #
-# The network looks at a square cut out of a photograph. Cutting throws something away: *where* the square was. That
-# sounds harmless, because a person is the same person everywhere in the picture. But a camera looks at the
-# middle of its image straight and at the margin from the side, so one and the same crop, found at two places, shows
-# two differently turned bodies.
+# The network looks at a square cut out of a photograph. Cutting throws something away: *where* the square
+# was. That sounds harmless, because a person is the same person everywhere in the picture. But a camera looks
+# at the middle of its image straight and at the margin from the side, so one and the same crop, found at two
+# places, shows two differently turned bodies.
 #
 # CLIFF {cite:p}`cliff` repairs this with three numbers beside the crop, and with a formula that takes the
-# network's answer from the crop back into the whole image. D-PoSE {cite:p}`dpose` uses both. This page shows why the
-# numbers are needed, computes them, and checks that the way back loses nothing.
+# network's answer from the crop back into the whole image. D-PoSE {cite:p}`dpose` uses both. This page shows
+# why the numbers are needed, computes them, and checks that the way back loses nothing.
 
 # %% tags=["parameters"] nbmake={"mock": {"people": 4}}
 width, height = 1280, 720  # the full image, pixels
@@ -83,10 +83,11 @@ def placed(points, orientation, translation):
 # %% [markdown]
 # ## The same crop at two places
 #
-# Take a person in the middle of the image, facing the camera. Now ask for a body whose box is near the right margin
-# and whose *crop looks the same*: which orientation and position must it have? The next cell does not reason about
-# angles. It turns and moves the body until its joints fall on the same pixels of the crop, as nearly as they can. One
-# more thing it may do is to squeeze the crop, because a flat image shows whatever is near its margin stretched.
+# Take a person in the middle of the image, facing the camera. Now ask for a body whose box is near the right
+# margin and whose *crop looks the same*: which orientation and position must it have? The next cell does not
+# reason about angles. It turns and moves the body until its joints fall on the same pixels of the crop, as
+# nearly as they can. One more thing it may do is to squeeze the crop, because a flat image shows whatever is
+# near its margin stretched.
 
 # %%
 upright = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # the body's y is up, the camera's y is down
@@ -120,9 +121,10 @@ Markdown(
 )
 
 # %% [markdown]
-# So the body has to turn by the angle at which it is seen. In the picture below, blue stands in the middle. Green is
-# the one that was fitted: it is turned, and its crop looks like blue's. Orange stands as far to the left *without* being
-# turned: its crop is another one, although the body has the same pose and the same orientation.
+# So the body has to turn by the angle at which it is seen. In the picture below, blue stands in the middle.
+# Green is the one that was fitted: it is turned, and its crop looks like blue's. Orange stands as far to the
+# left *without* being turned: its crop is another one, although the body has the same pose and the same
+# orientation.
 
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Above: one image, three bodies in the same pose, with their boxes. Below: their crops, each with the blue body's outline in white, and the scene from above, with the way each chest points.", "name": "fig-same-crop"}}
@@ -203,20 +205,21 @@ for name, title in zip(("a", "b", "c", "above"), titles, strict=True):
 plt.show()
 
 # %% [markdown]
-# What is left between the blue and the green crop is a slight stretch, since a flat image shows its margins larger.
-# Nothing else tells the two apart, so a network that sees the crop alone must give one answer for both, and be wrong by the whole angle in one
-# of the two cases, or by half of it in both.
+# What is left between the blue and the green crop is a slight stretch, since a flat image shows its margins
+# larger. Nothing else tells the two apart, so a network that sees the crop alone must give one answer for
+# both, and be wrong by the whole angle in one of the two cases, or by half of it in both.
 #
 # ## Three numbers
 #
-# With a box of side $b$ centred at $(c_x, c_y)$, in an image of $w \times h$ pixels and focal length $f$, CLIFF's numbers are
+# With a box of side $b$ centred at $(c_x, c_y)$, in an image of $w \times h$ pixels and focal length $f$,
+# CLIFF's numbers are
 #
 # $$
 # \mathbf{q} = \left( \frac{c_x - w/2}{f},\; \frac{c_y - h/2}{f},\; \frac{b}{f} \right).
 # $$
 #
-# The first two are the tangents of the angles above, the third says how wide an angle the box covers. Dividing by $f$ is
-# what makes them angles: the same pixel means another direction behind another lens.
+# The first two are the tangents of the angles above, the third says how wide an angle the box covers.
+# Dividing by $f$ is what makes them angles: the same pixel means another direction behind another lens.
 
 # %% tags=["hide-input"]
 show_source(bbox_info)
@@ -244,9 +247,9 @@ html_table(
 # %% [markdown]
 # ### Does a trained network use them?
 #
-# The numbers enter beside the features of the image, so a network is free to ignore them. Here the trained one gets
-# crops of test people and is told that they lie elsewhere: the pixels stay, only $q_1$ changes. A network that has
-# understood turns its answer by the angle of the box, along the dashed line.
+# The numbers enter beside the features of the image, so a network is free to ignore them. Here the trained
+# one gets crops of test people and is told that they lie elsewhere: the pixels stay, only $q_1$ changes. A
+# network that has understood turns its answer by the angle of the box, along the dashed line.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the predicted global orientation turns about the vertical when only the first of the three numbers changes: every person (thin), their median (blue), and geometry (dashed).", "name": "fig-told"}}
 network = dpose.load(checkpoint)
@@ -281,17 +284,20 @@ plt.show()
 
 # %% tags=["hide-input"]
 slopes = angles @ turns / (angles @ angles)
+usual = np.quantile(box[:, 0].atan().rad2deg().abs(), 0.9)
 Markdown(
     f"{network.config.name.upper()} turns by {100 * np.median(slopes):.0f} % of the angle (median of {len(slopes)} people; "
-    f"the middle half of them: {100 * np.quantile(slopes, 0.25):.0f} to {100 * np.quantile(slopes, 0.75):.0f} %)."
+    f"the middle half of them: {100 * np.quantile(slopes, 0.25):.0f} to {100 * np.quantile(slopes, 0.75):.0f} %). "
+    f"Nine in ten of these people stand within {usual:.0f}° of the camera's axis, and the training people stand like "
+    "them: that is how much there was to be learned."
 )
 
 # %% [markdown]
 # ## Back into the full image
 #
-# The network's own camera is a modest one: $(s, t_x, t_y)$, as if the crop were seen from very far away, with $2/s$ the
-# width of the box in metres. The box is $b$ pixels wide, so the body must stand where $2/s$ metres cover $b$ pixels:
-# at the distance $2f/(sb)$. From there the other two coordinates follow:
+# The network's own camera is a modest one: $(s, t_x, t_y)$, as if the crop were seen from very far away, with
+# $2/s$ the width of the box in metres. The box is $b$ pixels wide, so the body must stand where $2/s$ metres
+# cover $b$ pixels: at the distance $2f/(sb)$. From there the other two coordinates follow:
 #
 # $$
 # \mathbf{t} = \left( t_x + \frac{2\,(c_x - w/2)}{s\,b},\; t_y + \frac{2\,(c_y - h/2)}{s\,b},\; \frac{2 f}{s\,b} \right).
@@ -301,8 +307,8 @@ Markdown(
 show_source(full_translation)
 
 # %% [markdown]
-# An unknown focal length is therefore less of a drama than it seems. Put $\mathbf t$ into the projection, and $f$ cancels: the body's
-# origin stays on its pixel, and only the distance grows in proportion.
+# An unknown focal length is therefore less of a drama than it seems. Put $\mathbf t$ into the projection, and
+# $f$ cancels: the body's origin stays on its pixel, and only the distance grows in proportion.
 
 # %%
 cam = torch.tensor([[0.9, 0.1, -0.05]])
@@ -325,10 +331,10 @@ html_table(
 # %% [markdown]
 # ## One property to doubt: two cameras, one image
 #
-# The crop can be looked at in two ways. Project with the full image's camera and then cut; or give the crop a camera of
-# its own, whose principal point lies far outside the crop, and project with that. The package does both, the first in the 2D
-# loss and the second to render part labels, and they have to agree for every box, also for one that reaches
-# beyond the image or lies outside altogether.
+# The crop can be looked at in two ways. Project with the full image's camera, and then cut; or give the crop
+# a camera of its own, whose principal point may lie far outside the crop, and project with that. The 2D loss
+# works in the full image, part labels are rendered by the crop's camera, so the two have to agree for every
+# box, also for one that reaches beyond the image or lies outside altogether.
 
 # %% tags=["hide-input"]
 show_source(crop_affine)
@@ -370,8 +376,9 @@ Markdown(
 )
 
 # %% [markdown]
-# A box at the edge needs no special case: what lies beyond the image is black in the crop, and the joints there keep their true
-# coordinates, as do the three numbers. Below, the green person has walked half out of the picture.
+# A box at the edge needs no special case: what lies beyond the image is black in the crop, and the joints
+# there keep their true coordinates, as do the three numbers. Below, the green person has walked half out of
+# the picture.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "A box that reaches beyond the image: the image, what is cut from it, and what the crop's own camera would see. Dots: joints, projected with the full image's camera and then cut.", "name": "fig-beyond"}}
 out_center = torch.tensor([[width - 0.1 * side, center[0, 1].item()]])

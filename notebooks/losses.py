@@ -18,9 +18,10 @@
 #   + \lambda_7 L_\mathrm{V} + \lambda_8 L_\mathrm{2D}}_{\text{body}} .
 # $$
 #
-# This page starts from a perfect answer for one person, turns a dial that makes it wrong in one way, and watches what each
-# term says about it, and how hard it pulls. It does so for three sets of weights: the paper's, `MINI`'s, and those of the
-# code that the authors released, which is not the same as the paper in several places ([all of them](paper_vs_code.ipynb)).
+# This page starts from a perfect answer for one person, turns a dial that makes it wrong in one way, and
+# watches what each term says about it, and how hard it pulls. It does so for three sets of weights: the
+# paper's, `MINI`'s, and those of the code that the authors released, which is not the same as the paper in
+# several places ([all of them](paper_vs_code.ipynb)).
 
 # %% tags=["parameters"] nbmake={"mock": {"points": 5, "people": 8, "count": 8}}
 data = None  # data root; None: $DPOSE_DATA, else the open data
@@ -83,8 +84,8 @@ html_table(("", *RECIPES), rows, "Coefficients, and the variants of the terms (d
 # %% [markdown]
 # ## A perfect answer
 #
-# Take one person of the test set and answer with the truth: its rotations, its shape, a camera that puts the body where
-# it is, the true parts with full confidence, the true depth.
+# Take one person of the test set and answer with the truth: its rotations, its shape, a camera that puts the
+# body where it is, the true parts with full confidence, the true depth.
 
 # %%
 everybody = next(iter(make_loader(data, "test", config, max(people, sample + 1))))
@@ -105,8 +106,8 @@ Markdown(
 # %% [markdown]
 # ## One elbow
 #
-# Now bend the left elbow, and nothing else. Four terms notice: the rotation is wrong, and so are the joints and vertices further
-# down the arm, and where they are seen in the image.
+# Now bend the left elbow, and nothing else. Four terms notice: the rotation is wrong, and so are the joints
+# and vertices further down the arm, and where they are seen in the image.
 
 # %% tags=["hide-input"]
 show_source(terms.pose, terms.joints3d, terms.vertices)
@@ -195,14 +196,14 @@ Markdown(
 
 # %% [markdown]
 # Squares forgive small errors, and their pull fades as the error does; the absolute value of the vertex term
-# pulls with the same force down to the last millimetre. So the vertices do the fine work. The pose term flattens for large angles, because a matrix
-# cannot be more wrong than upside down.
+# pulls with the same force down to the last millimetre. So the vertices do the fine work. The pose term
+# flattens for large angles, because a matrix cannot be more wrong than upside down.
 #
 # ## Depth
 #
-# Two terms look at the depth map. The first compares pixel by pixel. SSIM compares small windows, and asks more for the same
-# pattern than for the same level. Both see the person only, in `PAPER` and `MINI`; the dial here mixes the true depth with the
-# mean depth of this person, until at 1 the map is flat.
+# Two terms look at the depth map. The first compares pixel by pixel. SSIM compares small windows, and asks
+# more for the same pattern than for the same level. Both see the person only, in `PAPER` and `MINI`; the dial
+# here mixes the true depth with the mean depth of this person, until at 1 the map is flat.
 
 # %% tags=["hide-input"]
 show_source(terms.supervised_pixels, terms.depth_l1, terms.depth_ssim)
@@ -229,10 +230,11 @@ plt.show()
 # %% [markdown]
 # ## The camera
 #
-# Only one term sees where the body stands: the projected joints. In `MINI` it is measured in boxes, not in images, so a small person counts
-# as much as a large one. The released code also penalises small or negative scales $s$, for which the body would stand very far
-# away or behind the camera. Here nothing has to be penalised: below $s = 0.1$ the translation continues $1/s$ by its tangent, so value and
-# gradient stay finite.
+# Only one term sees where the body stands: the projected joints. In `MINI` it is measured in boxes, not in
+# images, so a small person counts as much as a large one. The released code also penalises small or negative
+# scales $s$, for which the body would stand very far away or behind the camera. Here nothing has to be
+# penalised: below $s = 0.1$ the translation continues $1/s$ by its tangent, so value and gradient stay
+# finite.
 
 # %% tags=["hide-input"]
 show_source(terms.joints2d)
@@ -270,9 +272,10 @@ plt.show()
 # %% [markdown]
 # ## One property to doubt: where there is no truth, nothing is learned
 #
-# Some data sets have no depth, and after a jittered crop even a sample with depth may show nobody. Such samples sit in the same batch as others.
-# They must not pull at the depth map at all; "hardly" would not do, because a mean over no pixels is 0/0, and one NaN
-# ends a training run. Four people: the second has no depth, of the third nobody is in view.
+# Some data sets have no depth, and after a jittered crop even a sample with depth may show nobody. Such
+# samples sit in the same batch as others. They must not pull at the depth map at all; "hardly" would not do,
+# because a mean over no pixels is 0/0, and one NaN ends a training run. Four people: the second has no depth,
+# of the third nobody is in view.
 
 # %%
 mixed = {name: value[:4] for name, value in everybody.items()}
@@ -318,9 +321,10 @@ plt.show()
 # %% [markdown]
 # ## Why MINI's weights differ
 #
-# The paper's weights assume an encoder that has already learned to find people's joints. From random weights all is to be learned at
-# once, through the same features, and what counts is how hard each term pulls at *them*. So here is an untrained `MINI`, one batch of
-# people, and the gradient that each term sends back into the encoder's four feature maps.
+# The paper's weights assume an encoder that has already learned to find people's joints. From random weights
+# all is to be learned at once, through the same features, and what counts is how hard each term pulls at
+# *them*. So here is an untrained `MINI`, one batch of people, and the gradient that each term sends back into
+# the encoder's four feature maps.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Size of the gradient of each weighted term at the encoder's feature maps, in an untrained MINI, as a share of the sum over the terms.", "name": "fig-pull"}}
 fresh = dpose.DPose(config).train()
@@ -380,10 +384,10 @@ Markdown(
 # %% [markdown]
 # ## Small parts
 #
-# A cross-entropy counts pixels, and most pixels are background. A toe that is never found costs next to nothing. `parts_balance` $= b$
-# gives a pixel of a class with share $f$ of the pixels the weight $f^{-b}$: 0 leaves all pixels alike, as in the paper, at 1 all
-# *classes* count alike. `MINI` takes a value in between, enough to make a hand worth finding, and not so much that a network sees
-# hands everywhere.
+# A cross-entropy counts pixels, and most pixels are background. A toe that is never found costs next to
+# nothing. `parts_balance` $= b$ gives a pixel of a class with share $f$ of the pixels the weight $f^{-b}$: 0
+# leaves all pixels alike, as in the paper, at 1 all *classes* count alike. `MINI` takes a value in between,
+# enough to make a hand worth finding, and not so much that a network sees hands everywhere.
 
 # %% tags=["hide-input"]
 show_source(terms.segmentation)

@@ -9,18 +9,21 @@
 # %% [markdown]
 # # The regressor
 #
-# After encoder, decoders and attention, every joint has a feature vector of its own. What remains is the smallest part of the
-# network and the only one that speaks of bodies: it turns 22 feature vectors into 22 rotations, one shape and one camera.
+# After encoder, decoders and attention, every joint has a feature vector of its own. What remains is the
+# smallest part of the network and the only one that speaks of bodies: it turns 22 feature vectors into 22
+# rotations, one shape and one camera.
 #
-# For joint $j$, with the attended feature $A_j$, CLIFF's three numbers $\mathbf q$ and the depth branch's average $\bar D$,
+# For joint $j$, with the attended feature $A_j$, CLIFF's three numbers $\mathbf q$ and the depth branch's
+# average $\bar D$,
 #
 # $$
 # g_j = [\, A_j,\; \mathbf{q},\; \bar D \,], \qquad
 # \theta_j = \theta_j^0 + W_j''\, \mathrm{ReLU}\bigl( W_j' [\, \theta_j^0,\, g_j \,] + c_j' \bigr) + c_j'' .
 # $$
 #
-# Two choices in this line are worth a closer look. Each joint has matrices *of its own*: a knee and a wrist share no weight. And
-# nothing is predicted from zero: $\theta_j^0$ is the mean, and the network only says how this person differs from it.
+# Two choices in this line are worth a closer look. Each joint has matrices *of its own*: a knee and a wrist
+# share no weight. And nothing is predicted from zero: $\theta_j^0$ is the mean, and the network only says how
+# this person differs from it.
 
 # %% tags=["parameters"] nbmake={"mock": {"seconds": 0.02, "draws": 10000, "people": 4}}
 preset = "paper"  # whose regressor is measured
@@ -68,17 +71,17 @@ regressor = Regressor(config)
 # %% [markdown]
 # ## Twenty-two layers as one
 #
-# Twenty-two separate linear layers would mean a Python loop, and 22 small products where the processor would like one large. The
-# construction used here, which the authors took from ReFit {cite:p}`refit`, stacks the matrices and multiplies all of them at once. The layer
-# below is all there is to it.
+# Twenty-two separate linear layers would mean a Python loop, and 22 small products where the processor would
+# like one large. The construction used here, which the authors took from ReFit {cite:p}`refit`, stacks the
+# matrices and multiplies all of them at once. The layer below is all there is to it.
 
 # %% tags=["hide-input"]
 show_source(MultiLinear)
 
 # %% [markdown]
-# **Does it compute the same?** Copy its weights into 22 ordinary layers and compare. A sum of several hundred products
-# rounds differently when it is added up in another order, so "the same" means: both are equally near to what
-# double precision says.
+# **Does it compute the same?** Copy its weights into 22 ordinary layers and compare. A sum of several hundred
+# products rounds differently when it is added up in another order, so "the same" means: both are equally near
+# to what double precision says.
 
 # %%
 stacked = regressor.pose_hidden
@@ -109,7 +112,8 @@ Markdown(
 )
 
 # %% [markdown]
-# **Is it faster?** Measured when this page was built, on this machine, so the numbers are of this machine and of this hour.
+# **Is it faster?** Measured when this page was built, on this machine, so the numbers are of this machine and
+# of this hour.
 
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of one layer (777 to 32 numbers for each of 22 joints, in PAPER), by batch size; both axes logarithmic.", "name": "fig-speed"}}
@@ -148,8 +152,8 @@ Markdown(
 # %% [markdown]
 # ## Six numbers for a rotation
 #
-# A joint's rotation leaves the network as six numbers, read as two columns $a_1, a_2$ of a matrix and straightened
-# {cite:p}`sixd`:
+# A joint's rotation leaves the network as six numbers, read as two columns $a_1, a_2$ of a matrix and
+# straightened {cite:p}`sixd`:
 #
 # $$
 # b_1 = \frac{a_1}{\lVert a_1 \rVert}, \qquad b_2 = \frac{a_2 - (b_1^\top a_2)\, b_1}{\lVert a_2 - (b_1^\top
@@ -161,8 +165,9 @@ show_source(sixd_to_rotmat)
 
 # %% [markdown]
 # Why not three numbers, when three are enough? Because no three numbers describe all rotations without a jump
-# somewhere, and a network is a continuous function. Let a joint turn once around an oblique axis. The rotation ends where it
-# began, without a jump; so do the six numbers. The rotation vector has to jump back at 180°.
+# somewhere, and a network is a continuous function. Let a joint turn once around an oblique axis. The
+# rotation ends where it began, without a jump; so do the six numbers. The rotation vector has to jump back at
+# 180°.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "A joint turns once around an oblique axis: its rotation vector, and its six numbers.", "name": "fig-sixd"}}
 t = torch.linspace(0, 2 * torch.pi, 721)
@@ -187,8 +192,8 @@ plt.show()
 # %% [markdown]
 # ## One property to doubt: a rotation, whatever comes in
 #
-# Nothing holds the network to columns of unit length or at right angles. Is the result a rotation for *any* six numbers? Here are random
-# ones, each column of a size between a thousandth and a million.
+# Nothing holds the network to columns of unit length or at right angles. Is the result a rotation for *any*
+# six numbers? Here are random ones, each column of a size between a thousandth and a million.
 
 # %%
 size = 10 ** torch.empty(draws, 2).uniform_(-3, 6)  # of either column
@@ -213,9 +218,10 @@ Markdown(
 )
 
 # %% [markdown]
-# It is, as far as the two columns point into different directions; their length does not matter. What remains is a matter of rounding: if the columns
-# are nearly parallel, little is left after taking off the common part, and what is left is mostly rounding error. The next figure
-# closes the angle between them, and marks the angles that the trained network actually produces.
+# It is, as far as the two columns point into different directions; their length does not matter. What remains
+# is a matter of rounding: if the columns are nearly parallel, little is left after taking off the common
+# part, and what is left is mostly rounding error. The next figure closes the angle between them, and marks
+# the angles that the trained network actually produces.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the result is from a rotation when the two columns are nearly parallel (blue, the worst of 500 pairs). Grey: angles between the columns that the trained network puts out, before they are straightened.", "name": "fig-parallel"}}
 network = dpose.load(checkpoint)
@@ -271,9 +277,9 @@ Markdown(
 # %% [markdown]
 # ## Means and corrections
 #
-# The means are stored in the checkpoint. For `MINI` they are those of its training people. Nobody looks like the result, but everybody's
-# correction starts there. Its global orientation, for instance, is what remains if people face all ways. Below, one person's correction is
-# dialled in, from nothing to all of it.
+# The means are stored in the checkpoint. For `MINI` they are those of its training people. Nobody looks like
+# the result, but everybody's correction starts there. Its global orientation, for instance, is what remains
+# if people face all ways. Below, one person's correction is dialled in, from nothing to all of it.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "From the mean body (left) to the network's answer for one test person (right): means plus a growing share of the predicted residuals.", "name": "fig-residual"}}
 body = dpose.load_body()
