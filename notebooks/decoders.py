@@ -308,7 +308,7 @@ assert min(found[RELU]) > 1e-4
 
 html_table(
     ("up-sampling exchanged with", "smallest", "largest"),
-    [(name, f"{min(values):.0e}", f"{max(values):.0e}") for name, values in found.items()],
+    [(name, f"{min(values):.1g}", f"{max(values):.1g}") for name, values in found.items()],
     "Enlarging last against enlarging first: largest difference relative to the largest value, over six steps",
 )
 
