@@ -455,7 +455,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(modern, functi
     else:
         torch.save(content, path, _use_new_zipfile_serialization=modern)
 
-    with pytest.raises(ValueError, match=rf"hostile\.ckpt: (refused.*'{asked}'|not a checkpoint of torch)"):
+    with pytest.raises(ValueError, match=rf"hostile\.ckpt: refused.*'{asked}'"):
         dpose.load(path)
 
     assert not mark.exists()
