@@ -126,7 +126,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
                 "nothing of it was run. If you trust its maker, open it with torch.load(..., "
                 "weights_only=False) and save its 'state_dict' alone, again under that name"
             ) from None
-        told = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))  # else torch advises to run the pickle
+        told = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))  # the rest is advice to unpickle all
         reason = told[1] if told else (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: not a checkpoint of torch, or damaged or cut off ({reason})") from None
     if not isinstance(content, Mapping) or kind(content) is None:
