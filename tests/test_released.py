@@ -18,7 +18,7 @@ from dpose.config import MINI, PAPER, PAPER_NO_DEPTH, RELEASED_PARTS, ModelConfi
 from dpose.model import checkpoint, released
 from dpose.model.hrnet import HRNet
 from dpose.model.network import DPose
-from dpose.train import TrainConfig, train
+from dpose.train import TrainConfig, _initial, train
 
 KEYS = Path(__file__).parent / "data" / "released_keys.txt"
 NORM = ("weight", "bias", "running_mean", "running_var")
@@ -558,6 +558,18 @@ def test_an_hrnet_is_no_network_and_a_released_network_no_mini(quick, coco, file
     with pytest.raises(ValueError, match="holds a 'paper' network, not 'mini'"):
         train(replace(quick, init=file))
     assert not quick.out.exists()
+
+
+def test_a_training_of_the_paper_s_network_starts_from_the_released_one_as_a_whole(quick, file, loaded):
+    with torch.device("meta"):
+        fresh = DPose(PAPER)
+
+    start, origin = _initial(replace(quick, preset="paper", init=file), fresh)
+
+    assert start.training and start.config.part_order == "released"
+    assert torch.equal(start.regressor.pose_out.weight, loaded.regressor.pose_out.weight)
+    assert (origin["kind"], origin["global_step"]) == ("released", 1234)
+    assert (origin["checkpoint"], len(origin["sha256"])) == ("paper_arxiv.ckpt", 64)
 
 
 def test_a_run_from_a_released_order_of_parts_keeps_it_when_resumed(quick, tmp_path):
