@@ -9,6 +9,7 @@ from pathlib import Path
 import platformdirs
 
 DATA_VARIABLE = "DPOSE_DATA"
+BODY_MODELS_VARIABLE = "DPOSE_BODY_MODELS"
 
 
 def data_root(data: str | os.PathLike | None = None) -> Path:
@@ -21,6 +22,12 @@ def data_root(data: str | os.PathLike | None = None) -> Path:
     if os.environ.get(DATA_VARIABLE):
         return Path(os.environ[DATA_VARIABLE]).expanduser()
     return Path(platformdirs.user_cache_dir("dpose")) / "open"
+
+
+def body_models(folder: str | os.PathLike | None = None) -> Path | None:
+    """The folder of licensed body files: `folder` if given, else `$DPOSE_BODY_MODELS`, else None."""
+    folder = folder or os.environ.get(BODY_MODELS_VARIABLE)
+    return Path(folder).expanduser() if folder else None
 
 
 def shard_folder(root: str | os.PathLike) -> Path:

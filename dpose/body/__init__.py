@@ -1,17 +1,17 @@
 """The parametric human: betas and joint rotations in, posed vertices and joints out.
 
 `Body` computes what `smplx.SMPLXLayer` computes (spec section 7: blend shapes, kinematic tree, linear blend
-skinning) for the same .npz files, several times faster where this project needs only the 22 body joints: the
+skinning) for the same files, several times faster where this project needs only the 22 body joints: the
 hands', jaw's and eyes' skinning weights fold into wrists and head, which is exact while those joints rest;
-pose correctives are skipped where the file's are all zero. It reads the shipped open body or a licensed
-SMPL-X file; it does not fit, render or convert. Nothing here assumes a vertex count: ask the body.
+pose correctives are skipped where the file's are all zero. The same class computes SMPL, whose ground truth
+some benchmarks have. `dpose.body.files` reads the licensed files of both as they are downloaded; nothing here
+fits, renders or converts. Nothing assumes a vertex count: ask the body.
 
 Frames: a body with identity root rotation stands y up, facing +z, x towards its left; metres.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,35 +19,36 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-OPEN_BODY = Path(__file__).resolve().parents[1] / "assets" / "smplx" / "SMPLX_NEUTRAL.npz"
-ENV_BODY_MODELS = "DPOSE_BODY_MODELS"
+from dpose.body import files
+from dpose.body.skeleton import JOINT_NAMES, PARENTS, PART_NAMES, SMPL_JOINT_NAMES, SMPL_PARENTS
+from dpose.paths import BODY_MODELS_VARIABLE, body_models
 
-# fmt: off
-PART_NAMES = (
-    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle",
-    "right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head",
-    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
-)
-JOINT_NAMES = (
-    *PART_NAMES, "jaw", "left_eye", "right_eye",
-    *(f"{side}_{finger}{i}" for side in ("left", "right")
-      for finger in ("index", "middle", "pinky", "ring", "thumb") for i in (1, 2, 3)),
-)
-PARENTS = (
-    -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15,
-    20, 25, 26, 20, 28, 29, 20, 31, 32, 20, 34, 35, 20, 37, 38,
-    21, 40, 41, 21, 43, 44, 21, 46, 47, 21, 49, 50, 21, 52, 53,
-)
-# fmt: on
-NUM_PARTS, NUM_JOINTS = len(PART_NAMES), len(JOINT_NAMES)
+__all__ = [
+    "JOINT_NAMES",
+    "OPEN_BODY",
+    "PARENTS",
+    "PART_NAMES",
+    "SMPL_JOINT_NAMES",
+    "SMPL_PARENTS",
+    "Body",
+    "BodyOutput",
+    "load_body",
+]
+
+OPEN_BODY = Path(__file__).resolve().parents[1] / "assets" / "smplx" / "SMPLX_NEUTRAL.npz"
+
+NUM_PARTS, NUM_JOINTS, NUM_SMPL_JOINTS = len(PART_NAMES), len(JOINT_NAMES), len(SMPL_JOINT_NAMES)
 HEAD, FIRST_FINGER = 15, 25
 
-# The body joint that carries each of the 55 joints while face and fingers rest.
+# The body joint that carries each of the 55 joints while face and fingers rest; and SMPL's hands.
 FOLD = (*range(NUM_PARTS), HEAD, HEAD, HEAD, *[20] * 15, *[21] * 15)
+SMPL_FOLD = (*range(NUM_PARTS), 20, 21)
 
 
 class BodyOutput(NamedTuple):
-    """vertices: (B, V, 3), joints: (B, 55, 3) in SMPL-X's order; metres, in the root rotation's frame."""
+    """vertices: (B, V, 3), joints: (B, 55, 3) in SMPL-X's order, or (B, 24, 3) in SMPL's; metres, in the root
+    rotation's frame.
+    """
 
     vertices: Tensor
     joints: Tensor
@@ -57,8 +58,8 @@ class Body(nn.Module):
     """A body model; make one with `load_body`. All tensors are buffers: `.to()`, `.double()` work as usual.
 
     Attributes: faces (F, 3) int64 (empty if `vertex_stride` > 1), part_of_vertex (V,) int64 in 0..21,
-    num_vertices, num_betas. `vertex_stride` n keeps every n-th vertex (and all joints), for losses that need
-    no surface.
+    num_vertices, num_betas, num_rotations (22; SMPL's are 24, the hands last). `vertex_stride` n keeps every
+    n-th vertex (and all joints), for losses that need no surface.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], num_betas: int = 11, vertex_stride: int = 1) -> None:
@@ -69,14 +70,13 @@ class Body(nn.Module):
             )
         stride = slice(None, None, vertex_stride)
         template = arrays["v_template"].astype(np.float64)
-        directions = _shape_directions(arrays["shapedirs"], num_betas).astype(np.float64)  # (V, 3, num_betas)
         regressor = arrays["J_regressor"].astype(np.float64)
         weights = arrays["weights"].astype(np.float64)
+        smpl = len(regressor) == NUM_SMPL_JOINTS
+        directions = _shape_directions(arrays["shapedirs"], num_betas, full=300 if smpl else 400)
+        directions = directions.astype(np.float64)  # (V, 3, num_betas)
         folded = np.zeros((len(weights), NUM_PARTS))
-        np.add.at(folded.T, np.array(FOLD), weights.T)
-        with_hands = np.concatenate([folded, weights[:, FIRST_FINGER:]], axis=1)  # (V, 52)
-        with_hands[:, 20] -= weights[:, 25:40].sum(1)
-        with_hands[:, 21] -= weights[:, 40:55].sum(1)
+        np.add.at(folded.T, np.array(SMPL_FOLD if smpl else FOLD), weights.T)
         joint_directions = np.einsum("jv,vkc->ckj", regressor, directions)  # (num_betas, 3, 55)
 
         def buffer(name: str, value: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
@@ -89,21 +89,30 @@ class Body(nn.Module):
         buffer("directions", directions[stride].transpose(2, 1, 0).reshape(num_betas, -1))  # (num_betas, 3 V)
         buffer("joint_template", (regressor @ template).T)  # (3, 55)
         buffer("joint_directions", joint_directions.reshape(num_betas, -1))  # (num_betas, 3 * 55)
-        buffer("weights", folded[stride].T)  # (22, V)
-        buffer("weights_hands", with_hands[stride].T)  # (52, V)
+        if smpl:
+            moving = np.arange(NUM_SMPL_JOINTS)
+            buffer("weights", weights[stride].T)  # (24, V)
+            buffer("fold", moving, torch.int64)
+        else:
+            moving = np.r_[:NUM_PARTS, FIRST_FINGER:NUM_JOINTS]  # jaw and eyes rest
+            with_hands = np.concatenate([folded, weights[:, FIRST_FINGER:]], axis=1)  # (V, 52)
+            with_hands[:, 20] -= weights[:, 25:40].sum(1)
+            with_hands[:, 21] -= weights[:, 40:55].sum(1)
+            buffer("weights", folded[stride].T)  # (22, V)
+            buffer("weights_hands", with_hands[stride].T)  # (52, V)
+            buffer("fold", np.array(FOLD), torch.int64)
+            buffer("fold_hands", np.r_[FOLD[:FIRST_FINGER], NUM_PARTS : NUM_PARTS + 30], torch.int64)
         posedirs = arrays["posedirs"]
         self.has_pose_directions = bool(posedirs.any())
         if self.has_pose_directions:
-            # Columns of the 21 + 30 joints that can move; jaw and eyes rest.
-            columns = np.r_[0 : 9 * 21, 9 * 24 : 9 * 54]
-            kept = posedirs[stride][:, :, columns].transpose(2, 1, 0)  # (459, 3, V)
+            columns = (9 * (moving[1:, None] - 1) + np.arange(9)).ravel()
+            kept = posedirs[stride][:, :, columns].transpose(2, 1, 0)  # (9 * 51 or 23, 3, V)
             buffer("pose_directions", kept.reshape(len(columns), -1))
         buffer("part_of_vertex", folded[stride].argmax(1), torch.int64)
         faces = arrays["f"] if vertex_stride == 1 else np.zeros((0, 3))
         buffer("faces", faces.astype(np.int64), torch.int64)
-        buffer("fold", np.array(FOLD), torch.int64)
-        buffer("fold_hands", np.r_[FOLD[:FIRST_FINGER], NUM_PARTS : NUM_PARTS + 30], torch.int64)
         self.num_betas = num_betas
+        self.num_rotations = NUM_SMPL_JOINTS if smpl else NUM_PARTS
         self.num_vertices = self.template.shape[1]
 
     def forward(
@@ -111,16 +120,19 @@ class Body(nn.Module):
     ) -> BodyOutput:
         """Poses the body (the SMPL-X function, with expression, jaw and eyes at rest).
 
-        betas: (B, num_betas). rotmats: (B, 22, 3, 3), root first, each relative to its parent. trans: (B, 3)
-        metres, SMPL-X's `transl`, added last; None for zero. hands: (B, 30, 3, 3), left then right fingers;
-        None for rest. Differentiable with respect to all four. Raises ValueError for other shapes. Computed
-        in the body's own precision, also within autocast: bfloat16 would move vertices by centimetres.
+        betas: (B, num_betas). rotmats: (B, num_rotations, 3, 3), root first, each relative to its parent.
+        trans: (B, 3) metres, SMPL-X's `transl`, added last; None for zero. hands: (B, 30, 3, 3), left then
+        right fingers; None for rest, and always for SMPL, which has no fingers. Differentiable with respect
+        to all four. Raises ValueError for other shapes. Computed in the body's own precision, also within
+        autocast: bfloat16 would move vertices by centimetres.
         """
         _check("betas", betas, (self.num_betas,))
-        _check("rotmats", rotmats, (NUM_PARTS, 3, 3))
+        _check("rotmats", rotmats, (self.num_rotations, 3, 3))
         if trans is not None:
             _check("trans", trans, (3,))
         if hands is not None:
+            if self.num_rotations == NUM_SMPL_JOINTS:
+                raise ValueError("SMPL has no fingers to pose: leave `hands` out")
             _check("hands", hands, (NUM_JOINTS - FIRST_FINGER, 3, 3))
         given = (x if x is None else x.to(self.template.dtype) for x in (betas, rotmats, trans, hands))
         with torch.autocast(self.template.device.type, enabled=False):
@@ -164,71 +176,39 @@ class Body(nn.Module):
 def load_body(
     path: str | Path | None = None, gender: str = "neutral", num_betas: int = 11, vertex_stride: int = 1
 ) -> Body:
-    """Reads a body in SMPL-X's .npz layout; nothing in the file is ever unpickled.
+    """Reads a body: SMPL-X or SMPL, .npz or .pkl, as downloaded. Nothing in a file is ever run.
 
-    path: the file, or a folder as `smplx` documents it (`<path>/smplx/SMPLX_<GENDER>.npz`). None: the
-    licensed file of that gender under $DPOSE_BODY_MODELS if set, else the shipped open body (neutral only).
-    Files with fewer than 400 `shapedirs` columns hold 10 betas (smplx's own reading); further betas then do
-    nothing. Raises FileNotFoundError for a missing file, ValueError for one with missing keys or wrong
-    shapes.
+    path: the file, or a folder in which SMPL-X of that gender lies, in the layout that `smplx` documents
+    (`<path>/smplx/SMPLX_<GENDER>.npz`) or as a download unpacks. None: that file under $DPOSE_BODY_MODELS if
+    set, else the shipped open body (neutral only). `dpose.body.files.locate` finds SMPL's.
+    SMPL-X files with fewer than 400 `shapedirs` columns, and SMPL files with fewer than 300, hold 10 betas
+    (smplx's own reading); further betas then do nothing. Raises FileNotFoundError for a missing file,
+    ValueError for one with missing keys, wrong shapes or values, or with a pickle that could run something.
     """
-    file = _body_file(path, gender)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no body model at {file}: give a SMPL-X .npz file, "
-            f"or unset {ENV_BODY_MODELS} to use the open body"
-        )
-    return Body(_read(file), num_betas, vertex_stride)
+    return Body(files.read_body(_body_file(path, gender)), num_betas, vertex_stride)
 
 
 def _body_file(path: str | Path | None, gender: str) -> Path:
-    name = f"SMPLX_{gender.upper()}.npz"
-    folder = path or os.environ.get(ENV_BODY_MODELS)
-    if folder:
-        folder = Path(folder)
-        return folder if folder.suffix == ".npz" else folder / "smplx" / name
-    if gender != "neutral":
+    if gender not in files.GENDERS:
+        raise ValueError(f"no gender {gender!r}: the body models are {', '.join(files.GENDERS)}")
+    folder = body_models(path)
+    if folder is None:
+        if gender == "neutral":
+            return OPEN_BODY
         raise ValueError(
-            f"the open body is neutral only; for {gender!r} set {ENV_BODY_MODELS} to licensed SMPL-X files"
+            f"the open body is neutral only; for {gender!r} "
+            f"set {BODY_MODELS_VARIABLE} to licensed SMPL-X files"
         )
-    return OPEN_BODY
+    if folder.suffix in (".npz", ".pkl") and not folder.is_dir():
+        return folder
+    return files.locate(f"smplx-{gender}", folder)
 
 
-def _read(file: Path) -> dict[str, np.ndarray]:
-    """The arrays `Body` needs, their shapes checked."""
-    keys = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
-    try:
-        with np.load(file, allow_pickle=False) as npz:
-            missing = [key for key in keys if key not in npz]
-            if missing:
-                raise ValueError(f"keys {missing} are missing")
-            arrays = {key: npz[key] for key in keys}
-    except Exception as error:
-        raise ValueError(f"{file} is not a SMPL-X body model (.npz): {error}") from error
-    v = len(arrays["v_template"])
-    shapes = {
-        "v_template": (v, 3),
-        "shapedirs": (v, 3, None),
-        "posedirs": (v, 3, 9 * (NUM_JOINTS - 1)),
-        "J_regressor": (NUM_JOINTS, v),
-        "weights": (v, NUM_JOINTS),
-        "kintree_table": (2, NUM_JOINTS),
-        "f": (None, 3),
-    }
-    for key, wanted in shapes.items():
-        got = arrays[key].shape
-        if len(got) != len(wanted) or any(w is not None and g != w for g, w in zip(got, wanted, strict=True)):
-            raise ValueError(f"{file} is not a SMPL-X body model: {key} has shape {got}, expected {wanted}")
-    if arrays["kintree_table"][0, 1:].tolist() != list(PARENTS[1:]):
-        raise ValueError(f"{file} is not a SMPL-X body model: kintree_table holds another joint tree")
-    return arrays
-
-
-def _shape_directions(shapedirs: np.ndarray, num_betas: int) -> np.ndarray:
+def _shape_directions(shapedirs: np.ndarray, num_betas: int, full: int) -> np.ndarray:
     """The first `num_betas` shape directions (V, 3, num_betas), zero where the file has no more (smplx's
-    reading).
+    reading: the last columns of SMPL-X's are expressions).
     """
-    held = min(300 if shapedirs.shape[-1] >= 400 else 10, shapedirs.shape[-1], num_betas)
+    held = min(300 if shapedirs.shape[-1] >= full else 10, shapedirs.shape[-1], num_betas)
     return np.pad(shapedirs[..., :held], ((0, 0), (0, 0), (0, num_betas - held)))
 
 
@@ -240,8 +220,9 @@ def _levels(parents: tuple[int, ...]) -> list[list[int]]:
     return [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
 
 
-# The trees that are walked: 22 body joints, and these followed by the 30 fingers (whose indices shift by 3).
+# The trees that are walked: 22 body joints; these and the 30 fingers (whose indices shift by 3); SMPL's.
 _TREES = {
+    NUM_SMPL_JOINTS: SMPL_PARENTS,
     NUM_PARTS: PARENTS[:NUM_PARTS],
     NUM_JOINTS - 3: PARENTS[:NUM_PARTS]
     + tuple(p if p < FIRST_FINGER else p - 3 for p in PARENTS[FIRST_FINGER:]),
@@ -251,11 +232,11 @@ _TREES = {
 def _kinematics(rotations: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
     """World transforms of the joints relative to the rest pose.
 
-    rotations: (B, K, 3, 3) relative to the parent, K = 22 or 52; joints: (B, 3, 55) rest positions.
+    rotations: (B, K, 3, 3) relative to the parent, K = 22, 24 or 52; joints: (B, 3, 55 or 24) rest positions.
     Returns linear (B, K, 3, 3) and offset (B, K, 3) with x_posed = linear x_rest + offset.
     """
     parents = _TREES[rotations.shape[1]]
-    if rotations.shape[1] > NUM_PARTS:
+    if rotations.shape[1] > NUM_SMPL_JOINTS:
         joints = torch.cat([joints[:, :, :NUM_PARTS], joints[:, :, FIRST_FINGER:]], dim=2)
     rest = joints.transpose(1, 2)[:, : len(parents), :, None]  # (B, K, 3, 1)
     linear, offset = [rotations[:, 0]], [rest[:, 0] - rotations[:, 0] @ rest[:, 0]]

@@ -1,0 +1,278 @@
+"""The licensed body files as their makers hand them out: where they lie, and what is in them.
+
+None of them may be shipped, so each user registers and downloads; `LICENSED` says where. Below the folder
+that $DPOSE_BODY_MODELS names they are found where the archives unpack to, and where the `smplx` package wants
+them. Whatever is read is checked: a body model that is not whole would show as a strange number much later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dpose.body.skeleton import PARENTS, SMPL_PARENTS
+from dpose.paths import BODY_MODELS_VARIABLE, body_models
+from dpose.unpickle import NotRead, read_pickle
+
+__all__ = [
+    "GENDERS",
+    "LICENSED",
+    "Licensed",
+    "MeanParams",
+    "find",
+    "locate",
+    "read_body",
+    "read_h36m_regressor",
+    "read_mean_params",
+    "read_smplx_to_smpl",
+]
+
+GENDERS = ("neutral", "male", "female")
+SMPL_VERTICES, SMPLX_VERTICES = 6890, 10475
+DEPTH = 4  # folders below the root that are searched: data/body_models/smplx/models/smplx is one of BEDLAM's
+
+
+class Licensed(NamedTuple):
+    """A file that we may not ship: its names (glob patterns, the best first), its use and its source."""
+
+    title: str
+    names: tuple[str, ...]
+    use: str
+    source: str
+
+
+_BEDLAM = "utils.zip at https://bedlam.is.tue.mpg.de (register there)"
+_SPIN = "in http://visiondata.cis.upenn.edu/spin/data.tar.gz (no registration)"
+
+
+def _smplx(gender: str) -> Licensed:
+    use = {
+        "neutral": "the paper's body: training and evaluation with BEDLAM, AGORA and the authors' checkpoint",
+        "male": "ground truth of RICH",
+        "female": "ground truth of RICH",
+    }
+    return Licensed(
+        f"SMPL-X {gender}",
+        (f"SMPLX_{gender.upper()}.npz", f"SMPLX_{gender.upper()}.pkl"),
+        use[gender],
+        "https://smpl-x.is.tue.mpg.de (register; models_smplx_v1_1.zip)",
+    )
+
+
+def _smpl(gender: str) -> Licensed:
+    short = {"neutral": "neutral", "male": "m", "female": "f"}[gender]
+    official = tuple(f"basic[mM]odel_{short}_lbs_10_207_0_v1.{minor}.0.pkl" for minor in (1, 0))
+    version_1_0 = "; of v1.0.0, at https://smplify.is.tue.mpg.de" if gender == "neutral" else " or v.1.0.0"
+    return Licensed(
+        f"SMPL {gender}",
+        (f"SMPL_{gender.upper()}.pkl", f"SMPL_{gender.upper()}.npz", *official),
+        "SMPL's joints, for RICH's protocol" if gender == "neutral" else "ground truth of 3DPW and EMDB",
+        f"https://smpl.is.tue.mpg.de (register; SMPL_python_v.1.1.0.zip{version_1_0})",
+    )
+
+
+LICENSED = {
+    **{f"smplx-{gender}": _smplx(gender) for gender in GENDERS},
+    **{f"smpl-{gender}": _smpl(gender) for gender in GENDERS},
+    "smplx2smpl": Licensed(
+        "SMPL-X to SMPL",
+        ("smplx2smpl.pkl", "smplx_to_smpl.pkl"),
+        "predictions as SMPL vertices: evaluation on 3DPW, EMDB and RICH",
+        f"{_BEDLAM}, or model_transfer.zip at https://smpl-x.is.tue.mpg.de",
+    ),
+    "h36m": Licensed(
+        "Human3.6M joints",
+        ("J_regressor_h36m.npy",),
+        "the 14 joints by which 3DPW and EMDB are scored",
+        f"{_BEDLAM}, or {_SPIN}",
+    ),
+    "means": Licensed(
+        "SMPL mean parameters",
+        ("smpl_mean_params.npz",),
+        "where the regressor starts in a training from scratch; a checkpoint brings its own",
+        f"{_BEDLAM}, or {_SPIN}",
+    ),
+}
+
+
+def find(key: str, folder: str | Path) -> Path | None:
+    """Where a licensed file lies below a folder, or None.
+
+    Searched in this order: `smplx/` or `smpl/`, where the `smplx` package wants the models; the folder
+    itself; the folders in it, and so on four deep. In one folder, the names of `LICENSED[key]` in their order.
+    """
+    places = [f"{key.split('-')[0]}/", *("*/" * depth for depth in range(DEPTH + 1))]
+    for place in places:
+        for name in LICENSED[key].names:
+            if files := sorted(path for path in Path(folder).glob(place + name) if path.is_file()):
+                return files[0]
+    return None
+
+
+def locate(key: str, folder: str | Path | None = None) -> Path:
+    """`find` below a folder, $DPOSE_BODY_MODELS by default.
+
+    Raises FileNotFoundError that says what was looked for, where, and where it comes from.
+    """
+    root, wanted = body_models(folder), LICENSED[key]
+    if root and (path := find(key, root)):
+        return path
+    names = " or ".join(name.replace("[mM]", "M") for name in wanted.names)
+    where = f"under {root}, up to {DEPTH} folders deep" if root else f"as {BODY_MODELS_VARIABLE} is not set"
+    raise FileNotFoundError(
+        f"{wanted.title} is missing ({names}; none {where}). It may not be shipped: get it from "
+        f"{wanted.source} and set {BODY_MODELS_VARIABLE} to the folder in which you unpacked it; "
+        "`dpose doctor` shows what is found"
+    )
+
+
+class _Wrong(Exception):
+    """What is wrong with a file, as the end of a sentence."""
+
+
+def read_body(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a SMPL-X or SMPL model, .npz or .pkl, checked.
+
+    Returns v_template (V, 3) and shapedirs (V, 3, betas) in metres, posedirs (V, 3, 9 (J - 1)), J_regressor
+    (J, V), weights (V, J), kintree_table (2, J), f (F, 3), for J = 55 (SMPL-X) or 24 (SMPL).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else, or not whole, or a pickle that asks for anything to be run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no body model at {path}: give a SMPL-X or SMPL file, "
+            f"or unset {BODY_MODELS_VARIABLE} to use the open body"
+        )
+    keys = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+    try:
+        return _checked_body(_content(path, keys))
+    except _Wrong as wrong:
+        raise ValueError(f"{path} is not a SMPL-X body model, nor one of SMPL: {wrong}") from None
+
+
+def read_smplx_to_smpl(path: str | Path | None = None) -> scipy.sparse.csr_matrix:
+    """The matrix (6890, 10475) that makes SMPL's vertices of SMPL-X's, float64.
+
+    path: the file; None: `locate("smplx2smpl")`. Raises as `read_body`.
+    """
+    path = Path(path or locate("smplx2smpl"))
+    try:
+        content = _content(path, ("matrix",))
+        matrix = _array(content, "matrix", (SMPL_VERTICES, SMPLX_VERTICES))
+    except _Wrong as wrong:
+        raise ValueError(f"{path} does not turn SMPL-X vertices into SMPL's: {wrong}") from None
+    matrix = scipy.sparse.csr_matrix(matrix, dtype=np.float64)
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def read_h36m_regressor(path: str | Path | None = None) -> np.ndarray:
+    """The matrix (17, 6890) that makes Human3.6M's joints of SMPL's vertices, float64.
+
+    path: the file; None: `locate("h36m")`. Raises as `read_body`.
+    """
+    path = Path(path or locate("h36m"))
+    try:
+        return (
+            _array({"regressor": np.load(path, allow_pickle=False)}, "regressor", (17, SMPL_VERTICES)) * 1.0
+        )
+    except OSError:
+        raise
+    except (_Wrong, ValueError, EOFError, MemoryError) as wrong:
+        raise ValueError(f"{path} is not Human3.6M's joint regressor: {wrong}") from None
+
+
+class MeanParams(NamedTuple):
+    """pose: (144,), 24 rotations as 6D, of which SMPL-X shares the first 22; betas: (10,); cam: (3,)."""
+
+    pose: np.ndarray
+    betas: np.ndarray
+    cam: np.ndarray
+
+
+def read_mean_params(path: str | Path | None = None) -> MeanParams:
+    """The mean pose, shape and camera that regression starts from, float32.
+
+    path: the file; None: `locate("means")`. Raises as `read_body`.
+    """
+    path = Path(path or locate("means"))
+    shapes = {"pose": (144,), "shape": (10,), "cam": (3,)}
+    try:
+        content = _content(path, tuple(shapes))
+        return MeanParams(*(_array(content, *wanted).astype(np.float32) for wanted in shapes.items()))
+    except _Wrong as wrong:
+        raise ValueError(f"{path} does not hold SMPL's mean parameters: {wrong}") from None
+
+
+def _content(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
+    """What a file has of the keys. An .npz is read without its pickled members, which no key here needs."""
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"PK"
+    if zipped:
+        try:
+            with np.load(path, allow_pickle=False) as npz:
+                content = {key: npz[key] for key in keys if key in npz}
+                held = npz.files
+        except Exception as error:  # zipfile, zlib and numpy raise many kinds
+            raise _Wrong(f"damaged or cut off ({error})") from None
+    elif path.suffix == ".pkl":
+        content = read_pickle(path)
+        if not isinstance(content, Mapping):
+            raise _Wrong(f"its pickle holds no dictionary but {type(content).__name__}")
+        held = list(content)
+    else:
+        raise _Wrong("neither an .npz archive nor a .pkl")
+    if missing := [key for key in keys if key not in content]:
+        raise _Wrong(f"keys {missing} are missing (it has {', '.join(map(str, held[:12])) or 'none'})")
+    return content
+
+
+def _array(content: Mapping[str, Any], key: str, shape: tuple[int | None, ...]) -> Any:
+    """An array or sparse matrix of finite numbers and of the wanted shape, None standing for any length."""
+    array = content[key]
+    if isinstance(array, NotRead):
+        raise _Wrong(f"{key} is an expression ({array.name}), which is not evaluated")
+    if not isinstance(array, np.ndarray) and not scipy.sparse.issparse(array):
+        raise _Wrong(f"{key} is no array but {type(array).__name__}")
+    if len(array.shape) != len(shape) or any(
+        wanted not in (None, got) for got, wanted in zip(array.shape, shape, strict=True)
+    ):
+        raise _Wrong(f"{key} has shape {array.shape}, expected {shape}")
+    if array.dtype.kind not in "biuf":
+        raise _Wrong(f"{key} holds {array.dtype}, not numbers")
+    if not np.isfinite(array.data if scipy.sparse.issparse(array) else array).all():
+        raise _Wrong(f"{key} has values that are not finite")
+    return array
+
+
+def _checked_body(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    vertices = _array(content, "v_template", (None, 3)).shape[0]
+    joints = _array(content, "kintree_table", (2, None)).shape[1]
+    trees = {len(tree): tree for tree in (PARENTS, SMPL_PARENTS)}
+    if joints not in trees:
+        raise _Wrong(f"its {joints} joints are neither the {len(PARENTS)} of SMPL-X nor the 24 of SMPL")
+    shapes = {
+        "v_template": (vertices, 3),
+        "shapedirs": (vertices, 3, None),
+        "posedirs": (vertices, 3, 9 * (joints - 1)),
+        "J_regressor": (joints, vertices),
+        "weights": (vertices, joints),
+        "kintree_table": (2, joints),
+        "f": (None, 3),
+    }
+    arrays = {key: _array(content, key, shape) for key, shape in shapes.items()}
+    arrays = {key: a.toarray() if scipy.sparse.issparse(a) else a for key, a in arrays.items()}
+    tree = arrays["kintree_table"]
+    if tree[0, 1:].tolist() != list(trees[joints][1:]):
+        raise _Wrong("kintree_table holds another joint tree")
+    faces = arrays["f"]
+    if faces.dtype.kind not in "iu" or (faces.size and (faces.min() < 0 or faces.max() >= vertices)):
+        raise _Wrong(f"f names vertices that are not among its {vertices}")
+    return arrays
