@@ -19,11 +19,12 @@
 # why the numbers are needed, computes them, and checks that the way back loses nothing.
 
 # %% tags=["parameters"] nbmake={"mock": {"people": 4}}
-width, height = 1280, 720  # the full image, pixels
+width = 1280  # of the full image, pixels
+height = 720
 focal = 900.0  # of its camera, pixels: a wide lens
 margin = 1075.0  # where the person near the edge stands: x of the box centre, pixels
 distance = 4.2  # of the person in the middle, metres
-checkpoint = "mini"  # a trained network, for the question whether it uses the three numbers
+checkpoint = "mini"  # a trained network: does it use the three numbers?
 data = None  # data root; None: $DPOSE_DATA, else the open data
 people = 24  # test people for that question
 seed = 0
@@ -221,10 +222,10 @@ plt.show()
 # The first two are the tangents of the angles above, the third says how wide an angle the box covers.
 # Dividing by $f$ is what makes them angles: the same pixel means another direction behind another lens.
 
-# %% tags=["hide-input"]
+# %%
 show_source(bbox_info)
 
-# %%
+# %% tags=["hide-input"]
 rows = []
 f = torch.tensor([focal])
 for name, where in (("orange", left), ("blue", center), ("green", center_edge)):
@@ -233,8 +234,8 @@ for name, where in (("orange", left), ("blue", center), ("green", center_edge)):
         (
             name,
             f"{where[0, 0]:.0f}, {where[0, 1]:.0f}",
-            *(f"{v:+.3f}" for v in q),
-            f"{q[0].atan().rad2deg():+.1f}°",
+            *(f"{v:+.3f}".replace("-", "−") for v in q),
+            f"{q[0].atan().rad2deg():+.1f}°".replace("-", "−"),
         )
     )
 html_table(
@@ -288,8 +289,7 @@ usual = np.quantile(box[:, 0].atan().rad2deg().abs(), 0.9)
 Markdown(
     f"{network.config.name.upper()} turns by {100 * np.median(slopes):.0f} % of the angle (median of {len(slopes)} people; "
     f"the middle half of them: {100 * np.quantile(slopes, 0.25):.0f} to {100 * np.quantile(slopes, 0.75):.0f} %). "
-    f"Nine in ten of these people stand within {usual:.0f}° of the camera's axis, and the training people stand like "
-    "them: that is how much there was to be learned."
+    f"Nine in ten of these people stand within {usual:.0f}° of the camera's axis."
 )
 
 # %% [markdown]
@@ -303,7 +303,7 @@ Markdown(
 # \mathbf{t} = \left( t_x + \frac{2\,(c_x - w/2)}{s\,b},\; t_y + \frac{2\,(c_y - h/2)}{s\,b},\; \frac{2 f}{s\,b} \right).
 # $$
 
-# %% tags=["hide-input"]
+# %%
 show_source(full_translation)
 
 # %% [markdown]
@@ -336,7 +336,7 @@ html_table(
 # works in the full image, part labels are rendered by the crop's camera, so the two have to agree for every
 # box, also for one that reaches beyond the image or lies outside altogether.
 
-# %% tags=["hide-input"]
+# %%
 show_source(crop_affine)
 
 # %%

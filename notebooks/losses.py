@@ -109,7 +109,7 @@ Markdown(
 # Now bend the left elbow, and nothing else. Four terms notice: the rotation is wrong, and so are the joints
 # and vertices further down the arm, and where they are seen in the image.
 
-# %% tags=["hide-input"]
+# %%
 show_source(terms.pose, terms.joints3d, terms.vertices)
 
 
@@ -205,7 +205,7 @@ Markdown(
 # more for the same pattern than for the same level. Both see the person only, in `PAPER` and `MINI`; the dial
 # here mixes the true depth with the mean depth of this person, until at 1 the map is flat.
 
-# %% tags=["hide-input"]
+# %%
 show_source(terms.supervised_pixels, terms.depth_l1, terms.depth_ssim)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The dial: from the true depth (0) to a flat one (1).", "name": "fig-flat"}}
@@ -236,7 +236,7 @@ plt.show()
 # penalised: below $s = 0.1$ the translation continues $1/s$ by its tangent, so value and gradient stay
 # finite.
 
-# %% tags=["hide-input"]
+# %%
 show_source(terms.joints2d)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The body shifted sideways (left), and its camera scale turned from the true value to below zero (right): all weighted terms that notice.", "name": "fig-camera-curves"}}
@@ -389,7 +389,7 @@ Markdown(
 # leaves all pixels alike, as in the paper, at 1 all *classes* count alike. `MINI` takes a value in between,
 # enough to make a hand worth finding, and not so much that a network sees hands everywhere.
 
-# %% tags=["hide-input"]
+# %%
 show_source(terms.segmentation)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How much each class weighs in the cross-entropy, as a share of all, for three exponents b. Classes by size.", "name": "fig-balance"}}

@@ -72,10 +72,10 @@ crops = [
 # | – | origin of the 3D joints | not given | the body model's | midpoint of the hips; the body model's |
 # | 10 | 2D term | squared error | also times confidence and image side / box side | times confidence; both |
 #
-# The seventh line is the strangest. A window of even width has no middle pixel: its weights are centred on
-# the fifth of its eight, and with four zeros around a map of side $M$ there are $(M+1)^2$ windows, so the map
-# of similarities fits the picture nowhere exactly. The windows, and the similarity of two maps that differ in
-# a single pixel in the middle:
+# Line 7 is the strangest. A window of even width has no middle pixel: its weights are centred on the fifth of
+# its eight, and with four zeros around a map of side $M$ there are $(M+1)^2$ windows, so the map of
+# similarities fits the picture nowhere exactly. The windows, and the similarity of two maps that differ in a
+# single pixel in the middle:
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Weights of the two windows along one side, and 1 − SSIM when one pixel in the middle (dotted) of a map of 25 × 25 is wrong: a row through the middle, at the places of the windows' centres.", "name": "fig-window"}}
 SIDE = 25
@@ -149,16 +149,16 @@ Markdown(
 # Here the released code is followed throughout, so that its weights fit. The paper's text differs or is
 # silent:
 #
-# | | released code | here |
-# | --- | --- | --- |
-# | 17 | a decoder's step reduces channels first and up-samples after, with aligned corners; the text says the reverse | as released |
-# | 18 | maps of 224 × 224, by two more doublings; the equations end at 56 × 56 | as released; `MINI` doubles once, to 64 |
-# | 19 | depth ends in a sigmoid, which no equation has | as released |
-# | 20 | attention pools the part scores to 56 × 56, and multiplies its result by a 720 × 720 matrix that eq. 5 lacks | as released |
-# | 21 | the regressor never sees the depth map, only the average of the decoder's 48 features | as released |
-# | 22 | pose, shape and camera read the very same attended features; a second matrix, meant for two of them, is never reached | as released; the idle matrix is kept for its place in the checkpoint, and not trained |
-# | 23 | one step: outputs are means plus residuals, with a ReLU after the hidden layer only | as released |
-# | 24 | the network without depth, of Table 3, cannot be built: its layers ask for 777 numbers and get 729 | presets `paper-no-depth` and `mini-no-depth` |
+# | | released code, and so here |
+# | --- | --- |
+# | 17 | a decoder's step reduces channels first and up-samples after, with aligned corners; the text says the reverse |
+# | 18 | the maps are 224 × 224, by two more doublings, where the equations end at 56 × 56 (`MINI` doubles once, to 64 × 64) |
+# | 19 | depth ends in a sigmoid, which no equation has |
+# | 20 | attention pools the part scores to 56 × 56, and multiplies its result by a 720 × 720 matrix that eq. 5 lacks |
+# | 21 | the regressor never sees the depth map, only the average of the decoder's 48 features |
+# | 22 | pose, shape and camera read the very same attended features; a second matrix, meant for two of them, is never reached (here it keeps its place in the checkpoint, and is not trained) |
+# | 23 | one step: outputs are means plus residuals, with a ReLU after the hidden layer only |
+# | 24 | *not here:* the network without depth, of Table 3, cannot be built from the released code, whose layers ask for 777 numbers and get 729; here it is a preset, `paper-no-depth` |
 #
 # `dpose.load` reads the authors' checkpoint. One more thing is kept there: its part channels are in another
 # order than its joints, so that joint $j$'s head reads the attention of another part. The network was trained

@@ -75,7 +75,7 @@ regressor = Regressor(config)
 # like one large. The construction used here, which the authors took from ReFit {cite:p}`refit`, stacks the
 # matrices and multiplies all of them at once. The layer below is all there is to it.
 
-# %% tags=["hide-input"]
+# %%
 show_source(MultiLinear)
 
 # %% [markdown]
@@ -160,7 +160,7 @@ Markdown(
 # a_2)\, b_1 \rVert}, \qquad b_3 = b_1 \times b_2 .
 # $$
 
-# %% tags=["hide-input"]
+# %%
 show_source(sixd_to_rotmat)
 
 # %% [markdown]
