@@ -124,6 +124,7 @@ def bend(degrees):
     return truth._replace(rotmats=torch.cat([before, elbow @ turn, after], 1))
 
 
+# %% tags=["hide-input"]
 def dial(move, values, weights):
     """Every weighted term at each setting of a dial, and its derivative: two dicts of lists."""
     value, slope = {}, {}
@@ -232,8 +233,8 @@ plt.show()
 #
 # Only one term sees where the body stands: the projected joints. In `MINI` it is measured in boxes, not in
 # images, so a small person counts as much as a large one. The released code also penalises small or negative
-# scales $s$, for which the body would stand very far away or behind the camera. Here nothing has to be
-# penalised: below $s = 0.1$ the translation continues $1/s$ by its tangent, so value and gradient stay
+# scales $s$, for which the body would stand very far away or behind the camera. In the other two nothing has
+# to be penalised: below $s = 0.1$ the translation continues $1/s$ by its tangent, so value and gradient stay
 # finite.
 
 # %%
