@@ -1,4 +1,4 @@
-"""The command `dpose`: make the open data, train, evaluate, predict, convert checkpoints.
+"""The command `dpose`: make the open data, train, evaluate, predict, convert checkpoints, look around.
 
 Only the parser lives here; a subcommand imports what it needs when it runs, so that `dpose --help` is quick.
 A mistake of the user's ends in one line and exit status 2; `--debug` shows where it came from.
@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on a split, with baselines",
     "predict": "body, depth and parts of one person in a photograph",
     "convert": "a released checkpoint into one of ours, or back",
+    "doctor": "what is installed, which files are found, and what the missing ones are for",
 }
 
 
@@ -93,7 +94,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "(pose_hrnet_w48_256x192.pth) for the encoder, as the paper does",
         default=unset,
     )
-    add("--body", metavar="NPZ", help="body model file (default: the open body)", default=unset)
+    add("--body", metavar="FILE", help="SMPL-X file, .npz or .pkl (default: the open body)", default=unset)
     add("--accelerator", default="auto", help="cpu, cuda, ... as lightning names them")
     add("--devices", type=_devices, default=1, help="how many devices, or auto for all")
     add("--strategy", default="auto", help="lightning's name of how several devices share the work")
@@ -115,7 +116,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=64, help="images at once; no influence on the results")
     add("--workers", type=int, default=1, help="loader processes")
     add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
-    add("--body", metavar="NPZ", help="body model file (the open body, if not given)")
+    add("--body", metavar="FILE", help="SMPL-X file, .npz or .pkl (the open body, if not given)")
     add("--no-progress", dest="progress", action="store_false", help="no progress line", default=True)
     parser.set_defaults(run=_evaluate)
 
@@ -132,7 +133,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     add("--out", default="prediction", metavar="FOLDER", help="folder to write to")
     add("--checkpoint", default="mini", help="a .safetensors or released .ckpt, or the name of a shipped one")
     add("--focal", type=float, metavar="PX", help="focal length in pixels (the image diagonal, if not given)")
-    add("--body", metavar="NPZ", help="body model file (the open body, if not given)")
+    add("--body", metavar="FILE", help="SMPL-X file, .npz or .pkl (the open body, if not given)")
     add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
     parser.set_defaults(run=_predict)
 
@@ -150,6 +151,13 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("target", metavar="OUT", help="file to write: .safetensors from a .ckpt, else .ckpt")
     parser.set_defaults(run=_convert)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--body-models", metavar="FOLDER", help="licensed body files ($DPOSE_BODY_MODELS, if not given)")
+    add("--data", help="data root ($DPOSE_DATA, else the open data, if not given)")
+    parser.set_defaults(run=_doctor)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -209,6 +217,12 @@ def _convert(args: argparse.Namespace) -> None:
     write(model, target, checkpoint.metadata(source) | {"converted_from": origin})
     total = parameter_table(model)[-1]
     print(f"{total.parameters:,} parameters and {total.buffers:,} buffers written to {target}")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from dpose.doctor import report
+
+    print(report(args.body_models, args.data))
 
 
 def _box(text: str) -> tuple[float, ...]:

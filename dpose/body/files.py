@@ -7,6 +7,7 @@ them. Whatever is read is checked: a body model that is not whole would show as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ DEPTH = 4  # folders below the root that are searched: data/body_models/smplx/mo
 
 
 class Licensed(NamedTuple):
-    """A file that we may not ship: its names (glob patterns, the best first), its use and its source."""
+    """A file that we may not ship: its names as published, the best first, its use and its source."""
 
     title: str
     names: tuple[str, ...]
@@ -65,7 +66,8 @@ def _smplx(gender: str) -> Licensed:
 
 def _smpl(gender: str) -> Licensed:
     short = {"neutral": "neutral", "male": "m", "female": "f"}[gender]
-    official = tuple(f"basic[mM]odel_{short}_lbs_10_207_0_v1.{minor}.0.pkl" for minor in (1, 0))
+    old = "basicmodel" if gender == "male" else "basicModel"
+    official = (f"basicmodel_{short}_lbs_10_207_0_v1.1.0.pkl", f"{old}_{short}_lbs_10_207_0_v1.0.0.pkl")
     version_1_0 = "; of v1.0.0, at https://smplify.is.tue.mpg.de" if gender == "neutral" else " or v.1.0.0"
     return Licensed(
         f"SMPL {gender}",
@@ -93,7 +95,7 @@ LICENSED = {
     "means": Licensed(
         "SMPL mean parameters",
         ("smpl_mean_params.npz",),
-        "where the regressor starts in a training from scratch; a checkpoint brings its own",
+        "the pose, shape and camera that a training from scratch starts with",
         f"{_BEDLAM}, or {_SPIN}",
     ),
 }
@@ -103,11 +105,12 @@ def find(key: str, folder: str | Path) -> Path | None:
     """Where a licensed file lies below a folder, or None.
 
     Searched in this order: `smplx/` or `smpl/`, where the `smplx` package wants the models; the folder
-    itself; the folders in it, and so on four deep. In one folder, the names of `LICENSED[key]` in their order.
+    itself; the folders in it, and so on four deep. In one folder, the names of `LICENSED[key]` in order.
     """
     places = [f"{key.split('-')[0]}/", *("*/" * depth for depth in range(DEPTH + 1))]
     for place in places:
         for name in LICENSED[key].names:
+            name = re.sub("basic[mM]odel", "basic[mM]odel", name)  # published either way
             if files := sorted(path for path in Path(folder).glob(place + name) if path.is_file()):
                 return files[0]
     return None
@@ -121,11 +124,10 @@ def locate(key: str, folder: str | Path | None = None) -> Path:
     root, wanted = body_models(folder), LICENSED[key]
     if root and (path := find(key, root)):
         return path
-    names = " or ".join(name.replace("[mM]", "M") for name in wanted.names)
     where = f"under {root}, up to {DEPTH} folders deep" if root else f"as {BODY_MODELS_VARIABLE} is not set"
     raise FileNotFoundError(
-        f"{wanted.title} is missing ({names}; none {where}). It may not be shipped: get it from "
-        f"{wanted.source} and set {BODY_MODELS_VARIABLE} to the folder in which you unpacked it; "
+        f"{wanted.title} is missing ({' or '.join(wanted.names)}; none {where}). It may not be shipped: get it "
+        f"from {wanted.source} and set {BODY_MODELS_VARIABLE} to the folder in which you unpacked it; "
         "`dpose doctor` shows what is found"
     )
 
@@ -180,9 +182,9 @@ def read_h36m_regressor(path: str | Path | None = None) -> np.ndarray:
     """
     path = Path(path or locate("h36m"))
     try:
-        return (
-            _array({"regressor": np.load(path, allow_pickle=False)}, "regressor", (17, SMPL_VERTICES)) * 1.0
-        )
+        return _array(
+            {"regressor": np.load(path, allow_pickle=False)}, "regressor", (17, SMPL_VERTICES)
+        ).astype(np.float64)
     except OSError:
         raise
     except (_Wrong, ValueError, EOFError, MemoryError) as wrong:

@@ -1,0 +1,97 @@
+"""`dpose doctor` says what is there and what is missing, and never fails because of it."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+import scipy.sparse
+from licensed_files import body_arrays, write_smpl_pkl, write_smplx_npz, write_smplx_pkl
+
+from dpose.body.files import LICENSED
+from dpose.cli import main
+
+
+@pytest.fixture
+def doctor(capsys, monkeypatch, tmp_path):
+    """Runs `dpose doctor`; gives its text, lines joined that were wrapped."""
+    monkeypatch.delenv("DPOSE_BODY_MODELS", raising=False)
+    monkeypatch.setenv("DPOSE_DATA", str(tmp_path / "no data"))
+
+    def run(*arguments) -> str:
+        assert main(["doctor", *map(str, arguments)]) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        return re.sub(r"\n {12}(?! )", " ", said.out)
+
+    return run
+
+
+def states(text: str) -> dict[str, str]:
+    """Found, missing or unusable, by the title of the licensed file."""
+    titles = "|".join(re.escape(wanted.title) for wanted in LICENSED.values())
+    return {title: state for state, title in re.findall(rf"^  (\w+) +({titles}):", text, re.MULTILINE)}
+
+
+def write_all(folder):
+    write_smplx_npz(folder / "smplx/SMPLX_NEUTRAL.npz", body_arrays(columns=400))
+    write_smplx_pkl(folder / "smplx/SMPLX_MALE.pkl", body_arrays())
+    write_smplx_npz(folder / "models_smplx_v1_1/models/smplx/SMPLX_FEMALE.npz", body_arrays())
+    models = folder / "SMPL_python_v.1.1.0/smpl/models"
+    for short in ("neutral", "m", "f"):
+        write_smpl_pkl(models / f"basicmodel_{short}_lbs_10_207_0_v1.1.0.pkl", body_arrays(24), "1.1.0")
+    (folder / "utils").mkdir()
+    matrix = scipy.sparse.csc_matrix((np.ones(2), ([0, 6889], [0, 10474])), shape=(6890, 10475))
+    (folder / "utils/smplx2smpl.pkl").write_bytes(pickle.dumps({"matrix": matrix}))
+    np.save(folder / "utils/J_regressor_h36m.npy", np.zeros((17, 6890)))
+    np.savez(folder / "utils/smpl_mean_params.npz", pose=np.zeros(144), shape=np.zeros(10), cam=np.zeros(3))
+
+
+def test_with_no_files_everything_is_missing_with_its_use_and_source(doctor):
+    text = doctor()
+    assert set(states(text).values()) == {"missing"} and len(states(text)) == len(LICENSED)
+    for wanted in LICENSED.values():
+        assert all(name in text for name in wanted.names)
+        assert f"for {wanted.use}" in text and f"from {wanted.source}" in text
+    assert "DPOSE_BODY_MODELS is not set" in text and "the open body" in text
+
+
+def test_with_all_files_each_is_found_and_described(doctor, tmp_path):
+    write_all(tmp_path)
+    text = doctor("--body-models", tmp_path)
+    assert set(states(text).values()) == {"found"} and len(states(text)) == len(LICENSED)
+    assert "smplx/SMPLX_NEUTRAL.npz, 40 vertices, 55 joints, 400 shape directions" in text
+    assert "v1.1.0.pkl, 40 vertices, 24 joints" in text
+    assert "6890 x 10475, 2 entries" in text and "17 joints of 6890 vertices" in text
+    assert "http" not in text
+
+
+def test_with_some_files_the_others_are_missing_and_damaged_ones_unusable(doctor, tmp_path, monkeypatch):
+    write_smplx_npz(tmp_path / "smplx/SMPLX_NEUTRAL.npz", body_arrays())
+    cut = write_smplx_npz(tmp_path / "smplx/SMPLX_MALE.npz", body_arrays())
+    cut.write_bytes(cut.read_bytes()[:-500])
+    write_smpl_pkl(tmp_path / "smplx/SMPLX_FEMALE.pkl", body_arrays(24))
+    monkeypatch.setenv("DPOSE_BODY_MODELS", str(tmp_path))
+    text = doctor()
+    found = states(text)
+    assert found["SMPL-X neutral"] == "found" and found["SMPL male"] == "missing"
+    assert found["SMPL-X male"] == found["SMPL-X female"] == "unusable"
+    assert "damaged or cut off" in text and "it is the other model under this one's name" in text
+    assert "get it again from https://smpl-x.is.tue.mpg.de" in text
+
+
+def test_a_folder_that_is_not_there_is_told(doctor, tmp_path):
+    assert f"{tmp_path / 'models'}, which is no folder" in doctor("--body-models", tmp_path / "models")
+
+
+def test_versions_hardware_checkpoint_and_data_are_told(doctor, people, tmp_path):
+    text = doctor("--data", people)
+    for word in ("torch 2", "numpy 2", "smplx 0", "Python 3", "cores", "mini:", "train: ", "test: "):
+        assert word in text, word
+    assert "no shards" not in text
+    assert "no shards: `dpose synth` makes the open data" in doctor("--data", tmp_path)
+
+
+def test_lines_are_short_enough_for_a_terminal(doctor, capsys):
+    main(["doctor"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
