@@ -31,9 +31,7 @@ class Prediction(NamedTuple):
     betas: Tensor  # (B, num_betas)
     cam: Tensor  # (B, 3) weak-perspective (s, tx, ty) of the crop; `dpose.camera.full_translation`
     parts: Tensor  # (B, 23, M, M) logits, background first, then in joint order
-    depth: (
-        Tensor | None
-    )  # (B, 1, M, M) in (0, 1), 0 background, near to far on the person; None without depth
+    depth: Tensor | None  # (B, 1, M, M) in (0, 1), near to far on the person, anything beside; or None
 
 
 class Features(NamedTuple):
