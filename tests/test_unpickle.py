@@ -328,3 +328,18 @@ def test_a_sparse_matrix_of_old_scipy_is_read(read):
     state = {k: v for k, v in matrix.__dict__.items() if k != "coords"}
     got = read(python2_pickle(Asks(type(matrix), state=state)))
     assert same(got.toarray(), np.diag([1.0, 2, 3]))
+
+
+@pytest.mark.parametrize("chosen", [np.zeros(10**6, np.int8), np.array([0.0])])
+def test_a_selection_cannot_repeat_a_long_item_many_times(read, chosen):
+    with fake_chumpy() as make:
+        data = python2_pickle(make("reordering.Select", a=np.array([b"x" * 10**6]), idxs=chosen))
+    with pytest.raises(ValueError, match=r"damaged.*chumpy\.reordering\.Select"):
+        read(data)
+
+
+def test_a_selection_beyond_its_array_is_damage(read):
+    with fake_chumpy() as make:
+        data = python2_pickle(make("reordering.Select", a=np.zeros(3), idxs=np.array([7])))
+    with pytest.raises(ValueError, match="damaged.*out of bounds"):
+        read(data)

@@ -126,8 +126,8 @@ def locate(key: str, folder: str | Path | None = None) -> Path:
         return path
     where = f"under {root}, up to {DEPTH} folders deep" if root else f"as {BODY_MODELS_VARIABLE} is not set"
     raise FileNotFoundError(
-        f"{wanted.title} is missing ({' or '.join(wanted.names)}; none {where}). It may not be shipped: get it "
-        f"from {wanted.source} and set {BODY_MODELS_VARIABLE} to the folder in which you unpacked it; "
+        f"{wanted.title} is missing ({' or '.join(wanted.names)}; none {where}). It may not be shipped: get "
+        f"it from {wanted.source} and set {BODY_MODELS_VARIABLE} to the folder in which you unpacked it; "
         "`dpose doctor` shows what is found"
     )
 
