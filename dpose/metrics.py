@@ -19,6 +19,7 @@ import torchmetrics
 from torch import Tensor
 
 from dpose.body import BodyOutput
+from dpose.body.convert import combine
 
 __all__ = [
     "PROTOCOLS",
@@ -120,8 +121,8 @@ def protocol_points(
                 f"`smplx_to_smpl` has shape {tuple(smplx_to_smpl.shape)}, but takes the body's {here} "
                 f"vertices to SMPL's {there}: it must be ({there}, {here})"
             )
-        vertices = _linear(smplx_to_smpl, vertices)
-    return BodyOutput(vertices, _linear(regressor, vertices))
+        vertices = combine(smplx_to_smpl, vertices)
+    return BodyOutput(vertices, combine(regressor, vertices))
 
 
 def _check_regressor(protocol: str, regressor: Tensor | None) -> None:
@@ -132,13 +133,6 @@ def _check_regressor(protocol: str, regressor: Tensor | None) -> None:
         raise ValueError(
             f"protocol {protocol!r} needs {p.regressor}; `regressor` has shape {tuple(regressor.shape)}"
         )
-
-
-def _linear(matrix: Tensor, points: Tensor) -> Tensor:
-    """(N, V) times (..., V, 3) -> (..., N, 3), in float64, which nothing rounds."""
-    columns = points.movedim(-2, 0)  # (V, ..., 3)
-    product = matrix.double() @ columns.flatten(1).double()
-    return product.unflatten(1, columns.shape[1:]).movedim(0, -2).to(points.dtype)
 
 
 def _times(a: Tensor, b: Tensor) -> Tensor:

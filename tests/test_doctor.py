@@ -71,11 +71,13 @@ def test_with_some_files_the_others_are_missing_and_damaged_ones_unusable(doctor
     cut = write_smplx_npz(tmp_path / "smplx/SMPLX_MALE.npz", body_arrays())
     cut.write_bytes(cut.read_bytes()[:-500])
     write_smpl_pkl(tmp_path / "smplx/SMPLX_FEMALE.pkl", body_arrays(24))
+    (tmp_path / "smplx2smpl.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     monkeypatch.setenv("DPOSE_BODY_MODELS", str(tmp_path))
     text = doctor()
     found = states(text)
     assert found["SMPL-X neutral"] == "found" and found["SMPL male"] == "missing"
     assert found["SMPL-X male"] == found["SMPL-X female"] == "unusable"
+    assert found["SMPL-X to SMPL"] == "unusable" and "asks for 'os.system'" in text
     assert "damaged or cut off" in text and "it is the other model under this one's name" in text
     assert "get it again from https://smpl-x.is.tue.mpg.de" in text
 
