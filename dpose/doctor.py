@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dpose import results
-from dpose.body import OPEN_BODY, files
+from dpose.body import OPEN_BODY, OPEN_SMPL, files
 from dpose.model import checkpoint
 from dpose.paths import BODY_MODELS_VARIABLE, DATA_VARIABLE, body_models, data_root, shard_folder
 
@@ -52,7 +52,8 @@ def _bodies(folder: Path | None) -> Iterator[str]:
         yield f"Licensed body files: {BODY_MODELS_VARIABLE} is not set"
     else:
         yield f"Licensed body files in {folder}" + ("" if folder.is_dir() else ", which is no folder")
-    yield f"  open      the open body, which takes their place: {_size(OPEN_BODY)}"
+    sizes = f"as SMPL-X {_size(OPEN_BODY)}, as SMPL {_size(OPEN_SMPL)}"
+    yield from _item("open", f"the open body, which takes their place: {sizes}")
     for key, wanted in files.LICENSED.items():
         path = files.find(key, folder) if folder else None
         if path is None:

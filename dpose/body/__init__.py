@@ -26,6 +26,7 @@ from dpose.paths import BODY_MODELS_VARIABLE, body_models
 __all__ = [
     "JOINT_NAMES",
     "OPEN_BODY",
+    "OPEN_SMPL",
     "PARENTS",
     "PART_NAMES",
     "SMPL_JOINT_NAMES",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 OPEN_BODY = Path(__file__).resolve().parents[1] / "assets" / "smplx" / "SMPLX_NEUTRAL.npz"
+OPEN_SMPL = OPEN_BODY.parents[1] / "smpl" / "SMPL_NEUTRAL.npz"  # the same body, coarser, in SMPL's layout
 
 NUM_PARTS, NUM_JOINTS, NUM_SMPL_JOINTS = len(PART_NAMES), len(JOINT_NAMES), len(SMPL_JOINT_NAMES)
 HEAD, FIRST_FINGER = 15, 25

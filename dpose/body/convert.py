@@ -1,7 +1,8 @@
 """Points that are fixed weighted sums of vertices: SMPL's vertices out of SMPL-X's, joints out of vertices.
 
-The weights are in licensed files; here they become sparse tensors, and one sparse product applies them. Which
-of them a benchmark asks for is said by `dpose.metrics.PROTOCOLS`.
+The weights are in licensed files, or in those that stand in for them with the open body; here they become
+sparse tensors, and one sparse product applies them. Which a benchmark asks for is said by
+`dpose.metrics.PROTOCOLS`. Never mix the two: the open body's numbers of vertices differ from SMPL-X's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from dpose.body import files
+from dpose.body import OPEN_SMPL, files
+from dpose.paths import body_models
 
 __all__ = ["combine", "joint_regressor", "smplx_to_smpl", "sparse_tensor"]
 
@@ -34,9 +36,12 @@ def combine(matrix: Tensor, points: Tensor) -> Tensor:
 def smplx_to_smpl(path: str | Path | None = None) -> Tensor:
     """The sparse matrix (6890, 10475), float64, with which `combine` makes SMPL's vertices of SMPL-X's.
 
-    path: `smplx2smpl.pkl` or `smplx_to_smpl.pkl`; None: where $DPOSE_BODY_MODELS has it. Raises
-    FileNotFoundError with where to get it, ValueError if it is something else.
+    path: `smplx2smpl.pkl` or `smplx_to_smpl.pkl`. None: the one under $DPOSE_BODY_MODELS if set, else that of
+    the open body (6890, 13718), to the vertices of `OPEN_SMPL`. Raises FileNotFoundError with where to get
+    it, ValueError if it is something else.
     """
+    if path is None and body_models() is None:
+        return sparse_tensor(scipy.sparse.load_npz(OPEN_SMPL.with_name("smplx2smpl.npz")))
     return sparse_tensor(files.read_smplx_to_smpl(path))
 
 
@@ -44,13 +49,17 @@ def joint_regressor(joints: str, path: str | Path | None = None) -> Tensor:
     """The sparse matrix (J, 6890), float64, with which `combine` makes joints of SMPL's vertices.
 
     joints: "h36m", the 17 of Human3.6M, for the protocol `h36m14`; or "smpl", SMPL's own 24, for `smpl24` and
-    `smpl22`. path: `J_regressor_h36m.npy`, or a SMPL file; None: where $DPOSE_BODY_MODELS has it (SMPL's
-    neutral). Raises FileNotFoundError with where to get it, ValueError if it is something else.
+    `smpl22`. path: `J_regressor_h36m.npy`, or a SMPL file. None: the one under $DPOSE_BODY_MODELS if set (of
+    SMPL, the neutral one's), else that for `OPEN_SMPL`, whose joints lie about where Human3.6M's do. Raises
+    FileNotFoundError with where to get it, ValueError if it is something else.
     """
+    use_open = path is None and body_models() is None
     if joints == "h36m":
+        if use_open:
+            return sparse_tensor(scipy.sparse.load_npz(OPEN_SMPL.with_name("J_regressor_h36m.npz")))
         return sparse_tensor(files.read_h36m_regressor(path))
     if joints == "smpl":
-        path = path or files.locate("smpl-neutral")
+        path = OPEN_SMPL if use_open else path or files.locate("smpl-neutral")
         regressor = files.read_body(path)["J_regressor"]
         if len(regressor) != 24:
             raise ValueError(f"{path} holds a SMPL-X model; SMPL's joints need a SMPL file")
