@@ -66,19 +66,20 @@ def one_person(config):
 #
 # The network never sees the whole photograph. It sees a square crop around one person, and three numbers
 # that say where this crop was taken. With a box of side $b$ pixels centred at $(c_x, c_y)$ in an image of
-# $w \times h$ pixels and focal length $f$ (also in pixels), these are
+# $W \times H$ pixels and focal length $f$ (also in pixels), these are
 #
 # $$
-# \mathbf{q} = \left( \frac{c_x - w/2}{f},\; \frac{c_y - h/2}{f},\; \frac{b}{f} \right),
+# \mathbf{q} = \left( \frac{c_x - W/2}{f},\; \frac{c_y - H/2}{f},\; \frac{b}{f} \right),
 # $$
 #
 # the direction of the person and the angle that the box covers. They matter because a person near the edge
-# of a wide image is seen from the side: cut out, the same body in the same pose looks turned. CLIFF
-# {cite:p}`cliff` introduced them; without them the global orientation cannot be right everywhere.
+# of a wide image is seen from the side: cut out, the same body in the same pose looks turned ([by how
+# much](camera.ipynb)). CLIFF {cite:p}`cliff` introduced them; without them the global orientation cannot be
+# right everywhere.
 
 # %%
 batch = one_person(config)
-image = batch["image"]  # (1, 3, S, S), ImageNet-normalised
+image = batch["image"]  # (1, 3, N, N), ImageNet-normalised
 focal = batch["cam_int"][:, 0, 0]
 box = bbox_info(batch["center"], batch["scale"], batch["img_size"], focal)  # (1, 3)
 
@@ -119,7 +120,8 @@ Markdown(
 # $$
 #
 # where $\mathrm{up}_k$ doubles a map $k$ times, each time followed by a 3 × 3 convolution, batch
-# normalisation and a ReLU. That makes $w + 2w + 4w + 8w = 15w$ channels, 720 for the paper.
+# normalisation and a ReLU. That makes $w + 2w + 4w + 8w = 15w$ channels, 720 for the paper. What each of the
+# maps sees is on [its own page](encoder.ipynb).
 
 
 # %% tags=["hide-input"]
@@ -127,10 +129,10 @@ def shape(tensor):
     return " × ".join(map(str, tensor.shape[1:]))
 
 
-w, s, m = config.width, config.image_size // 4, config.map_size
-rows = [("image", "3 × S × S", shape(image), "the crop")]
+w, n, m = config.width, config.image_size // 4, config.map_size
+rows = [("image", "3 × N × N", shape(image), "the crop")]
 rows += [
-    (name, f"{k}w × s/{k} × s/{k}" if k > 1 else "w × s × s", shape(tensor), "encoder features")
+    (name, f"{k}w × n/{k} × n/{k}" if k > 1 else "w × n × n", shape(tensor), "encoder features")
     for name, k, tensor in (
         ("F₁", 1, features.f1),
         ("F₂", 2, features.f2),
@@ -138,25 +140,25 @@ rows += [
         ("F₄", 8, features.f4),
     )
 ]
-rows += [("F_up", "15w × s × s", shape(features.f_up), "all four, at the finest size")]
+rows += [("F_up", "15w × n × n", shape(features.f_up), "all four, at the finest size")]
 if config.depth:
-    rows += [("D", "w × s × s", shape(features.depth_features), "features of the depth decoder")]
+    rows += [("D", "w × n × n", shape(features.depth_features), "features of the depth decoder")]
     rows += [
         ("depth", "1 × M × M", shape(prediction.depth), "near to far on the person; the rest is left free")
     ]
 rows += [
     ("S", "23 × M × M", shape(prediction.parts), "scores of the background and 22 parts"),
-    ("attention", "22 × s × s", shape(features.attention), "where each joint's features are read"),
+    ("attention", "22 × n × n", shape(features.attention), "where each joint's features are read"),
     ("A", "15w × 22", shape(features.attended), "one feature a joint"),
     ("rotations", "22 × 3 × 3", shape(prediction.rotmats), "pose, root first"),
-    ("betas", "11", shape(prediction.betas), "shape"),
+    ("betas", "11", shape(prediction.betas), "shape coefficients"),
     ("camera", "3", shape(prediction.cam), "weak perspective (s, tx, ty)"),
 ]
 html_table(
     ("", "in general", f"{config.name.upper()}, measured", "what it is"),
     rows,
     "Every tensor of one forward pass, without the batch dimension: "
-    f"S = {config.image_size}, s = S/4 = {s}, w = {w}, M = {m}",
+    f"N = {config.image_size}, n = N/4 = {n}, w = {w}, M = {m}",
     align="lrrl",
 )
 
@@ -200,9 +202,9 @@ plt.show()
 # (eq. 9) four residual blocks $R_i$ mix the two and halve the channels.
 #
 # The last one, $X_1$, is called $D$ in the depth decoder. A few more convolutions and, for depth, a sigmoid
-# turn it into the map (eq. 10). The paper numbers the levels the other way round and gives output maps of
-# 56 pixels; here the numbers are those of the encoder's maps, and the output has the 224 pixels of the code
-# that its authors released.
+# turn it into the map (eq. 10). The paper's text counts the maps from the coarsest, its equations from the
+# finest, as here; and they end at 56 pixels, where the output here has the 224 of the code that its authors
+# released.
 #
 # *Depth* is trained to run from 0.1 at the nearest to 1 at the farthest pixel of the person in sight; what it says on
 # the background is left free. *Parts* is a choice among 23 classes at every pixel. Both are compared with rendered
@@ -221,9 +223,10 @@ plt.show()
 # F_\mathrm{up}(p) \qquad \text{(eq. 5)}. $$
 #
 # The weights of each joint sum to one over the *positions*, not over the parts. So every joint gets a feature of the
-# same size, whether its part covers a hundred cells or one. When a part lies outside the crop, no cell can win clearly,
-# and the feature becomes an average over much of the image: the joint has to be guessed from the rest, as a person
-# would do it. The released code multiplies $A$ by one more $720 \times 720$ matrix, which eq. 5 does not have; the
+# same size, whether its part covers a hundred cells or one. A joint whose part lies outside the crop gives away its
+# full share of attention all the same; if no cell stands out, its feature is an average over much of the image, and
+# the joint has to be guessed from the rest. How widely a joint looks, and what moves it, is measured on [a page of
+# its own](attention.ipynb). The released code multiplies $A$ by one more $720 \times 720$ matrix, which eq. 5 does not have; the
 # parameter count says that the paper's network had it, so it is here.
 #
 # With random weights every position counts about as much as any other. So here is the trained `MINI` on the same
@@ -256,27 +259,6 @@ if shown.depth is not None:
 figure = picture_grid(rows, titles=titles)
 plt.show()
 
-
-# %% tags=["hide-input"]
-def cells(weights):
-    """Over how many cells each map of weights (..., s, s) is spread: the exponential of its entropy."""
-    return torch.distributions.Categorical(weights.flatten(-2)).perplexity()
-
-
-weights = inside.attention[0]  # (22, s, s)
-parts = small["parts"] == torch.arange(1, 23)[:, None, None]  # (22, M, M)
-touched = torch.nn.functional.adaptive_max_pool2d(parts.float(), weights.shape[-1]) > 0  # (22, s, s)
-seen = touched.flatten(1).any(1)
-share = (weights * touched).sum((1, 2))[seen].mean()
-chance = touched.float().mean((1, 2))[seen].mean()
-Markdown(
-    f"On this person {100 * share:.0f} % of a joint's attention lies, on average, on cells that its part truly "
-    f"touches; spread evenly it would be {100 * chance:.1f} %. ({int(seen.sum())} of the 22 parts are in the crop.) "
-    f"A joint's attention covers the equivalent of {cells(weights).median():.0f} of {weights[0].numel()} cells, "
-    f"in the random {config.name.upper()} of {cells(features.attention[0]).median():.0f} of "
-    f"{features.attention[0, 0].numel()} (medians over the joints, exponential of the entropy)."
-)
-
 # %% [markdown]
 # ## Regressor: means plus corrections
 #
@@ -287,7 +269,7 @@ Markdown(
 #
 # $$
 # g_j = [\, A_j,\; \mathbf{q},\; \bar D \,], \qquad
-# \theta_j = \theta_j^0 + W_j''\, \mathrm{ReLU}\bigl( W_j' [\, \theta_j^0,\, g_j \,] \bigr)
+# \theta_j = \theta_j^0 + W_j''\, \mathrm{ReLU}\bigl( W_j' [\, \theta_j^0,\, g_j \,] + c_j' \bigr) + c_j''
 # $$
 #
 # Each of the 22 joints has matrices $W_j', W_j''$ of its own, all applied at once as one batched product, a
@@ -322,7 +304,7 @@ Markdown(
 # {cite:p}`cliff`,
 #
 # $$
-# \mathbf{t} = \left( t_x + \frac{2\,(c_x - w/2)}{s\, b},\; t_y + \frac{2\,(c_y - h/2)}{s\, b},\; \frac{2
+# \mathbf{t} = \left( t_x + \frac{2\,(c_x - W/2)}{s\, b},\; t_y + \frac{2\,(c_y - H/2)}{s\, b},\; \frac{2
 # f}{s\, b} \right), $$
 #
 # after which joints are projected with the ordinary pinhole model (eq. 6). The last entry is the distance:
@@ -377,6 +359,7 @@ rows.append(
         "",
     )
 )
+assert total == RELEASED_WITH_BUFFERS and all(row.parameters == RELEASED[row.module] for row in table)
 html_table(
     ("module", "counted here", "released network", "", "buffers, counted"),
     rows,
@@ -417,5 +400,5 @@ html_table(
 )
 
 # %% [markdown]
-# Almost nothing of the work is attention or regression: the maps cost the time. What the two extra decoders
+# Almost nothing of the work is attention or regression: the maps cost the time. What the depth decoder
 # buy is the subject of the [ablation](ablation.ipynb).

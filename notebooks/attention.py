@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Soft attention: where each joint looks
 #
-# To say how the left elbow is bent, look at the left forearm. The network does just that, and anyone can watch: its
-# map of body parts, drawn in the middle of the network, decides at which places the features of each joint are
+# To say how the left elbow is bent, look at the left forearm. The network is built to do just that, and anyone can
+# watch how far it does: its map of body parts, drawn in the middle of the network, decides at which places the features of each joint are
 # read. The idea comes from PARE {cite:p}`pare`; the paper's equation 5 is all of it.
 #
 # This page shows where the 22 joints look, recomputes the equation by other means, covers parts of the

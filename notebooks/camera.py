@@ -212,11 +212,11 @@ plt.show()
 #
 # ## Three numbers
 #
-# With a box of side $b$ centred at $(c_x, c_y)$, in an image of $w \times h$ pixels and focal length $f$,
+# With a box of side $b$ centred at $(c_x, c_y)$, in an image of $W \times H$ pixels and focal length $f$,
 # CLIFF's numbers are
 #
 # $$
-# \mathbf{q} = \left( \frac{c_x - w/2}{f},\; \frac{c_y - h/2}{f},\; \frac{b}{f} \right).
+# \mathbf{q} = \left( \frac{c_x - W/2}{f},\; \frac{c_y - H/2}{f},\; \frac{b}{f} \right).
 # $$
 #
 # The first two are the tangents of the angles above, the third says how wide an angle the box covers.
@@ -300,7 +300,7 @@ Markdown(
 # cover $b$ pixels: at the distance $2f/(sb)$. From there the other two coordinates follow:
 #
 # $$
-# \mathbf{t} = \left( t_x + \frac{2\,(c_x - w/2)}{s\,b},\; t_y + \frac{2\,(c_y - h/2)}{s\,b},\; \frac{2 f}{s\,b} \right).
+# \mathbf{t} = \left( t_x + \frac{2\,(c_x - W/2)}{s\,b},\; t_y + \frac{2\,(c_y - H/2)}{s\,b},\; \frac{2 f}{s\,b} \right).
 # $$
 
 # %%
@@ -308,7 +308,8 @@ show_source(full_translation)
 
 # %% [markdown]
 # An unknown focal length is therefore less of a drama than it seems. Put $\mathbf t$ into the projection, and
-# $f$ cancels: the body's origin stays on its pixel, and only the distance grows in proportion.
+# $f$ cancels: for the same answer of the network the body's origin stays on its pixel, and only the distance
+# grows in proportion. ($f$ is in $\mathbf q$ as well, so the answer itself may change a little.)
 
 # %%
 cam = torch.tensor([[0.9, 0.1, -0.05]])

@@ -74,8 +74,9 @@ depth = torch.cat([prediction.depth for prediction in said])[:people, 0]  # (P, 
 #
 # $\mathrm{up}$ doubles the side by bilinear interpolation; $R_i$ are residual blocks. So at every size the
 # coarse knowledge of what is where meets the encoder's own map of that size, which knows the edges. The last
-# one, $X_1$, is called $D$. Enlarged once more to the size of the output, and after two last convolutions, it
-# becomes the map (eq. 10): one channel for depth, 23 for the parts and the background.
+# one, $X_1$, is called $D$ in the depth decoder. It is doubled to the size of the output (twice in `PAPER`,
+# once in `MINI`, with a $3 \times 3$ convolution each time, a step that eq. 10 does not have), and two last
+# convolutions make it the map (eq. 10): one channel for depth, 23 for the parts and the background.
 
 # %%
 show_source(UpFuse.forward, Decoder.forward)
@@ -92,10 +93,10 @@ def climb(decoder, maps):
     for step, name, fine in (
         (decoder.fuse_4_to_3, "X₃", maps.f3),
         (decoder.fuse_3_to_2, "X₂", maps.f2),
-        (decoder.fuse_2_to_1, "X₁ = D", maps.f1),
+        (decoder.fuse_2_to_1, "X₁", maps.f1),
     ):
         way[name] = step(list(way.values())[-1], fine)
-    return way | {"enlarged": (large := decoder.upscale(way["X₁ = D"])), "output": decoder.head(large)}
+    return way | {"enlarged": (large := decoder.upscale(way["X₁"])), "output": decoder.head(large)}
 
 
 def size(tensor):
@@ -166,7 +167,7 @@ picture_grid([error_pictures(index) for index in shown], titles, side=1.05)
 plt.show()
 
 # %% [markdown]
-# ### Depth ends at the outline
+# ### Beside the person, depth means nothing
 #
 # The second column looks odd: there is depth all over the crop. The target is 0 on the background, but with the paper's
 # loss (eq. 2) the background is ignored. So nobody has ever told the network what to say there, and it says anything.
@@ -304,7 +305,7 @@ for decoder in (double.depth_decoder, double.parts_decoder):
         normalise.eval()
 
 assert max(found[CONV] + found[FIXED]) < 1e-12
-assert min(found[RELU]) > 1e-4
+assert min(found[RELU]) > 0
 
 html_table(
     ("up-sampling exchanged with", "smallest", "largest"),
@@ -313,7 +314,8 @@ html_table(
 )
 
 # %% [markdown]
-# The order changes nothing up to rounding, until the ReLU comes. So the two networks are close relatives, not
+# With its statistics fixed, batch normalisation changes nothing in this beyond rounding; in training it tells
+# the two orders apart, and the ReLU always does. So the two networks are close relatives, not
 # the same: weights of one do not belong into the other. The released order is the cheaper one, with a quarter
 # of the multiplications in these layers.
 #

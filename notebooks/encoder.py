@@ -53,11 +53,11 @@ COLOURS = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
 # %% [markdown]
 # ## Each receives from all
 #
-# The encoder is a chain of modules. In every one, each map $X_i$ first passes some residual blocks $R_i$ of
+# The encoder is a chain of modules. In every one, each map $H_i$ first passes some residual blocks $B_i$ of
 # its own. Then each map becomes the sum of all of them:
 #
 # $$
-# X_i' = \mathrm{ReLU}\Bigl( \sum_j T_{ij}\bigl( R_j(X_j) \bigr) \Bigr) .
+# H_i' = \mathrm{ReLU}\Bigl( \sum_j T_{ij}\bigl( B_j(H_j) \bigr) \Bigr) .
 # $$
 #
 # From finer to coarser ($j < i$), $T_{ij}$ is a chain of strided $3 \times 3$ convolutions; from coarser to
@@ -95,8 +95,8 @@ html_table(
 # ## One crop at four resolutions
 #
 # On the left the crop as it would look with one pixel a cell: this is all the room that a map has. On the
-# right the six channels of each map that vary most over this crop. The fine map draws: edges, stripes,
-# limbs. The coarse ones take down where something is, in a few cells, and leave the drawing to others.
+# right the six channels of each map that vary most over this crop. The fine map tends to draw: edges,
+# stripes, limbs. The coarse ones can only take down where something is, in a few cells.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "One row a resolution: the crop reduced to that many pixels, and six channels of the map, each scaled by itself from dark blue to yellow.", "name": "fig-encoder-channels"}}
 rows = []
@@ -110,15 +110,15 @@ plt.show()
 # %% [markdown]
 # ## How much of the image is behind one cell?
 #
-# Ask the cell. If $X_k(c, p)$ is channel $c$ of map $k$ at cell $p$, its gradient to the image says which pixels
+# Ask the cell. If $F_k(c, p)$ is channel $c$ of map $k$ at cell $p$, its gradient to the image says which pixels
 # would change it, and how much. Summed over the channels,
 #
 # $$
-# G_k(x) = \sum_c \sum_{\text{rgb}} \left( \frac{\partial X_k(c, p)}{\partial I(x)} \right)^2 .
+# G_k(x) = \sum_c \sum_{\text{rgb}} \left( \frac{\partial F_k(c, p)}{\partial I(x)} \right)^2 .
 # $$
 #
 # No need for one backward pass a channel: with random signs $\sigma_c$, the squared gradient of $\sum_c
-# \sigma_c X_k(c, p)$ has exactly this sum as its mean. For comparison a fifth map is *F₁ alone*: the same
+# \sigma_c F_k(c, p)$ has exactly this sum as its mean. For comparison a fifth map is *F₁ alone*: the same
 # network with the same weights, but with its ears shut. Whatever the finest map receives from coarser ones is
 # set to zero.
 

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # The losses
 #
-# A loss is a taste: it says which mistakes hurt. D-PoSE {cite:p}`dpose` adds up eight of them,
+# A loss is a taste: it says which mistakes hurt. D-PoSE {cite:p}`dpose` adds up eight of them (eqs. 1–4),
 #
 # $$
 # L = \underbrace{\lambda_1 L_\mathrm{L1} + \lambda_2 L_\mathrm{SSIM}}_{\text{depth}}
@@ -17,6 +17,9 @@
 #   + \underbrace{\lambda_4 L_\mathrm{pose} + \lambda_5 L_\mathrm{shape} + \lambda_6 L_\mathrm{3D}
 #   + \lambda_7 L_\mathrm{V} + \lambda_8 L_\mathrm{2D}}_{\text{body}} .
 # $$
+#
+# $L_\mathrm{L1}$ and $L_\mathrm{V}$ are mean absolute values, $L_\mathrm{CE}$ is the cross-entropy, and the other
+# body terms are mean squares.
 #
 # This page starts from a perfect answer for one person, turns a dial that makes it wrong in one way, and
 # watches what each term says about it, and how hard it pulls. It does so for three sets of weights: the
@@ -43,7 +46,7 @@ from IPython.display import Markdown
 import dpose
 import dpose.losses as terms
 from dpose.body import JOINT_NAMES
-from dpose.camera import BOX_UNIT, bbox_info
+from dpose.camera import bbox_info
 from dpose.config import NUM_PARTS
 from dpose.data.loader import make_loader
 from dpose.figures import (
@@ -59,6 +62,7 @@ from dpose.figures import (
 )
 from dpose.losses import MINI_WEIGHTS, PAPER, RELEASED, TERMS, LossWeights, losses
 from dpose.model.network import Prediction
+from dpose.statistics import weak_perspective
 
 torch.manual_seed(seed)
 plt.rcParams["figure.dpi"] = 130
@@ -90,10 +94,7 @@ html_table(("", *RECIPES), rows, "Coefficients, and the variants of the terms (d
 # %%
 everybody = next(iter(make_loader(data, "test", config, max(people, sample + 1))))
 batch = {name: value[sample : sample + 1] for name, value in everybody.items()}
-focal, side = batch["cam_int"][:, 0, 0], BOX_UNIT * batch["scale"]
-s = 2 * focal / (side * batch["trans"][:, 2])
-offset = 2 * (batch["center"] - batch["img_size"] / 2) / (s * side)[:, None]
-true_cam = torch.cat([s[:, None], batch["trans"][:, :2] - offset], 1)  # (1, 3), `full_translation` undone
+true_cam = weak_perspective(batch)  # (1, 3), `full_translation` undone
 certain = 30 * torch.nn.functional.one_hot(batch["parts"], NUM_PARTS).movedim(-1, 1).float()
 truth = Prediction(batch["pose"], batch["betas"], true_cam, certain, batch["depth"])
 
@@ -233,9 +234,9 @@ plt.show()
 #
 # Only one term sees where the body stands: the projected joints. In `MINI` it is measured in boxes, not in
 # images, so a small person counts as much as a large one. The released code also penalises small or negative
-# scales $s$, for which the body would stand very far away or behind the camera. In the other two nothing has
-# to be penalised: below $s = 0.1$ the translation continues $1/s$ by its tangent, so value and gradient stay
-# finite.
+# scales $s$, for which the body would stand very far away or behind the camera. Here nothing would have to be:
+# in all three sets, below $s = 0.1$, the translation continues $1/s$ by its tangent, so value and gradient
+# stay finite.
 
 # %%
 show_source(terms.joints2d)
@@ -387,8 +388,9 @@ Markdown(
 #
 # A cross-entropy counts pixels, and most pixels are background. A toe that is never found costs next to
 # nothing. `parts_balance` $= b$ gives a pixel of a class with share $f$ of the pixels the weight $f^{-b}$: 0
-# leaves all pixels alike, as in the paper, at 1 all *classes* count alike. `MINI` takes a value in between,
-# enough to make a hand worth finding, and not so much that a network sees hands everywhere.
+# leaves all pixels alike, as in the paper, at 1 all *classes* count alike. `MINI` takes a value in between:
+# small parts count for more, and the background still for most. What it finds of them is on the page of
+# [tables](tables.ipynb).
 
 # %%
 show_source(terms.segmentation)

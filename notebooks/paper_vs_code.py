@@ -35,7 +35,8 @@ from torch.nn import functional as F
 
 import dpose
 from dpose import losses as terms
-from dpose.camera import default_focal
+from dpose.camera import bbox_info, default_focal
+from dpose.config import RELEASED_PARTS
 from dpose.data.augment import PAPER as PAPER_JITTER
 from dpose.data.augment import jitter_box, sample_generator
 from dpose.data.depth import depth_target
@@ -70,6 +71,8 @@ crops = [
 # | 8 | global orientation in the pose term | yes | no | yes; no |
 # | 9 | joints in the 3D and 2D terms | 22 | 24, with jaw and left eye | 22; 24 |
 # | – | origin of the 3D joints | not given | the body model's | midpoint of the hips; the body model's |
+# | – | camera scale s near or below 0 | not given | kept away by the penalty of line 6 | 1/s goes on as its tangent below 0.1; as well |
+# | – | pose, shape and joint terms | norms in eq. 4, MSE in the text | mean squares, of the pose as matrices | as released; as released |
 # | 10 | 2D term | squared error | also times confidence and image side / box side | times confidence; both |
 #
 # Line 7 is the strangest. A window of even width has no middle pixel: its weights are centred on the fifth of
@@ -142,7 +145,7 @@ Markdown(
 # | 13 | four fifths of each BEDLAM file train, and the last fifth is used for nothing; AGORA trains whole | `prepare(validation=0.2)` keeps about a fifth of the sequences as a split of its own, for `dpose evaluate --split val` |
 # | 14 | keeps the checkpoint that is best on the *test* set of 3DPW | keeps the last one; nothing is chosen by test data |
 # | 15 | three scenes (hair) at 30 images a second, the others at 6 | the frames that the label files list; `read_bedlam(keep=...)` thins them out |
-# | 16 | random occlusion only where no depth is read | for every training image; depth and part targets stay whole |
+# | 16 | random occlusion only where no depth is read | boxes of noise, possible on every training image; depth and part targets go on beneath them |
 #
 # ## The network
 #
@@ -158,12 +161,12 @@ Markdown(
 # | 21 | the regressor never sees the depth map, only the average of the decoder's 48 features |
 # | 22 | pose, shape and camera read the very same attended features; a second matrix, meant for two of them, is never reached (here it keeps its place in the checkpoint, and is not trained) |
 # | 23 | one step: outputs are means plus residuals, with a ReLU after the hidden layer only |
-# | 24 | *not here:* the network without depth, of Table 3, cannot be built from the released code, whose layers ask for 777 numbers and get 729; here it is a preset, `paper-no-depth` |
+# | 24 | *not here:* Table 3's network without depth fails to build there: its layers want 777 numbers and get 729; here it is a preset, `paper-no-depth` |
 #
 # `dpose.load` reads the authors' checkpoint. One more thing is kept there: its part channels are in another
-# order than its joints, so that joint $j$'s head reads the attention of another part. The network was trained
-# that way, so it has to run that way; `part_order="released"` in its configuration keeps the pairing and puts
-# only the *output* into the order of joints.
+# order than its joints, so that nearly every joint's head reads the attention of another part (line 38 below
+# counts them). The network was trained that way, so it has to run that way; `part_order="released"` in its
+# configuration keeps the pairing and puts only the *output* into the order of joints.
 #
 # ## What is measured
 #
@@ -172,7 +175,7 @@ Markdown(
 # | 25 | 3DPW and EMDB: 14 joints, regressed as for Human3.6M, where the paper's text says 22 of SMPL's; RICH: SMPL's 24, pelvis between the hips; BEDLAM: 24 of SMPL-X | protocols by name: `h36m14`, `smpl22`, `smpl24`, `smplx24` |
 # | 26 | the truth is a gendered body; the paper says neutral | the metrics take any two bodies; `dpose evaluate` poses both sides with the one that `body` names, as a rule the neutral one |
 # | 27 | predictions are converted from SMPL-X to SMPL; the paper says that in one place, and the reverse in another | predictions to SMPL |
-# | 28 | the last batch of a test set is dropped if it is not full | every sample counts |
+# | 28 | test people left over after the last full batch are not measured | every sample counts |
 # | 29 | true focal lengths in training, image diagonals in evaluation and demo | the label's own in both; `dpose predict` takes one, or the diagonal |
 #
 # ## The depth target
@@ -237,16 +240,16 @@ Markdown(
 # | | released code | here |
 # | --- | --- | --- |
 # | 35 | guessed focal lengths are mixed up within a batch if its images differ in size | each sample has its own |
-# | 36 | training changes the body model that the truth is made with: its hand, jaw, eye and expression parameters receive gradients | a body has no parameters, and the truth no gradients |
+# | 36 | training changes the body that the truth is made with, down to its fingers, jaw, eyes and face | a body has no parameters, and the truth no gradients |
 # | 37 | the truth has half-closed hands, the prediction flat ones, so the vertex loss never reaches zero | hands at rest on both sides of the loss |
-# | 38 | two parts share a label, and one label hardly occurs; with a newer mesh library all parts become one | 22 parts by skinning weight, rendered without such a library |
+# | 38 | two parts share a label, and one label hardly occurs; with a newer mesh library all parts become one | 22 parts, each vertex with the joint that moves it most, rendered without such a library |
 # | 39 | a batch without any depth gives NaN | zero, with zero gradients |
-# | 40 | keypoints are cut down to whole pixels, windows may be a pixel off square, boxes just outside the left or upper edge raise an error | coordinates stay as they are; what lies outside is black |
+# | 40 | joints lose their fractions; a window may come out a pixel wider than high; a box just beyond the left or upper edge is an error | coordinates stay as they are; what lies outside is black |
 # | 41 | training stops at a sample of male or unknown gender | genders are read and play no role: everybody is posed with the one body model that was loaded |
 # | 42 | six numbers to a rotation: a batch of exactly three goes wrong | any number of them |
-# | 43 | the demo writes no image, `resume` does nothing, no seed is set | `dpose predict` writes five files, `resume` goes on with optimizer and schedule, a seed fixes weights, order and augmentation |
+# | 43 | no picture comes out of the demo, `resume` is read and forgotten, nothing is seeded | `dpose predict` writes five files, `resume` goes on with optimizer and schedule, a seed fixes weights, order and augmentation |
 #
-# Three of these are a single line each, and easy to write again. A mean over a mask that may be empty:
+# Two of these are a single line each, and easy to write again. A mean over a mask that may be empty:
 
 # %%
 prediction, target = torch.rand(4, 1, 56, 56, requires_grad=True), torch.zeros(4, 1, 56, 56)
@@ -275,15 +278,6 @@ assert torch.allclose(rotations, torch.cat([sixd_to_rotmat(one[None]) for one in
 print("third axis off by", ", ".join(f"{value:.0f}°" for value in angle))
 
 # %% [markdown]
-# And coordinates made whole by cutting off what is behind the point, which does not spread them around the
-# truth but moves all of them to the left and up:
-
-# %%
-exact = torch.rand(100_000, 2, generator=torch.Generator().manual_seed(seed)) * 1000
-error = exact.long() - exact
-print(f"mean error {error.mean():+.2f} pixels, never positive: {bool((error <= 0).all())}")
-
-# %% [markdown]
 # ## Checked
 #
 # A page like this grows old faster than the code. So some of what it says is computed each time it is built,
@@ -306,9 +300,9 @@ check(
 )
 check(
     6,
-    "RELEASED's factor between a coefficient and what multiplies its term",
-    f"{RELEASED.of('segm') / RELEASED.lambda_3:g}",
-    RELEASED.of("segm") == 60 * RELEASED.lambda_3,
+    "RELEASED's factor on all terms",
+    f"{RELEASED.factor:g}",
+    RELEASED.factor == 60,
 )
 
 mini, without = dpose.load("mini").train(), dpose.DPose(dpose.preset("mini-no-depth"))
@@ -337,12 +331,15 @@ check(
 )
 depthless = without.eval()(batches[0]["image"], torch.zeros(2, 3)).depth is None
 check(24, "the network without depth runs", "yes", depthless)
-diagonals = default_focal(torch.tensor([[1280.0, 720.0], [600.0, 800.0]]))
+image_sizes, zoom = torch.tensor([[1280.0, 720.0], [600.0, 800.0]]), torch.ones(2)
+diagonals = default_focal(image_sizes)
+together = bbox_info(image_sizes / 3, zoom, image_sizes, diagonals)
+alone = [bbox_info(size[None] / 3, zoom[:1], size[None], default_focal(size[None])) for size in image_sizes]
 check(
     35,
-    "guessed focal lengths of 1280 × 720 and 600 × 800",
+    "guessed focal lengths of 1280 × 720 and 600 × 800, in one batch as alone",
     ", ".join(f"{f:.0f}" for f in diagonals),
-    diagonals[1] == 1000 and diagonals[0] > 1468,
+    torch.equal(together, torch.cat(alone)),
 )
 check(36, "parameters of a body", str(len(list(body.parameters()))), not list(body.parameters()))
 parts = torch.bincount(dpose.load_body().part_of_vertex, minlength=22)
@@ -351,6 +348,13 @@ check(
     "parts with vertices, and how many the smallest has",
     f"{int((parts > 0).sum())}, {int(parts.min())}",
     len(parts) == 22 and parts.min() > 0,
+)
+strangers = sum(part != joint for joint, part in enumerate(RELEASED_PARTS))
+check(
+    38,
+    "joints whose head reads another part's attention in the released network",
+    f"{strangers} of {len(RELEASED_PARTS)}",
+    0 < strangers < len(RELEASED_PARTS) == 22,
 )
 black = warp_image(np.full((720, 1280, 3), 255, np.uint8), crop_matrix((-150, -150), 1.0, 64), 64)
 check(

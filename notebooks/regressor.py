@@ -10,7 +10,7 @@
 # # The regressor
 #
 # After encoder, decoders and attention, every joint has a feature vector of its own. What remains is the
-# smallest part of the network and the only one that speaks of bodies: it turns 22 feature vectors into 22
+# part with the least work to do and the only one that speaks of bodies: it turns 22 feature vectors into 22
 # rotations, one shape and one camera.
 #
 # For joint $j$, with the attended feature $A_j$, CLIFF's three numbers $\mathbf q$ and the depth branch's
@@ -277,9 +277,10 @@ Markdown(
 # %% [markdown]
 # ## Means and corrections
 #
-# The means are stored in the checkpoint. For `MINI` they are those of its training people. Nobody looks like
-# the result, but everybody's correction starts there. Its global orientation, for instance, is what remains
-# if people face all ways. Below, one person's correction is dialled in, from nothing to all of it.
+# The means are stored in the checkpoint. For `MINI`, pose, shape and camera are averages over training
+# people, and everybody's correction starts there. Only the global orientation is no average: people face all
+# ways, and the mean of that says nothing, so it is set to upright, facing the camera. Below, one person's
+# correction is dialled in, from nothing to all of it.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "From the mean body (left) to the network's answer for one test person (right): means plus a growing share of the predicted residuals.", "name": "fig-residual"}}
 body = dpose.load_body()

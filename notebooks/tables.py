@@ -214,6 +214,8 @@ def origin(result):
     if {"step", "images", "seconds"} <= trained.keys():
         hours = trained["seconds"] / 3600
         budget = f", trained for {trained['step']:,} steps ({trained['images']:,} images, {hours:.1f} h)"
+        if before := trained.get("init"):
+            budget += f", from the weights of an earlier run of {before['step']:,} steps"
     return Markdown(
         f"Checkpoint `{result['checkpoint']['sha256'][:12]}`{budget}, seed {trained.get('seed', '?')}; data "
         f"`{result['data']['fingerprint']}`; dpose {result['version']}, torch "
