@@ -343,3 +343,18 @@ def test_a_selection_beyond_its_array_is_damage(read):
         data = python2_pickle(make("reordering.Select", a=np.zeros(3), idxs=np.array([7])))
     with pytest.raises(ValueError, match="damaged.*out of bounds"):
         read(data)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    protocol=st.integers(0, 5),
+    changes=st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 255)), min_size=1, max_size=6),
+)
+def test_a_file_with_some_bytes_changed_is_read_or_ends_in_one_message(read, protocol, changes):
+    data = bytearray(pickle.dumps(everything(), protocol))
+    for place, byte in changes:
+        data[place % len(data)] = byte
+    try:
+        read(bytes(data))
+    except ValueError as error:
+        assert "body.pkl: " in str(error)
