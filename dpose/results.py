@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from dpose.data.files import replacing
 from dpose.data.shards import read_manifest
+from dpose.files import replacing
 from dpose.paths import shard_folder
 
 LIBRARIES = ("torch", "numpy", "lightning", "smplx", "warp-lang", "albumentations", "webdataset")

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ import torch
 from smplx.vertex_ids import vertex_ids
 
 from dpose.body import JOINT_NAMES, OPEN_BODY, PARENTS
+from dpose.files import replacing
 
 NUM_BETAS = 11
 COLUMNS = 400  # smplx reads fewer columns as "10 betas + 10 expressions"
@@ -497,9 +497,8 @@ def main() -> None:
         "face_group_names": np.array(names),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.out.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, **arrays)
-    os.replace(temporary, args.out)
+    with replacing(args.out) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
     print(
         f"wrote {args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {num_vertices} vertices, "
         f"{len(faces)} faces"

@@ -21,12 +21,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 import dpose
 from dpose.camera import full_translation
-from dpose.data.files import replacing
 from dpose.data.loader import collate, prepare_sample
 from dpose.data.sample import SAMPLE_SIZE, Sample
 from dpose.data.synthetic import person_samples, sample_scene
 from dpose.evaluate import run_network
 from dpose.figures import INK, colour_depth, colour_parts, overlay
+from dpose.files import replacing
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static" / "overview.png"
 # Scene and person of the test split: picked for variety before any network had seen them.

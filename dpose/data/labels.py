@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpose.data.files import replacing
+from dpose.files import replacing
 
 NUM_BETAS = 11
 NUM_JOINTS_2D = 24

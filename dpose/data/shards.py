@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dpose.data.files import replacing
 from dpose.data.sample import Sample
+from dpose.files import replacing
 
 JPEG_QUALITY = 95
 MANIFEST = "manifest.json"

@@ -18,12 +18,12 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from dpose.body import Body, load_body
-from dpose.data.files import replacing
 from dpose.data.labels import Labels
 from dpose.data.sample import MARGIN, Sample, SampleLabel, make_label, render_label_parts
 from dpose.data.shards import write_manifest, write_shards
 from dpose.data.synthetic.scene import IMAGE_SIZE, SPLITS, Scene, sample_scene
 from dpose.data.synthetic.viewport import Prepared
+from dpose.files import replacing
 from dpose.paths import data_root
 
 VERSION = 1  # raise it whenever the same seed gives other people or pictures
