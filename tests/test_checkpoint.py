@@ -17,6 +17,9 @@ TINY = ModelConfig(
 )  # fmt: skip
 
 
+LIKE_ZIP = 0x4B50  # "PK", lowest byte first
+
+
 @pytest.fixture
 def model():
     torch.manual_seed(0)
@@ -107,6 +110,29 @@ def test_a_crash_while_writing_keeps_the_old_file_and_leaves_no_litter(model, fi
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
+def test_a_file_is_as_open_to_others_as_the_user_wants_his_files(model, tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = checkpoint.save(model, tmp_path / "new" / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(("length", "modulus"), [(LIKE_ZIP, 1 << 16), (0x80, 1 << 8)], ids=["zip", "pickle"])
+def test_a_file_is_ours_though_its_length_of_header_reads_like_another_format_s_mark(
+    model, tmp_path, length, modulus
+):
+    """A safetensors file begins with that length, lowest byte first; every multiple of 8 comes up."""
+    path = checkpoint.save(model, tmp_path / "model.safetensors", {"pad": ""})
+    missing = (length - int.from_bytes(path.read_bytes()[:8], "little")) % modulus
+    checkpoint.save(model, path, {"pad": missing * "x"})
+    assert path.read_bytes()[:2].startswith({LIKE_ZIP: b"PK", 0x80: b"\x80"}[length])
+
+    assert torch.equal(checkpoint.load(path).encoder.conv1.weight, model.encoder.conv1.weight)
+    assert checkpoint.metadata(path) == {"pad": missing * "x"}
+
+
 def test_a_missing_file_and_an_unknown_name_are_told_apart_from_a_shipped_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint 'maxi'.*mini"):
         checkpoint.load("maxi")
@@ -170,8 +196,9 @@ def test_a_wrong_config_is_refused(file, config, complaint):
         checkpoint.load(file)
 
 
-def test_damaged_metadata_is_refused(file):
-    rewrite(file, metadata="{")
+@pytest.mark.parametrize("metadata", ["{", "[1]", "null", None])
+def test_damaged_metadata_is_refused(file, metadata):
+    rewrite(file, metadata=metadata)
     with pytest.raises(ValueError, match="metadata is damaged"):
         checkpoint.metadata(file)
 

@@ -316,6 +316,7 @@ def test_a_released_checkpoint_loads_with_its_means_in_32_bits_and_leaves_the_re
     assert loaded.regressor.init_cam.dtype == torch.float32
     assert torch.equal(loaded.regressor.init_cam, torch.tensor([0.9, 0, 0]))
     assert checkpoint.metadata(file) == {"epoch": 7, "global_step": 1234}
+    assert len(key_list()[1]) == 53
 
 
 def test_converting_there_and_back_keeps_every_bit(state, file, tmp_path, capsys):
@@ -400,6 +401,14 @@ def test_a_checkpoint_that_misses_keys_is_refused_by_their_names(state, tmp_path
     assert "of another shape model.head.deccam.bias (4,) for (3,)" in message and "changed.ckpt" in message
 
 
+@pytest.mark.parametrize(
+    "name", ["model.hand_head.fc.weight", "discriminator.fc.weight", "smplx_head.weight"]
+)
+def test_a_network_with_more_than_the_released_one_is_refused(name, state):
+    with pytest.raises(ValueError, match=rf"not the released D-PoSE: unexpected {name}$"):
+        released.from_released({"state_dict": state | {name: torch.zeros(2)}})
+
+
 def test_the_released_network_without_depth_would_be_named_so(state, tmp_path):
     changed = {name: value for name, value in state.items() if "depth_decoder" not in name}
     with pytest.raises(ValueError, match=r"missing model\.depth_decoder\..* and 200 more$"):
@@ -413,8 +422,17 @@ def test_somebody_else_s_lightning_file_is_refused(tmp_path):
 
 
 def test_a_run_s_own_resume_file_is_refused_with_the_place_of_its_weights(trained):
-    with pytest.raises(ValueError, match=r"model\.safetensors beside it"):
-        dpose.load(trained.resume)
+    for read in (dpose.load, checkpoint.metadata):
+        with pytest.raises(ValueError, match=r"model\.safetensors beside it"):
+            read(trained.resume)
+
+
+@pytest.mark.parametrize("metadata", [3, None, "3", "{"])
+def test_a_story_that_is_no_story_is_refused(metadata, tmp_path):
+    path = tmp_path / "any.ckpt"
+    torch.save({"state_dict": {}, "dpose": {"metadata": metadata}}, path)
+    with pytest.raises(ValueError, match=r"any\.ckpt: the checkpoint's metadata is damaged"):
+        checkpoint.metadata(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"weights": torch.zeros(2)}, {"state_dict": 3}])

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,10 +19,11 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from dpose.config import ModelConfig
+from dpose.files import replacing
 from dpose.model import released
 from dpose.model.network import DPose
 
-__all__ = ["SHIPPED", "load", "metadata", "resolve", "save", "save_released"]
+__all__ = ["SHIPPED", "load", "metadata", "read", "resolve", "save", "save_released"]
 
 FORMAT = "dpose-1"  # the header's mark: a safetensors file without it is somebody else's
 SHIPPED = ("mini",)  # checkpoints that come with the package, `dpose/assets/<name>.safetensors`
@@ -51,8 +50,9 @@ def save(
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
-    with _replacing(path) as file:
-        file.write(serialize(tensors, header))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(serialize(tensors, header))
     return path
 
 
@@ -75,8 +75,9 @@ def save_released(model: DPose, path: str | os.PathLike[str], metadata: dict[str
     path = Path(path)
     state = {name: value.cpu().contiguous() for name, value in released.to_released(model).items()}
     ours = {"part_order": model.config.part_order, "metadata": _json(metadata)}
-    with _replacing(path) as file:
-        torch.save({"state_dict": state, "dpose": ours}, file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        torch.save({"state_dict": state, "dpose": ours}, temporary)
     return path
 
 
@@ -92,44 +93,36 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
             (the message names what is missing, unexpected or of another shape).
     """
     path = resolve(path_or_name)
-    if released.is_torch_file(path):
-        config, tensors = released.from_released(_released_content(path), str(path))
-    else:
-        config, tensors = _config(path, _header(path)), _tensors(path)
-    with torch.device("meta"):  # no memory, no random numbers drawn: every tensor comes from the file
-        model = DPose(config)
-    wanted = model.state_dict()
-    shapes = ({name: tuple(value.shape) for name, value in state.items()} for state in (wanted, tensors))
-    if problems := released.misfits(*shapes):
-        raise ValueError(f"{path}: weights do not fit its config {config.name!r}: {problems}")
-    tensors = {  # copies, as the file may be mapped into memory
-        name: value.to(wanted[name].dtype, copy=True, memory_format=torch.contiguous_format)
-        for name, value in tensors.items()
-    }
-    model.load_state_dict(tensors, assign=True)
-    return model.to(device).eval()
+    return _network(path, _released_content(path)).to(device)
 
 
 def metadata(path_or_name: str | os.PathLike[str]) -> dict[str, Any]:
     """What `save` was told about this checkpoint; of a released one, how far its training had come.
 
-    Reads no weights.
+    Looks at no weights: that they fit is for `load` to find.
 
     Raises:
-        FileNotFoundError, ValueError: as `load`.
+        FileNotFoundError: as `load`.
+        ValueError: the file is no such checkpoint, asks to run code, or the metadata is damaged.
     """
     path = resolve(path_or_name)
-    progress = {}
-    if released.is_torch_file(path):
-        content = _released_content(path)
-        progress = {name: content[name] for name in ("epoch", "global_step") if name in content}
-        header = {"metadata": "{}"} | content.get("dpose", {})
-    else:
-        header = _header(path)
-    try:
-        return progress | json.loads(header["metadata"])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: the checkpoint's metadata is damaged ({error})") from None
+    return _story(path, _released_content(path))
+
+
+def read(
+    path_or_name: str | os.PathLike[str], content: Mapping[str, Any] | None = None
+) -> tuple[DPose, dict[str, Any]]:
+    """What `load` and `metadata` return, at one reading.
+
+    Args:
+        path_or_name: as for `load`.
+        content: what `dpose.model.released.read_torch_file` returned, where it was read already.
+    Raises:
+        FileNotFoundError, ValueError: as these two.
+    """
+    path = resolve(path_or_name)
+    content = _released_content(path, content)
+    return _network(path, content), _story(path, content)
 
 
 def resolve(path_or_name: str | os.PathLike[str]) -> Path:
@@ -150,13 +143,53 @@ def resolve(path_or_name: str | os.PathLike[str]) -> Path:
     )
 
 
-def _released_content(path: Path) -> Mapping[str, Any]:
-    content = released.read_torch_file(path)
+def _released_content(path: Path, content: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+    """A torch file's content; None for a safetensors file. Raises ValueError if it is no whole network's."""
+    if content is None:
+        if not released.is_torch_file(path):
+            return None
+        content = released.read_torch_file(path)
     if released.kind(content) == "hrnet":
         raise ValueError(
             f"{path}: weights of an HRNet, the encoder alone; a training may start from them (--init)"
         )
+    if "step" in content.get("dpose", {}):
+        raise ValueError(
+            f"{path}: is for resuming a training; the weights are in model.safetensors beside it"
+        )
     return content
+
+
+def _network(path: Path, content: Mapping[str, Any] | None) -> DPose:
+    if content is None:
+        config, tensors = _config(path, _header(path)), _stored_tensors(path)
+    else:
+        config, tensors = released.from_released(content, str(path))
+    with torch.device("meta"):  # no memory, no random numbers drawn: every tensor comes from the file
+        model = DPose(config)
+    wanted = model.state_dict()
+    shapes = ({name: tuple(value.shape) for name, value in state.items()} for state in (wanted, tensors))
+    if problems := released.misfits(*shapes):
+        raise ValueError(f"{path}: weights do not fit its config {config.name!r}: {problems}")
+    tensors = {  # copies, as the file may be mapped into memory
+        name: value.to(wanted[name].dtype, copy=True, memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def _story(path: Path, content: Mapping[str, Any] | None) -> dict[str, Any]:
+    progress = {}
+    if content is None:
+        header = _header(path)
+    else:
+        progress = {name: content[name] for name in ("epoch", "global_step") if name in content}
+        header = {"metadata": "{}"} | content.get("dpose", {})
+    try:
+        return progress | json.loads(header["metadata"])
+    except (KeyError, TypeError, ValueError) as error:  # JSON errors are ValueErrors
+        raise ValueError(f"{path}: the checkpoint's metadata is damaged ({error})") from None
 
 
 def _json(metadata: dict[str, Any] | None) -> str:
@@ -164,20 +197,6 @@ def _json(metadata: dict[str, Any] | None) -> str:
         return json.dumps(metadata or {})
     except TypeError as error:
         raise TypeError(f"checkpoint metadata must be plain JSON values: {error}") from None
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes `path`'s place when it is complete; on any exception it goes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _open(path: Path) -> Any:
@@ -204,6 +223,6 @@ def _config(path: Path, header: dict[str, str]) -> ModelConfig:
         raise ValueError(f"{path}: the checkpoint's config is wrong: {error}") from None
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _stored_tensors(path: Path) -> dict[str, Tensor]:
     with _open(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}

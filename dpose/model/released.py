@@ -36,10 +36,8 @@ __all__ = [
     "to_released",
 ]
 
-NETWORK = tuple(
-    f"model.{module}."
-    for module in ("backbone", "head", "depth_decoder", "segmentation_decoder", "attention")
-)  # the rest of a released checkpoint is body models and regressors, which are not ours to keep
+# Body models and a regressor, which are not ours to keep; the rest of a released checkpoint is network.
+NOT_NETWORK = ("model.smpl.", "smpl.", "smplx.", "J_regressor")
 
 _DECODER = {
     "fuse_4_to_3.reduce.": "upsample_modules.upsample_3_to_2.",
@@ -104,7 +102,8 @@ def is_torch_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file was written by `torch.save`, in its present format or that before 2020."""
     with open(path, "rb") as file:
         head = file.read(9)
-    return head[:2] == b"PK" or (head[:1] == b"\x80" and head[8:] != b"{")  # a safetensors header starts so
+    ours = head[8:] == b"{"  # safetensors: behind the length of its header, whose bytes may be any
+    return not ours and (head[:2] == b"PK" or head[:1] == b"\x80")
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
@@ -123,8 +122,8 @@ def read_torch_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         if asked := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path}: refused. Besides weights its pickle asks for {asked[1]!r}, which could run code; "
-                "nothing of it was run. If you trust its maker, open it with torch.load(..., "
-                "weights_only=False) and save its 'state_dict' alone, again under that name"
+                "nothing of it was run. If you trust its maker, unpickle it yourself and save its "
+                "'state_dict' alone, again under that name"
             ) from None
         told = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))  # the rest is advice to unpickle all
         reason = told[1] if told else (str(error).splitlines() or [type(error).__name__])[0]
@@ -148,7 +147,7 @@ def from_released(
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The network in a released checkpoint, under our names.
 
-    Whatever is not network is passed over. Tensors keep their dtype: the file's may be of 16 or 64 bits.
+    Body models are passed over. Tensors keep their dtype: the file's may be of 16 or 64 bits.
 
     Args:
         content: what `read_torch_file` returns.
@@ -160,15 +159,11 @@ def from_released(
             shape.
     """
     ours = content.get("dpose", {})  # files that we wrote say more
-    if "step" in ours:
-        raise ValueError(
-            f"{source}: is for resuming a training; the weights are in model.safetensors beside it"
-        )
     config = replace(PAPER, part_order=ours.get("part_order", "released"))
     with torch.device("meta"):
         wanted = to_released(DPose(config))
     state = _tensors(content["state_dict"])
-    network = {name: value for name, value in state.items() if name.startswith(NETWORK)} or state
+    network = {name: value for name, value in state.items() if not name.startswith(NOT_NETWORK)}
     if problems := misfits(_shapes(wanted), _shapes(network)):
         raise ValueError(f"{source}: not the released D-PoSE: {problems}")
     prefixes = {new: old for old, new in _PREFIXES.items()}
