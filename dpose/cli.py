@@ -144,7 +144,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         ".safetensors: the network alone, without body models and optimizer, and with nothing pickled. (The "
         "other commands take the .ckpt as well.) A .safetensors of the preset 'paper' becomes a .ckpt that "
         "the authors' code loads with strict=False, as the body models are missing; other presets that code "
-        "cannot build. Weights and batch norms come through bit for bit."
+        "cannot build. Weights and batch norms come through bit for bit where they are float32, and become "
+        "float32 where they are not."
     )
     parser.add_argument(
         "source", metavar="IN", help="checkpoint to read: .ckpt, .safetensors or a shipped name"
@@ -211,10 +212,10 @@ def _convert(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.source} becomes a {suffix} file; {target} is called otherwise")
     if target.exists():
         raise FileExistsError(f"{target} is there already; remove it or name another file")
-    model = checkpoint.load(source)
+    model, story = checkpoint.read(source)
     origin = {"checkpoint": source.name, "sha256": file_hash(source)}
     write = checkpoint.save if to_ours else checkpoint.save_released
-    write(model, target, checkpoint.metadata(source) | {"converted_from": origin})
+    write(model, target, story | {"converted_from": origin})
     total = parameter_table(model)[-1]
     print(f"{total.parameters:,} parameters and {total.buffers:,} buffers written to {target}")
 

@@ -40,6 +40,7 @@ from dpose.data import augment
 from dpose.data.augment import Augment
 from dpose.data.loader import find_shards, make_loader
 from dpose.evaluate import run_network
+from dpose.files import replacing
 from dpose.losses import LossWeights, losses
 from dpose.model import checkpoint, released
 from dpose.model.network import DPose
@@ -215,7 +216,7 @@ def train(config: TrainConfig) -> TrainResult:
         model = DPose(model_config)
         if config.init is not None:
             model, origin = _initial(config, model)
-        journal = Journal(config, start, origin)
+        journal = Journal(config, start)
         trainer = lightning.Trainer(
             accelerator=config.accelerator,
             devices=config.devices,
@@ -333,10 +334,9 @@ class Training(lightning.LightningModule):
 class Journal(lightning.Callback):
     """Writes the log, the progress line and the checkpoints; the only place that waits for the device."""
 
-    def __init__(self, config: TrainConfig, start: int, origin: dict[str, Any] | None = None) -> None:
+    def __init__(self, config: TrainConfig, start: int) -> None:
         self.config = config
         self.start = start
-        self.origin = origin
         self.out = Path(config.out)
         self.names: list[str] = []
         self.sums: Tensor | None = None
@@ -355,7 +355,7 @@ class Journal(lightning.Callback):
                 self.start if _continues(self.config.resume, self.out) else 0
             )  # else the log is another run's
             self.earlier_seconds = _trim_log(self.out / "log.csv", kept)
-            results.write_json(self.out / "run.json", self._metadata())
+            results.write_json(self.out / "run.json", self._metadata(module))
         self.bar = tqdm(
             total=self.config.steps,
             initial=self.start,
@@ -444,14 +444,15 @@ class Journal(lightning.Callback):
         return time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
 
     def _save(self, trainer: lightning.Trainer, module: Training) -> None:
-        temporary = self.out / f".last.{os.getpid()}.ckpt"
-        trainer.save_checkpoint(temporary)  # every process takes part
-        if trainer.is_global_zero:
-            os.replace(temporary, self.out / "last.ckpt")
-            checkpoint.save(module.model, self.out / "model.safetensors", self._metadata())
+        last = self.out / "last.ckpt"
+        first = trainer.is_global_zero  # every process takes part, this one writes
+        with replacing(last) if first else contextlib.nullcontext(last) as file:
+            trainer.save_checkpoint(file)
+        if first:
+            checkpoint.save(module.model, self.out / "model.safetensors", self._metadata(module))
         self.saved = time.monotonic()
 
-    def _metadata(self) -> dict[str, Any]:
+    def _metadata(self, module: Training) -> dict[str, Any]:
         config = self.config
         return {
             "preset": config.preset,
@@ -460,7 +461,7 @@ class Journal(lightning.Callback):
             "seconds": round(self.earlier_seconds + time.monotonic() - self.begin, 1),
             "seed": config.seed,
             "recipe": asdict(config.recipe),
-            "init": self.origin,
+            "init": module.origin,
             "data": results.data_fingerprint(config.data),
             "data_samples": results.data_samples(config.data, "train"),
             "losses": self.losses,
@@ -501,22 +502,21 @@ def _initial(config: TrainConfig, model: DPose) -> tuple[DPose, dict[str, Any]]:
     Raises ValueError for a file that is none of the three, or another preset's.
     """
     path = checkpoint.resolve(config.init)
-    origin = {"checkpoint": Path(config.init).name, "sha256": results.file_hash(path), "kind": "dpose"}
-    if released.is_torch_file(path):
-        content = released.read_torch_file(path)
-        origin["kind"] = released.kind(content)
-        if origin["kind"] == "hrnet":
-            report = released.load_keypoint_weights(model.encoder, content, f"init: {config.init}")
-            if config.progress and os.environ.get("LOCAL_RANK", "0") == "0":
-                print(report, file=sys.stderr)
-            return model, origin | report._asdict()
-    start = checkpoint.load(path)
+    content = released.read_torch_file(path) if released.is_torch_file(path) else None
+    kind = "dpose" if content is None else released.kind(content)
+    origin = {"checkpoint": Path(config.init).name, "sha256": results.file_hash(path), "kind": kind}
+    if kind == "hrnet":
+        report = released.load_keypoint_weights(model.encoder, content, f"init: {config.init}")
+        if config.progress and os.environ.get("LOCAL_RANK", "0") == "0":
+            print(report, file=sys.stderr)
+        return model, origin | report._asdict()
+    start, story = checkpoint.read(path, content)
     if replace(start.config, part_order=model.config.part_order) != model.config:
         raise ValueError(
             f"init: {config.init} holds a {start.config.name!r} network, not {model.config.name!r}"
         )
     origin["part_order"] = start.config.part_order  # which a resumed run has to know
-    return start.train(), checkpoint.metadata(path) | origin
+    return start.train(), story | origin
 
 
 def _check_resume(config: TrainConfig) -> tuple[int, dict[str, Any] | None]:
@@ -526,14 +526,17 @@ def _check_resume(config: TrainConfig) -> tuple[int, dict[str, Any] | None]:
     """
     if config.resume is None:
         return 0, None
+    weights_only = f"{config.resume} holds weights only; start from it with --init (init=)"
+    if Path(config.resume).suffix == ".safetensors":
+        raise ValueError(weights_only)
     try:
-        stored = torch.load(config.resume, map_location="cpu", weights_only=True, mmap=True)["dpose"]
-    except Exception as error:
-        raise ValueError(
-            f"{config.resume} is no checkpoint to resume from (a run's last.ckpt): {error}"
-        ) from error
-    if stored["preset"] != config.preset:
-        raise ValueError(f"{config.resume} holds a {stored['preset']!r} network, not {config.preset!r}")
+        stored = released.read_torch_file(config.resume).get("dpose", {})
+    except ValueError as error:
+        raise ValueError(f"no checkpoint to resume from (a run's last.ckpt): {error}") from None
+    if "step" not in stored:
+        raise ValueError(weights_only)
+    if stored.get("preset") != config.preset:
+        raise ValueError(f"{config.resume} holds a {stored.get('preset')!r} network, not {config.preset!r}")
     if stored["step"] >= config.steps:
         raise ValueError(
             f"{config.resume} is at step {stored['step']} already; ask for more than {config.steps} steps"
@@ -555,12 +558,10 @@ def _trim_log(path: Path, start: int) -> float:
         reader = csv.DictReader(file)
         rows = [row for row in reader if int(row["step"]) <= start]
         names = reader.fieldnames or []
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
     return float(rows[-1]["seconds"]) if rows else 0.0
 
 

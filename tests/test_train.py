@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -101,6 +102,8 @@ def test_a_run_leaves_a_loadable_checkpoint_a_log_of_every_term_and_its_story(tr
     story = json.loads((trained.log.parent / "run.json").read_text())
     assert story["seed"] == 0 and story["recipe"]["batch_size"] == 4 and story["libraries"]["torch"]
     assert trained.images_per_second > 0 and trained.steps == 6
+    left = sorted(path.name for path in trained.log.parent.iterdir())
+    assert left == ["last.ckpt", "log.csv", "model.safetensors", "run.json"]
 
 
 def test_the_mean_parameters_come_from_the_training_set(trained, people):
@@ -173,6 +176,40 @@ def test_resuming_what_cannot_be_resumed_says_why(quick, trained):
         train(replace(quick, preset="mini-no-depth", resume=trained.resume, steps=9))
     with pytest.raises(ValueError, match="no checkpoint to resume from"):
         train(replace(quick, resume=trained.log))
+    assert not quick.out.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {}, "dpose": {"part_order": "released", "metadata": "{}"}},
+        {"state_dict": {}, "epoch": 3, "global_step": 9},
+        {"conv1.weight": 0, "stage2.0.branches.0.0.conv1.weight": 0},
+    ],
+    ids=["converted", "authors'", "hrnet"],
+)
+def test_resuming_from_weights_alone_points_to_init(quick, content, tmp_path):
+    path = tmp_path / "weights.ckpt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"weights\.ckpt holds weights only; start from it with --init"):
+        train(replace(quick, resume=path))
+    assert not quick.out.exists()
+
+
+def test_resuming_runs_no_code_and_advises_none(quick, trained, tmp_path):
+    with pytest.raises(ValueError, match=r"model\.safetensors holds weights only; start from it with --init"):
+        train(replace(quick, resume=trained.checkpoint))
+
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "it_ran"),)
+
+    torch.save({"state_dict": {}, "dpose": Hostile()}, tmp_path / "hostile.ckpt")
+    with pytest.raises(
+        ValueError, match=r"no checkpoint to resume from.*hostile\.ckpt: refused.*'posix\.mkdir'"
+    ) as error:
+        train(replace(quick, resume=tmp_path / "hostile.ckpt"))
+    assert "weights_only" not in str(error.value) and not (tmp_path / "it_ran").exists()
     assert not quick.out.exists()
 
 
