@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Batch": "dpose.batch",
     "DPose": "dpose.model.network",
+    "FastDPose": "dpose.model.inference",
     "ModelConfig": "dpose.config",
     "PRESETS": "dpose.config",
     "Prediction": "dpose.model.network",

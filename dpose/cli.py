@@ -84,6 +84,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="optimizer steps (default: the preset's recipe)", default=unset)
     add("--batch-size", type=int, help="samples a step, over all devices (default: recipe)", default=unset)
     add("--lr", type=float, help="learning rate (default: recipe)", default=unset)
+    add(
+        "--recipe",
+        help="a preset's, or released: as the authors' code (default: the preset's)",
+        default=unset,
+    )
     add("--seed", type=int, default=0, help="of weights, data order and augmentation")
     add("--overwrite", action="store_true", help="replace an earlier run in the run folder")
     add("--resume", metavar="CKPT", help="last.ckpt of a run to go on with", default=unset)

@@ -9,6 +9,7 @@ aligned at the midpoint of the hips.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -88,7 +89,8 @@ def evaluate(
         samples: only the first so many; None: all, the last partial batch included.
         device: None: CUDA if there is one.
         body: body model file, as for `dpose.load_body`.
-        protocol: one of `dpose.metrics.PROTOCOLS`.
+        protocol: one of `dpose.metrics.PROTOCOLS`. The truth is `body` in the labels' pose and shape; where a
+            benchmark's is a gendered SMPL body, numbers are not the benchmark's: use `metrics.BodyErrors`.
         smplx_to_smpl, regressor: what other protocols than "smplx24" need, see `metrics.protocol_points`.
     Returns:
         A JSON-ready dict: `metrics` (mpjpe, pa_mpjpe, mve in mm; orientation in degrees; parts_miou over the
@@ -280,21 +282,16 @@ def _measure_batch(
 
 def _mean_iou(intersection: np.ndarray, union: np.ndarray) -> dict[str, Any]:
     """Mean over the 22 parts of the IoU of all samples' pooled pixels, its interval, and every part's."""
-
-    def iou(i: np.ndarray, u: np.ndarray) -> np.ndarray:  # a part that neither has anywhere is left out
-        return np.divide(i, u, out=np.full(i.shape, np.nan), where=u > 0)
-
-    i, u = intersection.astype(np.float64), union.astype(np.float64)
-    parts = iou(i.sum(0), u.sum(0))
-    draws = results.bootstrap_weights(len(i))
-    resampled = np.nanmean(iou(draws @ i, draws @ u)[:, 1:], 1)
+    i, u = (torch.from_numpy(pixels).double() for pixels in (intersection, union))
+    background, *parts = metrics.parts_iou(i.sum(0), u.sum(0)).tolist()
+    draws = torch.from_numpy(results.bootstrap_weights(len(i)))
     return {
-        "mean": round(float(np.nanmean(parts[1:])), 4),
-        "ci95": results.interval(resampled),
+        "mean": round(metrics.mean_iou(i.sum(0), u.sum(0)).item(), 4),
+        "ci95": results.interval(metrics.mean_iou(draws @ i, draws @ u).numpy()),
         "n": len(i),
         "per_part": {
-            name: None if np.isnan(part) else round(float(part), 4)
-            for name, part in zip(PART_NAMES, parts[1:], strict=True)
+            name: None if math.isnan(part) else round(part, 4)
+            for name, part in zip(PART_NAMES, parts, strict=True)
         },
-        "background": round(float(parts[0]), 4),
+        "background": round(background, 4),
     }

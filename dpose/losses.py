@@ -14,6 +14,8 @@ What the equations leave open, and how `PAPER` reads it; `RELEASED` names what t
   their squared errors times image side / box side. `joints2d_frame="crop"`: the box spans [-1, 1].
 - *Depth* is supervised where the target shows the person (target > 0). Released: on all pixels.
 - A sample without depth, or without the person in its crop, has no part in the depth terms, in both.
+
+A mean runs over the batch that it is given; of several devices each has its share of it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Inputs are metres, errors millimetres. A *protocol* says which joints count, where they come from and what the
 pelvis is (`PROTOCOLS`). There is one error a sample (B,), so that a mean over any grouping, with any last
 batch, is a plain mean: `BodyErrors` takes it as a `torchmetrics` metric, over processes too; for the other
-numbers here `torchmetrics.MeanMetric` does.
+numbers a sample here `torchmetrics.MeanMetric` does. IoU is not a mean over samples: counts are summed first.
 
 Neither autocast nor TF32 rounds anything here. A sample with a number that is not finite has errors that are
 not finite either, and spoils no other sample's.
@@ -303,15 +303,14 @@ def parts_overlap(confusion: Tensor) -> tuple[Tensor, Tensor]:
     return intersection, confusion.sum(-2) + confusion.sum(-1) - intersection
 
 
-def parts_iou(confusion: Tensor) -> Tensor:
-    """Intersection over union of each class: (..., K, K) -> (..., K), NaN for one neither shown nor said."""
-    intersection, union = parts_overlap(confusion)
+def parts_iou(intersection: Tensor, union: Tensor) -> Tensor:
+    """IoU of each class from the counts of `parts_overlap`: (..., K), NaN for a class that is nowhere."""
     return intersection.double() / union
 
 
-def mean_iou(confusion: Tensor, background: bool = False) -> Tensor:
-    """Mean IoU over the classes that occur, the 22 parts alone or the background (class 0) too: (...)."""
-    return parts_iou(confusion)[..., 0 if background else 1 :].nanmean(-1)
+def mean_iou(intersection: Tensor, union: Tensor) -> Tensor:
+    """Mean IoU over the 22 parts that occur, the background (class 0) left out: (..., K) each -> (...)."""
+    return parts_iou(intersection, union)[..., 1:].nanmean(-1)
 
 
 def depth_l1(depth: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from dpose.body import Body, load_body
 from dpose.camera import BOX_UNIT, crop_affine, default_focal, full_translation, project
@@ -24,6 +25,7 @@ from dpose.data.loader import IMAGENET_MEAN, IMAGENET_STD
 from dpose.data.sample import warp_image
 from dpose.evaluate import run_network, usable_device
 from dpose.model import checkpoint as checkpoints
+from dpose.model.inference import FastDPose
 from dpose.model.network import DPose
 
 BOX_FACTOR = (
@@ -56,7 +58,7 @@ class Person:
 def predict(
     image: str | Path | np.ndarray,
     box: Sequence[float] | None = None,
-    checkpoint: str | Path | DPose = "mini",
+    checkpoint: str | Path | DPose | FastDPose = "mini",
     out: str | Path | None = None,
     *,
     focal: float | None = None,
@@ -70,7 +72,7 @@ def predict(
         box: x, y, width, height of the person in pixels (x, y the left top corner), tight around what is seen
             of them; None: the whole image. The network sees the square around its centre, 1.2 times its
             longer side.
-        checkpoint: "mini" (shipped), a `.safetensors` file, or a loaded network.
+        checkpoint: "mini" (shipped), a file, or a loaded network, `FastDPose` of one included.
         focal: focal length in pixels; None: the image diagonal (CLIFF's guess).
         body: body model or its file, as for `dpose.load_body`.
     Raises:
@@ -84,7 +86,11 @@ def predict(
     if focal is not None and not 0 < focal < float("inf"):
         raise ValueError(f"focal must be a positive number of pixels, got {focal}")
     device = usable_device(device)
-    model = checkpoint if isinstance(checkpoint, DPose) else checkpoints.load(checkpoint, device=device)
+    model = (
+        checkpoint
+        if isinstance(checkpoint, DPose | FastDPose)
+        else checkpoints.load(checkpoint, device=device)
+    )
     model = model.to(device).eval()
     if not isinstance(body, Body):
         body = load_body(body, num_betas=model.config.num_betas)
@@ -186,7 +192,7 @@ def glb(person: Person) -> bytes:
 
 @torch.inference_mode()
 def _run(
-    model: DPose, body: Body, picture: np.ndarray, center: np.ndarray, side: float, focal: float | None
+    model: nn.Module, body: Body, picture: np.ndarray, center: np.ndarray, side: float, focal: float | None
 ) -> Person:
     device, size = body.faces.device, model.config.image_size
     height, width = picture.shape[:2]

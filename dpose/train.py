@@ -43,6 +43,7 @@ from dpose.evaluate import run_network
 from dpose.files import replacing
 from dpose.losses import LossWeights, losses
 from dpose.model import checkpoint, released
+from dpose.model.inference import computes_in_bf16
 from dpose.model.network import DPose
 from dpose.paths import data_root
 from dpose.statistics import Statistics, training_statistics
@@ -64,11 +65,13 @@ class Recipe:
     weights: LossWeights = field(default_factory=LossWeights)
     vertex_stride: int = 1  # every n-th vertex enters the vertex loss
     augmentation: Augment = augment.PAPER
+    depth_rule: str = "paper"  # how depth becomes a target, `dpose.data.depth.depth_target`
     priors: bool = False  # start the heads at the training set's means and class frequencies
     precision: str = "32"  # "bf16": the network under autocast, losses in 32 bits all the same
 
 
 PAPER_RECIPE = Recipe(steps=200_000, batch_size=64, lr=1e-5, weights=loss_terms.PAPER)
+RELEASED_RECIPE = replace(PAPER_RECIPE, lr=1e-4, weights=loss_terms.RELEASED, depth_rule="released")
 MINI_RECIPE = Recipe(
     steps=4_000,
     batch_size=64,
@@ -86,8 +89,12 @@ MINI_RECIPE = Recipe(
 def recipe(name: str) -> Recipe:
     """The recipe of a preset, for instance `recipe("paper")`: 200,000 steps of 64 at 1e-5, constant.
 
-    Raises ValueError for an unknown preset.
+    `recipe("released")` is what the authors' code and its configuration do instead: ten times the rate, its
+    losses, its depth target (spelled out in `dpose.losses.RELEASED`; it has no network of its own).
+    Raises ValueError for an unknown name.
     """
+    if name == "released":
+        return RELEASED_RECIPE
     return PAPER_RECIPE if preset(name).name.startswith("paper") else MINI_RECIPE
 
 
@@ -114,18 +121,20 @@ class TrainConfig:
     init: str | Path | None = None
     body: str | Path | None = None  # body model file; None: the licensed one if configured, else the open one
     accelerator: str = "auto"  # "cpu", "cuda", ... as lightning names them
-    devices: int | str = 1  # how many, or "auto" for all
+    devices: int | str = 1  # how many, or "auto" for all; each averages its losses over its share of a batch
     strategy: str = "auto"  # "ddp" follows from several devices
     precision: str | None = None  # "32", "bf16" or "auto" (bf16 where the processor computes in it)
     workers: int | None = None  # loader processes a device; None: as many as the machine can spare
     log_every: int = 20  # steps a row of the log
     checkpoint_minutes: float = 5.0  # at most so much work is lost when the run is killed
     progress: bool = True
-    recipe: Recipe | None = None  # None: `dpose.train.recipe(preset)`
+    recipe: Recipe | str | None = None  # None: `recipe(preset)`; a name: `recipe(name)`, e.g. "released"
 
     def __post_init__(self) -> None:
         if self.preset != "auto":
             preset(self.preset)  # raises and lists the valid names
+        if isinstance(self.recipe, str):
+            recipe(self.recipe)  # raises as well
         for name in ("steps", "batch_size", "log_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -157,7 +166,7 @@ class TrainConfig:
         if name == "auto":
             on_cuda = self.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available()
             name = "paper" if on_cuda else "mini"
-        base = self.recipe or recipe(name)
+        base = self.recipe if isinstance(self.recipe, Recipe) else recipe(self.recipe or name)
         base = replace(
             base,
             steps=self.steps or base.steps,
@@ -295,6 +304,7 @@ class Training(lightning.LightningModule):
             seed=config.seed,
             workers=config.workers,
             augment=config.recipe.augmentation,
+            depth_rule=config.recipe.depth_rule,
             epoch=self.start,  # a resumed run sees another order than the run had from its beginning
             pin_memory=self.device.type == "cuda",
         )
@@ -484,9 +494,10 @@ def _precision(wanted: str, accelerator: str) -> str:
     """ "bf16" or "32" for "auto": bf16 where the hardware computes in it, not only emulates it."""
     if wanted != "auto":
         return wanted
-    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32"
+    device = {"auto": "cuda", "gpu": "cuda"}.get(accelerator, accelerator)
+    if device == "cuda" and not torch.cuda.is_available():
+        device = "cpu"
+    return "bf16" if computes_in_bf16(device) else "32"
 
 
 def _spare_workers() -> int:

@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "dpose" / "assets"
 
 
-def ship(run: Path, data: str | None = None) -> dict[str, Any]:
+def ship(run: Path, data: str | None = None, note: str = "") -> dict[str, Any]:
     """Install the run's weights as `mini`, measure them, and return the results."""
     metadata = checkpoint.metadata(run / "model.safetensors")
     checkpoint.save(dpose.load(run / "model.safetensors"), ASSETS / "mini.safetensors", metadata, half=True)
     result = evaluate("mini", data, "test", ROOT / "results" / "mini.json")
     print(format_table(result))
     shutil.copyfile(run / "log.csv", ROOT / "results" / "mini-log.csv")
-    (ASSETS / "MODEL_CARD.md").write_text(card(metadata, result), encoding="utf-8")
+    (ASSETS / "MODEL_CARD.md").write_text(card(metadata, result, note), encoding="utf-8")
     return result
 
 
@@ -53,7 +53,7 @@ def run_rows(run: dict[str, Any], number: int) -> str:
 | | dpose {run["version"]}, commit `{run["commit"]}` |"""
 
 
-def card(metadata: dict[str, Any], result: dict[str, Any]) -> str:
+def card(metadata: dict[str, Any], result: dict[str, Any], note: str = "") -> str:
     """The model card as Markdown."""
     measured, baselines = result["metrics"], result["baselines"]
     network = dpose.load("mini")
@@ -92,7 +92,8 @@ real to run without a licence or a GPU.
 | --- | --- |
 {runs}
 
-In the file the weights have 16 bits, once loaded 32.
+In the file the weights have 16 bits, once loaded 32. {note}
+
 The recipe is `dpose.train.MINI_RECIPE`, not the paper's; the book's page on training says where they differ.
 
 ## Test
@@ -120,5 +121,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run folder of `dpose train`")
     parser.add_argument("--data", help="data root with the test split (default: the open data)")
+    parser.add_argument("--note", default="", help="what else there is to say about the runs, for the card")
     arguments = parser.parse_args()
-    ship(arguments.run, arguments.data)
+    ship(arguments.run, arguments.data, arguments.note)

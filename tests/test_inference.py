@@ -1,9 +1,13 @@
 """The fast network says what the network says."""
 
+import contextlib
 import copy
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+from on_device import OnDevice
 from torch import nn
 
 from dpose.config import preset
@@ -57,12 +61,29 @@ def test_in_bf16_outputs_are_float32_and_close(network, inputs):
     with torch.no_grad():
         expected = network(*inputs)
     found = FastDPose(network, bf16=True)(*inputs)
-    for one, two in zip(found, expected, strict=True):
+    bounds = {
+        "rotmats": 0.15,
+        "betas": 0.01,
+        "cam": 0.015,
+        "parts": 0.03,
+        "depth": 0.005,
+    }  # thrice what was seen
+    for (name, bound), one, two in zip(bounds.items(), found, expected, strict=True):
         if two is not None:
             assert one.dtype == torch.float32
-            assert (one - two).norm() < 0.05 * two.norm()
+            assert (one - two).norm() < bound * two.norm(), name
     identity = found.rotmats @ found.rotmats.mT
     torch.testing.assert_close(identity, torch.eye(3).expand_as(identity), atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_by_inductor_a_small_network_says_the_same(inputs):
+    torch.manual_seed(2)
+    small = replace(preset("mini"), width=4, stem_width=4, modules=(1, 1, 1), blocks=1)
+    fast = FastDPose(DPose(small).eval(), bf16=False)
+    found = torch.compile(fast, fullgraph=True)(*inputs)
+    for one, two in zip(found, fast(*inputs), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 
 def test_it_refuses_to_be_trained(network):
@@ -87,8 +108,20 @@ def test_compile_takes_the_network_as_one_graph(network, inputs, fast):
 
 
 @pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("part_order", ["joints", "released"])
+def test_a_forward_pass_never_waits_for_the_device(monkeypatch, part_order, fast):
+    """On the meta device, whose tensors hold no values: a read, or a constant from the host, raises."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no meta device
+    model = DPose(replace(preset("mini"), part_order=part_order)).eval()
+    model = (FastDPose(model, bf16=False) if fast else model).to("meta")
+    inputs = torch.empty(2, 3, 128, 128, device="meta"), torch.empty(2, 3, device="meta")
+    with torch.no_grad(), OnDevice(inputs, model.state_dict()):
+        assert model(*inputs).depth.shape == (2, 1, 64, 64)
+
+
+@pytest.mark.parametrize("fast", [False, True])
 def test_export_takes_the_network_for_any_batch(network, inputs, fast):
-    model = FastDPose(network, bf16=False) if fast else network
+    model = FastDPose(network, bf16=True) if fast else network
     batch = torch.export.Dim("batch", min=1, max=256)
     with torch.no_grad():
         program = torch.export.export(model, inputs, dynamic_shapes=({0: batch}, {0: batch}))

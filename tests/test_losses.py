@@ -10,11 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from on_device import OnDevice
 from scipy.signal import correlate2d
 from scipy.special import log_softmax
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from dpose import losses as L
 from dpose.camera import full_translation, project
@@ -484,25 +483,6 @@ def test_half_precision_predictions_are_compared_in_float32_also_under_autocast(
 
 
 ALL_WEIGHTS = [L.PAPER, L.RELEASED, L.MINI_WEIGHTS]
-
-
-class OnDevice(TorchDispatchMode):
-    """Refuses what makes a CUDA program wait: tensors from the host: constants, indices, copies."""
-
-    def __init__(self, *known):
-        super().__init__()
-        self.known = [x for x in tree_leaves(known) if isinstance(x, Tensor)]
-        self.names = {id(x) for x in self.known}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dim()]
-        out = function(*args, **(kwargs or {}))
-        made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
-        if any(id(x) not in self.names or x.device.type != "meta" for x in operands):
-            raise RuntimeError(f"{function} is given a tensor from the host")
-        self.known += made  # kept, so that no id is used twice
-        self.names |= {id(x) for x in made}
-        return out
 
 
 def test_nothing_waits_for_the_device(batch, monkeypatch):

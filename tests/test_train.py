@@ -14,7 +14,7 @@ import dpose
 from dpose.body import load_body
 from dpose.config import preset
 from dpose.data.loader import make_loader
-from dpose.losses import TERMS
+from dpose.losses import RELEASED, TERMS
 from dpose.model.network import DPose
 from dpose.train import TrainConfig, Training, learning_rate, recipe, train
 
@@ -61,7 +61,7 @@ def test_a_wrong_setting_is_refused_before_anything_is_written(quick, wrong, err
     assert not quick.out.exists()
 
 
-def test_the_paper_recipe_is_the_papers():
+def test_the_paper_recipe_is_the_papers_and_the_released_one_is_chosen_by_name(people):
     paper = recipe("paper")
     assert (paper.steps, paper.batch_size, paper.lr, paper.clip) == (200_000, 64, 1e-5, 1.5)
     assert {learning_rate(step, paper) for step in (0, 1, 99_999, 199_999)} == {1e-5}
@@ -69,6 +69,10 @@ def test_the_paper_recipe_is_the_papers():
     assert weights == [0.1, 0.02, 0.1, 10, 0.01, 50, 10, 50]
     assert paper.vertex_stride == 1
     assert recipe("paper-no-depth") == paper
+    released = TrainConfig(preset="paper", recipe="released", data=people, accelerator="cpu").resolve().recipe
+    assert (released.steps, released.lr, released.weights, released.depth_rule) == (
+        200_000, 1e-4, RELEASED, "released",
+    )  # fmt: skip
     with pytest.raises(ValueError, match="unknown preset"):
         recipe("huge")
 

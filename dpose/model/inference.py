@@ -8,6 +8,7 @@ stay in 32 bits. `benchmarks/inference.py` measures what this gives and what it 
 from __future__ import annotations
 
 import copy
+import platform
 from itertools import pairwise
 
 import torch
@@ -55,9 +56,14 @@ class FastDPose(nn.Module):
 
 
 def computes_in_bf16(device: torch.device | str) -> bool:
-    """Whether a device multiplies in bf16 by itself, not only by emulation."""
-    if torch.device(device).type == "cuda":
+    """Whether a device multiplies in bf16 by itself, not only by emulation, which is slower than 32 bits."""
+    kind = torch.device(device).type
+    if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
