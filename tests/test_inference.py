@@ -79,11 +79,13 @@ def test_in_bf16_outputs_are_float32_and_close(network, inputs):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_by_inductor_a_small_network_says_the_same(inputs):
     torch.manual_seed(2)
-    small = replace(preset("mini"), width=4, stem_width=4, modules=(1, 1, 1), blocks=1)
+    size = {"width": 4, "stem_width": 4, "bottlenecks": 1, "blocks": 1, "decoder_blocks": 1}
+    small = replace(preset("mini-no-depth"), modules=(1, 1, 1), **size)
     fast = FastDPose(DPose(small).eval(), bf16=False)
     found = torch.compile(fast, fullgraph=True)(*inputs)
     for one, two in zip(found, fast(*inputs), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+        if two is not None:
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 
 def test_it_refuses_to_be_trained(network):
@@ -115,7 +117,7 @@ def test_a_forward_pass_never_waits_for_the_device(monkeypatch, part_order, fast
     model = DPose(replace(preset("mini"), part_order=part_order)).eval()
     model = (FastDPose(model, bf16=False) if fast else model).to("meta")
     inputs = torch.empty(2, 3, 128, 128, device="meta"), torch.empty(2, 3, device="meta")
-    with torch.no_grad(), OnDevice(inputs, model.state_dict()):
+    with torch.no_grad(), OnDevice(inputs, list(model.parameters()), list(model.buffers())):
         assert model(*inputs).depth.shape == (2, 1, 64, 64)
 
 
