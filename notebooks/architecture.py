@@ -28,6 +28,7 @@ seed = 0
 
 # %% tags=["hide-input"]
 import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -47,6 +48,7 @@ from dpose.figures import (
     picture_grid,
     to_picture,
 )
+from dpose.results import read_json
 
 torch.manual_seed(seed)
 config = dpose.preset(preset)
@@ -401,4 +403,25 @@ html_table(
 
 # %% [markdown]
 # Almost nothing of the work is attention or regression: the maps cost the time. What the depth decoder
-# buy is the subject of the [ablation](ablation.ipynb).
+# buys is the subject of the [ablation](ablation.ipynb).
+#
+# Once trained, the same work can be done quicker. In `dpose.FastDPose` the batch norms are folded into the
+# convolutions before them, and the maps run in 16 bits where the hardware computes in them:
+
+# %% tags=["hide-input"]
+path = Path(dpose.__file__).parents[1] / "results" / "inference.json"
+measured = read_json(path) if path.exists() else None
+if measured:
+    table = html_table(
+        ("", "images/s", "times as fast"),
+        [
+            (name, f"{row['images_per_second']:.1f}", f"{row['times_as_fast']:.2f}")
+            for name, row in measured["variants"].items()
+        ],
+        f"{measured['preset'].upper()} in batches of {measured['batch_size']} on {measured['hardware']['cores']} cores "
+        f"({measured['hardware']['cpu']}), median of several rounds. On {measured['mini']['fast']['samples']:,} test people "
+        f"MINI's MPJPE changes by {measured['mini']['change']['mpjpe']:+.3f} mm",
+    )
+else:
+    table = Markdown("*Nothing measured yet: `python benchmarks/inference.py --out results/inference.json`.*")
+table
