@@ -3,8 +3,9 @@
 Every number comes per sample, with a bootstrap interval over the samples, and beside it what a constant
 answer would score: the training set's mean pose, the same with the true orientation, and the one depth value
 that errs least on the test persons' pixels. The mesh errors follow a protocol by name (`dpose.metrics`), as a
-rule `smplx24`, the only one that works without licensed files: the first 24 SMPL-X joints, both bodies
-aligned at the midpoint of the hips.
+rule `smplx24`: the first 24 SMPL-X joints, both bodies aligned at the midpoint of the hips. What the others
+need is read from the licensed files, or stands in for them with the open body, whose numbers compare with no
+benchmark's; the results say which it was.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from tqdm import tqdm
 
 from dpose import metrics, results
 from dpose.batch import Batch
-from dpose.body import PART_NAMES, load_body
+from dpose.body import PART_NAMES, Body, convert, load_body
 from dpose.camera import bbox_info
 from dpose.data.loader import make_loader
 from dpose.model import checkpoint as checkpoints
 from dpose.model.network import Prediction
-from dpose.paths import data_root
+from dpose.paths import BODY_MODELS_VARIABLE, body_models, data_root
 from dpose.statistics import training_statistics
 
 MESH_METRICS = metrics.BodyErrors.names
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
+REGRESSORS = {metrics.H36M_REGRESSOR: "h36m", metrics.SMPL_REGRESSOR: "smpl"}  # as `joint_regressor` says
 
 
 def usable_device(device: str | None) -> str:
@@ -91,15 +93,17 @@ def evaluate(
         body: body model file, as for `dpose.load_body`.
         protocol: one of `dpose.metrics.PROTOCOLS`. The truth is `body` in the labels' pose and shape; where a
             benchmark's is a gendered SMPL body, numbers are not the benchmark's: use `metrics.BodyErrors`.
-        smplx_to_smpl, regressor: what other protocols than "smplx24" need, see `metrics.protocol_points`.
+        smplx_to_smpl, regressor: what other protocols than "smplx24" need (`metrics.protocol_points`); None:
+            those under $DPOSE_BODY_MODELS if set, else the open body's.
     Returns:
         A JSON-ready dict: `metrics` (mpjpe, pa_mpjpe, mve in mm; orientation in degrees; parts_miou over the
         22 parts; depth_l1 on the persons' pixels), each with mean, 95 % interval and number of samples;
-        `baselines` likewise; `ratios` of metric to baseline; and where all of it comes from.
+        `baselines` likewise; `ratios` of metric to baseline; `protocol` and, where it needs them, `matrices`
+        ("open", "licensed" or "given"); and where all of it comes from.
     Raises:
-        FileNotFoundError: the checkpoint, the data root or its split is missing.
-        ValueError: a count below 1, a device that is not there, a protocol without its matrices, or a split
-            without samples.
+        FileNotFoundError: the checkpoint, the data root, its split or a licensed file is missing.
+        ValueError: a count below 1, a device that is not there, an unknown protocol, matrices that do not fit
+            the body, or a split without samples.
         RuntimeError: a sample of the split cannot be read.
     """
     for name, value in (("samples", samples), ("batch_size", batch_size)):
@@ -107,13 +111,13 @@ def evaluate(
             raise ValueError(f"{name} must be at least 1, got {value}")
     begin = time.monotonic()
     device = usable_device(device)
-    errors = metrics.BodyErrors(protocol, smplx_to_smpl, regressor).to(device)
     root = data_root(data)
     model = checkpoints.load(checkpoint, device=device).eval()
     loader = make_loader(  # no sample may be missing: a number over fewer people is another number
         root, split, model.config, batch_size, train=False, seed=0, workers=workers, max_bad=0
     )
     mesh = load_body(body, num_betas=model.config.num_betas).to(device)
+    errors, origins = _body_errors(protocol, mesh, smplx_to_smpl, regressor)
     mean_pose = training_statistics(root, model.config)
     baseline = mean_pose.pose, mean_pose.betas
     table = measure(model, loader, mesh, baseline, samples, progress, errors=errors)
@@ -121,6 +125,7 @@ def evaluate(
         "dataset": root.name,
         "split": split,
         "protocol": protocol,
+        "matrices": origins,
         **summarise(table),
         "baseline_samples": mean_pose.samples,
         "checkpoint": {
@@ -219,9 +224,10 @@ def best_constant(values: np.ndarray) -> tuple[float, float]:
 def format_table(result: dict[str, Any]) -> str:
     """The results as a few lines of text."""
     metric, baseline, ratio = result["metrics"], result["baselines"], result["ratios"]
-    lines = [
-        f"{result['samples']} samples of {result['dataset']}/{result['split']}, protocol {result['protocol']}"
-    ]
+    protocol = result["protocol"]
+    if "open" in result["matrices"].values():
+        protocol += " as the open body has it: no benchmark's number"
+    lines = [f"{result['samples']} samples of {result['dataset']}/{result['split']}, protocol {protocol}"]
     lines.append(
         f"{'':20}{'measured':>10}  {'95 % interval':<20}{'mean pose':>10}{'+ true root':>12}{'ratio':>8}"
     )
@@ -248,6 +254,31 @@ def format_table(result: dict[str, Any]) -> str:
             "(the depth row's constant is the best single value for these pixels, not the mean pose)"
         )
     return "\n".join(lines)
+
+
+def _body_errors(
+    protocol: str, body: Body, smplx_to_smpl: Tensor | None, regressor: Tensor | None
+) -> tuple[metrics.BodyErrors, dict[str, str]]:
+    """The errors on the body's device, and where the matrices that the protocol needs come from."""
+    matrices = {"smplx_to_smpl": smplx_to_smpl, "regressor": regressor}
+    needed = metrics.PROTOCOLS.get(protocol)
+    if needed is None or needed.regressor is None:
+        return metrics.BodyErrors(protocol), {}  # which refuses an unknown one
+    origins = {name: "given" for name, matrix in matrices.items() if matrix is not None}
+    found = "licensed" if body_models() else "open"
+    if regressor is None:
+        matrices["regressor"] = convert.joint_regressor(REGRESSORS[needed.regressor])
+        origins["regressor"] = found
+    if smplx_to_smpl is None and body.num_vertices != matrices["regressor"].shape[1]:
+        matrix = matrices["smplx_to_smpl"] = convert.smplx_to_smpl()
+        origins["smplx_to_smpl"] = found
+        if matrix.shape[1] != body.num_vertices:
+            raise ValueError(
+                f"protocol {protocol!r}: the {found} matrix to SMPL's vertices takes {matrix.shape[1]}, the "
+                f"body has {body.num_vertices}; {BODY_MODELS_VARIABLE} must name the folder of a licensed "
+                "body, and be unset for the open one"
+            )
+    return metrics.BodyErrors(protocol, **matrices).to(body.faces.device), origins
 
 
 def _measure_batch(

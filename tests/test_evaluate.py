@@ -2,19 +2,22 @@
 
 import hashlib
 import json
+import pickle
 import shutil
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 import dpose.evaluate as evaluation
 from dpose import results
-from dpose.body import PART_NAMES, load_body
+from dpose.body import OPEN_BODY, OPEN_SMPL, PART_NAMES, load_body
+from dpose.cli import main
 from dpose.config import preset
 from dpose.data.loader import make_loader
 from dpose.evaluate import best_constant, evaluate, format_table, measure, summarise
-from dpose.metrics import BodyErrors
+from dpose.metrics import PROTOCOLS, BodyErrors
 from dpose.model.network import Prediction
 from dpose.statistics import nearest_rotation, training_statistics, weak_perspective
 
@@ -90,6 +93,64 @@ def test_another_protocol_compares_smpl_s_vertices_and_regressed_joints(people, 
     apart = errors.points(said).vertices - errors.points(body(batch["betas"], batch["pose"])).vertices
     assert table["mpjpe"].max() < 1e-3 and len(table["mpjpe"]) == 7
     assert apart.shape == (7, 40, 3) and table["mean_pose/mve"].min() > 1
+
+
+def points_by_scipy(protocol, vertices, joints):
+    """Vertices and joints of one body under a protocol, out of the shipped files."""
+    if protocol == "smplx24":
+        return vertices, joints
+    vertices = scipy.sparse.load_npz(OPEN_SMPL.with_name("smplx2smpl.npz")) @ vertices
+    if protocol == "h36m14":
+        return vertices, scipy.sparse.load_npz(OPEN_SMPL.with_name("J_regressor_h36m.npz")) @ vertices
+    return vertices, np.load(OPEN_SMPL)["J_regressor"].astype(np.float64) @ vertices
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_is_measured_on_open_data_without_licensed_files(
+    protocol, people, trained, tmp_path, monkeypatch, capsys
+):
+    def stout(model, batch, bf16=False):
+        said = truth(model, batch)
+        return said._replace(betas=said.betas + 1)
+
+    monkeypatch.delenv("DPOSE_BODY_MODELS", raising=False)
+    monkeypatch.setattr(evaluation, "run_network", stout)
+    out = tmp_path / "results.json"
+    arguments = ["--protocol", protocol, "--checkpoint", str(trained.checkpoint), "--data", str(people)]
+    arguments += ["--out", str(out), "--workers", "0", "--device", "cpu", "--no-progress"]
+    assert main(["evaluate", *arguments]) == 0
+    result = json.loads(out.read_text())
+
+    batch, exact = next(iter(loader(people, 7))), load_body().double()
+    said, true = (
+        [x.numpy() for x in exact(betas, batch["pose"])] for betas in (batch["betas"] + 1, batch["betas"])
+    )
+    rule, mpjpe, mve = PROTOCOLS[protocol], [], []
+    for i in range(7):
+        (v, j), (true_v, true_j) = (points_by_scipy(protocol, b[0][i], b[1][i]) for b in (said, true))
+        shift = (j - true_j)[list(rule.pelvis)].mean(0)
+        mpjpe.append(np.linalg.norm((j - true_j)[list(rule.joints)] - shift, axis=-1).mean())
+        mve.append(np.linalg.norm(v - true_v - shift, axis=-1).mean())
+    assert result["metrics"]["mpjpe"]["mean"] == pytest.approx(1000 * np.mean(mpjpe), abs=2e-3)
+    assert result["metrics"]["mve"]["mean"] == pytest.approx(1000 * np.mean(mve), abs=2e-3)
+    assert result["metrics"]["mpjpe"]["mean"] > 1
+    assert result["protocol"] == protocol
+    open_matrices = {} if protocol == "smplx24" else {"regressor": "open", "smplx_to_smpl": "open"}
+    assert result["matrices"] == open_matrices
+    said = capsys.readouterr().out
+    assert f"protocol {protocol}" in said and ("no benchmark's" in said) == bool(open_matrices)
+
+
+def test_licensed_matrices_and_the_open_body_are_not_mixed(people, trained, tmp_path, monkeypatch):
+    np.save(tmp_path / "J_regressor_h36m.npy", np.full((17, 6890), 1 / 6890))
+    monkeypatch.setenv("DPOSE_BODY_MODELS", str(tmp_path))
+    options = {"body": OPEN_BODY, "protocol": "h36m14", "workers": 0, "device": "cpu", "progress": False}
+    with pytest.raises(FileNotFoundError, match="smplx2smpl.pkl"):
+        evaluate(trained.checkpoint, people, **options)
+    matrix = scipy.sparse.csc_matrix((6890, 10475))
+    (tmp_path / "smplx2smpl.pkl").write_bytes(pickle.dumps({"matrix": matrix}))
+    with pytest.raises(ValueError, match="licensed matrix .* takes 10475, the body has 13718; DPOSE_BODY"):
+        evaluate(trained.checkpoint, people, **options)
 
 
 def test_mean_iou_pools_pixels_over_the_split_as_a_plain_loop_does():
@@ -176,7 +237,11 @@ def trained_on(trained) -> str:
         ({"samples": 0}, ValueError, "samples must be at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"protocol": "coco"}, ValueError, "unknown protocol 'coco'.*smplx24"),
-        ({"protocol": "h36m14"}, ValueError, "needs `regressor`.*J_regressor_h36m"),
+        (
+            {"protocol": "h36m14", "regressor": torch.ones(24, 6890)},
+            ValueError,
+            r"needs the Human3.6M joint regressor.*shape \(24, 6890\)",
+        ),
     ],
 )
 def test_a_wrong_argument_is_refused_and_no_results_are_written(
