@@ -1,10 +1,16 @@
 """Rays against triangle meshes with Warp: what each pixel of a batch of cameras hits first.
 
 The bounding-volume tree of a topology is built once and refitted to new vertices, which is what makes part
-labels of a training set cheap: all bodies share their faces.
+labels of a training set cheap: all bodies share their faces. On a CPU each of torch's threads has a tree of
+its own and goes through its share of the bodies; on CUDA each body has one, and one launch sees to all.
+
+There is no near plane: whatever lies in front of the pinhole is seen, and a face that reaches behind it is
+seen as far as it lies in front.
 """
 
+import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +27,14 @@ _MAX_TOPOLOGIES = 4
 
 @dataclass
 class _Pool:
-    """Meshes of one topology, as many as its largest batch had."""
+    """Meshes of one topology, as many as were ever needed at once."""
 
     faces: torch.Tensor  # the tensor itself: while it lives, its address cannot become another topology's
     meshes: list[wp.Mesh] = field(default_factory=list)
 
 
 _pools: OrderedDict[tuple, _Pool] = OrderedDict()
+_pools_in_use = threading.Lock()  # two callers at once would refit each other's trees
 
 
 @wp.kernel(enable_backward=False)
@@ -52,32 +59,121 @@ def _trace(
         bary[b, i, j] = wp.vec2(0.0, 0.0)
 
 
-def _meshes(points: torch.Tensor, faces: torch.Tensor) -> list[wp.Mesh]:
-    """A mesh for each body of the batch, refitted to `points` (B, V, 3).
+@wp.kernel(enable_backward=False)
+def _label(
+    meshes: wp.array(dtype=wp.uint64),
+    cameras: wp.array(dtype=wp.vec4),
+    part_of_vertex: wp.array(dtype=wp.int32),
+    label: wp.array3d(dtype=wp.uint8),
+):
+    b, i, j = wp.tid()
+    k = cameras[b]
+    ray = wp.normalize(wp.vec3((float(j) + 0.5 - k[2]) / k[0], (float(i) + 0.5 - k[3]) / k[1], 1.0))
+    hit = wp.mesh_query_ray(meshes[b], wp.vec3(0.0, 0.0, 0.0), ray, 1.0e6)
+    found = wp.int32(0)
+    if hit.result:
+        # u and v weigh the first and second corner; the rest is the third's.
+        rest = 1.0 - (hit.u + hit.v)
+        corner = wp.int32(0)
+        if hit.v > hit.u:
+            corner = 1
+        if rest > wp.max(hit.u, hit.v):
+            corner = 2
+        found = part_of_vertex[wp.mesh_get_index(meshes[b], 3 * hit.face + corner)] + 1
+    label[b, i, j] = wp.uint8(found)
 
-    Trees are kept for the last few topologies, so the meshes are good until the next call.
+
+def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int) -> list[wp.Mesh]:
+    """`count` meshes of one topology, their trees as some earlier body left them.
+
+    points: (B, V, 3), whose first bodies lend new trees their vertices. Trees are kept for the last few
+    topologies.
     """
-    device = wp.device_from_torch(points.device)
-    key = (faces.data_ptr(), faces.shape[0], points.shape[1], faces.dtype, str(device))
-    meshes = _pools.setdefault(key, _Pool(faces)).meshes
+    version = 0 if faces.is_inference() else faces._version  # counts the changes in place
+    key = (
+        faces.data_ptr(),
+        faces.shape,
+        faces.stride(),
+        faces.dtype,
+        version,
+        points.shape[1],
+        points.device,
+    )
+    pool = _pools.get(key)
+    if pool is None:
+        if len(faces) and not 0 <= int(faces.min()) <= int(faces.max()) < points.shape[1]:
+            raise ValueError(
+                f"faces name vertices {int(faces.min())} to {int(faces.max())}, there are {points.shape[1]}"
+            )
+        pool = _pools[key] = _Pool(faces)
     _pools.move_to_end(key)
     while len(_pools) > _MAX_TOPOLOGIES:
         _pools.popitem(last=False)
-    for index, vertices in enumerate(points):
-        source = wp.from_torch(vertices.contiguous(), dtype=wp.vec3)
-        if index < len(meshes):
-            wp.copy(meshes[index].points, source)
-            meshes[index].refit()
-        else:
-            indices = wp.from_torch(faces.to(points.device, torch.int32).contiguous().flatten())
-            meshes.append(wp.Mesh(points=wp.clone(source), indices=wp.clone(indices)))
-    return meshes[: len(points)]
+    while len(pool.meshes) < count:
+        indices = faces.to(points.device, torch.int32).flatten().clone()
+        first = points[len(pool.meshes)].nan_to_num(
+            0.0, 0.0, 0.0
+        )  # a tree of NaN would be no tree for others
+        pool.meshes.append(
+            wp.Mesh(points=wp.from_torch(first, dtype=wp.vec3), indices=wp.from_torch(indices))
+        )
+    return pool.meshes[:count]
 
 
 def _cast(
-    vertices: torch.Tensor, faces: torch.Tensor, cam_int: torch.Tensor, height: int, width: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Face ids (B, H, W), depth (B, H, W), and weights of the hit face's first two corners (B, H, W, 2)."""
+    kernel: wp.Kernel,
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    cam_int: torch.Tensor,
+    inputs: list[wp.array],
+    outputs: list[wp.array],
+) -> None:
+    """Launch `kernel` for every pixel of `outputs` (B, H, W): meshes, cameras, `inputs`, `outputs`.
+
+    vertices: (B, V, 3). faces: (F, 3). cam_int: (B, 3, 3).
+    """
+    batch, height, width = outputs[0].shape
+    if batch == 0:
+        return
+    device = vertices.device
+    points = vertices.detach().float().contiguous()
+    cameras = torch.stack([cam_int[:, 0, 0], cam_int[:, 1, 1], cam_int[:, 0, 2], cam_int[:, 1, 2]], dim=-1)
+    cameras = wp.from_torch(cameras.detach().to(device, torch.float32).contiguous(), dtype=wp.vec4)
+    at_once = batch if device.type == "cuda" else 1  # bodies in a launch; Warp's own loop uses one core
+    threads = 1 if device.type == "cuda" else min(torch.get_num_threads(), batch)
+    stream: Any = wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
+
+    def share(thread: int) -> None:
+        own = meshes[thread * at_once : (thread + 1) * at_once]
+        ids = wp.array([mesh.id for mesh in own], dtype=wp.uint64, device=cameras.device)
+        for start in range(thread * at_once, batch, threads * at_once):
+            bodies = slice(start, start + at_once)
+            for mesh, body in zip(own, points[bodies], strict=True):
+                wp.copy(mesh.points, wp.from_torch(body, dtype=wp.vec3))
+                mesh.refit()
+            wp.launch(
+                kernel,
+                dim=(at_once, height, width),
+                inputs=[ids, cameras[bodies], *inputs],
+                outputs=[output[bodies] for output in outputs],
+                device=cameras.device,
+            )
+
+    with _pools_in_use, wp.ScopedStream(stream):
+        meshes = _meshes(points, faces, threads * at_once)
+        if threads == 1:
+            share(0)
+        else:
+            wp.load_module(device=cameras.device)
+            with ThreadPoolExecutor(threads) as pool:  # a new one each time: none is left behind by a fork
+                list(pool.map(share, range(threads)))
+
+
+def _picture_size(
+    vertices: torch.Tensor, faces: torch.Tensor, cam_int: torch.Tensor, size: int | tuple[int, int]
+) -> tuple[int, int, int]:
+    """Bodies, height and width of what is to be rendered. Raises ValueError for shapes that do not fit."""
+    height, width = (size, size) if isinstance(size, int) else size
     if vertices.ndim != 3 or vertices.shape[-1] != 3:
         raise ValueError(f"vertices must be (B, V, 3), got {tuple(vertices.shape)}")
     if cam_int.shape != (len(vertices), 3, 3):
@@ -86,27 +182,19 @@ def _cast(
         raise ValueError(f"faces must be (F, 3), got {tuple(faces.shape)}")
     if height < 1 or width < 1:
         raise ValueError(f"a picture of {height} x {width} pixels has nothing to see")
-    device = vertices.device
-    points = vertices.detach().float()
-    face = torch.empty((len(points), height, width), dtype=torch.int32, device=device)
-    depth = torch.empty((len(points), height, width), dtype=torch.float32, device=device)
-    bary = torch.empty((len(points), height, width, 2), dtype=torch.float32, device=device)
-    if len(points) == 0:
-        return face, depth, bary
-    cameras = torch.stack([cam_int[:, 0, 0], cam_int[:, 1, 1], cam_int[:, 0, 2], cam_int[:, 1, 2]], dim=-1)
-    cameras = cameras.detach().to(device, torch.float32).contiguous()
-    warp_device = wp.device_from_torch(device)
-    stream: Any = wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
-    with wp.ScopedStream(stream):
-        meshes = _meshes(points, faces)
-        ids = wp.array([mesh.id for mesh in meshes], dtype=wp.uint64, device=warp_device)
-        wp.launch(
-            _trace,
-            dim=(len(points), height, width),
-            inputs=[ids, wp.from_torch(cameras, dtype=wp.vec4)],
-            outputs=[wp.from_torch(face), wp.from_torch(depth), wp.from_torch(bary, dtype=wp.vec2)],
-            device=warp_device,
-        )
+    return len(vertices), height, width
+
+
+def _trace_pixels(
+    vertices: torch.Tensor, faces: torch.Tensor, cam_int: torch.Tensor, size: int | tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Face ids (B, H, W), depth (B, H, W), and weights of the hit face's first two corners (B, H, W, 2)."""
+    shape, device = _picture_size(vertices, faces, cam_int, size), vertices.device
+    face = torch.empty(shape, dtype=torch.int32, device=device)
+    depth = torch.empty(shape, dtype=torch.float32, device=device)
+    bary = torch.empty((*shape, 2), dtype=torch.float32, device=device)
+    outputs = [wp.from_torch(face), wp.from_torch(depth), wp.from_torch(bary, dtype=wp.vec2)]
+    _cast(_trace, vertices, faces, cam_int, [], outputs)
     return face, depth, bary
 
 
@@ -120,8 +208,7 @@ def render_mesh(
     Returns face ids (B, H, W) int32, -1 where nothing is hit, and depth (B, H, W) float32 in metres, 0 there.
     Raises ValueError for other shapes.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    face, depth, _ = _cast(vertices, faces, cam_int, height, width)
+    face, depth, _ = _trace_pixels(vertices, faces, cam_int, size)
     return face, depth
 
 
@@ -134,12 +221,11 @@ def render_parts(
     A pixel takes the part of the hit triangle's vertex nearest to it in barycentric terms, so that borders
     run along the surface and not along the triangulation. Raises ValueError for other shapes.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    face, _, bary = _cast(vertices, body.faces, cam_int, height, width)
-    # Warp's u and v weigh the first and second corner; the rest is the third's.
-    corner = torch.stack([bary[..., 0], bary[..., 1], 1 - bary.sum(-1)], dim=-1).argmax(-1)  # (B, H, W)
-    vertex = body.faces[face.clamp(min=0).long(), corner]
-    return torch.where(face >= 0, body.part_of_vertex[vertex] + 1, 0).to(torch.uint8)
+    shape = _picture_size(vertices, body.faces, cam_int, size)
+    label = torch.empty(shape, dtype=torch.uint8, device=vertices.device)
+    part_of_vertex = wp.from_torch(body.part_of_vertex.to(vertices.device, torch.int32).contiguous())
+    _cast(_label, vertices, body.faces, cam_int, [part_of_vertex], [wp.from_torch(label)])
+    return label
 
 
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -174,7 +260,7 @@ def shade(
     height, width = image.shape[:2]
     camera = torch.as_tensor(cam_int, dtype=torch.float32, device=points.device).clone()
     camera[:2] *= samples
-    face, _, bary = _cast(points[None], faces, camera[None], height * samples, width * samples)
+    face, _, bary = _trace_pixels(points[None], faces, camera[None], (height * samples, width * samples))
     weights = torch.stack([bary[0, ..., 0], bary[0, ..., 1], 1 - bary[0].sum(-1)], dim=-1)  # (H, W, 3)
     hit = face[0] >= 0
     corners = faces[face[0].clamp(min=0).long()].long()  # (H, W, 3)
