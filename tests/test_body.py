@@ -1,5 +1,6 @@
 """The body: the open asset's geometry, and `Body` against the `smplx` package's own forward pass."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import roma
 import smplx
 import torch
+from on_device import OnDevice
+from scipy.spatial.transform import Rotation
 from smplx.joint_names import JOINT_NAMES as SMPLX_JOINT_NAMES
 
-from dpose.body import JOINT_NAMES, OPEN_BODY, PARENTS, PART_NAMES, Body, load_body
+from dpose.body import FORMS, JOINT_NAMES, OPEN_BODY, OPEN_SMPL, PARENTS, PART_NAMES, Body, load_body
 
 HELD_OUT = Path(__file__).parent / "data" / "open_body_held_out.npz"
 EXTRA = "nose reye leye rear lear LBigToe LSmallToe LHeel RBigToe RSmallToe RHeel".split() + [
@@ -31,18 +34,18 @@ def random_input(batch: int, num_betas: int = 11, seed: int = 0) -> dict[str, to
     g = torch.Generator().manual_seed(seed)
     return {
         "betas": torch.randn(batch, num_betas, generator=g),
-        "rotmats": roma.rotvec_to_rotmat(0.6 * torch.randn(batch, 22, 3, generator=g)),
+        "rotations": roma.rotvec_to_rotmat(0.6 * torch.randn(batch, 22, 3, generator=g)),
         "trans": torch.randn(batch, 3, generator=g),
         "hands": roma.rotvec_to_rotmat(0.6 * torch.randn(batch, 30, 3, generator=g)),
     }
 
 
-def smplx_output(layer: smplx.SMPLXLayer, betas, rotmats, trans=None, hands=None):
+def smplx_output(layer: smplx.SMPLXLayer, betas, rotations, trans=None, hands=None):
     hands = torch.eye(3, dtype=betas.dtype).expand(len(betas), 30, 3, 3) if hands is None else hands
     return layer(
         betas=betas,
-        global_orient=rotmats[:, :1],
-        body_pose=rotmats[:, 1:],
+        global_orient=rotations[:, :1],
+        body_pose=rotations[:, 1:],
         transl=trans,
         left_hand_pose=hands[:, :15],
         right_hand_pose=hands[:, 15:],
@@ -153,10 +156,70 @@ def test_output_equals_smplx(body, reference, with_hands):
     assert (got.joints - wanted.joints[:, :55]).abs().max() < 1e-5
 
 
+def rotations_as(form: str, rotvec: np.ndarray) -> torch.Tensor:
+    """Axis-angle (..., 3) in another form, float64, by scipy; 6D stretched, which means the same rotation."""
+    matrices = Rotation.from_rotvec(rotvec.reshape(-1, 3)).as_matrix().reshape(*rotvec.shape, 3)
+    sixd = (1.7 * matrices[..., :2]).reshape(*rotvec.shape[:-1], 6)
+    return torch.from_numpy({"matrix": matrices, "axis-angle": rotvec, "6d": sixd}[form])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_rotations_gives_smplx_s_output_in_float64(form):
+    rng = np.random.default_rng(0)
+    turns, fingers = rng.normal(size=(3, 22, 3)), 0.5 * rng.normal(size=(3, 30, 3))
+    turns[0, :5] = 0  # at rest
+    turns[1, :5] *= np.pi / np.linalg.norm(turns[1, :5], axis=-1, keepdims=True)  # half a turn
+    betas, trans = (torch.from_numpy(rng.normal(size=(3, n))) for n in (11, 3))
+    stock = smplx.SMPLX(
+        str(OPEN_BODY), num_betas=11, use_pca=False, flat_hand_mean=True, batch_size=3, dtype=torch.float64
+    )
+    wanted = stock(
+        betas=betas,
+        transl=trans,
+        global_orient=torch.from_numpy(turns[:, 0]),
+        body_pose=torch.from_numpy(turns[:, 1:]).flatten(1),
+        left_hand_pose=torch.from_numpy(fingers[:, :15]).flatten(1),
+        right_hand_pose=torch.from_numpy(fingers[:, 15:]).flatten(1),
+    )
+    given = betas, rotations_as(form, turns), trans, rotations_as(form, fingers)
+    got = load_body().double()(*given, form=form)
+    assert (got.vertices - wanted.vertices).abs().max() < 1e-7  # buffers came through float32
+    assert (got.joints - wanted.joints[:, :55]).abs().max() < 1e-7
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_poses_smpl_too_and_autocast_does_not_round_it(form):
+    turns = np.random.default_rng(1).normal(size=(2, 24, 3))
+    smpl, betas = load_body(OPEN_SMPL), torch.randn(2, 11)
+    wanted = smpl(betas, rotations_as("matrix", turns)).vertices
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = smpl(betas, rotations_as(form, turns), form=form).vertices
+    assert (got - wanted).abs().max() < 5e-6
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_form_needs_anything_from_the_host(form, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no meta device
+    shape, _ = FORMS[form]
+    body = load_body(vertex_stride=100).to("meta")
+    given = [torch.empty(2, *size, device="meta") for size in ((11,), (22, *shape), (3,), (30, *shape))]
+    with OnDevice(given, list(body.buffers())):
+        assert body(*given, form=form).vertices.device.type == "meta"
+
+
+@pytest.mark.parametrize("form", ["axis-angle", "6d"])
+def test_gradients_pass_through_every_form_also_at_rest(form):
+    turns = np.random.default_rng(2).normal(size=(1, 22, 3))
+    turns[0, ::2] = 0
+    coarse, betas = load_body(vertex_stride=6000).double(), torch.zeros(1, 11).double()
+    given = rotations_as(form, turns).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: tuple(coarse(betas, x, form=form)), given, fast_mode=True)
+
+
 def test_resting_hands_may_be_left_out(body):
     given = random_input(2)
     given["hands"] = torch.eye(3).expand(2, 30, 3, 3)
-    explicit, folded = body(**given), body(given["betas"], given["rotmats"], given["trans"])
+    explicit, folded = body(**given), body(given["betas"], given["rotations"], given["trans"])
     assert (explicit.vertices - folded.vertices).abs().max() < 1e-5
     assert (explicit.joints - folded.joints).abs().max() < 1e-5
 
@@ -202,7 +265,7 @@ def test_smplx_create_reads_the_asset():
 
 
 def test_vertices_that_smplx_names_lie_on_the_right_places(body, reference):
-    given = {"betas": torch.zeros(1, 11), "rotmats": torch.eye(3).expand(1, 22, 3, 3)}
+    given = {"betas": torch.zeros(1, 11), "rotations": torch.eye(3).expand(1, 22, 3, 3)}
     output = smplx_output(reference, **given)
     joint = dict(zip(JOINT_NAMES, output.joints[0], strict=False))
     extra = dict(zip(EXTRA, output.joints[0, 55:76], strict=True))
@@ -302,5 +365,15 @@ def test_bad_files_and_shapes_are_named(tmp_path, body):
             )
     with pytest.raises(ValueError, match=r"betas must have shape \(B, 11\), got \(2, 10\)"):
         body(torch.zeros(2, 10), torch.eye(3).expand(2, 22, 3, 3))
+    with pytest.raises(
+        ValueError, match=r"rotations as 'matrix' must have shape \(B, 22, 3, 3\), got \(2, 22"
+    ):
+        body(torch.zeros(2, 11), torch.zeros(2, 22, 3))
+    with pytest.raises(ValueError, match=r"hands as '6d' must have shape \(B, 30, 6\), got \(2, 30, 3\)"):
+        body(torch.zeros(2, 11), torch.zeros(2, 22, 6), hands=torch.zeros(2, 30, 3), form="6d")
+    with pytest.raises(
+        ValueError, match="form of rotations 'quaternion'; choose one of matrix, axis-angle, 6d"
+    ):
+        body(torch.zeros(2, 11), torch.zeros(2, 22, 4), form="quaternion")
     with pytest.raises(ValueError, match="vertex_stride"):
         load_body(vertex_stride=0)

@@ -35,7 +35,7 @@ def random_input(batch: int, rotations: int, num_betas: int = 11) -> dict:
     rotvec = 0.7 * torch.randn(batch, rotations, 3, generator=generator)
     return {
         "betas": torch.randn(batch, num_betas, generator=generator),
-        "rotmats": roma.rotvec_to_rotmat(rotvec),
+        "rotations": roma.rotvec_to_rotmat(rotvec),
         "trans": torch.randn(batch, 3, generator=generator),
     }
 
@@ -92,7 +92,7 @@ def test_smpl_poses_as_smplxs_own_skinning_does(tmp_path, columns, held):
     tensors = {name: torch.as_tensor(array.astype(np.float64)) for name, array in arrays.items()}
     vertices, joints = lbs(
         given["betas"][:, :held],
-        given["rotmats"],
+        given["rotations"],
         tensors["v_template"][None],
         tensors["shapedirs"][:, :, :held],
         tensors["posedirs"].reshape(-1, 207).T,
@@ -117,7 +117,7 @@ def test_smpls_hands_belong_to_the_wrists_parts_and_have_no_fingers():
     assert body.part_of_vertex[:22].tolist() == list(range(22))
     with pytest.raises(ValueError, match="no fingers"):
         body(**random_input(1, 24), hands=torch.zeros(1, 30, 3, 3))
-    with pytest.raises(ValueError, match=r"rotmats must have shape \(B, 24, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"rotations as .matrix. must have shape \(B, 24, 3, 3\)"):
         body(**random_input(1, 22))
 
 

@@ -12,18 +12,22 @@ Frames: a body with identity root rotation stands y up, facing +z, x towards its
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import roma
 import torch
 from torch import Tensor, nn
 
 from dpose.body import files
 from dpose.body.skeleton import JOINT_NAMES, PARENTS, PART_NAMES, SMPL_JOINT_NAMES, SMPL_PARENTS
+from dpose.model.regressor import sixd_to_rotmat
 from dpose.paths import BODY_MODELS_VARIABLE, body_models
 
 __all__ = [
+    "FORMS",
     "JOINT_NAMES",
     "OPEN_BODY",
     "OPEN_SMPL",
@@ -45,6 +49,13 @@ HEAD, FIRST_FINGER = 15, 25
 # The body joint that carries each of the 55 joints while face and fingers rest; and SMPL's hands.
 FOLD = (*range(NUM_PARTS), HEAD, HEAD, HEAD, *[20] * 15, *[21] * 15)
 SMPL_FOLD = (*range(NUM_PARTS), 20, 21)
+
+# How rotations may be given: the shape of one, and what makes matrices (..., 3, 3) of them.
+FORMS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
+    "matrix": ((3, 3), lambda rotations: rotations),
+    "axis-angle": ((3,), roma.rotvec_to_rotmat),
+    "6d": ((6,), sixd_to_rotmat),
+}
 
 
 class BodyOutput(NamedTuple):
@@ -118,27 +129,42 @@ class Body(nn.Module):
         self.num_vertices = self.template.shape[1]
 
     def forward(
-        self, betas: Tensor, rotmats: Tensor, trans: Tensor | None = None, hands: Tensor | None = None
+        self,
+        betas: Tensor,
+        rotations: Tensor,
+        trans: Tensor | None = None,
+        hands: Tensor | None = None,
+        form: str = "matrix",
     ) -> BodyOutput:
         """Poses the body (the SMPL-X function, with expression, jaw and eyes at rest).
 
-        betas: (B, num_betas). rotmats: (B, num_rotations, 3, 3), root first, each relative to its parent.
-        trans: (B, 3) metres, SMPL-X's `transl`, added last; None for zero. hands: (B, 30, 3, 3), left then
-        right fingers; None for rest, and always for SMPL, which has no fingers. Differentiable with respect
-        to all four. Raises ValueError for other shapes. Computed in the body's own precision, also within
-        autocast: bfloat16 would move vertices by centimetres.
+        betas: (B, num_betas). rotations: (B, num_rotations, ...), root first, each relative to its parent.
+        trans: (B, 3) metres, SMPL-X's `transl`, added last; None for zero. hands: (B, 30, ...), left then
+        right fingers; None for rest, and always for SMPL, which has no fingers. form: what `rotations` and
+        `hands` hold, "matrix" (3, 3), taken as they are; "axis-angle" (3,), radians; or "6d" (6,), the first
+        two columns row by row, as `dpose.model.regressor` reads them (others write column after column).
+        Differentiable with respect to all four. Raises ValueError for other forms and shapes. Computed in the
+        body's own precision, also within autocast: bfloat16 would move vertices by centimetres.
         """
+        if form not in FORMS:
+            raise ValueError(f"unknown form of rotations {form!r}; choose one of {', '.join(FORMS)}")
+        shape, to_matrices = FORMS[form]
         _check("betas", betas, (self.num_betas,))
-        _check("rotmats", rotmats, (self.num_rotations, 3, 3))
+        _check(f"rotations as {form!r}", rotations, (self.num_rotations, *shape))
         if trans is not None:
             _check("trans", trans, (3,))
         if hands is not None:
             if self.num_rotations == NUM_SMPL_JOINTS:
                 raise ValueError("SMPL has no fingers to pose: leave `hands` out")
-            _check("hands", hands, (NUM_JOINTS - FIRST_FINGER, 3, 3))
-        given = (x if x is None else x.to(self.template.dtype) for x in (betas, rotmats, trans, hands))
+            _check(f"hands as {form!r}", hands, (NUM_JOINTS - FIRST_FINGER, *shape))
+        dtype = self.template.dtype
         with torch.autocast(self.template.device.type, enabled=False):
-            return self._pose(*given)
+            return self._pose(
+                betas.to(dtype),
+                to_matrices(rotations.to(dtype)),
+                None if trans is None else trans.to(dtype),
+                None if hands is None else to_matrices(hands.to(dtype)),
+            )
 
     def _pose(self, betas: Tensor, rotmats: Tensor, trans: Tensor | None, hands: Tensor | None) -> BodyOutput:
         shape = self._shaped(betas)  # (B, 3, V)
