@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "body, depth and parts of one person in a photograph",
     "convert": "a released checkpoint into one of ours, or back",
     "doctor": "what is installed, which files are found, and what the missing ones are for",
+    "install-neural-renderer": "build the paper's renderer of part labels, on CUDA (optional: Warp does it)",
 }
 
 
@@ -60,7 +61,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name == chosen:  # the others' arguments may take an import to know
-            globals()[f"_add_{name}"](command)
+            globals()[f"_add_{name.replace('-', '_')}"](command)
     return parser
 
 
@@ -173,6 +174,15 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_doctor)
 
 
+def _add_install_neural_renderer(parser: argparse.ArgumentParser) -> None:
+    parser.description += (
+        " Downloads the source of neural-renderer-pytorch 1.1.3 from PyPI, replaces the names that torch has "
+        "changed since, and installs what it builds into the environment that dpose runs in. Needs a CUDA "
+        "device, torch with CUDA, and the CUDA toolkit's compiler."
+    )
+    parser.set_defaults(run=_install_neural_renderer)
+
+
 def _train(args: argparse.Namespace) -> None:
     from dpose.train import TrainConfig, train
 
@@ -236,6 +246,12 @@ def _doctor(args: argparse.Namespace) -> None:
     from dpose.doctor import report
 
     print(report(args.body_models, args.data))
+
+
+def _install_neural_renderer(args: argparse.Namespace) -> None:
+    from dpose.install_neural_renderer import install
+
+    install()
 
 
 def _box(text: str) -> tuple[float, ...]:
