@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from dpose.body import JOINT_NAMES, load_body
+from dpose.camera import crop_intrinsics, project
 from dpose.render import raycast, render_mesh, render_parts, shade
+from dpose.render.raycast import join_people
 
 SIZE = 96
 QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])
@@ -109,28 +111,146 @@ def test_a_turned_cube_shows_the_nearest_of_its_planes():
     np.testing.assert_allclose(depth[0].numpy()[hit], enter[hit], atol=1e-5)
 
 
-def test_faces_and_depth_of_posed_bodies_are_embrees(body):
+def plane_depth_and_weights(
+    corners: np.ndarray, rays: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where rays (N, 3) from the pinhole meet the planes of triangles (N, 3, 3), in double precision.
+
+    Depths (N,), barycentric weights (N, 3), and sines (N,) of the angles between rays and planes.
+    """
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    normal = np.cross(b - a, c - a)
+    slope = (normal * rays).sum(1)
+    depth = (normal * a).sum(1) / slope
+    volumes = [(np.cross(*pair) * rays).sum(1) for pair in ((b, c), (c, a), (a, b))]
+    weights = np.stack(volumes, -1) / slope[:, None]
+    sine = np.abs(slope) / (np.linalg.norm(normal, axis=1) * np.linalg.norm(rays, axis=1))
+    return depth, weights, sine
+
+
+@pytest.mark.parametrize("view", ["from afar", "from 30 cm", "from within", "off the axis", "a cut-out arm"])
+def test_faces_and_depth_of_posed_bodies_are_embrees(body, view):
     import trimesh
 
     people, size = posed_people(body), 128
     k = camera(focal=200, size=size, count=len(people))
+    if view == "from 30 cm":  # part of everybody is behind the camera
+        people = people - people.mean(1, keepdim=True) + torch.tensor([0.2, 0.0, 0.3])
+    elif view == "from within":
+        chest = body.part_of_vertex == JOINT_NAMES.index("spine3")
+        people = people - people[:, chest].mean(1, keepdim=True)
+    elif view == "off the axis":  # at a picture's border, 60 degrees from the axis
+        people = people + torch.tensor([5.0, 0.0, 0.0])
+        k = k.clone()
+        k[:, 0, 2] = size / 2 - 200 * 5.0 / 3.2
+    elif view == "a cut-out arm":
+        elbow = body.part_of_vertex == JOINT_NAMES.index("left_elbow")
+        center = project(people[:, elbow], k).mean(1)
+        k = crop_intrinsics(k, center, torch.full((3,), 20 / 200), size)
     face, depth = render_mesh(people, body.faces, k, size)
-    rays = pixel_rays(k[0], size, size).reshape(-1, 3)
-    for vertices, ours, metres in zip(people.double().numpy(), face.numpy(), depth.numpy(), strict=True):
+    hits = 0
+    for vertices, ours, metres, own in zip(
+        people.double().numpy(), face.numpy(), depth.numpy(), k, strict=True
+    ):
+        rays = pixel_rays(own, size, size).reshape(-1, 3)
         mesh = trimesh.Trimesh(vertices, body.faces.numpy(), process=False)
         assert "embree" in type(mesh.ray).__module__, "Embree is not the reference: pip install embreex"
         theirs = mesh.ray.intersects_first(np.zeros_like(rays), rays)
         ours, metres = ours.ravel(), metres.ravel()
-        assert (theirs >= 0).sum() > 1000
-        assert (ours != theirs).mean() < 2e-3  # a ray along an edge may take the face on either side
-        same = (ours == theirs) & (ours >= 0)
-        corner = mesh.triangles[ours[same]]  # depth by the face's plane, in double precision
-        normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-        slope = (normal * rays[same]).sum(1)
-        expected = (normal * corner[:, 0]).sum(1) / slope
-        steep = np.abs(slope) > 0.05 * np.linalg.norm(normal, axis=1) * np.linalg.norm(rays[same], axis=1)
-        assert steep.mean() > 0.9
-        np.testing.assert_allclose(metres[same][steep], expected[steep], atol=1e-4)
+        hits += (theirs >= 0).sum()
+        assert (ours != theirs).mean() < 2e-3
+        for other in (ours, theirs):  # faces differ only where a ray grazes: an edge, or the whole face
+            grazing = np.nonzero((ours != theirs) & (other >= 0))[0]
+            _, weights, sine = plane_depth_and_weights(mesh.triangles[other[grazing]], rays[grazing])
+            assert ((np.abs(weights).min(1) < 1e-3) | (sine < 0.01)).all()
+        hit = ours >= 0
+        assert (metres[~hit] == 0).all() and (metres[hit] > 0).all()
+        expected, _, sine = plane_depth_and_weights(mesh.triangles[ours[hit]], rays[hit])
+        assert (sine > 0.01).mean() > 0.99
+        np.testing.assert_allclose(metres[hit][sine > 0.01], expected[sine > 0.01], atol=1e-4, rtol=0)
+    assert hits > 3000
+
+
+def test_from_within_a_cube_its_walls_are_seen_and_those_behind_are_not():
+    import trimesh
+
+    mesh = trimesh.creation.box((2.0, 3.0, 4.0))
+    k = camera(focal=40)
+    _, depth = render_mesh(
+        torch.tensor(mesh.vertices, dtype=torch.float32)[None], torch.tensor(mesh.faces), k, SIZE
+    )
+    rays = pixel_rays(k[0], SIZE, SIZE)
+    with np.errstate(divide="ignore"):
+        expected = (np.array([1.0, 1.5, 2.0]) / np.abs(rays)).min(-1)  # the first wall in the ray's octant
+    np.testing.assert_allclose(depth[0].numpy(), expected, atol=1e-5)
+
+
+def test_a_floor_that_reaches_behind_the_camera_is_seen_up_to_the_horizon():
+    floor = torch.tensor([[[-50.0, 1, -50], [50, 1, -50], [50, 1, 50], [-50, 1, 50]]])
+    face, depth = render_mesh(floor, QUAD, camera(), SIZE)
+    below = np.arange(SIZE) + 0.5 - SIZE / 2
+    expected = np.where(below > 120 / 50, 120 / below, 0)[:, None].repeat(SIZE, 1)
+    np.testing.assert_array_equal(face[0].numpy() >= 0, expected > 0)
+    np.testing.assert_allclose(depth[0].numpy(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("metres", [1e-6, 1e-3, 1e3, 1e5])
+def test_no_plane_is_too_near_or_too_far(metres):
+    face, depth = render_mesh(square(metres, metres)[None], QUAD, camera(), 16)
+    assert (face >= 0).all()
+    torch.testing.assert_close(depth, torch.full_like(depth, metres), rtol=1e-6, atol=0)
+
+
+def test_a_crop_beside_the_person_is_empty(body):
+    people, k = posed_people(body, 1), camera(focal=500, size=640)
+    crop = crop_intrinsics(k, torch.tensor([[5000.0, 320.0]]), torch.tensor([1.0]), 64)
+    face, depth = render_mesh(people, body.faces, crop, 64)
+    assert (face == -1).all() and (depth == 0).all()
+    assert (render_parts(people, body, crop, 64) == 0).all()
+
+
+def test_two_squares_through_each_other_hide_each_other_half():
+    near_left = torch.tensor([[-1.0, -1, 1.5], [1, -1, 2.5], [1, 1, 2.5], [-1, 1, 1.5]])
+    near_right = near_left * torch.tensor([-1.0, 1, 1])
+    vertices, faces = join_people(torch.stack([near_left, near_right]), QUAD)
+    face, depth = render_mesh(vertices[None], faces, camera(size=64), 64)
+    x = pixel_rays(camera(size=64)[0], 64, 64)[..., 0]
+    slanted = 2 / (1 + 0.5 * np.abs(x))  # z = 2 - |x| z / 2
+    person = face[0].numpy() // len(QUAD)
+    seen = face[0].numpy() >= 0
+    assert seen.mean() > 0.9
+    np.testing.assert_array_equal(person[seen], (x > 0)[seen])
+    np.testing.assert_allclose(depth[0].numpy()[seen], slanted[seen], atol=1e-5)
+
+
+def test_of_several_people_each_pixel_shows_the_nearest(body):
+    people = posed_people(body)
+    k = camera(focal=150)
+    alone_face, alone = render_mesh(people, body.faces, k.expand(3, 3, 3), SIZE)
+    vertices, faces = join_people(people, body.faces)
+    face, depth = render_mesh(vertices[None], faces, k, SIZE)
+    alone = alone.where(alone_face >= 0, torch.inf)
+    nearest, person = alone.min(0)
+    assert all((person[face[0] >= 0] == p).any() for p in range(3))
+    assert ((alone < torch.inf).sum(0) > 1).sum() > 100  # they overlap
+    torch.testing.assert_close(depth[0].where(face[0] >= 0, torch.inf), nearest, atol=1e-5, rtol=0)
+    two = alone.sort(0).values
+    clear = (face[0] >= 0) & (two[1] - two[0] > 1e-4)
+    assert (face[0] // len(body.faces))[clear].equal(person[clear].int())
+
+
+def test_a_label_is_the_part_of_the_hit_faces_nearest_corner(body):
+    people, k = posed_people(body), camera(focal=150, count=3)
+    labels = render_parts(people, body, k, SIZE).numpy()
+    face, _ = render_mesh(people, body.faces, k, SIZE)
+    rays = pixel_rays(k[0], SIZE, SIZE)
+    for vertices, label, hit in zip(people.double().numpy(), labels, face.numpy(), strict=True):
+        corners = body.faces.numpy()[hit[hit >= 0]]
+        _, weights, _ = plane_depth_and_weights(vertices[corners], rays[hit >= 0])
+        part = body.part_of_vertex.numpy()[np.take_along_axis(corners, weights.argmax(1)[:, None], 1)[:, 0]]
+        tie = np.diff(np.sort(weights, 1)[:, 1:], axis=1)[:, 0] < 1e-3
+        assert (label[hit < 0] == 0).all() and tie.mean() < 0.02
+        np.testing.assert_array_equal(label[hit >= 0][~tie], part[~tie] + 1)
 
 
 def test_parts_lie_on_the_silhouette_and_on_their_own_side(body):
@@ -177,6 +297,61 @@ def test_a_refitted_tree_gives_what_a_fresh_one_gives(body):
     torch.testing.assert_close(depth, fresh_depth, atol=1e-4, rtol=0)
 
 
+def test_trees_are_kept_and_refitted(body):
+    faces, k = body.faces.clone(), camera(count=3)
+    render_mesh(posed_people(body), faces, k, 32)
+    kept = list(raycast._pools.items())[-1][1]
+    trees = list(kept.meshes)
+    assert kept.faces is faces and 1 <= len(trees) <= min(3, torch.get_num_threads())  # not one a body
+    render_mesh(posed_people(body).flip(0), faces, k, 32)
+    assert kept.meshes[: len(trees)] == trees and list(raycast._pools.values())[-1] is kept
+
+
+def test_faces_changed_in_place_are_noticed():
+    faces = QUAD.clone()
+    before, _ = render_mesh(square(2.0, 0.3)[None], faces, camera(), SIZE)
+    faces[1] = faces[0]
+    after, _ = render_mesh(square(2.0, 0.3)[None], faces, camera(), SIZE)
+    assert 0 < (after >= 0).sum() < 0.6 * (before >= 0).sum()
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_a_body_of_no_shape_is_not_seen_and_spoils_no_other(body, value):
+    people, faces, k = posed_people(body, 1), body.faces.clone(), camera()
+    face, depth = render_mesh(torch.full_like(people, value), faces, k, 32)
+    assert (face == -1).all() and (depth == 0).all()
+    for ours, right in zip(
+        render_mesh(people, faces, k, 32), render_mesh(people, body.faces, k, 32), strict=True
+    ):
+        assert (ours != right).float().mean() < 5e-3
+
+
+def test_threads_change_nothing(body):
+    people, k, threads = posed_people(body, 5), camera(count=5), torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 8):
+            torch.set_num_threads(count)
+            results.append((render_parts(people, body, k, 64), *render_mesh(people, body.faces, k, 64)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert (other[0] != results[0][0]).float().mean() < 1e-3  # trees differ, and so edges
+        assert (other[1] != results[0][1]).float().mean() < 2e-3
+        torch.testing.assert_close(other[2], results[0][2], atol=1e-4, rtol=0)
+
+
+def test_callers_in_threads_of_their_own_do_not_disturb_each_other(body):
+    from concurrent.futures import ThreadPoolExecutor
+
+    people, k = posed_people(body, 3), camera(count=1)
+    alone = [render_mesh(person[None], body.faces, k, 64)[0] for person in people]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda i: render_mesh(people[i % 3][None], body.faces, k, 64)[0], range(12)))
+    for i, face in enumerate(together):
+        assert (face != alone[i % 3]).float().mean() < 2e-3
+
+
 def test_trees_of_many_topologies_are_let_go():
     for _ in range(3 * raycast._MAX_TOPOLOGIES):
         render_mesh(square(2.0, 0.3)[None], QUAD.clone(), camera(size=8), 8)
@@ -201,6 +376,9 @@ def test_what_lies_behind_the_camera_is_not_seen():
         ({"cam_int": torch.eye(3)}, r"cam_int must be \(1, 3, 3\)"),
         ({"cam_int": torch.zeros(2, 3, 3)}, r"cam_int must be \(1, 3, 3\)"),
         ({"faces": torch.zeros(6, dtype=torch.int64)}, r"faces must be \(F, 3\)"),
+        ({"faces": torch.zeros(0, 3, dtype=torch.int64)}, r"faces must be \(F, 3\) with F > 0"),
+        ({"faces": QUAD + 1}, "vertices 1 to 4, there are 4"),
+        ({"faces": QUAD - 1}, "vertices -1 to 2, there are 4"),
         ({"size": 0}, "0 x 0 pixels"),
     ],
 )
@@ -225,6 +403,29 @@ def test_shading_changes_the_mesh_pixels_and_no_others():
     np.testing.assert_array_equal(out[~touched], photo[~touched])
     # A flat square is evenly lit: nearly one colour, the photograph shining through by 1 - opacity.
     assert out[inside].std(0).max() < 0.1 * photo.std()
+
+
+def test_of_two_people_the_nearer_is_drawn_whatever_their_order():
+    photo = np.full((SIZE, SIZE, 3), 9, np.uint8)
+    near, far, k = square(2.0, 0.3), square(4.0, 1.5), camera()[0]
+    tilted = far.clone()
+    tilted[:2, 2] += 2  # lit otherwise than `near`
+    one = shade(torch.stack([near, tilted]), QUAD, k, photo)
+    two = shade(torch.stack([tilted, near]), QUAD, k, photo)
+    np.testing.assert_array_equal(one, two)
+    alone, behind = shade(near, QUAD, k, photo), shade(tilted, QUAD, k, photo)
+    inside = (np.abs(pixel_rays(k, SIZE, SIZE)[..., :2]) * 2 < 0.3 - 2 / 120).all(-1)
+    outside = (np.abs(pixel_rays(k, SIZE, SIZE)[..., :2]) * 2 > 0.3 + 2 / 120).any(-1)
+    np.testing.assert_array_equal(one[inside], alone[inside])
+    np.testing.assert_array_equal(one[outside], behind[outside])
+    assert (alone[inside] != behind[inside]).any(-1).all()
+
+
+def test_with_nobody_to_draw_the_picture_stays_as_it_is(body):
+    photo = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    drawn = shade(torch.zeros(0, body.num_vertices, 3), body.faces, camera()[0], photo)
+    np.testing.assert_array_equal(drawn, photo)
+    assert drawn is not photo
 
 
 def test_shading_refuses_pictures_that_are_not_rgb_bytes():

@@ -101,7 +101,7 @@ def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int) -> list[wp.Me
     )
     pool = _pools.get(key)
     if pool is None:
-        if len(faces) and not 0 <= int(faces.min()) <= int(faces.max()) < points.shape[1]:
+        if not 0 <= int(faces.min()) <= int(faces.max()) < points.shape[1]:
             raise ValueError(
                 f"faces name vertices {int(faces.min())} to {int(faces.max())}, there are {points.shape[1]}"
             )
@@ -178,8 +178,8 @@ def _picture_size(
         raise ValueError(f"vertices must be (B, V, 3), got {tuple(vertices.shape)}")
     if cam_int.shape != (len(vertices), 3, 3):
         raise ValueError(f"cam_int must be ({len(vertices)}, 3, 3), got {tuple(cam_int.shape)}")
-    if faces.ndim != 2 or faces.shape[-1] != 3:
-        raise ValueError(f"faces must be (F, 3), got {tuple(faces.shape)}")
+    if faces.ndim != 2 or faces.shape[-1] != 3 or len(faces) == 0:
+        raise ValueError(f"faces must be (F, 3) with F > 0, got {tuple(faces.shape)}")
     if height < 1 or width < 1:
         raise ValueError(f"a picture of {height} x {width} pixels has nothing to see")
     return len(vertices), height, width
@@ -228,6 +228,20 @@ def render_parts(
     return label
 
 
+def join_people(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Several people of one topology as a single mesh, so that they hide one another.
+
+    vertices: (P, V, 3). faces: (F, 3). Returns vertices (P * V, 3) and faces (P * F, 3); face id // F says
+    which person was hit, face id % F where. To render many such scenes join once and keep the faces: a tree
+    belongs to a faces tensor. Raises ValueError for other shapes.
+    """
+    if vertices.ndim != 3 or vertices.shape[-1] != 3:
+        raise ValueError(f"vertices must be (P, V, 3), got {tuple(vertices.shape)}")
+    people, count = vertices.shape[:2]
+    offsets = count * torch.arange(people, device=faces.device, dtype=faces.dtype)
+    return vertices.flatten(0, 1), (faces + offsets[:, None, None]).flatten(0, 1)
+
+
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """Area-weighted unit normals (V, 3) of one mesh: vertices (V, 3), faces (F, 3)."""
     a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
@@ -249,14 +263,19 @@ def shade(
 ) -> np.ndarray:
     """A shaded mesh over a photograph: (H, W, 3) uint8, same size as `image`.
 
-    vertices: (V, 3) metres, camera frame. faces: (F, 3). cam_int: (3, 3) pixels of `image`. color: linear RGB
-    albedo. opacity: of the mesh. samples: rays along each side of a pixel, averaged. Pixels that the mesh
-    does not touch keep their values. Raises ValueError for other shapes.
+    vertices: (V, 3) metres, camera frame, or (P, V, 3): several people, who hide one another. faces: (F, 3).
+    cam_int: (3, 3) pixels of `image`. color: linear RGB albedo. opacity: of the mesh. samples: rays along
+    each side of a pixel, averaged. Pixels that the mesh does not touch keep their values, and so do all if nobody
+    is given. Raises ValueError for other shapes.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.dtype} {image.shape}")
     points = torch.as_tensor(vertices, dtype=torch.float32)
     faces = faces.to(points.device)
+    if points.ndim == 3:
+        if len(points) == 0:
+            return image.copy()
+        points, faces = (points[0], faces) if len(points) == 1 else join_people(points, faces)
     height, width = image.shape[:2]
     camera = torch.as_tensor(cam_int, dtype=torch.float32, device=points.device).clone()
     camera[:2] *= samples
