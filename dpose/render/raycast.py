@@ -265,8 +265,8 @@ def shade(
 
     vertices: (V, 3) metres, camera frame, or (P, V, 3): several people, who hide one another. faces: (F, 3).
     cam_int: (3, 3) pixels of `image`. color: linear RGB albedo. opacity: of the mesh. samples: rays along
-    each side of a pixel, averaged. Pixels that the mesh does not touch keep their values, and so do all if nobody
-    is given. Raises ValueError for other shapes.
+    each side of a pixel, averaged. Pixels that the mesh does not touch keep their values; without people,
+    all do. Raises ValueError for other shapes.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.dtype} {image.shape}")
