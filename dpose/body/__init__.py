@@ -176,7 +176,8 @@ class Body(nn.Module):
             rotations = torch.cat([rotmats, hands], dim=1)
         if self.has_pose_directions:
             feature = (rotations[:, 1:] - torch.eye(3, dtype=betas.dtype, device=betas.device)).flatten(1)
-            shape = shape + (feature @ self.pose_directions[: feature.shape[1]]).unflatten(1, (3, -1))
+            corrected = torch.addmm(shape.flatten(1), feature, self.pose_directions[: feature.shape[1]])
+            shape = corrected.unflatten(1, (3, -1))
         linear, offset = _kinematics(rotations, joints)  # x -> linear x + offset
         if trans is not None:
             offset = offset + trans[:, None]
@@ -184,12 +185,12 @@ class Body(nn.Module):
         rest = joints.transpose(1, 2)[..., None]  # (B, 55, 3, 1)
         posed = (linear[:, carrier] @ rest).squeeze(-1) + offset[:, carrier]  # (B, 55, 3)
 
-        transform = torch.cat([linear, offset[..., None]], dim=-1).flatten(2)  # (B, K, 12)
-        blend = transform.transpose(1, 2) @ weights  # (B, 12, V)
-        *columns, vertices = blend.unflatten(1, (3, 4)).unbind(2)  # four of (B, 3, V)
-        for column, coordinate in zip(columns, shape.unbind(1), strict=True):
-            vertices = torch.addcmul(vertices, column, coordinate[:, None])
-        return BodyOutput(vertices.transpose(1, 2).contiguous(), posed)
+        x, y, z = shape.unbind(1)  # (B, V) each
+        posed_vertices = []  # by coordinate: all twelve numbers at once would be a huge allocation
+        for row in torch.cat([linear, offset[..., None]], dim=-1).unbind(2):  # (B, K, 4)
+            along_x, along_y, along_z, moved = (row.transpose(1, 2) @ weights).unbind(1)  # (B, V) each
+            posed_vertices.append(moved.addcmul(along_x, x).addcmul(along_y, y).addcmul(along_z, z))
+        return BodyOutput(torch.stack(posed_vertices, dim=-1), posed)
 
     def rest_vertices(self, betas: Tensor) -> Tensor:
         """The T-posed surface of these betas (B, num_betas) -> (B, V, 3) metres, without translation."""
