@@ -9,6 +9,8 @@ from types import ModuleType
 
 import torch
 
+from dpose.render.raycast import _picture_size
+
 _FAR = 1.0e6  # metres, as far as Warp's rays go; the package's own 0.1 and 100 m would cut small people off
 
 
@@ -44,6 +46,7 @@ def render_parts(
     with torch.cuda.device(device), torch.cuda.stream(default):
         labels = label(compiled, vertices, body, cam_int, size)
     current.wait_stream(default)
+    labels.record_stream(current)
     return labels
 
 
@@ -55,14 +58,7 @@ def label(
     size: int | tuple[int, int],
 ) -> torch.Tensor:
     """`render_parts` with a given rasterizer, on its device."""
-    height, width = (size, size) if isinstance(size, int) else size
-    if vertices.ndim != 3 or vertices.shape[-1] != 3 or cam_int.shape != (len(vertices), 3, 3):
-        raise ValueError(
-            f"vertices must be (B, V, 3) and cam_int (B, 3, 3), got {tuple(vertices.shape)} and "
-            f"{tuple(cam_int.shape)}"
-        )
-    if height < 1 or width < 1:
-        raise ValueError(f"a picture of {height} x {width} pixels has nothing to see")
+    _, height, width = _picture_size(vertices, body.faces, cam_int, size)
     faces, part_of_vertex = body.faces.to(vertices.device), body.part_of_vertex.to(vertices.device)
     face, weight = rasterize(compiled, vertices, faces, cam_int, height, width)
     vertex = faces[face.clamp(min=0).long(), weight.argmax(-1)]
