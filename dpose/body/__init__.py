@@ -1,7 +1,7 @@
 """The parametric human: betas and joint rotations in, posed vertices and joints out.
 
 `Body` computes what `smplx.SMPLXLayer` computes (spec section 7: blend shapes, kinematic tree, linear blend
-skinning) for the same files, about three times as fast (`benchmarks/body.py`) where this project needs only
+skinning) for the same files, about four times as fast (`benchmarks/body.py`) where this project needs only
 the 22 body joints: the hands', jaw's and eyes' skinning weights fold into wrists and head, which is exact
 while those joints rest; pose correctives are skipped where the file's are all zero. The same class computes
 SMPL, whose ground truth some benchmarks have. `dpose.body.files` reads the licensed files of both as they are
