@@ -358,6 +358,23 @@ def test_trees_of_many_topologies_are_let_go():
     assert len(raycast._pools) <= raycast._MAX_TOPOLOGIES
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_gives_the_faces_depth_and_labels_of_the_cpu(body):
+    from copy import deepcopy
+
+    people, k = posed_people(body, 5), camera(count=5)
+    face, depth = render_mesh(people, body.faces, k, 64)
+    labels = render_parts(people, body, k, 64)
+    for batch in (people[:2], people):  # new trees, then some refitted and some new
+        cuda_face, cuda_depth = render_mesh(batch.cuda(), body.faces.cuda(), k[: len(batch)].cuda(), 64)
+    cuda_labels = render_parts(people.cuda(), deepcopy(body).cuda(), k.cuda(), 64)
+    assert (cuda_face.cpu() != face).float().mean() < 2e-3
+    assert (cuda_labels.cpu() != labels).float().mean() < 2e-3
+    same = cuda_face.cpu() == face
+    torch.testing.assert_close(cuda_depth.cpu()[same], depth[same], atol=1e-4, rtol=0)
+
+
 def test_nobody_in_the_batch_gives_an_empty_batch(body):
     face, depth = render_mesh(torch.zeros(0, 4, 3), QUAD, torch.zeros(0, 3, 3), 16)
     assert face.shape == depth.shape == (0, 16, 16)
