@@ -4,7 +4,7 @@ One backend, NVIDIA Warp, on CPU and CUDA alike: no display, no OpenGL. (For par
 renderer can take its place on CUDA.) Cameras are pinholes in the OpenCV frame (x right, y down, z forward)
 and pixels are continuous, pixel (i, j) having its centre at (j + 0.5, i + 0.5), so a crop is rendered in its
 true perspective by giving its own intrinsics (`dpose.camera.crop_intrinsics`). Part labels supervise the
-segmentation decoder (paper section 3.5); depth of the scene is the data set's own and does not come from here.
+segmentation decoder (paper section 3.5); depth of the scene is the data set's own, and not made here.
 """
 
 import torch
