@@ -55,8 +55,9 @@ import dpose
 from dpose import load_body
 from dpose.body import JOINT_NAMES, PARENTS
 from dpose.data.augment import MINI, NONE, PAPER, picture_transforms, sample_generator
-from dpose.data.bedlam import mask_numbers, read_bedlam, read_depth, read_png
+from dpose.data.bedlam import read_bedlam
 from dpose.data.depth import depth_target
+from dpose.data.frames import mask_numbers, read_depth, read_png
 from dpose.data.labels import Labels
 from dpose.data.loader import BadCount, find_shards, make_loader, prepare_sample, read_members
 from dpose.data.sample import crop_matrix
@@ -209,7 +210,7 @@ metres = read_depth(scene / "depth" / stem.with_name(stem.name + "_depth.exr"))
 height, width = image.shape[:2]
 masks = np.full((height, width, 3), NOBODY, np.uint8)
 hues = ((230, 159, 0), (86, 180, 233), (204, 121, 167))
-for number, hue in zip(mask_numbers(scene, imgname), hues, strict=False):
+for number, hue in zip(mask_numbers(scene / "masks", imgname), hues, strict=False):
     for kind, light in (("clothing", 0.6), ("body", 1.0)):
         mask = read_png(scene / "masks" / stem.with_name(f"{stem.name}_{number}_{kind}.png"), gray=True) > 127
         masks[mask] = np.array(hue) * light

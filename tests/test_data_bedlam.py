@@ -9,7 +9,8 @@ from data_people import body_joints, random_pose, write_bedlam_frame
 
 from dpose.body import load_body
 from dpose.config import MINI
-from dpose.data.bedlam import on_its_side, prepare, read_bedlam
+from dpose.data.bedlam import prepare, read_bedlam
+from dpose.data.frames import Skipped, on_its_side
 from dpose.data.loader import make_loader
 from dpose.data.sample import crop_matrix
 
@@ -98,12 +99,12 @@ def test_a_frame_with_a_damaged_file_is_skipped_counted_and_named(root, body, ki
             path.unlink()
         else:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    skipped = []
+    skipped = Skipped()
     with pytest.warns(UserWarning, match="seq_000001_0000"):
         samples = list(read_bedlam(root, 40, body, skipped=skipped))
-    assert len(samples) == 6 and len(skipped) == 1 and "seq_000001_0000" in skipped[0]
+    assert len(samples) == 6 and len(skipped.faults) == 1 and "seq_000001_0000" in skipped.faults[0]
     with pytest.raises(RuntimeError, match=r"1 frames or people .*limit 0.*seq_000001_0000"):
-        list(read_bedlam(root, 40, body, max_skipped=0))
+        list(read_bedlam(root, 40, body, skipped=Skipped(limit=0)))
 
 
 def test_an_exr_without_the_depth_channel_is_skipped_by_name(root, body):
@@ -186,6 +187,7 @@ def test_preparing_leaves_nothing_behind_when_it_fails(root, body, tmp_path_fact
     with np.load(root / "labels" / "scene.npz") as file:
         columns = {name: file[name] for name in file.files if name != "cam_int"}
     np.savez(root / "labels" / "zebra.npz", **columns)
+    (root / "zebra" / "png").mkdir(parents=True)
     with pytest.raises(ValueError, match="zebra.npz: label file lacks the column cam_int"):
         prepare(root, out, 40, body)
     assert not out.exists()

@@ -12,6 +12,7 @@ Frames: a body with identity root rotation stands y up, facing +z, x towards its
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,7 @@ __all__ = [
     "Body",
     "BodyOutput",
     "load_body",
+    "named_body",
 ]
 
 OPEN_BODY = Path(__file__).resolve().parents[1] / "assets" / "smplx" / "SMPLX_NEUTRAL.npz"
@@ -215,6 +217,21 @@ def load_body(
     ValueError for one with missing keys, wrong shapes or values, or with a pickle that could run something.
     """
     return Body(files.read_body(_body_file(path, gender)), num_betas, vertex_stride)
+
+
+@functools.lru_cache(maxsize=6)
+def named_body(name: str, folder: str | Path | None = None) -> Body:
+    """The body that a label names, "smplx-neutral", "smpl-female", ...: read once, with 11 betas, on the CPU.
+
+    folder: as $DPOSE_BODY_MODELS. Without either, "smplx-neutral" and "smpl-neutral" are the open body and
+    its SMPL-like mesh. Raises ValueError for another name, FileNotFoundError, with where to get it, for a
+    licensed file that is not there.
+    """
+    if name not in files.LICENSED or not name.startswith(("smpl-", "smplx-")):
+        raise ValueError(f"there is no body {name!r}; its name is smplx or smpl, '-', and a gender")
+    if body_models(folder) is None and name.endswith("-neutral"):
+        return load_body(OPEN_SMPL if name == "smpl-neutral" else OPEN_BODY)
+    return load_body(files.locate(name, folder))
 
 
 def _body_file(path: str | Path | None, gender: str) -> Path:

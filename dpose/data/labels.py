@@ -25,9 +25,11 @@ NUM_BETAS = 11
 NUM_JOINTS_2D = 24
 POSE_SIZE = 165
 HANDS = slice(75, 165)
+DEFAULT_BODY = "smplx-neutral"
+BODIES = tuple(f"{model}-{gender}" for model in ("smplx", "smpl") for gender in ("neutral", "male", "female"))
 
 REQUIRED = ("imgname", "center", "scale", "pose_cam", "shape", "trans_cam", "gtkps", "cam_int")
-TEXT = ("imgname", "gender", "sub", "motion_info")
+TEXT = ("imgname", "gender", "sub", "motion_info", "body")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,11 @@ class Labels:
     gtkps (N, J >= 24, 3) px of the first SMPL-X joints in the full image, and confidence (0 = ignore).
     cam_int (N, 3, 3) px. cam_ext (N, 4, 4) world to camera, identity when absent.
     pose_world (N, 165), trans_world (N, 3): as given, else None. proj_verts (N, V, 2) px or None.
-    gender, sub (the person's identity), motion_info (N,) str: "neutral", "" and "" when absent.
+    gender, sub (the person's identity), motion_info (N,) str: "neutral", "" and "" when absent. `gender` is
+    the person's, as BEDLAM has it, and does not say which model to pose: that is
+    body (N,) str: the body model that pose_cam and shape are meant for, a name that
+    `dpose.body.named_body` knows, "smplx-neutral" when absent. Of SMPL's the first 72 numbers of pose_cam
+    count: root 3, body 63, hands 6.
     """
 
     imgname: np.ndarray
@@ -59,6 +65,7 @@ class Labels:
     sub: np.ndarray | None = None
     motion_info: np.ndarray | None = None
     proj_verts: np.ndarray | None = None
+    body: np.ndarray | None = None
     source: str = "labels"
 
     def __post_init__(self):
@@ -66,7 +73,7 @@ class Labels:
         n = len(np.atleast_1d(self.imgname))
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen)
         defaults = {"cam_ext": np.broadcast_to(np.eye(4), (n, 4, 4)), "gender": ["neutral"] * n}
-        defaults |= {"sub": [""] * n, "motion_info": [""] * n}
+        defaults |= {"sub": [""] * n, "motion_info": [""] * n, "body": [DEFAULT_BODY] * n}
         for name in COLUMNS:
             value = getattr(self, name)
             value = defaults.get(name) if value is None else value
@@ -85,8 +92,8 @@ class Labels:
             put(name, value)
         if self.shape.ndim == 2 and self.shape.shape[1] == 10:
             put("shape", np.pad(self.shape, ((0, 0), (0, 1))))
-        if self.pose_cam.ndim == 2 and self.pose_cam.shape[1] == 66:
-            put("pose_cam", np.pad(self.pose_cam, ((0, 0), (0, POSE_SIZE - 66))))
+        if self.pose_cam.ndim == 2 and self.pose_cam.shape[1] in (66, 72):
+            put("pose_cam", np.pad(self.pose_cam, ((0, 0), (0, POSE_SIZE - self.pose_cam.shape[1]))))
         if self.gtkps.ndim == 3 and self.gtkps.shape[2] == 2:
             put("gtkps", np.concatenate([self.gtkps, np.ones_like(self.gtkps[..., :1])], -1))
         put("scale", self.scale[:, 0] if self.scale.shape == (n, 1) else self.scale)
@@ -112,6 +119,11 @@ class Labels:
             raise ValueError(f"{self.source}: column 'gtkps' has shape {got}, expected (N, >= 24, 2 or 3)")
 
     def _check_values(self) -> None:
+        unknown = sorted(set(self.body.tolist()) - set(BODIES))
+        if unknown:
+            raise ValueError(
+                f"{self.source}: column 'body' names {', '.join(unknown)}; there are {', '.join(BODIES)}"
+            )
         for name in ("center", "scale", "pose_cam", "shape", "trans_cam", "gtkps", "cam_int", "cam_ext"):
             value = getattr(self, name)
             bad = ~np.isfinite(value).reshape(len(value), -1).all(1)

@@ -6,10 +6,12 @@ pixels, never labels. Pixels are continuous: pixel (row i, column j) has its cen
 half is added and taken off only at the OpenCV call.
 """
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import cv2
 import numpy as np
+
+from dpose.data.labels import DEFAULT_BODY
 
 MARGIN = 1.25  # side of the stored cut / side of the person's box
 SAMPLE_SIZE = {128: 160, 224: 280}  # stored side for a network's input side: MARGIN times as large
@@ -21,7 +23,8 @@ class SampleLabel(TypedDict):
     key: str  # unique in the data set; no '.' and no '/'
     dataset: str
     subject: str  # identity
-    pose: list[float]  # 66: axis-angle of 22 joints, root in the camera frame
+    body: NotRequired[str]  # the model of pose and betas, see `dpose.body.named_body`; left out: DEFAULT_BODY
+    pose: list[float]  # axis-angle, root in the camera frame; 66: SMPL-X's 22 joints; 72: SMPL's 24
     betas: list[float]  # 11
     trans: list[float]  # 3: SMPL-X `transl`, camera frame
     joints2d: list[list[float]]  # 24 x (x, y, confidence); 0 = ignore
@@ -59,19 +62,20 @@ def make_label(
     cam_int,
     dataset: str = "",
     subject: str = "",
+    body: str = DEFAULT_BODY,
     margin: float = MARGIN,
     has_depth: bool = True,
 ) -> SampleLabel:
     """A label from arrays. Raises ValueError on a wrong size, a bad key, a number not finite.
 
-    Longer arrays give their first part (66 of 165 pose numbers, 24 joints); ten betas get a zero.
+    Longer arrays give their first part (66 of 165 pose numbers, of SMPL 72; 24 joints); ten betas get a zero.
     """
     key = str(key)
     if not key or "." in key or "/" in key:
         raise ValueError(f"sample key {key!r} must be non-empty, without '.' and '/'")
-    betas = np.ravel(betas)
+    betas, pose_size = np.ravel(betas), 72 if body.startswith("smpl-") else 66
     arrays = {
-        "pose": (np.ravel(pose)[:66], 66),
+        "pose": (np.ravel(pose)[:pose_size], pose_size),
         "betas": (np.pad(betas, (0, 1)) if betas.size == 10 else betas, 11),
         "trans": (np.ravel(trans), 3),
         "joints2d": (np.asarray(joints2d)[:24].ravel(), 72),
@@ -80,6 +84,8 @@ def make_label(
         "cam_int": (np.ravel(cam_int), 9),
     }
     label = {"key": key, "dataset": str(dataset), "subject": str(subject)}
+    if body != DEFAULT_BODY:
+        label["body"] = str(body)
     for name, (value, size) in arrays.items():
         value = np.asarray(value, np.float64)
         if value.size != size:
@@ -185,28 +191,37 @@ def sample_from_frame(
     return Sample(image=warp_image(image, matrix, size), depth=cut_depth, parts=parts, label=label)
 
 
-def render_label_parts(poses, betas, trans, labels: list[SampleLabel], body, size: int) -> np.ndarray:
-    """Part labels of people in their cuts' true perspective, hands included (spec 6).
+def render_label_parts(
+    poses,
+    betas,
+    trans,
+    labels: list[SampleLabel],
+    body,
+    size: int,
+    camera: str = "crop",
+    backend: str = "warp",
+) -> np.ndarray:
+    """Part labels of people in their stored cuts, hands included (spec 6).
 
     poses (N, 66 or 165) axis-angle, betas (N, 11), trans (N, 3) metres in the camera frame, N labels, body: a
-    `dpose.body.Body` -> (N, size, size) uint8, 0 background, j + 1 joint j; nobody else hides them.
+    `dpose.body.Body` -> (N, size, size) uint8, 0 background, j + 1 joint j; nobody else hides them. camera
+    and backend as in `dpose.targets.part_targets`; the paper's camera is that of the label's box, so that a
+    jitter later moves the box, and the labels with it, but not the camera.
     """
-    import roma
     import torch
 
-    from dpose.camera import crop_intrinsics
-    from dpose.render import render_parts
+    from dpose.targets import part_targets
 
     device = body.faces.device
     tensor = lambda value: torch.as_tensor(np.asarray(value, np.float32), device=device)  # noqa: E731
-    poses = tensor(poses)
-    n = len(labels)
+    column = lambda name: tensor([label[name] for label in labels])  # noqa: E731
+    poses, n = tensor(poses), len(labels)
+    hands = poses[:, 75:165].reshape(n, 30, 3) if poses.shape[1] == 165 else None
     with torch.no_grad():
-        rotmats = roma.rotvec_to_rotmat(poses[:, :66].reshape(n, 22, 3))
-        hands = roma.rotvec_to_rotmat(poses[:, 75:165].reshape(n, 30, 3)) if poses.shape[1] == 165 else None
-        vertices = body(tensor(betas), rotmats, tensor(trans), hands=hands).vertices
-        center = tensor([label["center"] for label in labels])
-        scale = tensor([label["scale"] * label["margin"] for label in labels])
-        cam_int = tensor([np.reshape(label["cam_int"], (3, 3)) for label in labels])
-        parts = render_parts(vertices, body, crop_intrinsics(cam_int, center, scale, size), size)
-    return parts.cpu().numpy().astype(np.uint8)
+        posed = body(
+            tensor(betas), poses[:, :66].reshape(n, 22, 3), tensor(trans), hands=hands, form="axis-angle"
+        )
+    cam_int = column("cam_int").reshape(n, 3, 3)
+    geometry = column("joints2d"), column("center"), column("scale"), cam_int
+    parts = part_targets(*posed, *geometry, body, size, camera, backend, column("margin"))
+    return parts.cpu().numpy()
