@@ -203,10 +203,10 @@ def render_label_parts(
 ) -> np.ndarray:
     """Part labels of people in their stored cuts, hands included (spec 6).
 
-    poses (N, 66 or 165) axis-angle, betas (N, 11), trans (N, 3) metres in the camera frame, N labels, body: a
-    `dpose.body.Body` -> (N, size, size) uint8, 0 background, j + 1 joint j; nobody else hides them. camera
-    and backend as in `dpose.targets.part_targets`; the paper's camera is that of the label's box, so that a
-    jitter later moves the box, and the labels with it, but not the camera.
+    poses (N, 66 or 165; SMPL's 72) axis-angle, betas (N, 11), trans (N, 3) metres in the camera frame, N
+    labels, body: the `dpose.body.Body` they are of -> (N, size, size) uint8, 0 background, j + 1 joint j;
+    nobody else hides them. camera and backend as in `dpose.targets.part_targets`; the paper's camera is that
+    of the label's box, so that a later jitter moves the box, and the labels with it, but not the camera.
     """
     import torch
 
@@ -215,12 +215,11 @@ def render_label_parts(
     device = body.faces.device
     tensor = lambda value: torch.as_tensor(np.asarray(value, np.float32), device=device)  # noqa: E731
     column = lambda name: tensor([label[name] for label in labels])  # noqa: E731
-    poses, n = tensor(poses), len(labels)
+    poses, n, count = tensor(poses), len(labels), body.num_rotations
     hands = poses[:, 75:165].reshape(n, 30, 3) if poses.shape[1] == 165 else None
     with torch.no_grad():
-        posed = body(
-            tensor(betas), poses[:, :66].reshape(n, 22, 3), tensor(trans), hands=hands, form="axis-angle"
-        )
+        rotations = poses[:, : 3 * count].reshape(n, count, 3)
+        posed = body(tensor(betas), rotations, tensor(trans), hands=hands, form="axis-angle")
     cam_int = column("cam_int").reshape(n, 3, 3)
     geometry = column("joints2d"), column("center"), column("scale"), cam_int
     parts = part_targets(*posed, *geometry, body, size, camera, backend, column("margin"))
