@@ -5,6 +5,7 @@ Importing this module imports neither matplotlib nor plotly.
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import inspect
@@ -12,7 +13,7 @@ import itertools
 import json
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -427,6 +428,86 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, cell: float) -> tuple[np.n
     triangles = owner[np.asarray(faces)]
     a, b, c = triangles.T
     return merged, triangles[(a != b) & (b != c) & (c != a)]
+
+
+# --- a body to play with
+# ---------------------------------------------------------------------------------------------------------
+
+
+def body_viewer(
+    body: Body, betas: int = 4, poses: Mapping[str, np.ndarray] | None = None, height: int = 540
+) -> HTML:
+    """A body that the reader shapes and poses in the page, without a kernel, a server or a network.
+
+    The page gets the model itself, about 1 MB of it, and computes what `Body` computes
+    (dpose/assets/body_viewer.js), with two exceptions: pose correctives are left out, and fingers rest. It
+    measures its distance from `Body` and says it. Who makes a page of a licensed body may not publish it.
+
+    Args:
+        body: with all its faces.
+        betas: how many of the first betas get a slider.
+        poses: rotation vectors (num_rotations, 3) to choose from, by the names of their buttons.
+        height: of the picture, pixels.
+    """
+    import torch
+    from IPython.display import HTML
+
+    from dpose.body import PARENTS, PART_NAMES, SMPL_JOINT_NAMES, SMPL_PARENTS
+
+    count, vertices = body.num_rotations, body.num_vertices
+    smpl = count == len(SMPL_JOINT_NAMES)
+    host = {name: value.detach().cpu().double() for name, value in body.named_buffers()}
+    weights = host["weights"].numpy().T  # (V, joints)
+    carried, movers = np.nonzero(weights)
+    directions = host["directions"].numpy().reshape(body.num_betas, 3, vertices)[:betas]
+    joint_directions = host["joint_directions"].reshape(body.num_betas, 3, -1)[:betas, :, :count]
+
+    every = max(1, vertices // 200)  # vertices compared in the page
+    rng = np.random.default_rng(0)
+    shape, pose = rng.normal(size=(1, body.num_betas)), 0.5 * rng.normal(size=(1, count, 3))
+    shape[:, betas:] = 0
+    like = {"dtype": body.template.dtype, "device": body.template.device}
+    with torch.no_grad():
+        truth = body(torch.tensor(shape, **like), torch.tensor(pose, **like), form="axis-angle").vertices[0]
+    model = {
+        "template": _steps(host["template"].numpy().T),
+        "directions": [_steps(direction.T) for direction in directions],
+        "faces": _base64(host["faces"].numpy(), "<u4"),
+        "parts": _base64(host["part_of_vertex"].numpy(), "u1"),
+        "counts": _base64(np.bincount(carried, minlength=vertices), "u1"),
+        "movers": _base64(movers, "u1"),
+        "weights": _base64((weights[carried, movers] * 65535).round(), "<u2"),
+        "joints": host["joint_template"][:, :count].T.tolist(),
+        "joint_directions": joint_directions.transpose(1, 2).tolist(),
+        "parents": (SMPL_PARENTS if smpl else PARENTS)[:count],
+        "names": SMPL_JOINT_NAMES if smpl else PART_NAMES,
+        "palette": part_palette()[1:][[*range(22), 20, 21][:count]].tolist(),
+        "poses": {name: np.asarray(turns).tolist() for name, turns in (poses or {}).items()},
+        "centre": ((host["template"].amin(1) + host["template"].amax(1)) / 2).tolist(),
+        "height": height,
+        "check": {
+            "betas": shape[0, :betas].tolist(),
+            "pose": pose[0].tolist(),
+            "every": every,
+            "vertices": _base64(truth[::every].cpu().numpy(), "<f4"),
+            "correctives": body.has_pose_directions,
+        },
+    }
+    payload = json.dumps(model, separators=(",", ":")).replace("</", "<\\/")
+    script = (Path(__file__).parent / "assets" / "body_viewer.js").read_text(encoding="utf-8")
+    name = f"dpose-body-{next(_counter)}-{hashlib.sha256(payload.encode()).hexdigest()[:8]}"
+    call = f'(\n{script})(document.getElementById("{name}"), {payload});'
+    return HTML(f'<div id="{name}" class="dpose-body"></div><script>{call}</script>')
+
+
+def _steps(values: np.ndarray) -> dict[str, float | str]:
+    """Numbers as 16-bit multiples of a step, the largest of them 32767."""
+    step = max(float(np.abs(values).max()) / 32767, 1e-12)
+    return {"step": step, "data": _base64((values / step).round(), "<i2")}
+
+
+def _base64(values: np.ndarray, dtype: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
 
 
 # --- tables

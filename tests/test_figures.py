@@ -2,6 +2,9 @@
 
 import base64
 import json
+import os
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torch
 import trimesh
 
 from dpose import figures
-from dpose.body import load_body
+from dpose.body import OPEN_SMPL, load_body
 from dpose.config import preset
 from dpose.data.loader import make_loader
 from dpose.model.network import DPose
@@ -182,3 +185,38 @@ def test_source_is_shown_as_it_stands_in_the_file():
     assert text.count("<details") == text.count("</details>") == 2
     with pytest.raises(TypeError):
         figures.show_source(len)
+
+
+def in_a_browser(page: str, folder) -> str:
+    """The document of a page after its scripts have run, in headless Chromium; skips where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    program = os.environ.get("CHROME") or next((p for p in map(shutil.which, names) if p), None)
+    if program is None:
+        pytest.skip("no Chromium here")
+    (folder / "page.html").write_text(f'<!doctype html><meta charset="utf-8">{page}', encoding="utf-8")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+    flags += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
+    command = [program, *flags, (folder / "page.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.parametrize("path", [None, OPEN_SMPL], ids=["smplx", "smpl"])
+def test_the_body_in_the_page_is_the_body_of_the_package(path, tmp_path):
+    body = load_body(path)
+    page = figures.body_viewer(body, betas=3, poses={"fold": np.zeros((body.num_rotations, 3))}).data
+    assert len(page) < 1_500_000
+    rng = np.random.default_rng(5)
+    betas, pose = rng.normal(size=3), rng.normal(size=(body.num_rotations, 3))
+    ask = f"""
+      const {{vertices, joints}} = document.querySelector(".dpose-body").dposeBody.set(
+        {betas.tolist()}, {pose.tolist()});
+      const answer = JSON.stringify({{vertices: [...vertices], joints}});
+      document.body.append(Object.assign(document.createElement("pre"), {{textContent: answer}}));"""
+    document = in_a_browser(f"{page}<script>{ask}</script>", tmp_path)
+    answer = json.loads(document.split("<pre>")[1].split("</pre>")[0])
+    whole = torch.tensor(np.pad(betas, (0, body.num_betas - 3))[None])
+    posed = body(whole, torch.tensor(pose[None]), form="axis-angle")
+    there = np.reshape(answer["vertices"], (-1, 3))
+    assert np.linalg.norm(there - posed.vertices[0].numpy(), axis=1).max() < 1e-4
+    np.testing.assert_allclose(answer["joints"], posed.joints[0, : body.num_rotations], atol=1e-5)
+    assert 'data-drawn="yes"' in document and "within 0.0" in document and "fold</button>" in document
