@@ -27,11 +27,16 @@ def person_pixels(depth: np.ndarray, mask: np.ndarray | None = None) -> np.ndarr
     `REACH` keeps every pixel. Raises TypeError for whole numbers, which cannot be metres.
     """
     person = _measured(depth, mask)
-    values = depth[person]
-    if values.size and values.max() - values.min() > REACH:
-        middle = (values.size - 1) // 2
-        person &= np.abs(depth - np.partition(values, middle)[middle]) <= REACH
+    person[person] = _in_reach(depth[person])
     return person
+
+
+def _in_reach(values: np.ndarray) -> np.ndarray:
+    """Which of a person's measured depths (N,) are not too far from the median."""
+    if not values.size or values.max() - values.min() <= REACH:
+        return np.ones(values.shape, bool)
+    middle = (values.size - 1) // 2
+    return np.abs(values - np.partition(values, middle)[middle]) <= REACH
 
 
 def _measured(depth: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -56,9 +61,13 @@ def depth_target(depth: np.ndarray, mask: np.ndarray | None = None, rule: str = 
         raise ValueError(f"unknown depth rule {rule!r}; choose one of {', '.join(RULES)}")
     if depth.dtype == np.float16:
         depth = depth.astype(np.float32)
-    person = person_pixels(depth, mask) if rule == "paper" else _measured(depth, mask)
-    target = np.zeros(depth.shape, np.float32)
+    person = _measured(depth, mask)
     values = depth[person]
+    if rule == "paper":
+        kept = _in_reach(values)
+        if not kept.all():
+            person[person], values = kept, values[kept]
+    target = np.zeros(depth.shape, np.float32)
     if not values.size:
         return target
     if rule == "paper":
@@ -68,6 +77,5 @@ def depth_target(depth: np.ndarray, mask: np.ndarray | None = None, rule: str = 
     near, far = np.percentile(values, [5, 95])
     if far <= near:
         return target
-    return (
-        (NEAR + (1 - NEAR) * (np.where(person, depth, 0) - near) / (far - near)).clip(0, 1).astype(np.float32)
-    )
+    beyond = np.where(person, depth, 0) - near
+    return (NEAR + (1 - NEAR) * beyond / (far - near)).clip(0, 1).astype(np.float32)
