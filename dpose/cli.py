@@ -119,10 +119,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--split", default="test", help="train, val or test")
     add(
         "--protocol",
-        default="smplx24",
         help="which joints are compared: smplx24 (BEDLAM), smpl24 (RICH), h36m14 or smpl22 (3DPW and EMDB by "
         "their code or the paper's text); all but the first need files of $DPOSE_BODY_MODELS, or take the "
-        "open body's if that is not set",
+        "open body's if that is not set (the data set's own, if not given)",
     )
     add("--out", metavar="JSON", help="file for the results")
     add("--samples", type=int, help="measure only the first so many")

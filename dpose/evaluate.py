@@ -5,7 +5,8 @@ answer would score: the training set's mean pose, the same with the true orienta
 that errs least on the test persons' pixels. The mesh errors follow a protocol by name (`dpose.metrics`), as a
 rule `smplx24`: the first 24 SMPL-X joints, both bodies aligned at the midpoint of the hips. What the others
 need is read from the licensed files, or stands in for them with the open body, whose numbers compare with no
-benchmark's; the results say which it was.
+benchmark's; the results say which it was. The truth is posed by the body that each sample's labels are for:
+SMPL of the person's gender on 3DPW and EMDB, SMPL-X of it on RICH, the neutral SMPL-X everywhere else.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from tqdm import tqdm
 
 from dpose import metrics, results
 from dpose.batch import Batch
-from dpose.body import PART_NAMES, Body, convert, load_body
+from dpose.body import PART_NAMES, Body, BodyOutput, convert, load_body, named_body
 from dpose.camera import bbox_info
+from dpose.data.labels import DEFAULT_BODY
 from dpose.data.loader import make_loader
+from dpose.data.shards import read_manifest
 from dpose.model import checkpoint as checkpoints
 from dpose.model.network import Prediction
-from dpose.paths import BODY_MODELS_VARIABLE, body_models, data_root
+from dpose.paths import BODY_MODELS_VARIABLE, body_models, data_root, shard_folder
 from dpose.statistics import training_statistics
 
 MESH_METRICS = metrics.BodyErrors.names
@@ -77,7 +80,7 @@ def evaluate(
     workers: int = 1,
     device: str | None = None,
     body: str | Path | None = None,
-    protocol: str = "smplx24",
+    protocol: str | None = None,
     smplx_to_smpl: Tensor | None = None,
     regressor: Tensor | None = None,
     progress: bool = True,
@@ -90,18 +93,20 @@ def evaluate(
         split: "train", "val" or "test".
         samples: only the first so many; None: all, the last partial batch included.
         device: None: CUDA if there is one.
-        body: body model file, as for `dpose.load_body`.
-        protocol: one of `dpose.metrics.PROTOCOLS`. The truth is `body` in the labels' pose and shape; where a
-            benchmark's is a gendered SMPL body, numbers are not the benchmark's: use `metrics.BodyErrors`.
+        body: body model file, as for `dpose.load_body`: the prediction's, and of labels for "smplx-neutral".
+        protocol: one of `dpose.metrics.PROTOCOLS`; None: the data set's own, which `dpose prepare` wrote into
+            its manifest, else "smplx24".
         smplx_to_smpl, regressor: what other protocols than "smplx24" need (`metrics.protocol_points`); None:
             those under $DPOSE_BODY_MODELS if set, else the open body's.
     Returns:
         A JSON-ready dict: `metrics` (mpjpe, pa_mpjpe, mve in mm; orientation in degrees; parts_miou over the
         22 parts; depth_l1 on the persons' pixels), each with mean, 95 % interval and number of samples;
-        `baselines` likewise; `ratios` of metric to baseline; `protocol` and, where it needs them, `matrices`
-        ("open", "licensed" or "given"); and where all of it comes from.
+        `baselines` likewise (the mean pose's only where the data have a training split); `ratios` of metric
+        to baseline; `protocol` and, where it needs them, `matrices` ("open", "licensed" or "given"); and
+        where all of it comes from.
     Raises:
-        FileNotFoundError: the checkpoint, the data root, its split or a licensed file is missing.
+        FileNotFoundError: the checkpoint, the data root, its split or a licensed file (of the truth's bodies
+            or the protocol) is missing.
         ValueError: a count below 1, a device that is not there, an unknown protocol, matrices that do not fit
             the body, or a split without samples.
         RuntimeError: a sample of the split cannot be read.
@@ -117,9 +122,13 @@ def evaluate(
         root, split, model.config, batch_size, train=False, seed=0, workers=workers, max_bad=0
     )
     mesh = load_body(body, num_betas=model.config.num_betas).to(device)
+    if protocol is None:
+        protocol = (read_manifest(shard_folder(root)) or {}).get("protocol", "smplx24")
     errors, origins = _body_errors(protocol, mesh, smplx_to_smpl, regressor)
-    mean_pose = training_statistics(root, model.config)
-    baseline = mean_pose.pose, mean_pose.betas
+    mean_pose = (
+        training_statistics(root, model.config) if any(shard_folder(root).glob("train-*.tar")) else None
+    )
+    baseline = mean_pose and (mean_pose.pose, mean_pose.betas)
     table = measure(model, loader, mesh, baseline, samples, progress, errors=errors)
     result = {
         "dataset": root.name,
@@ -127,7 +136,7 @@ def evaluate(
         "protocol": protocol,
         "matrices": origins,
         **summarise(table),
-        "baseline_samples": mean_pose.samples,
+        "baseline_samples": mean_pose.samples if mean_pose else 0,
         "checkpoint": {
             "name": Path(checkpoint).name,
             "sha256": results.file_hash(checkpoints.resolve(checkpoint)),
@@ -288,7 +297,7 @@ def _measure_batch(
     mean_pose: tuple[Tensor, Tensor] | None,
     errors: metrics.BodyErrors,
 ) -> dict[str, Any]:
-    truth = errors.points(body(batch["betas"], batch["pose"]))
+    truth = true_points(batch, body, errors)
     columns = {"key": list(batch["key"])}
     columns |= errors.per_sample(body(prediction.betas, prediction.rotmats), truth)
     columns["orientation"] = metrics.orientation_error(prediction.rotmats[:, 0], batch["pose"][:, 0])
@@ -309,6 +318,35 @@ def _measure_batch(
         columns["depth_l1"], columns["depth_pixels"] = metrics.depth_l1(prediction.depth, batch["depth"])
         columns["depth_values"] = batch["depth"][batch["depth"] > 0]  # no depth in the data: no such pixel
     return columns
+
+
+def true_points(batch: Batch, body: nn.Module, errors: metrics.BodyErrors) -> BodyOutput:
+    """The points of the labelled bodies that `errors` compares, each posed by the model its labels are for.
+
+    Raises FileNotFoundError for a licensed model that is not there, ValueError where the protocol has no
+    points in common for the models of one batch, as `smplx24` has none for SMPL.
+    """
+    names = batch.get("body") or [DEFAULT_BODY] * len(batch["key"])
+    points: list[BodyOutput] = []
+    order: list[int] = []
+    for name in sorted(set(names)):
+        rows = [row for row, its in enumerate(names) if its == name]
+        model = body if name == DEFAULT_BODY else named_body(name).to(body.faces.device)
+        smpl = model.num_rotations > batch["pose"].shape[1]
+        if smpl and metrics.PROTOCOLS[errors.protocol].regressor is None:
+            raise ValueError(
+                f"protocol {errors.protocol!r} compares SMPL-X's own joints, the truth of "
+                f"{batch['key'][rows[0]]} is a SMPL body; take h36m14, smpl22 or smpl24"
+            )
+        pose = batch["pose"][rows]
+        if smpl:
+            pose = torch.cat([pose, batch["smpl_hands"][rows]], 1)
+        points.append(errors.points(model(batch["betas"][rows], pose)))
+        order += rows
+    if len(points) == 1:
+        return points[0]
+    back = torch.tensor(order, device=body.faces.device).argsort()
+    return BodyOutput(*(torch.cat(parts)[back] for parts in zip(*points, strict=True)))
 
 
 def _mean_iou(intersection: np.ndarray, union: np.ndarray) -> dict[str, Any]:
