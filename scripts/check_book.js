@@ -53,6 +53,8 @@ const inspect = () => {
     if (!marks.length) faults.push("interactive figure without content: " + id);
     if (/WebGL is not supported/i.test(plot.textContent)) faults.push("interactive figure without WebGL: " + id);
   }
+  for (const viewer of article.querySelectorAll(".dpose-body"))
+    if (!viewer.dataset.drawn || !viewer.querySelector("canvas")) faults.push("interactive body not drawn: " + viewer.id);
   for (const widget of article.querySelectorAll("script[type^='application/vnd.jupyter.widget']"))
     faults.push("a Jupyter widget, which needs a network or a kernel");
 
@@ -65,10 +67,10 @@ const inspect = () => {
 
   const pictures = [...article.querySelectorAll("img")].map((image) => image.currentSrc || image.src);
   // The inner part of each interactive figure, where its content is, without bars and legends.
-  const plots = [...article.querySelectorAll(".dpose-plotly")].map((plot) => {
+  const plots = [...article.querySelectorAll(".dpose-plotly, .dpose-body canvas")].map((plot) => {
     const box = plot.getBoundingClientRect();
     return {
-      name: plot.id,
+      name: plot.id || plot.parentElement.id,
       clip: {
         x: window.scrollX + box.x + 0.2 * box.width,
         y: window.scrollY + box.y + 0.2 * box.height,
@@ -83,7 +85,7 @@ const inspect = () => {
   const counts = {
     equations: article.querySelectorAll("mjx-container").length,
     pictures: article.querySelectorAll("img").length,
-    figures: article.querySelectorAll(".dpose-plotly").length,
+    figures: article.querySelectorAll(".dpose-plotly, .dpose-body").length,
   };
   return {faults: [...new Set(faults)], links, ids, pictures, plots, counts};
 };

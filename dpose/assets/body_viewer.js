@@ -82,7 +82,7 @@
     const show = (value) => { input.value = value; output.textContent = (+value).toFixed(unit ? 0 : 1).replace("-", "−") + unit; };
     input.oninput = () => { show(input.value); onmove(+input.value); refresh(); };
     show(0);
-    return {show, row: element("label", {className: "row"}, element("span", {textContent: label}), input, output)};
+    return {show, row: element("label", {className: "dial"}, element("span", {textContent: label}), input, output)};
   };
   const box = (label, checked) => {
     const input = element("input", {type: "checkbox", checked, onchange: () => refresh()});
@@ -104,8 +104,8 @@
       .dpose-body { display: flex; flex-wrap: wrap; gap: 1em; align-items: center; color: inherit; }
       .dpose-body canvas { flex: 1 1 320px; min-width: 0; height: ${model.height}px; touch-action: pan-y; cursor: grab; }
       .dpose-body form { flex: 0 1 250px; display: grid; gap: 0.3em; font-size: 0.9em; accent-color: #0072B2; }
-      .dpose-body .row { display: grid; grid-template-columns: 1.6em 1fr 3em; align-items: center; }
-      .dpose-body .row input { min-width: 0; } .dpose-body output { text-align: right; font-variant-numeric: tabular-nums; }
+      .dpose-body .dial { display: grid; grid-template-columns: 1.6em 1fr 3em; align-items: center; }
+      .dpose-body .dial input { min-width: 0; } .dpose-body output { text-align: right; font-variant-numeric: tabular-nums; }
       .dpose-body form div { display: flex; flex-wrap: wrap; gap: 0.3em 0.8em; margin-bottom: 0.6em; }
       .dpose-body button, .dpose-body select { font: inherit; color: inherit; background: rgba(127,127,127,0.15);
         border: 1px solid rgba(127,127,127,0.5); border-radius: 4px; padding: 0.1em 0.6em; cursor: pointer; }
