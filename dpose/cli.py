@@ -1,4 +1,4 @@
-"""The command `dpose`: make the open data, train, evaluate, predict, convert checkpoints, look around.
+"""The command `dpose`: make or prepare data, train, evaluate, predict, convert checkpoints, look around.
 
 Only the parser lives here; a subcommand imports what it needs when it runs, so that `dpose --help` is quick.
 A mistake of the user's ends in one line and exit status 2; `--debug` shows where it came from.
@@ -16,6 +16,7 @@ from dpose import __version__
 
 COMMANDS = {
     "synth": "make the open data set: people rendered from an open body model",
+    "prepare": "a data set's files, BEDLAM's for one, into shards to train from",
     "train": "train a network, or go on with a run that was interrupted",
     "evaluate": "measure a checkpoint on a split, with baselines",
     "predict": "body, depth and parts of one person in a photograph",
@@ -70,6 +71,13 @@ def _add_synth(parser: argparse.ArgumentParser) -> None:
 
     synthetic.add_arguments(parser)
     parser.set_defaults(run=synthetic.run)
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    from dpose.data import prepare
+
+    prepare.add_arguments(parser)
+    parser.set_defaults(run=prepare.run)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:

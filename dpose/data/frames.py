@@ -125,6 +125,12 @@ def frames_of(labels: Labels) -> dict[str, list[int]]:
     return frames
 
 
+def sample_key(scene: str, imgname: str, row: int | None = None) -> str:
+    """The key of a row's sample; without a row what the keys of a frame have in common."""
+    key = f"{scene}-{Path(imgname).with_suffix('')}" + ("" if row is None else f"-{row:06d}")
+    return re.sub(r"[./\s]+", "-", key)
+
+
 def read_frame(
     scene: Scene,
     imgname: str,
@@ -224,7 +230,7 @@ def _frame_samples(
     height, width = image.shape[:2]
     cuts = [
         make_label(
-            key=re.sub(r"[./\s]+", "-", f"{scene.name}-{stem}-{row:06d}"),
+            key=sample_key(scene.name, imgname, row),
             dataset=scene.dataset,
             subject=labels.sub[row],
             body=labels.body[row],

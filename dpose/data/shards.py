@@ -11,7 +11,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
@@ -43,41 +44,60 @@ def write_shards(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     iterator, written, seen = iter(samples), [], set()
-    sample = next(iterator, None)
-    while sample is not None:
+    while (sample := next(iterator, None)) is not None:
         path = folder / f"{split}-{start + len(written):06d}.tar"
         with replacing(path) as temporary:
-            with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-                count = 0
-                while sample is not None and count < per_shard:
-                    key = sample["label"]["key"]
-                    if key in seen:
-                        raise ValueError(f"sample key {key!r} occurs twice")
-                    seen.add(key)
-                    for extension, data in encode_sample(sample).items():
-                        info = tarfile.TarInfo(f"{key}.{extension}")
-                        info.size = len(data)
-                        tar.addfile(info, io.BytesIO(data))
-                    count += 1
-                    sample = next(iterator, None)
+            write_tar(chain([sample], islice(iterator, per_shard - 1)), temporary, seen)
         written.append(path)
     return written
 
 
-def write_manifest(folder: str | os.PathLike, **about) -> dict:
-    """Scan the folder's shards and write `manifest.json` (whole or not at all); returns it.
+def write_tar(
+    samples: Iterable[Sample],
+    path: str | os.PathLike,
+    seen: set[str] | None = None,
+    bad: Callable[[str], object] | None = None,
+) -> int:
+    """The samples as one tar file; returns how many. seen: keys of other files, which may not come again.
 
-    `about` is anything worth keeping with the data: generator, version, seed, source.
+    bad: is told of a malformed sample, which is then left out; without it, as always on a key seen twice, it
+    raises ValueError, and the file is of no use.
+    """
+    seen, count = set() if seen is None else seen, 0
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            key = sample["label"]["key"]
+            if key in seen:
+                raise ValueError(f"sample key {key!r} occurs twice")
+            seen.add(key)
+            try:
+                members = encode_sample(sample)
+            except ValueError as error:
+                if bad is None:
+                    raise
+                bad(str(error))
+                continue
+            for extension, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            count += 1
+    return count
+
+
+def write_manifest(folder: str | os.PathLike, shards: list[dict] | None = None, **about) -> dict:
+    """Write `manifest.json` of the folder's shards (whole or not at all); returns it.
+
+    shards: a row for each as `shard_row` makes it (None: the folder is scanned). `about` is anything worth
+    keeping with the data: generator, version, seed, source.
     """
     folder = Path(folder)
-    shards = []
-    for path in sorted(folder.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            samples = sum(member.name.endswith(".json") for member in tar)
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        row = {"name": path.name, "split": path.name.rsplit("-", 1)[0], "samples": samples}
-        shards.append(row | {"bytes": path.stat().st_size, "sha256": digest})
+    if shards is None:
+        shards = []
+        for path in sorted(folder.glob("*.tar")):
+            with tarfile.open(path) as tar:
+                samples = sum(member.name.endswith(".json") for member in tar)
+            shards.append(shard_row(path.name, path, samples))
     splits = {}
     for shard in shards:
         splits[shard["split"]] = splits.get(shard["split"], 0) + shard["samples"]
@@ -86,6 +106,14 @@ def write_manifest(folder: str | os.PathLike, **about) -> dict:
     with replacing(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
+
+
+def shard_row(name: str, path: Path, samples: int) -> dict:
+    """What the manifest says of a shard; `path` may still be a temporary name."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    row = {"name": name, "split": name.rsplit("-", 1)[0], "samples": samples}
+    return row | {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def read_manifest(folder: str | os.PathLike) -> dict | None:
@@ -105,9 +133,20 @@ def read_manifest(folder: str | os.PathLike) -> dict | None:
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:
-    """A sample's members by extension. Raises ValueError on shapes that do not fit together."""
+    """A sample's members by extension.
+
+    Raises ValueError on shapes that do not fit together, numbers that are not finite, and a box below a
+    pixel.
+    """
     image, depth, parts, label = sample["image"], sample["depth"], sample["parts"], dict(sample["label"])
     key, side = label["key"], image.shape[0]
+    if not key or set(key) & set("./\\"):
+        raise ValueError(f"sample key {key!r} must be non-empty, without '.' and '/'")
+    if not 200 * label["scale"] >= 1 or not label["margin"] >= 1:
+        raise ValueError(
+            f"sample {key}: the box is {200 * label['scale']:g} pixels wide, its margin {label['margin']:g}; "
+            "both must be at least 1"
+        )
     if image.shape != (side, side, 3) or image.dtype != np.uint8:
         raise ValueError(f"sample {key}: image is {image.dtype} {image.shape}, expected uint8 (P, P, 3)")
     if parts.shape != (side, side) or parts.dtype != np.uint8 or parts.max() > 22:
@@ -122,7 +161,10 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
         members["depth.png"] = _encode(".png", codes, cv2.IMWRITE_PNG_COMPRESSION, 3)
     label["has_depth"] = depth is not None and bool(label["has_depth"])
     members["parts.png"] = _encode(".png", parts, cv2.IMWRITE_PNG_COMPRESSION, 6)
-    members["json"] = json.dumps(label, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        members["json"] = json.dumps(label, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as error:
+        raise ValueError(f"sample {key}: its label holds a number that is not finite") from error
     return members
 
 

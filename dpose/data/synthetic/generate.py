@@ -2,18 +2,14 @@
 
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
@@ -25,6 +21,7 @@ from dpose.data.synthetic.scene import IMAGE_SIZE, SPLITS, Scene, sample_scene
 from dpose.data.synthetic.viewport import Prepared
 from dpose.files import replacing
 from dpose.paths import data_root
+from dpose.processes import advance, run_jobs
 
 VERSION = 1  # raise it whenever the same seed gives other people or pictures
 SCENES_PER_SHARD = 250
@@ -198,25 +195,13 @@ def _check_scenes(scenes: dict[str, int]) -> None:
             raise ValueError(f"{split}: the number of scenes must not be negative, got {count}")
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch and OpenCV on one thread: the work is spread over processes."""
-    threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads[0])
-        cv2.setNumThreads(threads[1])
-
-
 def _write_one_shard(folder: Path, seed: int, size: int, split: str, number: int, scenes: range) -> None:
-    with _one_thread():
-        samples = (
-            sample for index in scenes for sample in person_samples(sample_scene(seed, split, index), size)
-        )
-        write_shards(samples, folder, split, start=number, per_shard=10 * SCENES_PER_SHARD)
+    def samples() -> Iterator[Sample]:
+        for index in scenes:
+            yield from person_samples(sample_scene(seed, split, index), size)
+            advance()
+
+    write_shards(samples(), folder, split, start=number, per_shard=10 * SCENES_PER_SHARD)
 
 
 def generate(
@@ -265,24 +250,9 @@ def generate(
         if not (folder / f"{split}-{number:06d}.tar").is_file()
     ]
     if jobs:
-        workers = min(workers or os.cpu_count() or 1, len(jobs))
-        task = partial(_write_one_shard, folder, seed, size)
-        total = len(jobs) * SCENES_PER_SHARD
+        task, total = partial(_write_one_shard, folder, seed, size), len(jobs) * SCENES_PER_SHARD
         with tqdm(total=total, desc="people", unit="scene", disable=not progress) as bar:
-            if workers == 1:
-                for job in jobs:
-                    task(*job)
-                    bar.update(SCENES_PER_SHARD)
-            else:
-                context = multiprocessing.get_context("spawn")
-                with ProcessPoolExecutor(workers, mp_context=context) as pool:
-                    try:
-                        for future in as_completed([pool.submit(task, *job) for job in jobs]):
-                            future.result()
-                            bar.update(SCENES_PER_SHARD)
-                    except BaseException:
-                        pool.shutdown(wait=False, cancel_futures=True)
-                        raise
+            run_jobs(task, jobs, workers or os.cpu_count() or 1, tick=bar.update)
     if jobs or not (folder / "manifest.json").is_file():
         write_manifest(folder, **settings)
     if frames:
