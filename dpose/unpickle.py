@@ -24,6 +24,8 @@ import numpy as np
 
 __all__ = ["NotRead", "read_pickle"]
 
+MOST_TUPLES = 16  # one within the other
+
 
 class NotRead(NamedTuple):
     """In place of an object of chumpy that is an expression, as `chumpy.ch_ops.add`, and not a container."""
@@ -45,7 +47,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     """
     with open(path, "rb") as file:
         try:
-            return _plain(_Reader(_Bounded(file), encoding="latin1").load(), {})
+            return _plain(_Reader(_Bounded(file)).load(), {})
         except _Refused as refused:
             raise ValueError(
                 f"{path}: refused. Its pickle asks for {refused}, but a file of arrays needs nothing except "
@@ -92,6 +94,26 @@ class _Bounded:
         return line
 
 
+def _shallow(load: Callable[[_Reader], None]) -> Callable[[_Reader], None]:
+    """A loader of tuples that keeps them shallow, and small also where they repeat their parts.
+
+    As a key a tuple is hashed to its bottom, by recursion in C that nothing stops before the stack overflows.
+    """
+
+    def run(self: _Reader) -> None:
+        load(self)
+        made = self.stack[-1]
+        inner = [self.tuples[id(item)] for item in made if type(item) is tuple and item]
+        depth = 1 + max((depth for _, depth, _ in inner), default=0)
+        items = len(made) + sum(items for _, _, items in inner)
+        if depth > MOST_TUPLES or items > self.most_items:
+            raise ValueError("tuples in tuples, and so on")
+        if made:
+            self.tuples[id(made)] = made, depth, items
+
+    return run
+
+
 class _Reader(pickle._Unpickler):
     """Python's own reader of the format (the one in Python: C's trusts sizes), with every call replaced."""
 
@@ -100,6 +122,13 @@ class _Reader(pickle._Unpickler):
         for opcode, load in pickle._Unpickler.dispatch.items()
         if opcode not in b"".join((pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEWOBJ_EX))
     }  # extension codes reach classes without naming them
+    for _opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+        dispatch[_opcode[0]] = _shallow(dispatch[_opcode[0]])
+
+    def __init__(self, file: _Bounded) -> None:
+        super().__init__(file, encoding="latin1")
+        self.most_items = file.left
+        self.tuples: dict[int, tuple[tuple, int, int]] = {}  # by id: itself, depth, items at all depths
 
     def find_class(self, module: str, name: str) -> _Known:
         full = f"{module}.{name}"

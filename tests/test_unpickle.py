@@ -264,6 +264,17 @@ def array_state(shape, code="f8", data=b"", data_op=None) -> bytes:
     return pickle.PROTO + b"\x02" + make + state + packed + pickle.TUPLE + pickle.BUILD + pickle.STOP
 
 
+def wide_tuples(depth: int) -> bytes:
+    """A tuple of twenty times the same tuple, and so on."""
+    level = pickle.BINPUT + b"\0" + pickle.POP + pickle.MARK + (pickle.BINGET + b"\0") * 20 + pickle.TUPLE
+    return pickle.NONE + TUPLE1 + level * depth
+
+
+def test_tuples_in_tuples_are_read_as_far_as_files_have_them(read):
+    content = {(1, (2, (3, ((), "x")))): [((((),),),)] * 1000, "": tuple(range(1000))}
+    assert read(pickle.dumps(content)) == content
+
+
 def test_the_claims_below_are_read_when_they_are_true(read):
     assert read(array_state((2,), data=struct.pack("<2d", 1, 2))).tolist() == [1, 2]
 
@@ -289,6 +300,21 @@ def test_the_claims_below_are_read_when_they_are_true(read):
         pickle.EXT1 + b"\x01.",
         pickle.EMPTY_LIST + pickle.BINPUT + b"\0" + pickle.BINGET + b"\0" + pickle.APPEND + b".",  # in itself
         pickle.EMPTY_TUPLE + pickle.TUPLE1 * 100_000 + b".",
+        pickle.EMPTY_DICT + EMPTY + TUPLE1 * 200_000 + NONE + pickle.SETITEM + b".",  # Python would crash
+        pickle.PROTO
+        + b"\x04"
+        + pickle.EMPTY_SET
+        + pickle.MARK
+        + EMPTY
+        + TUPLE1 * 200_000
+        + pickle.ADDITEMS
+        + b".",
+        pickle.EMPTY_DICT
+        + (pickle.DUP + pickle.TUPLE2).join([EMPTY] + [b""] * 60)
+        + NONE
+        + pickle.SETITEM
+        + b".",
+        pickle.EMPTY_DICT + wide_tuples(12) + NONE + pickle.SETITEM + b".",  # 20 to the 12th items to hash
         global_("numpy", "ndarray") + b".",
     ],
 )
