@@ -30,6 +30,10 @@ class Batch(TypedDict):
     depth: (B, 1, M, M) depth target: 0 background, [0.1, 1] on the person (near to far), crop frame.
     has_depth: (B,) bool, False where the sample's data set has no depth; its `depth` is then all zeros.
     key: B strings naming the samples.
+    body: B names of the body models that pose, betas and trans are meant for, see `dpose.body.named_body`:
+        "smplx-neutral" in all that is trained on.
+    smpl_hands: (B, 2, 3, 3) rotation matrices of SMPL's joints 22 and 23, parent-relative; identities where
+        the body is SMPL-X.
 
     Vertices and 3D joints are not stored: `dpose.losses` makes them from pose, betas and trans.
     """
@@ -47,3 +51,5 @@ class Batch(TypedDict):
     depth: Tensor
     has_depth: Tensor
     key: list[str]
+    body: list[str]
+    smpl_hands: Tensor

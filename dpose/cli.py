@@ -88,7 +88,21 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="mini, mini-no-depth, paper, paper-no-depth, or auto: paper on a GPU, mini otherwise",
     )
-    add("--data", help="data root (default: $DPOSE_DATA, else the open data)", default=unset)
+    add(
+        "--data",
+        nargs="+",
+        metavar="DATA",
+        help="folder or URL, or several to mix (default: $DPOSE_DATA, else the open data)",
+        default=unset,
+    )
+    add(
+        "--mix",
+        nargs="+",
+        type=float,
+        metavar="WEIGHT",
+        help="how often each of several DATA gives a sample (default: by their numbers of samples)",
+        default=unset,
+    )
     add("--out", help="run folder (default: runs/PRESET)", default=unset)
     add("--steps", type=int, help="optimizer steps (default: the preset's recipe)", default=unset)
     add("--batch-size", type=int, help="samples a step, over all devices (default: recipe)", default=unset)

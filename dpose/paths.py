@@ -1,9 +1,10 @@
-"""Where data lives: the one place that turns an argument or the environment into a folder.
+"""Where data lives: the one place that turns an argument or the environment into a folder or a URL.
 
 Nothing deeper in the package reads the environment; everything below takes a path.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
@@ -11,17 +12,35 @@ import platformdirs
 DATA_VARIABLE = "DPOSE_DATA"
 BODY_MODELS_VARIABLE = "DPOSE_BODY_MODELS"
 
+Data = str | os.PathLike | Sequence[str | os.PathLike] | None  # one data set, several to mix, or the default
+
 
 def data_root(data: str | os.PathLike | None = None) -> Path:
     """The data folder: `data` if given, else `$DPOSE_DATA`, else the open default in the user's cache.
 
-    The folder need not exist yet; who reads from it says so when it does not.
+    The folder need not exist yet; who reads from it says so when it does not. Raises ValueError for a URL.
     """
-    if data is not None and str(data):
-        return Path(data).expanduser()
-    if os.environ.get(DATA_VARIABLE):
-        return Path(os.environ[DATA_VARIABLE]).expanduser()
-    return Path(platformdirs.user_cache_dir("dpose")) / "open"
+    (root,) = data_roots(data)
+    if is_url(root):
+        raise ValueError(f"{root} is a URL, which only training reads; a folder is needed here")
+    return root
+
+
+def data_roots(data: Data = None) -> tuple[Path | str, ...]:
+    """The data sets of a run, in order: folders as Path, URLs as they are; a default as for `data_root`."""
+    if isinstance(data, list | tuple):
+        if not data:
+            raise ValueError("data: an empty list of data sets")
+        return tuple(root for one in data for root in data_roots(one))
+    data = str(data) if data is not None and str(data) else os.environ.get(DATA_VARIABLE)
+    if not data:
+        return (Path(platformdirs.user_cache_dir("dpose")) / "open",)
+    return (data.rstrip("/") if is_url(data) else Path(data).expanduser(),)
+
+
+def is_url(data: str | os.PathLike) -> bool:
+    """Whether data lie behind a URL (https://, s3://, ...) and not in a folder."""
+    return isinstance(data, str) and "://" in data
 
 
 def body_models(folder: str | os.PathLike | None = None) -> Path | None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from dpose.data.shards import read_manifest
 from dpose.files import replacing
-from dpose.paths import shard_folder
+from dpose.paths import is_url, shard_folder
 
 LIBRARIES = ("torch", "numpy", "lightning", "smplx", "warp-lang", "albumentations", "webdataset")
 
@@ -72,21 +72,33 @@ def file_hash(path: str | Path) -> str:
 
 
 def data_fingerprint(root: str | Path) -> str:
-    """A short hash that changes when the data under `root` does: the manifest's, else of names and sizes."""
-    folder = shard_folder(root)
-    manifest = read_manifest(folder)
+    """A short hash that changes when the data under `root` do: the manifest's, else of names and sizes.
+
+    root: a folder, with shards or with label files alone, or a URL as `dpose.data.loader.make_loader` takes
+    it; of a pattern of names, the hash of the pattern.
+    """
+    manifest = _manifest(root)
     if manifest is not None and "fingerprint" in manifest:
         return manifest["fingerprint"][:16]
+    if is_url(root):
+        return hashlib.sha256(root.encode()).hexdigest()[:16]
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.tar")):
+    for path in sorted(shard_folder(root).glob("*.tar")) or sorted((Path(root) / "labels").glob("*.npz")):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
     return digest.hexdigest()[:16]
 
 
 def data_samples(root: str | Path, split: str) -> int | None:
-    """How many samples a split has by the manifest of the shards under `root`; None if that does not say."""
-    manifest = read_manifest(shard_folder(root)) or {}
-    return manifest.get("splits", {}).get(split)
+    """How many samples a split has by the manifest of the shards at `root`; None if there is none to say."""
+    return (_manifest(root) or {}).get("splits", {}).get(split)
+
+
+def _manifest(root: str | Path) -> dict[str, Any] | None:
+    if not is_url(root):
+        return read_manifest(shard_folder(root))
+    from dpose.data.remote import read_remote_manifest
+
+    return None if root.endswith(".tar") else read_remote_manifest(root)[1]
 
 
 def bootstrap_weights(n: int, resamples: int = 1000, seed: int = 0) -> np.ndarray:

@@ -6,16 +6,19 @@ the frequencies, and evaluation takes the mean pose as the baseline that a train
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dpose.batch import Batch
 from dpose.camera import BOX_UNIT
 from dpose.config import ModelConfig
 from dpose.data.loader import make_loader
+from dpose.data.sources import find_sources, mixture
 from dpose.model.regressor import rotmat_to_sixd
+from dpose.paths import Data, data_roots
 
 
 @dataclass(frozen=True)
@@ -45,39 +48,62 @@ FACING_CAMERA = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # body frame y up, 
 
 
 def training_statistics(
-    root: str | Path, config: ModelConfig, samples: int = 2048, batch_size: int = 64
+    data: Data,
+    config: ModelConfig,
+    samples: int = 2048,
+    batch_size: int = 64,
+    mix: Sequence[float] | None = None,
 ) -> Statistics:
-    """Statistics of the first `samples` (or all) unaugmented training samples under a data root.
+    """Statistics of about `samples` (or all) unaugmented training samples, taken from all over the split.
 
-    Deterministic. Raises what the loader raises if there is no training split.
+    data, mix: one data set, or several by weight, as for `make_loader`; each gives an equal number of samples
+    and counts by its weight. Deterministic. Raises what the loader raises if there is no training split.
     """
-    loader = make_loader(root, "train", config, min(batch_size, samples), train=False, seed=0, workers=0)
-    count, pixels, person_pixels = 0, 0, 0.0
-    pose = torch.zeros(22, 3, 3, dtype=torch.float64)
-    betas, cam = torch.zeros(config.num_betas, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    parts, depth = torch.zeros(23, dtype=torch.float64), 0.0
-    for batch in loader:
-        pose += batch["pose"].double().sum(0)
-        betas += batch["betas"].double().sum(0)
-        cam += weak_perspective(batch).double().sum(0)
-        parts += torch.bincount(batch["parts"].flatten(), minlength=23)
-        person = batch["depth"] > 0
-        depth += float(batch["depth"][person].double().sum())
-        person_pixels += int(person.sum())
-        pixels += batch["parts"].numel()
-        count += len(batch["pose"])
-        if count >= samples:
-            break
-    if count == 0:
-        raise ValueError(f"the training split under {root} holds no sample")
+    roots = data_roots(data)
+    weights = mixture(find_sources(roots, "train", config), mix)
+    sums, count = _Sums(config), 0
+    for root, weight in zip(roots, weights, strict=True):
+        share = -(-samples // len(roots))
+        loader = make_loader(root, "train", config, min(batch_size, share), seed=0, workers=0, spread=share)
+        of_set = _Sums(config)
+        for batch in loader:
+            of_set.add(batch)
+        if of_set.samples == 0:
+            raise ValueError(f"the training split under {root} holds no sample")
+        count += of_set.samples
+        sums.merge(of_set, weight / of_set.samples)
+    persons = sums.person_pixels
     return Statistics(
         samples=count,
-        pose=nearest_rotation(pose / count).float(),
-        betas=(betas / count).float(),
-        cam=(cam / count).float(),
-        part_frequency=(parts / pixels).float(),
-        mean_depth=torch.tensor(depth / person_pixels if person_pixels else 0.5),
+        pose=nearest_rotation(sums.pose).float(),
+        betas=sums.betas.float(),
+        cam=sums.cam.float(),
+        part_frequency=(sums.parts / sums.parts.sum()).float(),
+        mean_depth=torch.tensor(sums.depth / persons if persons else 0.5),
     )
+
+
+class _Sums:
+    """What the means are made of, in double precision."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64)  # noqa: E731
+        self.pose, self.betas, self.cam = zeros(22, 3, 3), zeros(config.num_betas), zeros(3)
+        self.parts, self.depth, self.person_pixels, self.samples = zeros(23), 0.0, 0.0, 0
+
+    def add(self, batch: Batch) -> None:
+        person = batch["depth"] > 0
+        self.pose += batch["pose"].double().sum(0)
+        self.betas += batch["betas"].double().sum(0)
+        self.cam += weak_perspective(batch).double().sum(0)
+        self.parts += torch.bincount(batch["parts"].flatten(), minlength=23)
+        self.depth += float(batch["depth"][person].double().sum())
+        self.person_pixels += int(person.sum())
+        self.samples += len(batch["pose"])
+
+    def merge(self, other: _Sums, weight: float) -> None:
+        for name in ("pose", "betas", "cam", "parts", "depth", "person_pixels"):
+            setattr(self, name, getattr(self, name) + weight * getattr(other, name))
 
 
 def weak_perspective(batch: dict[str, Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,16 @@ from dpose.body import Body, load_body
 from dpose.config import preset
 from dpose.data import augment
 from dpose.data.augment import Augment
-from dpose.data.loader import find_shards, make_loader
+from dpose.data.labels import DEFAULT_BODY
+from dpose.data.loader import make_loader
+from dpose.data.sources import find_sources, mixture
 from dpose.evaluate import run_network
 from dpose.files import replacing
 from dpose.losses import LossWeights, losses
 from dpose.model import checkpoint, released
 from dpose.model.inference import computes_in_bf16
 from dpose.model.network import DPose
-from dpose.paths import data_root
+from dpose.paths import data_roots
 from dpose.statistics import Statistics, training_statistics
 
 STATISTICS_SAMPLES = 2048  # of the training set, for the means that the heads start from
@@ -107,7 +109,9 @@ class TrainConfig:
     """
 
     preset: str = "auto"  # "auto": the paper's network on a GPU, the mini network otherwise
-    data: str | Path | None = None  # data root; None: $DPOSE_DATA, else the open data set
+    # Folder or URL, or several to mix, see `make_loader`; None: $DPOSE_DATA, else the open data set.
+    data: str | Path | Sequence[str | Path] | None = None
+    mix: Sequence[float] | None = None  # weight of each data set; None: its number of samples
     out: str | Path | None = None  # run folder; None: the resumed run's, else runs/<preset>
     steps: int | None = None  # optimizer steps
     batch_size: int | None = None  # samples a step, over all devices
@@ -147,6 +151,7 @@ class TrainConfig:
             raise ValueError(f"precision must be '32', 'bf16' or 'auto', got {self.precision!r}")
         if self.checkpoint_minutes <= 0:
             raise ValueError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
+        data_roots(self.data)  # raises if the list is empty
         for name in ("resume", "body"):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():
@@ -174,8 +179,8 @@ class TrainConfig:
             lr=self.lr or base.lr,
             precision=_precision(self.precision or base.precision, self.accelerator),
         )
-        root = data_root(self.data)
-        find_shards(root, "train")  # raises if there are none
+        roots = data_roots(self.data)
+        mixture(find_sources(roots, "train", preset(name)), self.mix)  # raises if there are none
         out = self.out or (Path(self.resume).parent if self.resume else Path("runs") / name)
         if Path(out).exists() and not Path(out).is_dir():
             raise FileExistsError(f"{out} is a file; name another folder for the run (out=)")
@@ -187,7 +192,7 @@ class TrainConfig:
         return replace(
             self,
             preset=name,
-            data=root,
+            data=roots if len(roots) > 1 else roots[0],
             out=Path(out),
             steps=base.steps,
             batch_size=base.batch_size,
@@ -248,7 +253,9 @@ def train(config: TrainConfig) -> TrainResult:
             config.body, num_betas=model_config.num_betas, vertex_stride=config.recipe.vertex_stride
         )
         if config.resume is None and (config.init is None or origin["kind"] == "hrnet"):
-            statistics = training_statistics(config.data, model_config, samples=STATISTICS_SAMPLES)
+            statistics = training_statistics(
+                config.data, model_config, samples=STATISTICS_SAMPLES, mix=config.mix
+            )
             initialise_heads(model, statistics, priors=config.recipe.priors)
         Path(config.out).mkdir(parents=True, exist_ok=True)
         module = Training(model, body, config, start, origin)
@@ -303,6 +310,7 @@ class Training(lightning.LightningModule):
             train=True,
             seed=config.seed,
             workers=config.workers,
+            mix=config.mix,
             augment=config.recipe.augmentation,
             depth_rule=config.recipe.depth_rule,
             epoch=self.start,  # a resumed run sees another order than the run had from its beginning
@@ -313,6 +321,7 @@ class Training(lightning.LightningModule):
         self._body[0] = self._body[0].to(self.device)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        check_bodies(batch)
         prediction = run_network(self.model, batch, bf16=self.config.precision == "bf16")
         terms = losses(prediction, batch, self._body[0], self.config.recipe.weights)
         self.last_losses = {name: value.detach() for name, value in terms.items()}
@@ -472,8 +481,7 @@ class Journal(lightning.Callback):
             "seed": config.seed,
             "recipe": asdict(config.recipe),
             "init": module.origin,
-            "data": results.data_fingerprint(config.data),
-            "data_samples": results.data_samples(config.data, "train"),
+            **_data_story(config),
             "losses": self.losses,
             **self.provenance,
         }
@@ -488,6 +496,26 @@ def initialise_heads(model: DPose, statistics: Statistics, priors: bool) -> None
     model.set_means(statistics.pose6d, statistics.betas, statistics.cam)
     if priors:
         model.init_head_priors(statistics.part_frequency, float(statistics.mean_depth))
+
+
+def check_bodies(batch: Batch) -> None:
+    """Raise ValueError if a sample's pose and shape are another body model's than the network's."""
+    for key, body in zip(batch["key"], batch["body"], strict=True):
+        if body != DEFAULT_BODY:
+            raise ValueError(
+                f"sample {key} is labelled with the body {body!r}; training needs {DEFAULT_BODY} (sets of "
+                "other bodies are for evaluation)"
+            )
+
+
+def _data_story(config: TrainConfig) -> dict[str, Any]:
+    """Fingerprint and number of samples of the training data; of several sets, lists, and their weights."""
+    roots = data_roots(config.data)
+    prints = [results.data_fingerprint(root) for root in roots]
+    samples = [results.data_samples(root, "train") for root in roots]
+    if len(roots) == 1:
+        return {"data": prints[0], "data_samples": samples[0]}
+    return {"data": prints, "data_samples": samples, "mix": config.mix}
 
 
 def _precision(wanted: str, accelerator: str) -> str:

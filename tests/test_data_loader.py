@@ -33,7 +33,9 @@ def keys(loader) -> list[str]:
 
 def test_a_batch_has_the_contracts_shapes_and_types(root):
     batch = next(iter(make_loader(root, "train", MINI, 4)))
-    shapes = {name: (tuple(value.shape), value.dtype) for name, value in batch.items() if name != "key"}
+    text = {"key": ["p0", "p1", "p2", "p3"], "body": ["smplx-neutral"] * 4}
+    assert {name: batch[name] for name in text} == text
+    shapes = {name: (tuple(value.shape), value.dtype) for name, value in batch.items() if name not in text}
     f, m = torch.float32, MINI.map_size
     assert shapes == {
         "image": ((4, 3, 128, 128), f),
@@ -48,7 +50,9 @@ def test_a_batch_has_the_contracts_shapes_and_types(root):
         "parts": ((4, m, m), torch.int64),
         "depth": ((4, 1, m, m), f),
         "has_depth": ((4,), torch.bool),
+        "smpl_hands": ((4, 2, 3, 3), f),
     }
+    assert (batch["smpl_hands"] == torch.eye(3)).all()
     person = batch["depth"][batch["depth"] > 0]
     assert (
         person.min() == pytest.approx(0.1) and person.max() == pytest.approx(1) and batch["has_depth"].all()

@@ -1,9 +1,9 @@
 """Augmentation (spec 9): jitter of the box, mirror image, picture faults and colours, boxes of noise.
 
 All of it acts on the stored cut, never on the full frame, and every random number comes from one generator
-derived from (seed, epoch, sample key): the same sample in the same epoch looks the same on any machine and
-worker. The geometric part changes the sample's box, so `bbox_info` follows; labels stay in the full image's
-frame.
+derived from (seed, epoch, sample key): the same sample in the same epoch looks the same on any machine, rank
+and worker. The geometric part changes the sample's box, so `bbox_info` follows; labels stay in the full
+image's frame.
 """
 
 import os
@@ -23,6 +23,7 @@ import albumentations as A  # noqa: E402
 
 # SMPL-X's 22 body joints, left and right exchanged.
 MIRRORED = np.array([0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20])
+MIRRORED_SMPL = np.append(MIRRORED, [23, 22])  # and its two hands
 MIRRORED_PARTS = np.concatenate([[0], MIRRORED + 1]).astype(np.uint8)
 LEFT_EYE = 23  # of the 24 joints with 2D labels; its mirror image, the right eye, is not among them
 
@@ -86,7 +87,8 @@ def mirror_label(label: SampleLabel) -> SampleLabel:
     right eye's, so its confidence turns 0.
     """
     width = label["img_size"][0]
-    pose = np.reshape(label["pose"], (22, 3))[MIRRORED] * (1, -1, -1)
+    pose = np.reshape(label["pose"], (-1, 3))
+    pose = pose[MIRRORED if len(pose) == 22 else MIRRORED_SMPL] * (1, -1, -1)
     joints = np.array(label["joints2d"])
     joints[:22] = joints[MIRRORED]
     joints[:, 0] = width - joints[:, 0]

@@ -1,24 +1,24 @@
-"""Loader: shards -> batches. One stream a worker: read, shuffle, decode, jitter, cut, augment, collate.
+"""Loader: data sets -> batches. One stream a worker: read, shuffle, decode, jitter, cut, augment, collate.
 
 Training streams run on for ever (a step count ends them); evaluation runs once through, unaugmented, box
-scale 1, and keeps its last partial batch. Shards are dealt out to processes and workers, so that nobody sees
-a sample twice in an epoch. A sample that cannot be read is reported, skipped and counted, and past a limit
-the loader raises.
+scale 1, and keeps its last partial batch. In an epoch every sample of a data set comes once, to one worker of
+one process (`dpose.data.sources`). Several sets are mixed sample by sample, by weights. A sample that cannot
+be read is reported, skipped and counted, and past a limit the loader raises.
+
+Everything random follows from (seed, epoch) and, for the order, from the worker's place among all: the same
+numbers of processes and workers see the same batches again. What happens to a sample follows from (seed,
+epoch, key) alone: the rank need not enter, as no other rank has the sample in that epoch.
 """
 
-import os
 import random
-import tarfile
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 import cv2
 import numpy as np
 import roma
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dpose.batch import Batch
 from dpose.config import ModelConfig
@@ -34,22 +34,35 @@ from dpose.data.augment import (
     sample_generator,
 )
 from dpose.data.depth import RULES, depth_target
+from dpose.data.labels import DEFAULT_BODY
 from dpose.data.sample import Sample, relative_matrix, warp_image, warp_nearest
-from dpose.data.shards import BadSample, decode_sample, read_manifest
-from dpose.paths import data_root, shard_folder
+from dpose.data.shards import BadSample
+from dpose.data.sources import (
+    BadCount,
+    Source,
+    TooManyBadSamples,
+    find_shards,
+    find_sources,
+    mixture,
+    read_members,
+    share_out,
+    spread_over,
+)
+from dpose.paths import Data
+
+__all__ = [
+    "BadCount", "SampleStream", "TooManyBadSamples", "collate", "find_shards", "make_loader",
+    "prepare_sample", "read_members",
+]  # fmt: skip
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-TAR_END = bytes(1024)
-MAX_BAD = 20  # unreadable samples or shards a worker skips in an epoch before it gives up
-
-
-class TooManyBadSamples(RuntimeError):
-    """More samples of an epoch were unreadable than the stated limit."""
+MAX_BAD = 20  # unreadable samples or shards of a data set a worker skips in an epoch before it gives up
+OPEN_AT_ONCE = 8  # shards, or frames not yet cut, that a training stream reads in turns
 
 
 def make_loader(
-    root: str | os.PathLike | None,
+    data: Data,
     split: str,
     config: ModelConfig,
     batch_size: int,
@@ -57,6 +70,7 @@ def make_loader(
     seed: int = 0,
     workers: int = 0,
     *,
+    mix: Sequence[float] | None = None,
     augment: Augment | None = None,
     infinite: bool | None = None,
     epoch: int = 0,
@@ -64,17 +78,28 @@ def make_loader(
     depth_rule: str = "paper",
     max_bad: int = MAX_BAD,
     limit: int | None = None,
+    spread: int | None = None,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """A loader of `Batch` over `<root>/shards/<split>-*.tar` (root None: see `dpose.paths.data_root`).
+    """A loader of `Batch` over a split of one data set, or of several mixed.
+
+    data: a folder with `<split>-*.tar`, there or in `shards/`; a folder in BEDLAM's layout that nobody has
+    cut into shards (slow: for small sets; splits "train" and "val" as `dpose prepare` makes them); the URL of
+    a folder with a manifest, or a pattern of names (`https://host/train-{000000..000123}.tar`, `s3://...`);
+    or a list of these. None: see `dpose.paths.data_roots`.
+    mix: of a list, the chance of each set to give the next sample, in any unit; None: its number of samples.
+    A set that is through, where `infinite` is not set, leaves the draw to the others.
 
     train: shuffled, augmented (`augment`, else what belongs to the preset), without end unless
-    `infinite=False`, and then without the last partial batch. Otherwise in order, unaugmented (unless
-    `augment` is given), once through.
-    epoch: the epoch to begin with; a resumed run passes another one to see
-    another order. limit: only the first samples of each worker's epoch (quick looks). Raises
-    FileNotFoundError or ValueError, at once, on a missing folder or split, a shard that differs from the
-    manifest, or a bad argument.
+    `infinite=False`, and then without the last partial batch. Otherwise in order, one set after the other,
+    unaugmented (unless `augment` is given), once through.
+    epoch: the epoch to begin with; a resumed run passes another one to see another order. max_bad: samples of
+    a set that each worker may fail to read in an epoch. limit: only the first samples of each set in each
+    worker's epoch (quick looks). spread: about so many samples of each set and no more, taken from the
+    beginnings of shards all over the split.
+    Raises FileNotFoundError or ValueError, at once, on a missing folder or split, a shard that differs from
+    the manifest, or a bad argument; while iterating, TooManyBadSamples past `max_bad`, and ValueError if
+    nothing could be read at all.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -83,8 +108,11 @@ def make_loader(
     if depth_rule not in RULES:
         raise ValueError(f"unknown depth rule {depth_rule!r}; choose one of {', '.join(RULES)}")
     infinite = train if infinite is None else infinite
+    sources = find_sources(data, split, config)
+    mixed = len(sources) > 1 and (train or infinite)
     stream = SampleStream(
-        find_shards(root, split),
+        sources,
+        mixture(sources, mix) if mixed or mix is not None else [1.0] * len(sources),
         config,
         shuffle=shuffle_buffer if train else 0,
         augment=(augment or augmentation(config.name)) if train else augment,
@@ -94,6 +122,7 @@ def make_loader(
         depth_rule=depth_rule,
         max_bad=max_bad,
         limit=limit,
+        spread=spread,
     )
     return _Loader(
         stream,
@@ -106,38 +135,6 @@ def make_loader(
         worker_init_fn=_quiet_worker,
         pin_memory=pin_memory,
     )
-
-
-def find_shards(root: str | os.PathLike | None, split: str) -> list[Path]:
-    """The split's shards in order, checked against the manifest where there is one."""
-    root = data_root(root)
-    folder = shard_folder(root)
-    hint = (
-        f"make the open data with `dpose synth --root {root}`, "
-        "or name another folder (--data, or $DPOSE_DATA)"
-    )
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no data folder at {root}; {hint}")
-    shards = sorted(folder.glob(f"{split}-*.tar"))
-    if not shards:
-        there = sorted({path.name.rsplit("-", 1)[0] for path in folder.glob("*-*.tar")})
-        raise FileNotFoundError(
-            f"no shards {split}-*.tar in {folder} (splits there: {', '.join(there) or 'none'}); {hint}"
-        )
-    sizes = {path.name: path.stat().st_size for path in shards}
-    for row in (read_manifest(folder) or {"shards": []})["shards"]:
-        if row["split"] != split:
-            continue
-        if row["name"] not in sizes:
-            raise ValueError(
-                f"{folder}: the manifest lists {row['name']}, which is not there; make the data again"
-            )
-        if sizes[row["name"]] != row["bytes"]:
-            raise ValueError(
-                f"{folder / row['name']} has {sizes[row['name']]} bytes, the manifest says {row['bytes']}: "
-                "the shard is damaged or the manifest old; make the shard again"
-            )
-    return shards
 
 
 class _Loader(DataLoader):
@@ -161,7 +158,8 @@ class SampleStream(IterableDataset):
 
     def __init__(
         self,
-        shards: list[Path],
+        sources: list[Source],
+        weights: list[float],
         config: ModelConfig,
         *,
         shuffle: int,
@@ -172,53 +170,69 @@ class SampleStream(IterableDataset):
         depth_rule: str,
         max_bad: int,
         limit: int | None,
+        spread: int | None,
     ):
-        self.shards, self.config, self.shuffle, self.augment = shards, config, shuffle, augment
-        self.infinite, self.seed, self.epoch, self.depth_rule = infinite, seed, epoch, depth_rule
-        self.max_bad, self.limit = max_bad, limit
+        self.sources, self.weights, self.config = sources, weights, config
+        self.shuffle, self.augment, self.infinite = shuffle, augment, infinite
+        self.seed, self.epoch, self.depth_rule = seed, epoch, depth_rule
+        self.max_bad, self.limit, self.spread = max_bad, limit, spread
         self.rank, self.world = 0, 1
         self.transforms = picture_transforms(augment) if augment else []
 
     def __iter__(self) -> Iterator[dict]:
-        while True:
-            epoch, self.epoch = self.epoch, self.epoch + 1
-            count = 0
-            for sample in self.epoch_samples(epoch):
-                count += 1
-                yield sample
-            if not self.infinite:
-                return
-            if not count:
-                raise ValueError(
-                    f"{self.shards[0].parent}: not a sample for one of the workers; use fewer workers"
-                )
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        read = self.endless if self.infinite else self.epoch_samples
+        streams = [read(source, epoch) for source in self.sources]
+        if len(streams) == 1 or not (self.shuffle or self.infinite):
+            return chain.from_iterable(streams)
+        rng = random.Random(f"{self.seed} {epoch} {self.place()} mixture")
+        return _mixed(streams, list(self.weights), rng)
 
-    def epoch_samples(self, epoch: int) -> Iterator[dict]:
-        """This worker's share of one epoch."""
+    def place(self) -> tuple[int, int]:
+        """Which consumer of the data this is, and of how many: the workers of all processes of a run."""
         info = get_worker_info()
         workers, worker = (info.num_workers, info.id) if info else (1, 0)
-        mine, all_ = self.rank * workers + worker, self.world * workers
-        shards, order = list(self.shards), random.Random(f"{self.seed} {epoch}")
+        return self.rank * workers + worker, self.world * workers
+
+    def endless(self, source: Source, epoch: int) -> Iterator[dict]:
+        """This worker's share of one epoch after the other."""
+        while True:
+            self.epoch = max(self.epoch, epoch + 1)
+            sample = None
+            for sample in self.epoch_samples(source, epoch):
+                yield sample
+            if sample is None:
+                raise ValueError(f"{source.name}: not a sample for one of the workers; use fewer workers")
+            epoch += 1
+
+    def epoch_samples(self, source: Source, epoch: int) -> Iterator[dict]:
+        """This worker's share of one epoch."""
+        order, each = list(range(len(source.pieces))), None
+        if self.spread is not None:
+            order, each = spread_over(source, self.spread)
         if self.shuffle:
-            order.shuffle(shards)
+            random.Random(f"{self.seed} {epoch}").shuffle(order)  # the same for all workers
         bad = BadCount(self.max_bad, epoch)
-        by_sample = len(shards) < all_  # too few shards to deal out: everyone reads all, and keeps every n-th
-        raw = read_members(shards if by_sample else shards[mine::all_], bad)
-        if by_sample:
-            raw = (members for i, members in enumerate(raw) if i % all_ == mine)
+        pieces = (islice(items, each) for items in share_out(source, order, *self.place(), bad))
         if self.shuffle:
-            raw = _shuffled(raw, self.shuffle, random.Random(f"{self.seed} {epoch} {mine}"))
+            rng = random.Random(f"{self.seed} {epoch} {self.place()}")
+            raw = _interleaved(pieces, OPEN_AT_ONCE, rng)
+            raw = _shuffled(raw, self.shuffle, rng) if source.buffered else raw
+        else:
+            raw = chain.from_iterable(pieces)
         count = 0
-        for members in raw:
+        for item in raw:
             if self.limit is not None and count >= self.limit:
                 return
             try:
-                sample = decode_sample(members)
+                sample = source.decode(item)
             except BadSample as error:
-                bad.add(f"{members.get('__url__', '')}: {error}")
+                bad.fault(str(error))
                 continue
             yield self.prepare(sample, epoch)
             count += 1
+        if bad.faults and not count:
+            raise ValueError(f"{source.name}: not one sample could be read; {'; '.join(bad.faults[:3])}")
 
     def prepare(self, sample: Sample, epoch: int) -> dict:
         """Sample -> one row of a batch: numpy arrays, image still uint8."""
@@ -271,6 +285,7 @@ def collate(rows: list[dict]) -> Batch:
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     image = torch.from_numpy(np.stack([row["image"] for row in rows])).to(torch.float32)  # (B, S, S, 3)
     image = image.mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
+    pose = stack([label["pose"] + [0.0] * (72 - len(label["pose"])) for label in labels]).reshape(-1, 24, 3)
     joints2d = column("joints2d")
     joints2d[..., 2].clamp_(min=0)
     return Batch(
@@ -279,7 +294,7 @@ def collate(rows: list[dict]) -> Batch:
         scale=column("scale"),
         img_size=column("img_size"),
         cam_int=column("cam_int").reshape(-1, 3, 3),
-        pose=roma.rotvec_to_rotmat(column("pose").reshape(-1, 22, 3)),
+        pose=roma.rotvec_to_rotmat(pose[:, :22]),
         betas=column("betas"),
         trans=column("trans"),
         joints2d=joints2d,
@@ -287,38 +302,38 @@ def collate(rows: list[dict]) -> Batch:
         depth=torch.from_numpy(np.stack([row["depth"] for row in rows])[:, None]),
         has_depth=torch.tensor([row["has_depth"] for row in rows]),
         key=[label["key"] for label in labels],
+        body=[label.get("body", DEFAULT_BODY) for label in labels],
+        smpl_hands=roma.rotvec_to_rotmat(pose[:, 22:]),
     )
 
 
-class BadCount:
-    """Warns of each thing that could not be read, and raises once there are more than `limit`."""
-
-    def __init__(self, limit: int, epoch: int):
-        self.limit, self.epoch, self.reasons = limit, epoch, []
-
-    def add(self, reason: str) -> None:
-        self.reasons.append(reason)
-        if len(self.reasons) > self.limit:
-            first = "; ".join(self.reasons[:3])
-            raise TooManyBadSamples(
-                f"{len(self.reasons)} unreadable samples in epoch {self.epoch} (limit {self.limit}): "
-                f"{first}, ...; make these shards again, or raise max_bad"
-            )
-        warnings.warn(f"skipped an unreadable sample ({len(self.reasons)} so far): {reason}", stacklevel=2)
+# --- the order ----------------------------------------------------------------------------------------------
 
 
-def read_members(shards: list[Path], bad: BadCount) -> Iterator[dict]:
-    """Raw members of every sample, shard after shard; a shard that ends too early costs its rest only."""
-    for shard in shards:
-        try:
-            with open(shard, "rb") as file:
-                file.seek(-len(TAR_END), os.SEEK_END)
-                if file.read() != TAR_END:  # cut between two members, tarfile would take it for whole
-                    bad.add(f"{shard}: has no end mark, cut short?")
-                file.seek(0)
-                yield from group_by_keys(tar_file_expander([{"url": str(shard), "stream": file}]))
-        except (OSError, EOFError, tarfile.TarError, ValueError) as error:
-            bad.add(f"{shard}: {error}")
+def _interleaved(streams: Iterable[Iterator], ways: int, rng: random.Random) -> Iterator:
+    """Read `ways` of the streams at once, each next item from a random one, until all are through."""
+    streams = iter(streams)
+    active = list(islice(streams, ways))
+    while active:
+        i = rng.randrange(len(active))
+        item = next(active[i], None)
+        if item is not None:
+            yield item
+        elif (following := next(streams, None)) is not None:
+            active[i] = following
+        else:
+            del active[i]
+
+
+def _mixed(streams: list[Iterator], weights: list[float], rng: random.Random) -> Iterator:
+    """Each next item from a stream drawn by weight, until all are through."""
+    while streams:
+        (i,) = rng.choices(range(len(streams)), weights)
+        item = next(streams[i], None)
+        if item is not None:
+            yield item
+        else:
+            del streams[i], weights[i]
 
 
 def _shuffled(items: Iterator, size: int, rng: random.Random) -> Iterator:

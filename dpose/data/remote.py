@@ -1,0 +1,124 @@
+"""Files behind a URL (https, s3, ...), read forwards through `fsspec`, without a copy on disk.
+
+A connection that fails or breaks is opened again where it broke, a few times, before the error counts.
+"""
+
+import io
+import json
+import time
+
+import fsspec
+
+from dpose.data.shards import MANIFEST
+
+TRIES = 4  # to read a piece, before its error counts
+PAUSE = 0.5  # seconds before the second try; doubles from try to try
+BUFFER = 1 << 20  # bytes
+
+
+def open_url(url: str) -> io.BufferedReader:
+    """A file to read from the beginning to the end. Errors come with the first read, see `RemoteFile`."""
+    return io.BufferedReader(RemoteFile(url), BUFFER)
+
+
+def read_url(url: str) -> bytes:
+    """All of a small file. Raises what `RemoteFile` raises."""
+    with open_url(url) as file:
+        return file.read()
+
+
+def check_protocol(url: str) -> None:
+    """Raise ValueError, saying what to install, if nothing here can read this kind of URL."""
+    protocol = url.split("://")[0]
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        hint = "pip install 'dpose[s3]'" if protocol == "s3" else str(error)
+        raise ValueError(f"{url}: no package here reads {protocol}://; {hint}") from error
+
+
+def read_remote_manifest(url: str) -> tuple[str, dict]:
+    """The URL of the folder with the shards (`url`, or `shards` below it) and its manifest.
+
+    Raises FileNotFoundError without one, ValueError if it is no JSON, OSError if it cannot be read.
+    """
+    for folder in (url, f"{url}/shards"):
+        try:
+            return folder, json.loads(read_url(f"{folder}/{MANIFEST}"))
+        except (FileNotFoundError, PermissionError):  # some hosts say 403 of what is not there
+            continue
+        except ValueError as error:
+            raise ValueError(f"{folder}/{MANIFEST}: not readable as JSON ({error})") from error
+    raise FileNotFoundError(
+        f"no {MANIFEST} at {url}, nor in {url}/shards: it lists the shards (`dpose prepare` writes it); or "
+        f"give their names, like {url}/train-{{000000..000123}}.tar"
+    )
+
+
+class RemoteFile(io.RawIOBase):
+    """A URL as a stream of bytes.
+
+    Raises FileNotFoundError or PermissionError at once where the server says so, and OSError naming the URL
+    after `TRIES` failures in a row.
+    """
+
+    def __init__(self, url: str):
+        self.url, self.at, self.file = url, 0, None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        for attempt in range(TRIES):
+            try:
+                if self.file is None:
+                    self.file = self._open()
+                data = self.file.read(len(buffer))
+                break
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{self.url}: not there") from error
+            except PermissionError as error:
+                raise PermissionError(f"{self.url}: no permission to read it ({error})") from error
+            except Exception as error:  # every file system has its own kinds
+                self._drop()
+                if getattr(error, "status", None) in (401, 403):
+                    raise PermissionError(f"{self.url}: no permission to read it ({error})") from error
+                if attempt == TRIES - 1:
+                    reason = f"{type(error).__name__}: {error}"
+                    raise OSError(f"{self.url}: {reason} ({TRIES} tries, at byte {self.at})") from error
+                time.sleep(PAUSE * 2**attempt)
+        buffer[: len(data)] = data
+        self.at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _open(self):
+        """The file, at byte `at`."""
+        if not self.url.startswith(("http://", "https://")):
+            system, path = fsspec.core.url_to_fs(self.url)
+            file = system.open(path, "rb", block_size=4 * BUFFER, cache_type="readahead")
+            file.seek(self.at)
+            return file
+        import aiohttp
+
+        # One request for all of it: some servers know no ranges. No limit on the total time, as a shard is
+        # read as slowly as the training runs. A size, though a wrong one, spares asking for it.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+        system = fsspec.filesystem("http", client_kwargs={"timeout": timeout})
+        headers = {"Range": f"bytes={self.at}-"} if self.at else {}
+        file = system.open(self.url, "rb", block_size=0, size=1, headers=headers)
+        missing = 0 if file.r.status == 206 else self.at
+        while missing:
+            chunk = file.read(min(missing, BUFFER))
+            if not chunk:
+                raise OSError("the file has become shorter")
+            missing -= len(chunk)
+        return file
+
+    def _drop(self) -> None:
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()

@@ -1,0 +1,352 @@
+"""Sources: what there is to read of a data set's split, how it is dealt out, and how it is read.
+
+A source is a list of pieces, each read from its beginning: shards in a folder or behind a URL (`Shards`), or,
+for small sets that nobody has cut into shards, the frames of a folder in BEDLAM's layout (`Frames`).
+
+`share_out` gives every sample of an epoch to one consumer (a loader process of a rank), whatever the numbers
+of pieces and consumers: the samples are thought of as one row, piece after piece, and consumer k of n gets
+the k-th n-th of it. Most pieces so belong to one consumer alone; those on a border are read by both, and each
+takes its part. Where no manifest says how many samples a shard has, all count as equally long, and the
+samples of a shared one are scattered over its length by a fixed rule.
+"""
+
+import itertools
+import tarfile
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from webdataset.shardlists import expand_urls
+from webdataset.tariterators import base_plus_ext, tar_file_iterator
+
+from dpose.config import ModelConfig
+from dpose.data.bedlam import label_scenes
+from dpose.data.frames import Scene, Skipped, TooManyFaults, check_projection, frames_of, read_frame
+from dpose.data.labels import BODIES, DEFAULT_BODY, Labels
+from dpose.data.remote import check_protocol, open_url, read_remote_manifest
+from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
+from dpose.data.shards import BadSample, decode_sample, read_manifest
+from dpose.paths import Data, data_root, data_roots, is_url, shard_folder
+
+TAR_END = bytes(1024)
+SPAN = 1 << 32
+GOLDEN = 2654435769  # SPAN over the golden ratio: i * GOLDEN % SPAN are spread evenly, however many
+SPREAD_SHARDS = 32  # how many shards a look at a whole split reads from
+
+
+class TooManyBadSamples(TooManyFaults):
+    """More samples of an epoch were unreadable than the stated limit."""
+
+
+class BadCount(Skipped):
+    """Warns of each thing that could not be read, and raises once there are more than `limit`."""
+
+    def __init__(self, limit: int, epoch: int):
+        super().__init__(limit)
+        self.epoch = epoch
+
+    def fault(self, reason: str) -> None:
+        self.faults.append(reason)
+        if len(self.faults) > self.limit:
+            raise TooManyBadSamples(
+                f"{len(self.faults)} unreadable samples in epoch {self.epoch} (limit {self.limit}): "
+                f"{'; '.join(self.faults[:3])}, ...; make these shards again, or raise max_bad"
+            )
+        warnings.warn(f"skipped an unreadable sample ({len(self.faults)} so far): {reason}", stacklevel=2)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """WebDataset tars; counts: the samples of each by the manifest, or None."""
+
+    name: str
+    pieces: list[Path | str]
+    counts: list[int] | None
+    buffered = True  # neighbours in a shard may be alike: shuffle them
+
+    def read(self, piece: Path | str, bad: BadCount) -> Iterator[dict]:
+        return read_members([piece], bad)
+
+    def decode(self, members: dict) -> Sample:
+        """Raises BadSample."""
+        try:
+            sample = decode_sample(members)
+            check_sample(sample)
+        except BadSample as error:
+            raise BadSample(f"{members['__url__']}: {error}") from error
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise BadSample(
+                f"{members['__url__']}: {members['__key__']}: malformed label ({error!r})"
+            ) from error
+        return sample
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames that are cut while reading; a piece is (scene, imgname, rows) and goes to one consumer whole."""
+
+    name: str
+    pieces: list[tuple[int, str, list[int]]]
+    counts: list[int]
+    scenes: list[tuple[Scene, Labels]]
+    size: int
+    buffered = False  # samples are big and the order of frames is random enough
+
+    def read(self, piece: tuple[int, str, list[int]], bad: BadCount) -> Iterator[Sample]:
+        scene, labels = self.scenes[piece[0]]
+        yield from read_frame(scene, *piece[1:], labels, self.size, skipped=bad)
+
+    def decode(self, sample: Sample) -> Sample:
+        return sample
+
+
+Source = Shards | Frames
+
+
+# --- finding ------------------------------------------------------------------------------------------------
+
+
+def find_sources(data: Data, split: str, config: ModelConfig) -> list[Source]:
+    """The split of each data set, checked as far as that goes without reading images.
+
+    data: see `make_loader`. Raises FileNotFoundError or ValueError naming what is missing or wrong.
+    """
+    return [find_source(root, split, config) for root in data_roots(data)]
+
+
+def find_source(root: Path | str, split: str, config: ModelConfig) -> Source:
+    if is_url(root):
+        return _remote_shards(root, split)
+    folder = shard_folder(root)
+    if not any(folder.glob("*.tar")) and any((root / "labels").glob("*.npz")):
+        return _frames(root, split, config)
+    pieces = find_shards(root, split)
+    return Shards(str(root), pieces, _counts(pieces, read_manifest(folder)))
+
+
+def find_shards(root: Path | str | None, split: str) -> list[Path]:
+    """The split's shards in a folder, in order, checked against the manifest where there is one."""
+    root = data_root(root)
+    folder = shard_folder(root)
+    hint = (
+        f"make the open data with `dpose synth --root {root}`, "
+        "or name another folder (--data, or $DPOSE_DATA)"
+    )
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no data folder at {root}; {hint}")
+    shards = sorted(folder.glob(f"{split}-*.tar"))
+    if not shards:
+        there = sorted({path.name.rsplit("-", 1)[0] for path in folder.glob("*-*.tar")})
+        raise FileNotFoundError(
+            f"no shards {split}-*.tar in {folder} (splits there: {', '.join(there) or 'none'}); {hint}"
+        )
+    sizes = {path.name: path.stat().st_size for path in shards}
+    for row in (read_manifest(folder) or {"shards": []})["shards"]:
+        if row["split"] != split:
+            continue
+        if row["name"] not in sizes:
+            raise ValueError(
+                f"{folder}: the manifest lists {row['name']}, which is not there; make the data again"
+            )
+        if sizes[row["name"]] != row["bytes"]:
+            raise ValueError(
+                f"{folder / row['name']} has {sizes[row['name']]} bytes, the manifest says {row['bytes']}: "
+                "the shard is damaged or the manifest old; make the shard again"
+            )
+    return shards
+
+
+def _remote_shards(url: str, split: str) -> Shards:
+    """Of a folder with a manifest, or of a pattern of names."""
+    check_protocol(url)
+    if url.endswith(".tar"):
+        pieces = [one for one in expand_urls(url) if one.rsplit("/", 1)[1].startswith(f"{split}-")]
+        if not pieces:
+            raise FileNotFoundError(f"{url} names no shard of split {split}, {split}-NNNNNN.tar")
+        return Shards(url, pieces, None)
+    folder, manifest = read_remote_manifest(url)
+    names = [row["name"] for row in manifest["shards"] if row["split"] == split]
+    if not names:
+        there = ", ".join(manifest.get("splits", ())) or "none"
+        raise FileNotFoundError(f"{url} has no split {split} (splits there: {there})")
+    pieces = [f"{folder}/{name}" for name in names]
+    return Shards(url, pieces, _counts(pieces, manifest))
+
+
+def _counts(pieces: Sequence[Path | str], manifest: dict | None) -> list[int] | None:
+    counts = {row["name"]: row["samples"] for row in (manifest or {"shards": []})["shards"]}
+    names = [Path(piece).name for piece in pieces]
+    return [counts[name] for name in names] if all(name in counts for name in names) else None
+
+
+def _frames(root: Path, split: str, config: ModelConfig) -> Frames:
+    if split not in ("train", "val"):
+        raise FileNotFoundError(
+            f"{root} is not cut into shards, and so has the splits train and val only, not {split}"
+        )
+    from dpose.data.prepare import VALIDATION, split_of  # not needed to read shards
+
+    scenes, pieces = [], []
+    for scene in label_scenes(root, dataset=root.name):
+        if not (scene.depth.is_dir() and scene.masks.is_dir()):
+            scene = replace(scene, depth=None, masks=None)
+        labels = replace(Labels.load(scene.labels), proj_verts=None, pose_world=None, trans_world=None)
+        check_projection(labels)
+        for imgname, rows in frames_of(labels).items():
+            if split_of(scene.name, imgname, "train", VALIDATION) == split:
+                pieces.append((len(scenes), imgname, rows))
+        scenes.append((scene, labels))
+    if not pieces:
+        raise FileNotFoundError(f"{root} has no sequence in its split {split}")
+    size = SAMPLE_SIZE.get(config.image_size, round(MARGIN * config.image_size))
+    return Frames(str(root), pieces, [len(rows) for _, _, rows in pieces], scenes, size)
+
+
+def mixture(sources: Sequence[Source], mix: Sequence[float] | None) -> list[float]:
+    """The chance of each source's to give the next sample, adding up to 1; None: by numbers of samples.
+
+    Raises ValueError for weights that do not fit, or numbers that no manifest tells.
+    """
+    if mix is None:
+        if len(sources) == 1:
+            return [1.0]
+        unknown = [source.name for source in sources if source.counts is None]
+        if unknown:
+            raise ValueError(
+                f"no manifest says how many samples {unknown[0]} has: give the weights of the mixture (--mix)"
+            )
+        mix = [sum(source.counts) for source in sources]
+    if len(mix) != len(sources):
+        raise ValueError(f"mix has {len(mix)} weights for {len(sources)} data sets")
+    if not all(np.isfinite(weight) and weight > 0 for weight in mix):
+        raise ValueError(f"mix: weights must be positive numbers, got {', '.join(map(str, mix))}")
+    return [weight / sum(mix) for weight in mix]
+
+
+def spread_over(source: Source, samples: int) -> tuple[list[int], int | None]:
+    """Pieces all over the source, and how many samples to take of each, to get about `samples` in all."""
+    if isinstance(source, Frames):
+        wanted, each = round(samples * len(source.pieces) / sum(source.counts)), None
+    else:
+        wanted = min(samples, SPREAD_SHARDS)
+        each = -(-samples // min(wanted, len(source.pieces)))
+    wanted = min(max(1, wanted), len(source.pieces))
+    return np.unique(np.linspace(0, len(source.pieces) - 1, wanted).round().astype(int)).tolist(), each
+
+
+# --- dealing out --------------------------------------------------------------------------------------------
+
+
+def share_out(source: Source, order: Sequence[int], consumer: int, consumers: int, bad: BadCount):
+    """One consumer's share of an epoch: an iterator for each piece that has some of it, in `order`.
+
+    order: indices of `source.pieces`. Every sample is in exactly one consumer's share.
+    """
+    exact = source.counts is not None
+    spans = [max(1, source.counts[i]) if exact else SPAN for i in order]
+    total, start = sum(spans), 0
+    for i, span in zip(order, spans, strict=True):
+        owner = lambda at: at * consumers // total  # noqa: E731
+        first, last = owner(start), owner(start + span - 1)
+        if isinstance(source, Frames):
+            last = first
+        if first <= consumer <= last:
+            items = source.read(source.pieces[i], bad)
+            yield items if first == last else _share(items, start, span, owner, consumer, exact)
+        start += span
+
+
+def _share(items: Iterator, start: int, span: int, owner, consumer: int, exact: bool) -> Iterator:
+    """Those of a piece's samples that belong to a consumer."""
+    for i, item in enumerate(items):
+        whose = owner(start + (min(i, span - 1) if exact else i * GOLDEN % SPAN))
+        if whose == consumer:
+            yield item
+        elif exact and whose > consumer:
+            return
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def read_members(shards: Sequence[Path | str], bad: BadCount) -> Iterator[dict]:
+    """Raw members of every sample, shard after shard; a shard that ends too early costs its rest only."""
+    for shard in shards:
+        keys = set()
+        try:
+            with open_url(shard) if is_url(shard) else open(shard, "rb") as file:
+                watched = _Watched(file)
+                for members in _grouped(tar_file_iterator(watched)):
+                    if members["__key__"] in keys:
+                        bad.fault(f"{shard}: the key {members['__key__']} occurs twice")
+                        continue
+                    keys.add(members["__key__"])
+                    yield members | {"__url__": str(shard)}
+                if not watched.ended():  # cut between two members, tarfile takes it for whole
+                    bad.fault(f"{shard}: has no end mark, cut short?")
+                elif not keys:
+                    bad.fault(f"{shard}: holds no sample")
+        except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError) as error:
+            reason = str(error).split(" @ <")[0]
+            bad.fault(reason if str(shard) in reason else f"{shard}: {reason}")
+
+
+def _grouped(files: Iterator[dict]) -> Iterator[dict]:
+    """Neighbouring files of one key -> {extension: bytes}; an extension's second file begins another."""
+    members = {}
+    for file in files:
+        key, extension = base_plus_ext(file["fname"])
+        if key is None:
+            continue
+        if members and (key != members["__key__"] or extension.lower() in members):
+            yield members
+            members = {}
+        members["__key__"] = key
+        members[extension.lower()] = file["data"]
+    if members:
+        yield members
+
+
+class _Watched:
+    """A file that knows whether it ended as a tar does."""
+
+    def __init__(self, file):
+        self.file, self.tail = file, b""
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.tail = (self.tail + data)[-len(TAR_END) :]
+        return data
+
+    def ended(self) -> bool:
+        while self.read(1 << 16):
+            pass
+        return self.tail == TAR_END
+
+
+SIZES = {"betas": 11, "trans": 3, "center": 2, "img_size": 2, "cam_int": 9}
+
+
+def check_sample(sample: Sample) -> None:
+    """Raise BadSample (or TypeError, ValueError, KeyError) if a sample read from a shard cannot be used."""
+    label = sample["label"]
+    key, body = label["key"], label.get("body", DEFAULT_BODY)
+    if body not in BODIES:
+        raise BadSample(f"{key}: unknown body {body!r}")
+    joints = list(itertools.chain.from_iterable(label["joints2d"]))
+    sizes = SIZES | {"pose": 72 if body.startswith("smpl-") else 66}
+    wrong = [name for name, size in sizes.items() if len(label[name]) != size]
+    if wrong or len(joints) != 72:
+        raise BadSample(f"{key}: '{(wrong or ['joints2d'])[0]}' has too many or too few numbers")
+    positive = [label["scale"], label["margin"], *label["img_size"], label["cam_int"][0], label["cam_int"][4]]
+    numbers = [*label["pose"], *label["betas"], *label["trans"], *label["center"], *label["cam_int"], *joints]
+    numbers += [*positive, *label.get("depth_range", ())]
+    if not np.isfinite(np.array(numbers, np.float64)).all():
+        raise BadSample(f"{key}: the label has numbers that are not finite")
+    if not min(positive) > 0:
+        raise BadSample(f"{key}: box, image and focal length must be larger than 0, they are {positive}")
+    if sample["parts"].dtype != np.uint8 or sample["parts"].max() > 22:
+        raise BadSample(f"{key}: parts.png must be 8 bit, 0 to 22")
