@@ -113,7 +113,7 @@ window = square(mask)
 own = np.where(mask & person_pixels(metres, mask), metres, np.nan)
 cividis = plt.get_cmap("cividis_r").copy()
 cividis.set_bad(np.array(NOBODY) / 255)
-figure, axes = plt.subplots(2, 2, figsize=(8.6, 5.5), width_ratios=(1.78, 1), layout="constrained")
+figure, axes = plt.subplots(2, 2, figsize=(8.6, 6.5), width_ratios=(1.78, 1), layout="constrained")
 axes[0, 0].imshow(image)
 rows, columns = window
 corner, wide, high = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
@@ -295,9 +295,17 @@ depth, person = metres[window], mask[window]
 one = depth.copy()
 one[tuple(outline(person)[0])] = metres.max()
 clean = depth_target(depth, person)
-lines = [[colour_depth(clean), *(colour_depth(t, person) for t in three(one, person))]]
-wide = grown(person, 2)
-lines.append([colour_depth(clean), *(colour_depth(t, wide) for t in three(depth, wide))])
+lines = []
+for leaky, within in ((one, person), (depth, grown(person, 2))):
+    bare_one, ours, released = three(leaky, within)
+    lines.append(
+        [
+            colour_depth(clean),
+            colour_depth(bare_one),
+            colour_depth(ours),
+            colour_depth(released, within),
+        ]
+    )
 figure = picture_grid(
     lines,
     titles=("true mask", "bare formula", "paper's rule, here", "released rule"),
@@ -657,11 +665,17 @@ plt.show()
 
 # %% tags=["hide-input"]
 far = true_away > true_away.median()
+expected = np.interp(true_away, ranges, np.median(by_range, 1)) / 100
+excess = share_turned.numpy() - expected
+reach_along = (joints3d[..., 2].amax(1) - joints3d[..., 2].amin(1)).numpy()
+with_reach, with_angle = (np.corrcoef(excess, x)[0, 1] for x in (reach_along, off_axis.numpy()))
 Markdown(
     f"Of the {100 * share.mean():.0f} % that differ on average, turning first leaves {100 * share_turned.mean():.0f} %: "
     f"{100 * share_turned[~far].mean():.0f} % for the nearer half of the people, {100 * share_turned[far].mean():.0f} % for the farther half. "
     f"Straight ahead the same poses differ by {np.median(by_range[0]):.0f} % at {ranges[0]:g} m and by {np.median(by_range[-1]):.0f} % at {ranges[-1]:g} m; "
-    f"at 4 m they go from {np.median(by_angle[0]):.0f} % straight ahead to {np.median(by_angle[-1]):.0f} % at {angles[-1]:.0f}°."
+    f"at 4 m they go from {np.median(by_angle[0]):.0f} % straight ahead to {np.median(by_angle[-1]):.0f} % at {angles[-1]:.0f}°.\n\n"
+    "People above the curve on the right reach far along the line of sight, or stand near the margin, where a flat image stretches what it "
+    f"shows and the paper's camera does not: how far above they lie is correlated with the one by {with_reach:.2f} and with the angle by {with_angle:.2f}."
 )
 
 # %% [markdown]
