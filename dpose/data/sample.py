@@ -216,7 +216,8 @@ def render_label_parts(
     tensor = lambda value: torch.as_tensor(np.asarray(value, np.float32), device=device)  # noqa: E731
     column = lambda name: tensor([label[name] for label in labels])  # noqa: E731
     poses, n, count = tensor(poses), len(labels), body.num_rotations
-    hands = poses[:, 75:165].reshape(n, 30, 3) if poses.shape[1] == 165 else None
+    fingers = poses.shape[1] == 165 and count == 22  # SMPL has none
+    hands = poses[:, 75:165].reshape(n, 30, 3) if fingers else None
     with torch.no_grad():
         rotations = poses[:, : 3 * count].reshape(n, count, 3)
         posed = body(tensor(betas), rotations, tensor(trans), hands=hands, form="axis-angle")
