@@ -64,8 +64,8 @@ def _bodies(folder: Path | None) -> Iterator[str]:
         where = path.relative_to(folder)
         try:
             yield from _item("found", f"{wanted.title}: {where}, {_description(key, path)}")
-        except (ValueError, OSError) as error:
-            yield from _item("unusable", f"{wanted.title}: {error}")
+        except (ValueError, OSError, MemoryError) as error:
+            yield from _item("unusable", f"{wanted.title}: {str(error) or 'does not fit into memory'}")
             yield from _item("", f"get it again from {wanted.source}")
 
 

@@ -226,6 +226,19 @@ def test_a_model_that_is_not_whole_is_refused_with_the_reason(tmp_path, write, a
         read_body(write(tmp_path / f"SMPLX_MALE{suffix}", arrays))
 
 
+@pytest.mark.parametrize("key", ["f", "v_template", "weights", "kintree_table"])
+def test_a_sparse_matrix_that_would_fill_the_memory_is_never_made_dense(tmp_path, key, monkeypatch):
+    def dense(*_):
+        raise AssertionError("made dense")
+
+    monkeypatch.setattr(scipy.sparse.coo_matrix, "toarray", dense)
+    huge = {"kintree_table": (2, 10**11)}.get(key, (10**11, 3))
+    arrays = body_arrays(55) | {key: scipy.sparse.coo_matrix(huge, dtype=np.int64)}
+    (tmp_path / "SMPLX_MALE.pkl").write_bytes(pickle.dumps(arrays))
+    with pytest.raises(ValueError, match=rf"SMPLX_MALE\.pkl is not a .*: {key} is a sparse matrix"):
+        read_body(tmp_path / "SMPLX_MALE.pkl")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

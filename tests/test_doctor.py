@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse
 from licensed_files import body_arrays, write_smpl_pkl, write_smplx_npz, write_smplx_pkl
 
+from dpose.body import files
 from dpose.body.files import LICENSED
 from dpose.cli import main
 
@@ -80,6 +81,17 @@ def test_with_some_files_the_others_are_missing_and_damaged_ones_unusable(doctor
     assert found["SMPL-X to SMPL"] == "unusable" and "asks for 'os.system'" in text
     assert "damaged or cut off" in text and "it is the other model under this one's name" in text
     assert "get it again from https://smpl-x.is.tue.mpg.de" in text
+
+
+def test_a_file_too_big_for_the_memory_is_unusable_and_the_report_goes_on(doctor, tmp_path, monkeypatch):
+    def read_body(_):
+        raise MemoryError
+
+    write_smplx_npz(tmp_path / "SMPLX_MALE.npz", body_arrays())
+    monkeypatch.setattr(files, "read_body", read_body)
+    text = doctor("--body-models", tmp_path)
+    assert states(text)["SMPL-X male"] == "unusable" and "SMPL-X male: does not fit into memory" in text
+    assert "Checkpoints that come along" in text
 
 
 def test_a_folder_that_is_not_there_is_told(doctor, tmp_path):

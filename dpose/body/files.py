@@ -167,7 +167,7 @@ def read_smplx_to_smpl(path: str | Path | None = None) -> scipy.sparse.csr_matri
     path = Path(path or locate("smplx2smpl"))
     try:
         content = _content(path, ("matrix",))
-        matrix = _array(content, "matrix", (SMPL_VERTICES, SMPLX_VERTICES))
+        matrix = _array(content, "matrix", (SMPL_VERTICES, SMPLX_VERTICES), sparse=True)
     except _Wrong as wrong:
         raise ValueError(f"{path} does not turn SMPL-X vertices into SMPL's: {wrong}") from None
     matrix = scipy.sparse.csr_matrix(matrix, dtype=np.float64)
@@ -236,13 +236,19 @@ def _content(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
     return content
 
 
-def _array(content: Mapping[str, Any], key: str, shape: tuple[int | None, ...]) -> Any:
-    """An array or sparse matrix of finite numbers and of the wanted shape, None standing for any length."""
+def _array(content: Mapping[str, Any], key: str, shape: tuple[int | None, ...], sparse: bool = False) -> Any:
+    """An array of finite numbers and of the wanted shape, None standing for any length.
+
+    sparse: whether it may be a sparse matrix. Only where the shape is bounded: an empty one of any size is a
+    small file, and fills the memory when it is made dense.
+    """
     array = content[key]
     if isinstance(array, NotRead):
         raise _Wrong(f"{key} is an expression ({array.name}), which is not evaluated")
     if not isinstance(array, np.ndarray) and not scipy.sparse.issparse(array):
         raise _Wrong(f"{key} is no array but {type(array).__name__}")
+    if scipy.sparse.issparse(array) and not sparse:
+        raise _Wrong(f"{key} is a sparse matrix, which only J_regressor may be")
     if len(array.shape) != len(shape) or any(
         wanted not in (None, got) for got, wanted in zip(array.shape, shape, strict=True)
     ):
@@ -269,8 +275,9 @@ def _checked_body(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
         "kintree_table": (2, joints),
         "f": (None, 3),
     }
-    arrays = {key: _array(content, key, shape) for key, shape in shapes.items()}
-    arrays = {key: a.toarray() if scipy.sparse.issparse(a) else a for key, a in arrays.items()}
+    arrays = {key: _array(content, key, shape, key == "J_regressor") for key, shape in shapes.items()}
+    if scipy.sparse.issparse(arrays["J_regressor"]):
+        arrays["J_regressor"] = arrays["J_regressor"].toarray()
     tree = arrays["kintree_table"]
     if tree[0, 1:].tolist() != list(trees[joints][1:]):
         raise _Wrong("kintree_table holds another joint tree")
