@@ -39,7 +39,7 @@ def part_targets(
 ) -> Tensor:
     """Part labels (B, size, size) uint8 of B people in their crops: 0 background, j + 1 joint j's part.
 
-    People are drawn alone: nobody and nothing hides them. Nothing here waits for the device.
+    People are drawn alone: nobody and nothing hides them.
 
     Args:
         vertices: (B, V, 3) metres, camera frame, of `body`.

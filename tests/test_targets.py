@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import roma
 import torch
+from on_device import OnDevice
 
 from dpose.body import load_body
 from dpose.camera import crop_affine, crop_intrinsics, project
@@ -144,6 +145,13 @@ def test_a_joint_without_confidence_may_hold_anything(people):
     found, solved = paper_translation(people["joints3d"], changed, *geometry)
     assert solved.all()
     assert (found == paper_translation(people["joints3d"], dropped, *geometry)[0]).all()
+
+
+def test_the_fit_never_makes_a_cuda_program_wait(people):
+    given = [people[name].to("meta") for name in FIT]
+    with OnDevice(given):
+        paper_translation(*given)
+        paper_intrinsics(given[-1], 56, 1.25)
 
 
 def test_two_joints_are_enough(people):
