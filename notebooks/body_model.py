@@ -487,13 +487,13 @@ influence = 100 * (change @ of_part / of_part.sum(0)).numpy()  # centimetres: jo
 order = [0, 3, 6, 9, 12, 15, 13, 16, 18, 20, 14, 17, 19, 21, 1, 4, 7, 10, 2, 5, 8, 11]  # limb by limb
 names = [PART_NAMES[j].replace("_", " ") for j in order]
 figure, axis = plt.subplots(figsize=(6.6, 5.6), layout="constrained")
-shown = axis.imshow(influence[order][:, order], cmap="cividis", vmax=40)
+shown = axis.imshow(influence[order][:, order], cmap="cividis")
 axis.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
 axis.set_yticks(range(count), names, fontsize=8)
 axis.set(xlabel="part", ylabel="joint turned")
 quiet(axis)
 axis.grid(visible=False)
-bar = figure.colorbar(shown, ax=axis, shrink=0.7, extend="max")
+bar = figure.colorbar(shown, ax=axis, shrink=0.7)
 bar.set_label("moves by, cm", color=INK), bar.ax.tick_params(colors=INK)
 bar.outline.set_visible(False)
 plt.show()
@@ -543,16 +543,14 @@ html_table(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the two triangle meshes. Right: how far each point of the first surface is from the second.", "name": "fig-smpl"}}
 def to_surface(points, vertices, faces, near=24):
-    """Distances (N,) of points (N, 3) from a surface: exact but for the choice of the nearest triangles' centres."""
-    triangles = vertices[faces].double().numpy()
-    points = points.double().numpy()
-    _, found = cKDTree(triangles.mean(1)).query(points, near)
+    """Distances (N,) of points (N, 3) from a surface, over the triangles a corner or middle of which is nearest."""
+    triangles, points = vertices[faces].double().numpy(), points.double().numpy()
+    edges = (triangles + np.roll(triangles, 1, 1)) / 2
+    marks = np.concatenate([triangles, edges, triangles.mean(1, keepdims=True)], 1)  # (F, 7, 3)
+    _, found = cKDTree(marks.reshape(-1, 3)).query(points, near)
     every = np.repeat(points, near, 0)
-    return (
-        np.linalg.norm(closest_point(triangles[found.ravel()], every) - every, axis=1)
-        .reshape(-1, near)
-        .min(1)
-    )
+    nearest = closest_point(triangles[found.ravel() // marks.shape[1]], every)
+    return np.linalg.norm(nearest - every, axis=1).reshape(-1, near).min(1)
 
 
 gap = 1000 * to_surface(posed.vertices[0], converted[0], smpl.faces)  # millimetres
@@ -611,7 +609,7 @@ regressors = {
     "smpl24": joint_regressor("smpl"),
     "smpl22": joint_regressor("smpl"),
 }
-points = {name: protocol_points(mean, name, to_smpl, regressors.get(name)).joints[0] for name in PROTOCOLS}
+points = {n: protocol_points(mean, n, to_smpl, regressors.get(n)).joints[0] for n in PROTOCOLS}
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The joints that four protocols compare in one and the same body, and their pelvis (cross).", "name": "fig-protocols"}}
 panel = picture(mean.vertices[0], body.faces, rgb("#d4dae0"))
