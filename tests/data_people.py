@@ -60,46 +60,53 @@ def pinhole(points: np.ndarray) -> np.ndarray:
     return points[:, :2] / points[:, 2:] * np.diag(CAM_INT)[:2] + CAM_INT[:2, 2]
 
 
-def write_bedlam_frame(root, body, people, scene="scene", frame="seq_000/seq_000_0000.png") -> Labels:
-    """A frame in BEDLAM's files, written without our reader's or renderer's help, and its labels.
+def write_frame(folder, frame, figures, focal=260.0, size=SIZE) -> None:
+    """A frame in BEDLAM's files (png, depth, masks below `folder`), without our reader's or renderer's help.
 
-    people: (pose (66,), betas (11,), trans (3,)), numbered as given. A person is a flat figure: thick lines
-    between joints at the pelvis' distance; the nearer hides the farther. The body mask is its upper half,
-    clothing the rest.
+    figures: (points (>= 22, 2) px of the first joints, distance m) of people, numbered as given. A person is
+    a flat figure: lines of 10 cm between joints, at its distance (20 cm more at the bottom of the image); the
+    nearer hides the farther. The body mask is its upper half, clothing the rest.
     """
     import OpenEXR
 
     from dpose.body import PARENTS
 
-    w, h = SIZE
+    w, h = size
     image = np.full((h, w, 3), 90, np.uint8)
     depth, owner = np.full((h, w), 900.0, np.float32), np.full((h, w), -1)
-    joints2d, boxes = [], []
-    for number, (pose, betas, trans) in enumerate(people):
-        joints = body_joints(body, pose, betas, trans)
-        points = pinhole(joints)
+    for number, (points, distance) in enumerate(figures):
         figure = np.zeros((h, w), np.uint8)
         for child, parent in list(enumerate(PARENTS[:22]))[1:]:
             ends = [tuple(int(v) for v in points[k]) for k in (child, parent)]
-            cv2.line(figure, *ends, 1, max(1, int(26 / joints[0, 2])))
-        seen = (figure > 0) & (depth > 100 * joints[0, 2])
-        depth[seen] = 100 * joints[0, 2] + np.linspace(0, 20, h, dtype=np.float32)[np.nonzero(seen)[0]]
+            cv2.line(figure, *ends, 1, max(1, int(0.1 * focal / distance)))
+        seen = (figure > 0) & (depth > 100 * distance)
+        depth[seen] = 100 * distance + np.linspace(0, 20, h, dtype=np.float32)[np.nonzero(seen)[0]]
         owner[seen] = number
         image[seen] = 60 * number + 100
+    stem = frame.removesuffix(".png")
+    for kind in ("png", "depth", "masks"):
+        (folder / kind / stem).parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / "png" / frame), image)
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, {"Depth": depth}).write(str(folder / "depth" / f"{stem}_depth.exr"))
+    upper = np.arange(h)[:, None] < h // 2
+    for number in range(len(figures)):
+        for kind, half in (("body", upper), ("clothing", ~upper)):
+            mask = ((owner == number) & half).astype(np.uint8) * 255
+            cv2.imwrite(str(folder / "masks" / f"{stem}_{number:02d}_{kind}.png"), mask)
+
+
+def write_bedlam_frame(root, body, people, scene="scene", frame="seq_000/seq_000_0000.png") -> Labels:
+    """A frame of people (pose (66,), betas (11,), trans (3,)) as `write_frame` writes it, and its labels."""
+    figures, joints2d, boxes = [], [], []
+    for pose, betas, trans in people:
+        joints = body_joints(body, pose, betas, trans)
+        points = pinhole(joints)
+        figures.append((points, joints[0, 2]))
         joints2d.append(np.concatenate([points, np.ones((24, 1))], 1))
         low, high = points[:22].min(0), points[:22].max(0)
         boxes.append(((low + high) / 2, (high - low).max() * 1.2 / 200))
-    stem = frame.removesuffix(".png")
-    for kind in ("png", "depth", "masks"):
-        (root / scene / kind / stem).parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(root / scene / "png" / frame), image)
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    OpenEXR.File(header, {"Depth": depth}).write(str(root / scene / "depth" / f"{stem}_depth.exr"))
-    upper = np.arange(h)[:, None] < h // 2
-    for number in range(len(people)):
-        for kind, half in (("body", upper), ("clothing", ~upper)):
-            mask = ((owner == number) & half).astype(np.uint8) * 255
-            cv2.imwrite(str(root / scene / "masks" / f"{stem}_{number:02d}_{kind}.png"), mask)
+    write_frame(root / scene, frame, figures)
     n = len(people)
     return Labels(
         imgname=[frame] * n,

@@ -377,3 +377,14 @@ def test_bad_files_and_shapes_are_named(tmp_path, body):
         body(torch.zeros(2, 11), torch.zeros(2, 22, 4), form="quaternion")
     with pytest.raises(ValueError, match="vertex_stride"):
         load_body(vertex_stride=0)
+
+
+@pytest.mark.parametrize("path, rotations", [(OPEN_BODY, 22), (OPEN_SMPL, 24)])
+def test_joints_without_the_surface_are_the_joints(path, rotations):
+    body = load_body(path)
+    given = random_input(3)
+    rotmats = given["rotations"][:, [*range(22), 1, 2][:rotations]]
+    hands = given["hands"] if rotations == 22 else None
+    whole = body(given["betas"], rotmats, given["trans"], hands)
+    alone = body(given["betas"], rotmats, given["trans"], hands, surface=False)
+    assert alone.vertices.shape == (3, 0, 3) and torch.equal(alone.joints, whole.joints)
