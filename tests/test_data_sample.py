@@ -14,6 +14,7 @@ from dpose.data.sample import (
     warp_image,
     warp_nearest,
 )
+from dpose.data.shards import decode_depth, encode_depth
 
 
 def dot(center, sigma: float, shape=(360, 640)) -> np.ndarray:
@@ -77,6 +78,21 @@ def test_nearest_cuts_never_mix_values_and_leave_zero_outside():
     x = 100 / 33 * (np.arange(33) + 0.5) - 44.5
     inside = ((x >= 30) & (x < 50))[None] & ((x >= 20) & (x < 40))[:, None]
     assert ((cut > 0) == inside).all() and inside.any()
+
+
+def test_a_pixel_of_sky_on_the_mask_does_not_coarsen_the_stored_depth():
+    """In 16 bits from 3 m to 100 km every step would be 1.5 m."""
+    rng = np.random.default_rng(0)
+    label = random_label(rng, img_size=(64, 64), center=(32, 32), scale=0.32, margin=1.0)
+    depth = rng.uniform(3, 3.5, (64, 64)).astype(np.float32)
+    mask = np.zeros((64, 64), bool)
+    mask[10:50, 20:40] = True
+    depth[10, 20:23], clean = (1e5, np.inf, 3.4e38), depth.copy()
+    stored = sample_from_frame(np.zeros((64, 64, 3), np.uint8), depth, mask, label, 64)["depth"]
+    again = decode_depth(*encode_depth(stored))
+    mask[10, 20:23] = False
+    assert ((again > 0) == mask).all()
+    assert np.abs(again - clean)[mask].max() < 1e-5
 
 
 def test_a_sample_keeps_only_this_persons_depth_and_reaches_outside_the_frame():

@@ -13,9 +13,7 @@ import numpy as np
 
 NEAR = 0.1  # target of the nearest visible point
 RULES = ("paper", "released")
-REACH = (
-    2.5  # metres; nobody's hand or foot is farther from the middle of them, not even along the line of sight
-)
+REACH = 2.5  # metres: nobody's hand or foot is farther from the middle of them
 
 
 def person_pixels(depth: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

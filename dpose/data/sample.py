@@ -11,6 +11,7 @@ from typing import NotRequired, TypedDict
 import cv2
 import numpy as np
 
+from dpose.data.depth import person_pixels
 from dpose.data.labels import DEFAULT_BODY
 
 MARGIN = 1.25  # side of the stored cut / side of the person's box
@@ -177,13 +178,14 @@ def sample_from_frame(
 
     image (H, W, 3) uint8 RGB; depth (H, W) float metres of the whole frame; mask (H, W) bool: this person's
     visible pixels; parts (size, size) uint8 already in the cut's view (`render_parts`), zeros when left out.
-    The cut is label's box times label's margin. Depth that is not finite or not positive counts as none.
+    The cut is label's box times label's margin. Depth that cannot be the person's (`person_pixels`) counts as
+    none: in 16 bits a single pixel of sky would leave the person steps of metres.
     """
     matrix = crop_matrix(label["center"], label["scale"], size, label["margin"])
     cut_depth = None
     if depth is not None and mask is not None:
         cut = warp_nearest(depth, matrix, size).astype(np.float32)
-        person = warp_nearest(mask.astype(bool), matrix, size) & np.isfinite(cut) & (cut > 0)
+        person = person_pixels(cut, warp_nearest(mask.astype(bool), matrix, size))
         cut_depth = np.where(person, cut, np.float32(0))
     if parts is None:
         parts = np.zeros((size, size), np.uint8)
