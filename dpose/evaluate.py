@@ -326,7 +326,7 @@ def true_points(batch: Batch, body: nn.Module, errors: metrics.BodyErrors) -> Bo
     Raises FileNotFoundError for a licensed model that is not there, ValueError where the protocol has no
     points in common for the models of one batch, as `smplx24` has none for SMPL.
     """
-    names = batch.get("body") or [DEFAULT_BODY] * len(batch["key"])
+    names = batch["body"]
     points: list[BodyOutput] = []
     order: list[int] = []
     for name in sorted(set(names)):

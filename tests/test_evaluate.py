@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from data_people import random_sample
 
 import dpose.evaluate as evaluation
 from dpose import results
@@ -16,6 +17,7 @@ from dpose.body import OPEN_BODY, OPEN_SMPL, PART_NAMES, load_body
 from dpose.cli import main
 from dpose.config import preset
 from dpose.data.loader import make_loader
+from dpose.data.shards import write_manifest, write_shards
 from dpose.evaluate import best_constant, evaluate, format_table, measure, summarise
 from dpose.metrics import PROTOCOLS, BodyErrors
 from dpose.model.network import Prediction
@@ -151,6 +153,58 @@ def test_licensed_matrices_and_the_open_body_are_not_mixed(people, trained, tmp_
     (tmp_path / "smplx2smpl.pkl").write_bytes(pickle.dumps({"matrix": matrix}))
     with pytest.raises(ValueError, match="licensed matrix .* takes 10475, the body has 13718; DPOSE_BODY"):
         evaluate(trained.checkpoint, people, **options)
+
+
+def test_the_truth_is_posed_by_the_body_that_its_labels_are_for(trained, tmp_path, monkeypatch):
+    """SMPL with hands and SMPL-X in one batch; the data bring their protocol and have no training split."""
+    monkeypatch.delenv("DPOSE_BODY_MODELS", raising=False)
+    rng = np.random.default_rng(0)
+    names = ["smpl-neutral", "smplx-neutral", "smpl-neutral"]
+    poses = [rng.normal(0, 0.3, 72 if name == "smpl-neutral" else 66) for name in names]
+    samples = [
+        random_sample(rng, f"p{i}", 160, body=name, pose=pose)
+        for i, (name, pose) in enumerate(zip(names, poses, strict=True))
+    ]
+    write_shards(samples, tmp_path / "shards", "test")
+    write_manifest(tmp_path / "shards", protocol="h36m14")
+
+    def nobody(model, batch, bf16=False):
+        said = truth(model, batch)
+        return said._replace(rotmats=torch.eye(3).expand(3, 22, 3, 3), betas=torch.zeros(3, 11))
+
+    monkeypatch.setattr(evaluation, "run_network", nobody)
+    options = {"workers": 0, "device": "cpu", "progress": False}
+    result = evaluate(trained.checkpoint, tmp_path, **options)
+
+    smplx, smpl = load_body().double(), load_body(OPEN_SMPL).double()
+    to_smpl = scipy.sparse.load_npz(OPEN_SMPL.with_name("smplx2smpl.npz"))
+    regressor = scipy.sparse.load_npz(OPEN_SMPL.with_name("J_regressor_h36m.npz"))
+    rest = smplx(torch.zeros(1, 11).double(), torch.eye(3).double().expand(1, 22, 3, 3)).vertices[0].numpy()
+    joints = regressor @ (to_smpl @ rest)
+    mpjpe = []
+    for sample, pose in zip(samples, poses, strict=True):
+        body = smpl if len(pose) == 72 else smplx
+        numbers = torch.tensor(sample["label"]["betas"])[None].double(), torch.tensor(pose).reshape(1, -1, 3)
+        vertices = body(*numbers, form="axis-angle").vertices[0].numpy()
+        true = regressor @ (vertices if len(pose) == 72 else to_smpl @ vertices)
+        apart = (joints - joints[0]) - (true - true[0])
+        mpjpe.append(1000 * np.linalg.norm(apart[list(PROTOCOLS["h36m14"].joints)], axis=-1).mean())
+    assert result["protocol"] == "h36m14" and result["samples"] == 3
+    assert result["metrics"]["mpjpe"]["mean"] == pytest.approx(np.mean(mpjpe), abs=0.01)
+    assert "mean_pose" not in result["baselines"] and result["baseline_samples"] == 0
+    assert "PA-MPJPE" in format_table(result)
+    with pytest.raises(ValueError, match="the truth of p0 is a SMPL body; take h36m14"):
+        evaluate(trained.checkpoint, tmp_path, protocol="smplx24", **options)
+
+
+def test_a_gendered_truth_without_its_licensed_body_says_what_is_missing(trained, tmp_path, monkeypatch):
+    monkeypatch.delenv("DPOSE_BODY_MODELS", raising=False)
+    rng = np.random.default_rng(0)
+    write_shards(
+        [random_sample(rng, "p", 160, body="smpl-female", pose=np.zeros(72))], tmp_path / "shards", "test"
+    )
+    with pytest.raises(FileNotFoundError, match="SMPL female is missing .*DPOSE_BODY_MODELS"):
+        evaluate(trained.checkpoint, tmp_path, protocol="h36m14", workers=0, device="cpu", progress=False)
 
 
 def test_mean_iou_pools_pixels_over_the_split_as_a_plain_loop_does():
