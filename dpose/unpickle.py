@@ -7,7 +7,8 @@ chumpy's containers and plain Python containers need stand for small makers in t
 ends the reading before anything was done with it. Arrays are made from bytes whose number is checked, not by
 numpy's own unpickling, which trusts the file.
 
-A hostile file can therefore waste time, but not run code, and not make arrays much larger than itself.
+A hostile file can therefore waste time, but not run code, and not fill the memory: what it makes of its
+bytes, however often it names the same ones, is counted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import numpy as np
 __all__ = ["NotRead", "read_pickle"]
 
 MOST_TUPLES = 16  # one within the other
+MOST_BYTES = 16  # of arrays and copies, for each byte of the file
+LONGEST_NAME = 80  # characters, also of what a message quotes
 
 
 class NotRead(NamedTuple):
@@ -47,15 +50,17 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     """
     with open(path, "rb") as file:
         try:
-            return _plain(_Reader(_Bounded(file)).load(), {})
+            reader = _Reader(_Bounded(file))
+            return _plain(reader.load(), {}, reader.spend)
         except _Refused as refused:
+            asked = str(refused)[: 2 * LONGEST_NAME]
             raise ValueError(
-                f"{path}: refused. Its pickle asks for {refused}, but a file of arrays needs nothing except "
+                f"{path}: refused. Its pickle asks for {asked}, but a file of arrays needs nothing except "
                 "numpy, scipy.sparse, chumpy and plain containers. Nothing of it was run; take the file from "
                 "its makers' own site"
             ) from None
         except Exception as error:  # a damaged pickle fails in a dozen ways
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][: 2 * LONGEST_NAME]
             raise ValueError(f"{path}: no pickle, or damaged or cut off ({reason})") from None
 
 
@@ -127,13 +132,25 @@ class _Reader(pickle._Unpickler):
 
     def __init__(self, file: _Bounded) -> None:
         super().__init__(file, encoding="latin1")
-        self.most_items = file.left
+        self.most_items, self.bytes_left = file.left, MOST_BYTES * file.left + 2**20
         self.tuples: dict[int, tuple[tuple, int, int]] = {}  # by id: itself, depth, items at all depths
+
+    def spend(self, made: Any) -> Any:
+        """`made`, whose bytes are counted: a text in the file can be named again and again, and copied."""
+        if isinstance(made, _Array):
+            self.bytes_left -= made.value.nbytes
+        elif isinstance(made, np.ndarray | np.generic):
+            self.bytes_left -= made.nbytes
+        elif isinstance(made, bytes | set | frozenset | dict):
+            self.bytes_left -= (1 if isinstance(made, bytes) else 8) * len(made)
+        if self.bytes_left < 0:
+            raise _Refused(f"more than {MOST_BYTES} times its own size of memory")
+        return made
 
     def find_class(self, module: str, name: str) -> _Known:
         full = f"{module}.{name}"
-        if "." in name:  # an attribute of an attribute
-            raise _Refused(repr(full))
+        if "." in name or len(full) > LONGEST_NAME:  # an attribute of an attribute, or none of those below
+            raise _Refused(repr(full[:LONGEST_NAME]))
         key = full.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.")
         key = key.replace("numpy._core.", "numpy.core.")
         if make := _MAKERS.get(key):
@@ -148,17 +165,18 @@ class _Reader(pickle._Unpickler):
         raise _Refused("an object kept outside the file")
 
     def _instantiate(self, cls: Any, arguments: list) -> None:
-        self.append(_call(cls, arguments))
+        self.append(self.spend(_call(cls, arguments)))
 
     def load_call(self) -> None:
         arguments = self.stack.pop()
-        self.stack[-1] = _call(self.stack[-1], arguments)
+        self.stack[-1] = self.spend(_call(self.stack[-1], arguments))
 
     def load_build(self) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], _DType | _Array | _Object):
             raise _Refused(f"a change of {type(self.stack[-1]).__name__!r}")
         self.stack[-1].build(state)
+        self.spend(self.stack[-1])
 
     def load_bytearray8(self) -> None:
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
@@ -210,8 +228,12 @@ class _Object:
 
 
 def _array(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> np.ndarray:
-    if min(shape, default=0) < 0 or not isinstance(dtype, _DType):
-        raise ValueError(f"an array of shape {shape} and type {dtype}")
+    if not isinstance(dtype, _DType):
+        raise ValueError(f"an array of type {type(dtype).__name__}")
+    if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+        raise ValueError("an array whose shape is none")
+    if len(shape) > 64:
+        raise ValueError(f"an array of {len(shape)} dimensions")
     size, kind = math.prod(shape), dtype.value
     if kind.hasobject:
         if not isinstance(data, list) or len(data) != size:
@@ -245,7 +267,7 @@ def _reconstructor(cls: _Known, base: Any, state: Any) -> Any:
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"the encoding {encoding!r}")
+        raise _Refused(f"the encoding {encoding!r}" if isinstance(encoding, str) else "another encoding")
     return text.encode("latin1")
 
 
@@ -269,8 +291,11 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """`value` with the stand-ins inside it replaced; what is shared in the file stays shared."""
+def _plain(value: Any, done: dict[int, Any], spend: Callable[[Any], Any]) -> Any:
+    """`value` with the stand-ins inside it replaced; what is shared in the file stays shared.
+
+    spend: counts the bytes of what is computed, and ends it when they are too many.
+    """
     if isinstance(value, _DType):
         return value.value
     if not isinstance(value, dict | list | tuple | set | frozenset | _Array | _Object | _Known):
@@ -281,25 +306,27 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         return done[id(value)]
     done[id(value)] = None
     if isinstance(value, dict):
-        made = type(value)((_plain(key, done), _plain(item, done)) for key, item in value.items())
+        made = type(value)(
+            (_plain(key, done, spend), _plain(item, done, spend)) for key, item in value.items()
+        )
     elif isinstance(value, list | tuple | set | frozenset):
-        made = type(value)(_plain(item, done) for item in value)
+        made = type(value)(_plain(item, done, spend) for item in value)
     elif isinstance(value, _Array):
         made = value.value
         if made.dtype.hasobject:
             made = np.empty(made.shape, object)
             for i, item in enumerate(value.value.flat):
-                made[np.unravel_index(i, made.shape)] = _plain(item, done)
+                made[np.unravel_index(i, made.shape)] = _plain(item, done, spend)
     elif isinstance(value, _Object):
         evaluate = _chumpy if value.name.startswith("chumpy") else _sparse
-        made = evaluate(value.name, _plain(value.state, done))
+        made = evaluate(value.name, _plain(value.state, done, spend), spend)
     else:
         raise ValueError(f"{value.name} stands where data should")
     done[id(value)] = made
     return made
 
 
-def _chumpy(name: str, state: dict[str, Any]) -> np.ndarray | NotRead:
+def _chumpy(name: str, state: dict[str, Any], spend: Callable[[Any], Any]) -> np.ndarray | NotRead:
     """The array of one of chumpy's containers: `Ch` holds it, the others rearrange that of another."""
     kind = name.rpartition(".")[2]
     source = state.get("x" if kind == "Ch" else "a")
@@ -311,14 +338,14 @@ def _chumpy(name: str, state: dict[str, Any]) -> np.ndarray | NotRead:
     if kind == "Select":
         if source.dtype.kind not in "biufc" or getattr(state["idxs"], "dtype", source.dtype).kind not in "iu":
             raise ValueError(f"{name} of {source.dtype} by other than whole numbers")
-        chosen = source.ravel()[state["idxs"]]
+        chosen = spend(source.ravel()[state["idxs"]])
         return chosen.reshape(state.get("preferred_shape", chosen.shape))
     if kind == "Reshape":
-        return source.reshape(state["newshape"])
+        return spend(source.reshape(state["newshape"]))
     return source.transpose(state.get("axes")) if kind == "transpose" else source
 
 
-def _sparse(name: str, state: dict[str, Any]) -> Any:
+def _sparse(name: str, state: dict[str, Any], spend: Callable[[Any], Any]) -> Any:
     """A matrix of scipy, every index of it checked: scipy's compiled code would follow them anywhere."""
     import scipy.sparse
 
@@ -331,7 +358,7 @@ def _sparse(name: str, state: dict[str, Any]) -> Any:
         arrays = (state["data"], state["indices"], state["indptr"])
     if not all(isinstance(array, np.ndarray) and array.ndim == 1 for array in arrays):
         raise ValueError(f"{name} without its arrays")
-    data, *indices = arrays
+    data, *indices = map(spend, arrays)  # which scipy may copy
     if data.dtype.kind not in "biufc" or any(array.dtype.kind not in "iu" for array in indices):
         raise ValueError(f"{name} of {data.dtype} with indices of {indices[0].dtype}")
     if kind == "coo":

@@ -255,6 +255,17 @@ def test_another_file_under_the_name_is_refused(tmp_path, content, message):
         load_body(path)
 
 
+def test_a_message_quotes_little_of_a_files_keys(tmp_path):
+    key = frozenset()
+    for _ in range(18):  # each twice the last one's length, written out
+        key = frozenset([key, frozenset([key])])
+    path = tmp_path / "SMPLX_NEUTRAL.pkl"
+    path.write_bytes(pickle.dumps({key: 1, "x" * 10**5: 2, "poses": 3}))
+    with pytest.raises(ValueError, match=r"are missing \(it has xxx.*x, poses\)") as caught:
+        load_body(path)
+    assert len(str(caught.value)) < 600
+
+
 def test_a_chumpy_expression_matters_only_where_it_is_needed(tmp_path):
     path = tmp_path / "SMPL_MALE.pkl"
     arrays = body_arrays(24)

@@ -228,11 +228,11 @@ def _content(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
         content = read_pickle(path)
         if not isinstance(content, Mapping):
             raise _Wrong(f"its pickle holds no dictionary but {type(content).__name__}")
-        held = list(content)
+        held = [key[:40] for key in content if isinstance(key, str)]  # others could be endless to write out
     else:
         raise _Wrong("neither an .npz archive nor a .pkl")
     if missing := [key for key in keys if key not in content]:
-        raise _Wrong(f"keys {missing} are missing (it has {', '.join(map(str, held[:12])) or 'none'})")
+        raise _Wrong(f"keys {missing} are missing (it has {', '.join(held[:12]) or 'none'})")
     return content
 
 
