@@ -1,17 +1,13 @@
 """Frames in BEDLAM's layout, written here file by file, read back as samples."""
 
-import warnings
-
 import cv2
 import numpy as np
 import pytest
 from data_people import body_joints, random_pose, write_bedlam_frame
 
 from dpose.body import load_body
-from dpose.config import MINI
-from dpose.data.bedlam import prepare, read_bedlam
+from dpose.data.bedlam import read_bedlam
 from dpose.data.frames import Skipped, on_its_side
-from dpose.data.loader import make_loader
 from dpose.data.sample import crop_matrix
 
 FRAMES = [f"seq_{i:06d}/seq_{i:06d}_0000.png" for i in range(3)]
@@ -156,47 +152,3 @@ def test_a_frame_stored_on_its_side_is_turned_upright(root, body):
                 OpenEXR.File(header, {"Depth": pixels}).write(str(path))
     for before, after in zip(plain, read_bedlam(root, 80, body), strict=True):
         assert (before["image"] == after["image"]).all() and (before["depth"] == after["depth"]).all()
-
-
-def test_prepared_shards_feed_the_loader_and_split_by_sequence(root, body, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        manifest = prepare(root, out, 160, body, validation=0.5)
-    assert sum(manifest["splits"].values()) == 9 and manifest["skipped"] == []
-    sequences = {}
-    for split in manifest["splits"]:
-        for batch in make_loader(out, split, MINI, 4):
-            sequences.setdefault(split, set()).update(key.rsplit("-", 1)[0] for key in batch["key"])
-            assert batch["has_depth"].all() and (batch["parts"].amax((1, 2)) > 10).all()
-    assert set(sequences) == {"train", "val"} and not sequences["train"] & sequences["val"]
-
-
-def test_preparing_leaves_nothing_behind_when_it_fails(root, body, tmp_path_factory):
-    """Whether the fault is in the first frame, or a label file after good ones lacks a column."""
-    out = tmp_path_factory.mktemp("out") / "prepared"
-    with pytest.raises(FileNotFoundError, match="no label files"):
-        prepare(root / "nowhere", out, 40, body)
-    picture = root / "scene" / "png" / FRAMES[-1]
-    whole = picture.read_bytes()
-    picture.write_bytes(whole[: len(whole) // 2])
-    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="could not be used"):
-        warnings.simplefilter("ignore")
-        prepare(root, out, 40, body, max_skipped=0)
-    picture.write_bytes(whole)
-    with np.load(root / "labels" / "scene.npz") as file:
-        columns = {name: file[name] for name in file.files if name != "cam_int"}
-    np.savez(root / "labels" / "zebra.npz", **columns)
-    (root / "zebra" / "png").mkdir(parents=True)
-    with pytest.raises(ValueError, match="zebra.npz: label file lacks the column cam_int"):
-        prepare(root, out, 40, body)
-    assert not out.exists()
-
-
-def test_preparing_does_not_mix_with_earlier_shards(root, body, tmp_path):
-    shards = tmp_path / "prepared" / "shards"
-    shards.mkdir(parents=True)
-    (shards / "train-000007.tar").write_bytes(b"earlier")
-    with pytest.raises(FileExistsError, match="train-000007.tar"):
-        prepare(root, tmp_path / "prepared", 40, body)
-    assert [path.name for path in shards.iterdir()] == ["train-000007.tar"]

@@ -290,6 +290,31 @@ def test_camera_and_box_columns_follow_the_published_rules(tables, truth, scene)
             assert abs(200 * labels.scale[row] - 1.2 * (high - low).max()) < 0.01
 
 
+@pytest.mark.parametrize("size, turned", [((WIDTH, HEIGHT), ""), ((HEIGHT, WIDTH), "closeup")])
+def test_any_camera_and_any_yaw_are_composed_as_unreal_does(body, stock, size, turned):
+    """All the way round, nose far up and down, on the side and upside down; a body at 3 to 9 m."""
+    rng, moved = np.random.default_rng(5), motion(0)
+    n = 40
+    camera = np.concatenate(
+        [
+            rng.uniform(-1e4, 1e4, (n, 3)),
+            rng.uniform((-180, -80, -180), (180, 80, 180), (n, 3)),
+            rng.uniform(20, 60, (n, 1)),
+        ],
+        1,
+    )
+    named = [dict(zip(bedlam.CAMERA, row, strict=True)) for row in camera.tolist()]
+    ahead = [camera_axes(row["yaw"], row["pitch"], row["roll"])[0] for row in named]
+    frame, yaw = rng.integers(0, MOTION_FRAMES, n), rng.uniform(-180, 180, n)
+    place = camera[:, :3] + rng.uniform(300, 900, (n, 1)) * ahead
+    rows = {"poses": moved["poses"][frame], "transl": moved["trans"][frame], "place": place, "yaw": yaw}
+    table = bedlam.place_people(rows | {"shape": np.tile(moved["betas"], (n, 1))}, camera, body, size)
+    assert not table["behind"].any()
+    for i in range(n):
+        points, _ = seen_by(in_the_world(stock(0, frame[i])[0], place[i], yaw[i]), named[i])
+        assert np.abs(table["gtkps"][i, :, :2] - upright(points, turned)).max() < 0.01
+
+
 def test_raw_files_become_samples_with_depth_and_mask(written, body, tmp_path):
     """The whole way; the closeup's frames are stored on their side, and its images lie in another folder."""
     found = scenes(written, tmp_path, "train", Skipped(limit=0), bodies=lambda name: body)

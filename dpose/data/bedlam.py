@@ -1,4 +1,4 @@
-"""BEDLAM: synthetic people with depth, the set that the paper trains on (spec 8); free after registration.
+"""BEDLAM: synthetic people with depth, the set that the paper trains on; free after registration.
 
 From https://bedlam.is.tue.mpg.de, below one root folder (scenes also below `training_images/`):
 
@@ -13,7 +13,7 @@ and labels, either as published, used as they are,
     labels/<scene>.npz                                    or processed_labels/, or as the authors' scripts lay
                                                           them out, training_labels/all_npz_12_training/
 
-or, for scenes that have none, the raw ground truth, from which this module computes the same table:
+or, for scenes that have none, the raw ground truth, from which the same table is computed (spec 8):
 
     <scene>/be_seq.csv                                    who stands where, in Unreal's centimetres
     <scene>/ground_truth/camera/<sequence>_camera.csv     the camera in each frame
@@ -32,8 +32,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -45,10 +43,9 @@ import numpy as np
 
 from dpose.camera import box_from_joints
 from dpose.data.convert import converted
-from dpose.data.frames import MAX_FAULTS, UNREAL, Scene, Skipped, UnreadableFile, read_scenes
+from dpose.data.frames import UNREAL, Scene, Skipped, UnreadableFile, read_scenes
 from dpose.data.labels import DEFAULT_BODY, HANDS, NUM_BETAS, POSE_SIZE, Labels
 from dpose.data.sample import MARGIN, Sample
-from dpose.data.shards import write_manifest, write_shards
 
 SPLITS = ("train", "test")
 PROTOCOL = "smplx24"
@@ -422,8 +419,9 @@ def read_sequences(path: Path) -> tuple[list[Sequence], list[str]]:
                         raise ValueError("the line is cut short")
                     pairs = (pair.partition("=") for pair in row["Comment"].split(";"))
                     comment = {name.strip(): value.strip() for name, _, value in pairs}
-                    if "sequence_name" in comment or row["Type"] == "Group":
+                    if row["Type"] == "Group" or "sequence_name" in comment:
                         current = None  # if this line is bad, what follows belongs to no earlier one
+                    if "sequence_name" in comment:
                         current = _sequence(comment)
                         sequences.append(current)
                     elif "start_frame" in comment:
@@ -481,10 +479,9 @@ def read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
                     raise ValueError(f"name {row['name']!r} is no new frame")
                 values.append([_number(row, name) for name in CAMERA])
                 numbers.append(int(frame[1]))
-                sensor = [
-                    _number(row, f"sensor_{side}") for side in ("width", "height") if f"sensor_{side}" in row
-                ]
-                if sensor and not np.allclose(sorted(sensor, reverse=True), SENSOR, rtol=0.01):
+                sides = [side for side in ("sensor_width", "sensor_height") if side in row]
+                sensor = sorted((_number(row, side) for side in sides), reverse=True)
+                if any(abs(a - b) > 0.01 * b for a, b in zip(sensor, SENSOR, strict=False)):
                     raise ValueError(f"a sensor of {sensor} mm, not {SENSOR}")
     except (OSError, ValueError, csv.Error) as error:
         raise UnreadableFile(f"{path}, line {line}: bad csv, {error}") from error
@@ -580,59 +577,6 @@ def label_scenes(
         maps = (find_frames(root, path.stem, kind) or images.parent / kind for kind in ("depth", "masks"))
         found.append(Scene(path.stem, path, images, *(maps if depth else (None, None)), dataset))
     return found
-
-
-def prepare(
-    root: str | os.PathLike,
-    out: str | os.PathLike,
-    size: int,
-    body=None,
-    *,
-    split: str = "train",
-    validation: float = 0.0,
-    per_shard: int = 1000,
-    **reading,
-) -> dict:
-    """BEDLAM layout -> `<out>/shards`; returns the manifest, which also lists what was skipped.
-
-    Shards get their place once all are made, so that an error leaves `out` as it was. Raises FileExistsError,
-    at once, if shards of these splits are there already, and what `read_bedlam` raises.
-
-    validation: share of the *sequences* that goes to split "val" instead (by a hash of their names: stable).
-    reading: see `read_bedlam`.
-    """
-    skipped = Skipped(reading.pop("max_skipped", MAX_FAULTS))
-    folder = Path(out) / "shards"
-    wanted = {split: lambda share: share >= validation}
-    if validation > 0:
-        wanted["val"] = lambda share: share < validation
-    there = sorted(path.name for name in wanted for path in folder.glob(f"{name}-*.tar"))
-    if there:
-        raise FileExistsError(
-            f"{folder} holds shards of this split already ({there[0]}, {len(there)} in all); delete them or "
-            "give another folder"
-        )
-    label_files(root, reading.get("scenes"))  # raises before anything is written
-
-    def share(scene: str, imgname: str) -> float:  # of a sequence's name: stable from run to run
-        return zlib.crc32(f"{scene}/{Path(imgname).parent}".encode()) / 2**32
-
-    made = [path for path in (Path(out), folder) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".prepare.", dir=folder))
-    try:
-        for name, take in wanted.items():
-            keep = lambda scene, imgname, take=take: take(share(scene, imgname))  # noqa: E731
-            samples = read_bedlam(root, size, body, keep=keep, skipped=skipped, **reading)
-            write_shards(samples, staging, name, per_shard=per_shard)
-        for path in sorted(staging.iterdir()):
-            path.replace(folder / path.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        for path in reversed(made):
-            if not any(path.iterdir()):
-                path.rmdir()
-    return write_manifest(folder, source="BEDLAM layout", size=size, skipped=skipped.faults)
 
 
 def label_files(root: str | os.PathLike, scenes: list[str] | None = None) -> list[Path]:
