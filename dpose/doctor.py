@@ -103,9 +103,7 @@ def _data(data: str | os.PathLike[str] | None) -> Iterator[str]:
             people = "no manifest" if samples is None else f"{samples} people"
             yield from _item("found", f"{split}: {people}, {size:.0f} MB in {len(shards)} file(s)")
     if not found:
-        yield from _item(
-            "missing", "no shards: `dpose synth` makes the open data, `dpose.data.bedlam.prepare` others"
-        )
+        yield from _item("missing", "no shards: `dpose synth` makes the open data, `dpose prepare` others")
 
 
 def _checkpoints() -> Iterator[str]:

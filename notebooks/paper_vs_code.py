@@ -142,7 +142,7 @@ Markdown(
 # | 2 | learning rate 1e-4 in the configuration, 5e-5 by default; the paper has 1e-5 | 1e-5 for the paper's presets; `MINI` has a recipe of its own |
 # | 11 | gradients are clipped by their norm, at 1.5; the paper speaks of their value | by norm, at 1.5 |
 # | 12 | runs for 200,000 *epochs*, with nothing to stop it earlier; the paper counts iterations | 200,000 optimizer steps |
-# | 13 | four fifths of each BEDLAM file train, and the last fifth is used for nothing; AGORA trains whole | `prepare(validation=0.2)` keeps about a fifth of the sequences as a split of its own, for `dpose evaluate --split val` |
+# | 13 | four fifths of each BEDLAM file train, and the last fifth is used for nothing; AGORA trains whole | `dpose prepare` keeps about a fifth of the sequences as a split of its own, for `dpose evaluate --split val`; AGORA trains whole |
 # | 14 | keeps the checkpoint that is best on the *test* set of 3DPW | keeps the last one; nothing is chosen by test data |
 # | 15 | three scenes (hair) at 30 images a second, the others at 6 | the frames that the label files list; `read_scenes(keep=...)` thins them out |
 # | 16 | random occlusion only where no depth is read | boxes of noise, possible on every training image; depth and part targets go on beneath them |

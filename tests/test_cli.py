@@ -9,6 +9,7 @@ import pytest
 
 import dpose
 from dpose.cli import COMMANDS, _one_line, main
+from dpose.data.prepare import SETS, set_module
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():
@@ -30,6 +31,15 @@ def test_each_command_explains_its_arguments(command, capsys):
     assert "--debug" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_prepare_explains_each_data_set(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", name, "--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and set_module(name).__doc__.strip() in said
+    assert all(f"--{word}" in said for word in ("root", "out", "split", "dry-run", "workers", "debug"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -38,6 +48,7 @@ def test_each_command_explains_its_arguments(command, capsys):
         (["train", "--data", "/nowhere"], "no data folder at /nowhere"),
         (["evaluate", "--checkpoint", "nothing"], "no checkpoint 'nothing'"),
         (["predict", "nothing.jpg"], "no image at nothing.jpg"),
+        (["prepare", "bedlam", "--root", "/nowhere", "--out", "x"], "no folder /nowhere"),
         (["convert", "nothing.ckpt", "x.safetensors"], "no checkpoint 'nothing.ckpt'"),
     ],
 )

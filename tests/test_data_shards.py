@@ -1,5 +1,6 @@
 """Shards: what goes in comes out, whole or not at all."""
 
+import re
 import tarfile
 
 import numpy as np
@@ -12,8 +13,10 @@ from dpose.data.shards import (
     encode_depth,
     encode_sample,
     read_manifest,
+    shard_row,
     write_manifest,
     write_shards,
+    write_tar,
 )
 
 
@@ -77,6 +80,24 @@ def test_the_same_samples_give_the_same_bytes(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_a_shard_is_the_tar_of_its_samples_members_and_nothing_else(tmp_path):
+    """No times, owners or names of places: made-up data keep their hashes from machine to machine."""
+    (path,) = write_shards(samples(3), tmp_path, "train")
+    data, at = path.read_bytes(), 0
+    for sample in samples(3):
+        for extension, member in encode_sample(sample).items():
+            head = data[at : at + 512]
+            assert head[:100].rstrip(b"\0").decode() == f"{sample['label']['key']}.{extension}"
+            assert head[100:124] == b"0000644\0" + b"0000000\0" * 2  # mode, owner, group
+            assert (
+                head[124:136] == b"%011o\0" % len(member) and head[136:148] == b"00000000000\0"
+            )  # size, time
+            assert head[156:265] == b"0" + bytes(100) + b"ustar\x0000" and not any(head[265:329])
+            assert data[at + 512 : at + 512 + len(member)] == member
+            at += 512 + len(member) + -len(member) % 512
+    assert not any(data[at:]) and len(data) == -(-(at + 1024) // 10240) * 10240
+
+
 def test_a_key_twice_or_maps_of_another_size_are_refused(tmp_path):
     (sample,) = samples(1)
     with pytest.raises(ValueError, match="'person0' occurs twice"):
@@ -84,6 +105,37 @@ def test_a_key_twice_or_maps_of_another_size_are_refused(tmp_path):
     with pytest.raises(ValueError, match="person0: parts"):
         write_shards([{**sample, "parts": sample["parts"][:-1]}], tmp_path, "train")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": 0.0}, "person0: the box is 0 pixels wide"),
+        ({"scale": 0.004}, "person0: the box is 0.8 pixels wide"),
+        ({"scale": float("nan")}, "person0: the box is nan pixels wide"),
+        ({"margin": 0.5}, "its margin 0.5"),
+        ({"trans": [0.0, float("nan"), 3.0]}, "person0: its label holds a number that is not finite"),
+        ({"betas": [float("inf")] * 11}, "not finite"),
+        ({"key": "a.b"}, "'a.b' must be non-empty"),
+        ({"key": "../a"}, "must be non-empty"),
+        ({"key": ""}, "must be non-empty"),
+    ],
+)
+def test_a_label_that_no_loader_should_meet_is_not_written(tmp_path, changes, message):
+    good, bad = samples(2)
+    bad["label"] |= {"key": "person0"} | changes
+    with pytest.raises(ValueError, match=message):
+        write_shards([bad], tmp_path, "train")
+    assert not list(tmp_path.iterdir())
+    good["label"]["key"], reasons = "good", []
+    assert write_tar([bad, good], tmp_path / "a.tar", bad=reasons.append) == 1
+    assert list(read(tmp_path / "a.tar")) == ["good"] and re.search(message, reasons[0])
+
+
+def test_a_manifest_from_rows_is_that_of_the_files(tmp_path):
+    paths = write_shards(samples(5), tmp_path, "train", per_shard=2)
+    rows = [shard_row(path.name, path, len(read(path))) for path in paths]
+    assert write_manifest(tmp_path, rows, seed=3) == write_manifest(tmp_path, seed=3)
 
 
 def test_the_manifest_counts_what_is_there(tmp_path):
