@@ -291,6 +291,7 @@ def test_people_of_a_processed_file_without_box_numbers_or_images_are_faults(tmp
         ({"gender": np.array(["x"] * 8)}, "gender 'x' is none of m, f"),
         ({"shape": np.zeros((7, 10))}, "shape not as long as imgname"),
         ({"imgname": np.array(["elsewhere/0.jpg"] * 8)}, "no images of"),
+        ({"center": np.full((8, 2), 900.0)}, "most boxes lie outside their images"),
     ],
 )
 def test_a_malformed_processed_file_is_refused_in_one_message(tmp_path, arrays, change, message):

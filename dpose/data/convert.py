@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from dpose.body import files
+from dpose.body import files, named_body
 from dpose.data.frames import Scene, Skipped, UnreadableFile, labelled_joints, read_png
 from dpose.data.labels import COLUMNS, NUM_BETAS, NUM_JOINTS_2D, Labels
 from dpose.files import replacing
@@ -204,8 +205,6 @@ def world_bodies(
     (10,), intrinsics (3, 3). Joints (N, 22, 3) metres in the camera's frame. `gtkps` holds their projection,
     with confidence 1; SMPL has no jaw and no eyes, so that the last two of the 24 have none.
     """
-    import torch
-
     pose, n = frames["pose"], len(frames["pose"])
     shape = torch.from_numpy(np.pad(betas, (0, NUM_BETAS - len(betas)))[None]).float()
     with torch.no_grad():
@@ -254,26 +253,30 @@ def into_boxes(joints, center, side, cam_int) -> tuple[np.ndarray, np.ndarray]:
 
     joints (N, J, 3) metres of bodies standing anywhere, center (N, 2) and side (N,) px, cam_int (N, 3, 3).
     Returns the translation (N, 3) after which the square around the joints has the box's centre and its side
-    divided by `BOX_FACTOR`, and whether that was reached to a hundredth of a pixel.
+    divided by `BOX_FACTOR`, and whether that was reached to a hundredth of a pixel: a box wider than the view
+    may ask for more than a body can do without coming behind the camera.
     """
     focal = np.stack([cam_int[:, 0, 0], cam_int[:, 1, 1]], 1).astype(np.float64)
-    principal, wanted = cam_int[:, :2, 2], side / BOX_FACTOR
-    middle = (joints.min(1) + joints.max(1)) / 2
-    nearest = MIN_DEPTH - (joints - middle[:, None])[..., 2].min(1)
-    extent = np.ptp(joints[..., :2], axis=1).max(1)
-    at = np.zeros((len(joints), 3))
-    at[:, 2] = np.maximum(focal.mean(1) * extent / wanted, nearest)
-    at[:, :2] = (center - principal) / focal * at[:, 2:]
-    for _ in range(60):  # the nearer the body fills the view, the slower
-        points = pixels(joints - (middle - at)[:, None], cam_int)
+    wanted, middle = side / BOX_FACTOR, (joints.min(1) + joints.max(1)) / 2
+    joints = joints - middle[:, None]
+    nearest = MIN_DEPTH - joints[..., 2].min(1)
+    at = np.empty((len(joints), 3))
+    at[:, 2] = np.maximum(focal.mean(1) * np.ptp(joints[..., :2], axis=1).max(1) / wanted, nearest)
+    at[:, :2] = (center - cam_int[:, :2, 2]) / focal * at[:, 2:]
+    left, miss = np.arange(len(joints)), np.zeros(len(joints))
+    for _ in range(300):  # some 60 for most; short steps, as a body that fills the view would overshoot
+        points = pixels(joints[left] + at[left, None], cam_int[left])
         low, high = points.min(1), points.max(1)
-        size, off = (high - low).max(1), center - (low + high) / 2
-        if max(np.abs(size - wanted).max(initial=0), np.abs(off).max(initial=0)) < 1e-6:
+        size, off = (high - low).max(1), center[left] - (low + high) / 2
+        miss[left] = np.maximum(np.abs(size - wanted[left]), np.abs(off).max(1))
+        go = miss[left] > 1e-6
+        left, size, off = left[go], size[go], off[go]
+        if not len(left):
             break
-        ray = (at[:, :2] / at[:, 2:]) + off / focal
-        at[:, 2] = np.maximum(at[:, 2] * size / wanted, nearest)
-        at[:, :2] = ray * at[:, 2:]
-    return at - middle, np.maximum(np.abs(size - wanted), np.abs(off).max(1)) < 0.01
+        ray = at[left, :2] / at[left, 2:] + 0.5 * off / focal[left]
+        at[left, 2] = np.maximum(at[left, 2] * (size / wanted[left]) ** 0.3, nearest[left])
+        at[left, :2] = ray * at[left, 2:]
+    return at - middle, miss < 0.01
 
 
 # --- processed label files ----------------------------------------------------------------------------------
@@ -318,7 +321,7 @@ def processed_scene(
         del sizes[folder]
 
     def make(skipped: Skipped) -> Labels | None:
-        return _complete(columns, model, sizes, path, skipped, bodies, progress)
+        return _complete(columns, model, sizes, path, skipped, bodies or named_body, progress)
 
     sources = [path, *body_files(model, bodies)]
     labels = converted(out, path.stem, sources, VERSION, make, skipped, given=sizes)
@@ -327,8 +330,6 @@ def processed_scene(
 
 def _complete(columns, model, sizes, path, skipped, bodies, progress) -> Labels | None:
     """The table of `processed_scene`."""
-    if bodies is None:
-        from dpose.body import named_body as bodies
     try:
         body = np.array([body_name(model, gender) for gender in columns["gender"].tolist()], str)
         pose, shape = (numbers(columns[name], None, None, name=name) for name in ("pose_cam", "shape"))
@@ -371,22 +372,18 @@ def _complete(columns, model, sizes, path, skipped, bodies, progress) -> Labels 
             stacklevel=2,
         )
     size = np.array([sizes[folder] for folder, taken in zip(parents, keep, strict=True) if taken], float)
+    if np.mean(((center < 0) | (center > size)).any(1)) > 0.5:
+        raise ValueError(
+            f"{path}: most boxes lie outside their images, which must be of the size that it was made for"
+        )
     cam_int = np.zeros((n, 3, 3))
     cam_int[:, 0, 0] = cam_int[:, 1, 1] = np.linalg.norm(size, axis=1)
     cam_int[:, :2, 2], cam_int[:, 2, 2] = size / 2, 1
-    transl, reached = into_boxes(joints, center, side, cam_int)
+    kept["trans_cam"], reached = into_boxes(joints, center, side, cam_int)
     if not reached.all():
-        skipped.fault(
-            f"{path}: {(~reached).sum()} of {n} people have a box that no place of their body fills"
-        )
-    kept |= {
-        "trans_cam": transl,
-        "cam_int": cam_int,
-        "cam_ext": np.tile(np.eye(4), (n, 1, 1)),
-        "gtkps": blank,
-    }
-    table = {name: np.asarray(value)[reached] for name, value in kept.items()}
-    return Labels(**table, source=str(path)) if reached.any() else None
+        warnings.warn(f"{path}: {(~reached).sum()} of {n} bodies do not quite fill their box", stacklevel=2)
+    kept |= {"cam_int": cam_int, "cam_ext": None, "gtkps": blank}
+    return Labels(**kept, source=str(path))
 
 
 def _own_joints(columns, points: np.ndarray, side: np.ndarray, model: str) -> np.ndarray:

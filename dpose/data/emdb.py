@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dpose.body import named_body
 from dpose.data.convert import (
     BODY_JOINTS,
     BOX_FACTOR,
@@ -66,7 +67,7 @@ def scenes(
     used, found = body_files("smpl", bodies), []
     for path in tqdm(paths, desc="EMDB", unit="sequence", disable=not progress):
         name = path.name.removesuffix("_data.pkl")
-        make = lambda skipped, path=path: _labels(path, skipped, bodies)  # noqa: E731
+        make = lambda skipped, path=path: _labels(path, skipped, bodies or named_body)  # noqa: E731
         labels = converted(out, name, [path, *used], VERSION, make, skipped)
         if labels is None:
             continue
@@ -77,10 +78,8 @@ def scenes(
     return found
 
 
-def _labels(path: Path, skipped: Skipped, bodies: Callable | None = None) -> Labels | None:
+def _labels(path: Path, skipped: Skipped, bodies: Callable) -> Labels | None:
     """The good frames of one sequence."""
-    if bodies is None:
-        from dpose.body import named_body as bodies
     try:
         frames, person, size = _sequence(path, skipped)
     except (ValueError, KeyError, TypeError, IndexError) as error:

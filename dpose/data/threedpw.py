@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dpose.body import named_body
 from dpose.camera import box_from_joints
 from dpose.data.convert import (
     BODY_JOINTS,
@@ -104,7 +105,7 @@ def scenes(
             path.stem,
             [path, *used],
             VERSION,
-            lambda skipped, path=path, size=size: _labels(path, size, skipped, bodies),
+            lambda skipped, path=path, size=size: _labels(path, size, skipped, bodies or named_body),
             skipped,
             given=size,
         )
@@ -113,12 +114,8 @@ def scenes(
     return found
 
 
-def _labels(
-    path: Path, size: tuple[int, int], skipped: Skipped, bodies: Callable | None = None
-) -> Labels | None:
+def _labels(path: Path, size: tuple[int, int], skipped: Skipped, bodies: Callable) -> Labels | None:
     """The people of one sequence."""
-    if bodies is None:
-        from dpose.body import named_body as bodies
     try:
         people = _people(path, skipped)
     except (ValueError, KeyError, TypeError, IndexError) as error:
