@@ -440,6 +440,10 @@ def nan_in(frame: int) -> Callable:
     return change
 
 
+def nothing(value: np.ndarray) -> np.ndarray:
+    return value[:0]
+
+
 CAMERA_CSV = Path(WIDE) / "ground_truth" / "camera" / f"{SEQUENCE}_camera.csv"
 SECOND = r"be_seq.csv, line 6: bad csv, .*"
 FAULTS = {
@@ -466,6 +470,11 @@ FAULTS = {
     "a motion of SMPL": (
         lambda root: change_motion(only_wide(root), 1, poses=lambda value: value[:, :72]),
         r"not a SMPL-X motion, its arrays are poses \(30, 72\)",
+        3,
+    ),
+    "an empty motion": (
+        lambda root: change_motion(only_wide(root), 1, poses=nothing, trans=nothing),
+        r"not a SMPL-X motion, its arrays are poses \(0, 165\)",
         3,
     ),
     "a pose that is no number": (
@@ -563,6 +572,16 @@ def test_a_root_with_nothing_to_use_is_refused(written, root, body, tmp_path):
         convert(tmp_path / "nowhere", tmp_path, body)
     with pytest.raises(ValueError, match="no split 'val'; choose one of train, test"):
         scenes(written, tmp_path, "val", Skipped())
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(FileNotFoundError, match="none of the 1 scenes .*: missing im"),
+    ):
+        png = only_wide(root) / WIDE / "png"
+        shutil.copytree(png, tmp_path / "png")
+        shutil.rmtree(png)
+        png.mkdir()
+        convert(root, tmp_path, body, Skipped())
+    shutil.copytree(tmp_path / "png", png, dirs_exist_ok=True)
     shutil.rmtree(root / "smplx_gt")
     with pytest.raises(FileNotFoundError, match=r"smplx_gt/neutral_ground_truth_motioninfo/<person>"):
         convert(root, tmp_path, body)
@@ -598,6 +617,8 @@ def test_a_table_is_made_again_only_when_what_it_comes_from_has_changed(root, bo
     assert run() == (0, {"motion too short": 1})  # counted again, not made again
     os.utime(root / CAMERA_CSV, (1, 1))
     assert run()[0] == 2 and run()[0] == 0
+    root = root.rename(root.with_name("moved"))
+    assert run()[0] == 0
     (tmp_path / "labels" / f"{WIDE}.npz").unlink()
     assert run()[0] == 2 and run()[0] == 0
     assert run(load_body(vertex_stride=100))[0] == 0  # the same joints

@@ -124,7 +124,8 @@ def scenes(
                 continue
         found.append(Scene(name, labels, images, depth, masks, "bedlam"))
     if not found:
-        raise FileNotFoundError(f"none of the {len(sources)} scenes below {root} can be used")
+        why = f": {skipped.faults[-1]}" if skipped.faults else ""
+        raise FileNotFoundError(f"none of the {len(sources)} scenes below {root} can be used{why}")
     return found
 
 
@@ -186,6 +187,9 @@ def convert_scene(
 
     sequences, wrong = read_sequences(raw / "be_seq.csv")
     frames = {sequence.name: frames_at(images / sequence.name, fps) for sequence in sequences}
+    size = frame_size(images, frames)
+    if "closeup" in raw.name and size is not None:
+        size = min(size), max(size)
     cameras = {
         sequence.name: raw / "ground_truth" / "camera" / f"{sequence.name}_camera.csv"
         for sequence in sequences
@@ -195,9 +199,6 @@ def convert_scene(
         for fault in wrong:
             skipped.fault(fault)
         tables = []
-        size = frame_size(images, frames)
-        if "closeup" in raw.name and size is not None:
-            size = min(size), max(size)
         for sequence in tqdm(sequences, desc=raw.name, unit="sequence", disable=not progress):
             folder = images / sequence.name
             if not frames[sequence.name]:
@@ -217,7 +218,7 @@ def convert_scene(
     rest = hashlib.sha256(json.dumps(frames).encode())
     for tensor in (body.joint_template, body.joint_directions):  # another body: other joints, other labels
         rest.update(tensor.float().cpu().numpy().tobytes())
-    given = {"fps": fps, "min_joints": MIN_JOINTS, "images": str(images), "frames and body": rest.hexdigest()}
+    given = {"fps": fps, "min_joints": MIN_JOINTS, "size": size, "frames and body": rest.hexdigest()}
     return converted(out, raw.name, sources, CONVERSION, make, skipped, given)
 
 
@@ -507,7 +508,7 @@ def read_motion(path: Path) -> dict:
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UnreadableFile(f"{path}: not a readable motion ({error})") from error
     length, betas = len(np.atleast_1d(arrays["poses"])), arrays["betas"].ravel()
-    if arrays["poses"].shape != (length, POSE_SIZE) or arrays["trans"].shape != (length, 3):
+    if not length or arrays["poses"].shape != (length, POSE_SIZE) or arrays["trans"].shape != (length, 3):
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise UnreadableFile(f"{path}: not a SMPL-X motion, its arrays are {shapes}")
     if text["gender"] not in ("", "neutral") or betas.size not in (10, NUM_BETAS):
