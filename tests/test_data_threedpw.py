@@ -33,6 +33,10 @@ def arrays(tmp_path_factory):
 
 @pytest.fixture
 def sequence(arrays):
+    return talking(arrays)
+
+
+def talking(arrays) -> tuple[dict, list]:
     """A sequence's content as 3DPW has it, and its people."""
     rng = np.random.default_rng(0)
     cameras = random_camera(rng, N)

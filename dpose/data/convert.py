@@ -236,8 +236,10 @@ def camera_joints(columns: dict[str, np.ndarray], bodies: Callable, progress: bo
     blank = {"center": (2,), "scale": (), "trans_cam": (3,), "gtkps": (NUM_JOINTS_2D, 3), "cam_int": (3, 3)}
     blank = {name: np.ones((n, *shape)) * (name == "scale") for name, shape in blank.items()}
     labels, joints = Labels(**blank | {k: v for k, v in columns.items() if k != "gtkps"}), []
-    for start in tqdm(range(0, n, CHUNK), desc="people", disable=not progress, unit_scale=CHUNK):
-        joints.append(labelled_joints(labels, np.arange(start, min(start + CHUNK, n)), bodies))
+    with tqdm(total=n, desc="bodies", unit="person", disable=not progress) as bar:
+        for start in range(0, n, CHUNK):
+            joints.append(labelled_joints(labels, np.arange(start, min(start + CHUNK, n)), bodies))
+            bar.update(len(joints[-1]))
     return np.concatenate(joints)
 
 
