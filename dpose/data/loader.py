@@ -144,7 +144,16 @@ class _Loader(DataLoader):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             self.dataset.rank = torch.distributed.get_rank()
             self.dataset.world = torch.distributed.get_world_size()
-        return super().__iter__()
+        return self._ended_at_errors(super().__iter__())
+
+    def _ended_at_errors(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        try:
+            yield from batches
+        except Exception:
+            if self.num_workers:  # left to the garbage collector, each would be waited for, for 5 seconds
+                batches._shutdown_workers()
+                self._iterator = None
+            raise
 
 
 def _quiet_worker(_: int) -> None:

@@ -1,0 +1,425 @@
+"""The stream of samples: each once an epoch whoever reads, mixed by weights, and never a dead loader."""
+
+import io
+import itertools
+import json
+import tarfile
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from data_people import UPRIGHT, random_sample, write_bedlam_frame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpose.body import load_body
+from dpose.config import MINI
+from dpose.data.loader import SampleStream, TooManyBadSamples, make_loader
+from dpose.data.prepare import VALIDATION, split_of
+from dpose.data.shards import encode_sample, write_manifest, write_shards
+from dpose.data.sources import Shards, find_source, mixture
+
+
+def keys(loader) -> list[str]:
+    return [key for batch in loader for key in batch["key"]]
+
+
+# --- each sample once ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MadeUp(Shards):
+    """Shards whose samples are no more than their names; sizes: how many each really has."""
+
+    sizes: tuple[int, ...] = ()
+    buffered = True
+
+    def read(self, piece, bad):
+        return iter([f"{self.name}{piece}-{i}" for i in range(self.sizes[piece])])
+
+    def decode(self, item):
+        return item
+
+
+class Names(SampleStream):
+    """The stream of one consumer of several, without pictures."""
+
+    at = (0, 1)
+
+    def place(self):
+        return self.at
+
+    def prepare(self, sample, epoch):
+        return sample
+
+
+def made_up(sizes, counts=None, name="a"):
+    return MadeUp(name, list(range(len(sizes))), counts, tuple(sizes))
+
+
+def names(sources, at=(0, 1), weights=None, take=None, **changes):
+    options = {"shuffle": 5, "augment": None, "infinite": False, "seed": 0, "epoch": 0, "depth_rule": "paper"}
+    options |= {"max_bad": 0, "limit": None, "spread": None}
+    stream = Names(sources, weights or [1.0] * len(sources), MINI, **(options | changes))
+    stream.at = at
+    return list(itertools.islice(stream, take))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=9),
+    consumers=st.integers(1, 20),
+    counted=st.sampled_from(["not", "right", "wrong"]),
+    shuffle=st.sampled_from([0, 1, 7, 1000]),
+    seed=st.integers(0, 3),
+    epoch=st.integers(0, 3),
+)
+def test_whoever_reads_an_epoch_gives_each_sample_to_exactly_one(
+    sizes, consumers, counted, shuffle, seed, epoch
+):
+    """Consumers are the workers of all ranks; whether the manifest tells the numbers, and rightly, or not."""
+    counts = {"not": None, "right": sizes, "wrong": [max(0, n + (-1) ** n * 3) for n in sizes]}[counted]
+    source = made_up(sizes, counts)
+    shares = [
+        names([source], (consumer, consumers), shuffle=shuffle, seed=seed, epoch=epoch)
+        for consumer in range(consumers)
+    ]
+    everyone = [f"a{shard}-{i}" for shard, size in enumerate(sizes) for i in range(size)]
+    assert sorted(itertools.chain(*shares)) == sorted(everyone)
+    if counted == "right" and min(sizes):  # and everybody gets as much, but for one
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    size=st.integers(50, 200),
+    shards=st.integers(1, 6),
+    consumers=st.integers(1, 6),
+)
+def test_without_a_manifest_shares_are_nearly_equal(size, shards, consumers):
+    source = made_up([size] * shards)
+    lengths = [len(names([source], (consumer, consumers))) for consumer in range(consumers)]
+    assert max(lengths) - min(lengths) <= 4
+
+
+def test_a_consumer_reads_hardly_more_shards_than_its_share():
+    read = []
+
+    @dataclass(frozen=True)
+    class Listening(MadeUp):
+        def read(self, piece, bad):
+            read.append(piece)
+            return super().read(piece, bad)
+
+    source = Listening("a", list(range(100)), [30] * 100, (30,) * 100)
+    for consumer in range(16):
+        names([source], (consumer, 16))
+    assert len(read) <= 100 + 15  # all once, and those on a border twice
+
+
+def test_a_batch_mixes_shards_and_epochs_differ():
+    source = made_up([100] * 6, [100] * 6)
+    first, second = names([source], epoch=0), names([source], epoch=1)
+    assert first != second and sorted(first) == sorted(second)
+    assert len({name.split("-")[0] for name in first[:16]}) >= 4
+    assert names([source], shuffle=0)[:150] == [f"a{i // 100}-{i % 100}" for i in range(150)]
+
+
+@pytest.fixture(scope="module")
+def two_sets(tmp_path_factory):
+    """A set with depth in 3 shards, and one without."""
+    root = tmp_path_factory.mktemp("sets")
+    rng = np.random.default_rng(0)
+    write_shards([random_sample(rng, f"d{i}", size=160) for i in range(11)], root / "a", "train", per_shard=4)
+    plain = [random_sample(rng, f"n{i}", size=160) | {"depth": None} for i in range(7)]
+    write_shards(plain, root / "b", "train", per_shard=4)
+    for name in "ab":
+        write_manifest(root / name)
+    return root / "a", root / "b"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("world", [1, 2])
+def test_an_epoch_over_real_workers_and_ranks_is_complete(two_sets, workers, world):
+    seen = []
+    for rank in range(world):
+        loader = make_loader(two_sets, "train", MINI, 1, train=True, infinite=False, workers=workers)
+        loader.dataset.rank, loader.dataset.world = rank, world
+        seen += keys(loader)
+    assert sorted(seen) == sorted([f"d{i}" for i in range(11)] + [f"n{i}" for i in range(7)])
+
+
+# --- mixing -------------------------------------------------------------------------------------------------
+
+
+def test_sets_are_mixed_by_their_weights():
+    sources = [made_up([50] * 4, [50] * 4, "a"), made_up([10], [10], "b")]
+    for mix, share in (([4, 1], 0.2), ([1, 1], 0.5), (None, 10 / 210)):
+        weights = mixture(sources, mix)
+        drawn = Counter(name[0] for name in names(sources, weights=weights, infinite=True, take=4000))
+        assert drawn["b"] / 4000 == pytest.approx(share, abs=0.03)  # 4 standard deviations
+
+
+def test_a_mixture_repeats_by_seed_epoch_and_place():
+    sources = [made_up([20] * 4, [20] * 4, "a"), made_up([10] * 2, [10] * 2, "b")]
+    options = {"weights": [0.7, 0.3], "infinite": True, "take": 300}
+    one = names(sources, **options)
+    assert one == names(sources, **options)
+    others = [{"seed": 1}, {"epoch": 1}, {"at": (1, 2)}]
+    assert all(one != names(sources, **(options | other)) for other in others)
+
+
+def test_a_finite_mixture_gives_every_sample_once_whatever_the_weights():
+    sources = [made_up([20] * 4, [20] * 4, "a"), made_up([10] * 2, [10] * 2, "b")]
+    drawn = names(sources, weights=[0.01, 0.99])
+    assert len(drawn) == len(set(drawn)) == 100
+    assert Counter(name[0] for name in drawn[:20])["b"] > 15
+
+
+@pytest.mark.parametrize(
+    ("mix", "message"),
+    [([1], "1 weights for 2 data sets"), ([1, 0], "positive"), ([1, float("nan")], "positive")],
+)
+def test_weights_that_do_not_fit_are_refused(two_sets, mix, message):
+    with pytest.raises(ValueError, match=message):
+        make_loader(two_sets, "train", MINI, 2, train=True, mix=mix)
+
+
+def test_sets_of_unknown_size_need_weights(two_sets, tmp_path):
+    write_shards([random_sample(np.random.default_rng(0))], tmp_path, "train")
+    with pytest.raises(ValueError, match=r"no manifest says how many samples .*\(--mix\)"):
+        make_loader([two_sets[0], tmp_path], "train", MINI, 2, train=True)
+    make_loader([two_sets[0], tmp_path], "train", MINI, 2, train=True, mix=[1, 2])
+
+
+def test_people_without_depth_stand_in_the_same_batch_and_train(two_sets):
+    from dpose.evaluate import run_network
+    from dpose.losses import losses
+    from dpose.model.network import DPose
+    from dpose.train import recipe
+
+    batch = next(iter(make_loader(two_sets, "train", MINI, 8, train=True, mix=[1, 1], seed=1)))
+    without = torch.tensor([key.startswith("n") for key in batch["key"]])
+    assert without.any() and not without.all()
+    assert (batch["has_depth"] == ~without).all()
+    assert (batch["depth"][without] == 0).all() and (batch["depth"][~without] > 0).any()
+    model = DPose(MINI)
+    terms = losses(run_network(model, batch), batch, load_body(vertex_stride=64), recipe("mini").weights)
+    terms["total"].backward()
+    assert all(torch.isfinite(value) for value in terms.values())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_smpl_bodies_keep_their_hands_and_training_refuses_them(tmp_path):
+    from dpose.train import check_bodies
+
+    rng = np.random.default_rng(0)
+    pose = rng.normal(0, 0.3, 72)
+    smpl = random_sample(rng, "s", size=160, pose=pose, body="smpl-male")
+    write_shards([random_sample(rng, "x", size=160), smpl], tmp_path, "train")
+    batch = next(iter(make_loader(tmp_path, "train", MINI, 2)))
+    assert batch["body"] == ["smplx-neutral", "smpl-male"]
+    assert (batch["smpl_hands"][0] == torch.eye(3)).all() and batch["pose"].shape == (2, 22, 3, 3)
+    expected = [cv2.Rodrigues(vector)[0] for vector in pose.reshape(24, 3)]
+    np.testing.assert_allclose(batch["smpl_hands"][1], expected[22:], atol=1e-5)
+    np.testing.assert_allclose(batch["pose"][1], expected[:22], atol=1e-5)
+    with pytest.raises(ValueError, match="sample s is labelled with the body 'smpl-male'"):
+        check_bodies(batch)
+
+
+# --- a look at a whole split --------------------------------------------------------------------------------
+
+
+def test_a_spread_look_takes_equally_many_samples_from_shards_all_over_the_split():
+    source = made_up([50] * 100, [50] * 100)
+    seen = Counter(name.split("-")[0] for name in names([source], shuffle=0, spread=64))
+    assert len(seen) == 32 and set(seen.values()) == {2} and {"a0", "a99"} <= seen.keys()
+    assert len(names([source], shuffle=0, spread=10**6)) == 32 * 50
+    assert len(names([made_up([30] * 2, [30] * 2)], shuffle=0, spread=9)) == 10
+
+
+# --- frames that nobody has cut -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """A BEDLAM-layout root of six sequences with two people in each of its frames."""
+    from dataclasses import replace
+
+    root, body = tmp_path_factory.mktemp("frames"), load_body()
+    columns = []
+    for i in range(6):
+        people = [
+            (np.concatenate([UPRIGHT, np.full(63, 0.05)]), np.zeros(11), (x, 0.3, 3.5)) for x in (-0.6, 0.6)
+        ]
+        frame = f"seq_{i:03d}/seq_{i:03d}_0000.png"
+        columns.append(write_bedlam_frame(root, body, people, frame=frame))
+    fields = [name for name in columns[0].__dataclass_fields__ if name != "source"]
+    joined = {
+        name: np.concatenate([getattr(one, name) for one in columns])
+        for name in fields
+        if getattr(columns[0], name) is not None
+    }
+    replace(columns[0], **joined).save(root / "labels" / "scene.npz")
+    return root
+
+
+def test_frames_are_read_as_prepare_would_cut_and_split_them(frames, tmp_path):
+    from dpose.data.bedlam import read_bedlam
+
+    cut = {sample["label"]["key"]: sample for sample in read_bedlam(frames, 160, load_body())}
+    seen = {}
+    for split in ("train", "val"):
+        for batch in make_loader(frames, split, MINI, 3):
+            seen |= dict(zip(batch["key"], zip(itertools.repeat(split), batch["trans"]), strict=False))
+    assert seen.keys() == cut.keys() and len(seen) == 12
+    for key, (split, trans) in seen.items():
+        sequence = next(i for i in range(6) if f"seq_{i:03d}" in key)
+        assert split == split_of("scene", f"seq_{sequence:03d}/x.png", "train", VALIDATION)
+        np.testing.assert_allclose(trans, cut[key]["label"]["trans"], atol=1e-5)
+    with pytest.raises(FileNotFoundError, match="splits train and val only"):
+        make_loader(frames, "test", MINI, 1)
+
+
+def test_frames_are_shared_by_workers_and_a_broken_one_is_skipped(frames):
+    source = find_source(frames, "train", MINI)
+    loader = make_loader(frames, "train", MINI, 1, train=True, infinite=False, workers=2)
+    got = keys(loader)
+    assert len(got) == len(set(got)) == sum(source.counts)
+    path = frames / "scene" / "png" / source.pieces[0][1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    try:
+        with pytest.warns(UserWarning, match="skipped an unreadable sample.*not a readable image"):
+            assert len(keys(make_loader(frames, "train", MINI, 1))) == sum(source.counts) - 2
+    finally:
+        path.write_bytes(whole)
+
+
+# --- faults -------------------------------------------------------------------------------------------------
+
+
+def member_bytes(key="p", **label):
+    sample = random_sample(np.random.default_rng(0), key)
+    members = encode_sample(sample)
+    if label:
+        text = {**json.loads(members["json"]), **label}
+        members["json"] = json.dumps({k: v for k, v in text.items() if v is not ...}).encode()
+    return members
+
+
+def write_tar(path, samples):
+    """samples: pairs of a key and {extension: bytes}, as they come."""
+    with tarfile.open(path, "w") as tar:
+        for key, members in samples:
+            for extension, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def without(members, name):
+    return {key: value for key, value in members.items() if key != name}
+
+
+def cut(members, name):
+    return members | {name: members[name][: len(members[name]) // 2]}
+
+
+def as_png(array):
+    return cv2.imencode(".png", array)[1].tobytes()
+
+
+WRONG = {
+    "truncated jpg": (lambda m: cut(m, "jpg"), "jpg cannot be decoded"),
+    "truncated depth": (lambda m: cut(m, "depth.png"), "depth.png cannot be decoded"),
+    "truncated parts": (lambda m: cut(m, "parts.png"), "parts.png cannot be decoded"),
+    "no depth": (lambda m: without(m, "depth.png"), "depth.png is missing"),
+    "no parts": (lambda m: without(m, "parts.png"), "parts.png is missing"),
+    "no label": (lambda m: without(m, "json"), "lacks 'json'"),
+    "no JSON": (lambda m: cut(m, "json"), "not JSON"),
+    "part 99": (lambda m: m | {"parts.png": as_png(np.full((40, 40), 99, np.uint8))}, "parts.png must be"),
+    "NaN": (lambda m: member_bytes("bad", trans=[0.0, float("nan"), 3.0]), "not finite"),
+    "NaN range": (lambda m: member_bytes("bad", depth_range=[1.0, float("inf")]), "not finite"),
+    "zero-size box": (lambda m: member_bytes("bad", scale=0.0), "larger than 0"),
+    "negative box": (lambda m: member_bytes("bad", scale=-1.0), "larger than 0"),
+    "null": (lambda m: member_bytes("bad", scale=None), "malformed|not finite"),
+    "no pose": (lambda m: member_bytes("bad", pose=...), "malformed label.*pose"),
+    "short pose": (lambda m: member_bytes("bad", pose=[0.0] * 65), "'pose' has too many or too few"),
+    "short joints": (lambda m: member_bytes("bad", joints2d=[[1.0, 2.0]] * 24), "'joints2d' has too"),
+    "text": (lambda m: member_bytes("bad", center=["left", "top"]), "malformed label"),
+    "body": (lambda m: member_bytes("bad", body="star"), "unknown body 'star'"),
+    "a list": (lambda m: m | {"json": b"[1, 2]"}, "malformed label"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_damaged_sample_is_skipped_with_its_name_or_past_the_limit_refused(name, tmp_path):
+    spoil, message = WRONG[name]
+    samples = [("a", member_bytes("a")), ("bad", spoil(member_bytes("bad"))), ("b", member_bytes("b"))]
+    write_tar(tmp_path / "train-000000.tar", samples)
+    with pytest.warns(UserWarning, match=rf"skipped .*train-000000\.tar.*({message})"):
+        assert keys(make_loader(tmp_path, "train", MINI, 4)) == ["a", "b"]
+    with pytest.raises(TooManyBadSamples, match=rf"limit 0\).*train-000000\.tar.*({message})"):
+        keys(make_loader(tmp_path, "train", MINI, 4, max_bad=0))
+
+
+@pytest.mark.parametrize("order", ["aab", "aba"])
+def test_a_key_that_comes_twice_in_a_shard_is_read_once(order, tmp_path):
+    write_tar(tmp_path / "train-000000.tar", [(key, member_bytes(key)) for key in order])
+    with pytest.warns(UserWarning, match=r"train-000000\.tar: the key a occurs twice"):
+        assert keys(make_loader(tmp_path, "train", MINI, 4)) == ["a", "b"]
+
+
+BROKEN = {
+    "no tar": (b"<html>moved</html>" * 999, "train-000001.tar"),
+    "nothing": (b"", "train-000001.tar: .*empty"),
+    "empty tar": (bytes(10240), "train-000001.tar: holds no sample"),
+    "half a header": (b"a" * 100, "train-000001.tar"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_shard_that_is_none_costs_only_itself(name, tmp_path):
+    content, message = BROKEN[name]
+    for number in (0, 2):
+        write_tar(tmp_path / f"train-{number:06d}.tar", [(f"p{number}", member_bytes(f"p{number}"))])
+    (tmp_path / "train-000001.tar").write_bytes(content)
+    with pytest.warns(UserWarning, match=message):
+        assert keys(make_loader(tmp_path, "train", MINI, 4)) == ["p0", "p2"]
+    with pytest.raises(TooManyBadSamples, match=message):
+        keys(make_loader(tmp_path, "train", MINI, 4, max_bad=0))
+
+
+@pytest.mark.parametrize("offset", [0, 100], ids=["between members", "in a member"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_half_a_shard_gives_its_half(offset, workers, tmp_path):
+    path = tmp_path / "train-000000.tar"
+    write_tar(path, [(f"p{i}", member_bytes(f"p{i}")) for i in range(6)])
+    with tarfile.open(path) as tar:
+        middle = tar.getmember("p3.json")
+    path.write_bytes(path.read_bytes()[: middle.offset + offset * 6])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a worker warns in its own process
+        assert keys(make_loader(tmp_path, "train", MINI, 4, workers=workers)) == ["p0", "p1", "p2"]
+    with pytest.raises(TooManyBadSamples, match=r"train-000000\.tar"):
+        keys(make_loader(tmp_path, "train", MINI, 4, workers=workers, max_bad=0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("train", [False, True])
+def test_nothing_but_broken_shards_is_an_error_not_an_empty_or_endless_loader(workers, train, tmp_path):
+    from dpose.cli import _one_line
+
+    for number in range(3):
+        (tmp_path / f"train-{number:06d}.tar").write_bytes(b"no tar" * 1000)
+    with warnings.catch_warnings(), pytest.raises(ValueError) as error:
+        warnings.simplefilter("ignore")
+        next(iter(make_loader(tmp_path, "train", MINI, 2, train=train, workers=workers)))
+    line = _one_line(error.value)
+    assert line.startswith(f"{tmp_path}: not one sample could be read; {tmp_path}/train-00000")
+    assert "\n" not in line and "Traceback" not in line
