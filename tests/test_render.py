@@ -438,6 +438,36 @@ def test_of_two_people_the_nearer_is_drawn_whatever_their_order():
     assert (alone[inside] != behind[inside]).any(-1).all()
 
 
+def test_a_large_picture_is_shaded_in_pieces_of_bounded_size(body, monkeypatch):
+    vertices, k = posed_people(body, 1)[0], camera(focal=150)[0]
+    photo = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    expected = shade(vertices, body.faces, k, photo)
+    trace, rays = raycast._trace_pixels, []
+
+    def counted(points, faces, cam_int, size):
+        rays.append(size[0] * size[1])
+        return trace(points, faces, cam_int, size)
+
+    monkeypatch.setattr(raycast, "_trace_pixels", counted)
+    monkeypatch.setattr(raycast, "_RAYS_AT_ONCE", 5000)
+    drawn = shade(vertices, body.faces, k, photo)
+    assert max(rays) <= 5000 < sum(rays) < 0.8 * 4 * SIZE * SIZE  # and not beside the person
+    assert (drawn != expected).any(-1).mean() < 1e-3  # a ray along an edge
+    assert (expected != photo).any(-1).mean() > 0.1
+
+
+@pytest.mark.parametrize("place", ["beside", "behind", "around"])
+def test_people_who_reach_out_of_the_picture_are_shaded_as_far_as_they_are_in_it(body, place):
+    vertices = posed_people(body, 1)[0]
+    move = {"beside": [9.0, 0, 0], "behind": [0, 0, -9.0], "around": [0, 0, -3.0]}[place]
+    vertices, photo = vertices + torch.tensor(move), np.full((40, 60, 3), 7, np.uint8)
+    k = camera(size=60)
+    face, _ = render_mesh(vertices[None], body.faces, k, (40, 60))
+    assert (face >= 0).any() == (place == "around")
+    drawn = shade(vertices, body.faces, k[0], photo, samples=1)
+    np.testing.assert_array_equal((drawn != photo).any(-1), face[0].numpy() >= 0)
+
+
 def test_with_nobody_to_draw_the_picture_stays_as_it_is(body):
     photo = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     drawn = shade(torch.zeros(0, body.num_vertices, 3), body.faces, camera()[0], photo)
@@ -448,6 +478,21 @@ def test_with_nobody_to_draw_the_picture_stays_as_it_is(body):
 def test_shading_refuses_pictures_that_are_not_rgb_bytes():
     with pytest.raises(ValueError, match="uint8"):
         shade(square(2.0, 0.3), QUAD, camera()[0], np.zeros((8, 8, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vertices": torch.zeros(4, 2)}, r"vertices must be \(B, V, 3\)"),
+        ({"cam_int": torch.eye(2)}, r"cam_int must be \(1, 3, 3\)"),
+        ({"faces": QUAD + 1}, "vertices 1 to 4, there are 4"),
+        ({"faces": QUAD[:0]}, r"faces must be \(F, 3\) with F > 0"),
+    ],
+)
+def test_shading_refuses_what_rendering_refuses(change, message):
+    right = {"vertices": square(2.0, 0.3), "faces": QUAD, "cam_int": camera()[0]}
+    with pytest.raises(ValueError, match=message):
+        shade(**(right | change), image=np.zeros((8, 8, 3), np.uint8))
 
 
 def test_importing_and_rendering_print_nothing():

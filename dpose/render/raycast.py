@@ -23,6 +23,7 @@ from dpose.render.warp_setup import init_warp
 init_warp()
 
 _MAX_TOPOLOGIES = 4
+_RAYS_AT_ONCE = 2**20  # of a shaded picture: a photograph of 12 megapixels would take gigabytes otherwise
 
 
 @dataclass
@@ -83,6 +84,11 @@ def _label(
     label[b, i, j] = wp.uint8(found)
 
 
+def _check_range(faces: torch.Tensor, count: int) -> None:
+    if not 0 <= int(faces.min()) <= int(faces.max()) < count:
+        raise ValueError(f"faces name vertices {int(faces.min())} to {int(faces.max())}, there are {count}")
+
+
 def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int) -> list[wp.Mesh]:
     """`count` meshes of one topology, their trees as some earlier body left them.
 
@@ -101,10 +107,7 @@ def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int) -> list[wp.Me
     )
     pool = _pools.get(key)
     if pool is None:
-        if not 0 <= int(faces.min()) <= int(faces.max()) < points.shape[1]:
-            raise ValueError(
-                f"faces name vertices {int(faces.min())} to {int(faces.max())}, there are {points.shape[1]}"
-            )
+        _check_range(faces, points.shape[1])
         pool = _pools[key] = _Pool(faces)
     _pools.move_to_end(key)
     while len(_pools) > _MAX_TOPOLOGIES:
@@ -276,29 +279,63 @@ def shade(
         if len(points) == 0:
             return image.copy()
         points, faces = (points[0], faces) if len(points) == 1 else join_people(points, faces)
+    camera = torch.as_tensor(cam_int, dtype=torch.float32, device=points.device)
+    _picture_size(points[None], faces, camera[None], image.shape[:2])
+    _check_range(faces, len(points))
+    normals, drawn = vertex_normals(points, faces.long()), image.copy()
+    top, bottom, left, right = _window(points, camera, *image.shape[:2])
+    rows = max(1, _RAYS_AT_ONCE // (max(1, right - left) * samples**2))
+    for start in range(top, bottom, rows) if left < right else ():
+        part = drawn[start : min(start + rows, bottom), left:right]
+        moved = camera - camera.new_tensor([[0, 0, left], [0, 0, start], [0, 0, 0]])
+        part[:] = _shade_part(points, faces, normals, moved, part, color, opacity, samples)
+    return drawn
+
+
+def _window(points: torch.Tensor, camera: torch.Tensor, height: int, width: int) -> tuple[int, int, int, int]:
+    """Rows and columns (top, bottom, left, right) of a picture outside which no point (V, 3) shows."""
+    pixels = points[:, :2] / points[:, 2:] * camera[[0, 1], [0, 1]] + camera[:2, 2]
+    if not (points[:, 2].min() > 0 and pixels.isfinite().all()):
+        return 0, height, 0, width  # what reaches behind the camera may show anywhere
+    size = pixels.new_tensor([width, height])
+    left, top = (pixels.amin(0) - 1).floor().clamp(min=0).minimum(size).int().tolist()
+    right, bottom = (pixels.amax(0) + 1).ceil().clamp(min=0).minimum(size).int().tolist()
+    return top, bottom, left, right
+
+
+def _shade_part(
+    points: torch.Tensor,
+    faces: torch.Tensor,
+    normals: torch.Tensor,
+    camera: torch.Tensor,
+    image: np.ndarray,
+    color: tuple[float, float, float],
+    opacity: float,
+    samples: int,
+) -> np.ndarray:
+    """`shade` for a mesh with its vertices' normals, all at once: some hundred bytes for each ray."""
     height, width = image.shape[:2]
-    camera = torch.as_tensor(cam_int, dtype=torch.float32, device=points.device).clone()
-    camera[:2] *= samples
-    face, _, bary = _trace_pixels(points[None], faces, camera[None], (height * samples, width * samples))
-    weights = torch.stack([bary[0, ..., 0], bary[0, ..., 1], 1 - bary[0].sum(-1)], dim=-1)  # (H, W, 3)
+    finer = camera * camera.new_tensor([[samples], [samples], [1]])
+    face, _, bary = _trace_pixels(points[None], faces, finer[None], (height * samples, width * samples))
     hit = face[0] >= 0
-    corners = faces[face[0].clamp(min=0).long()].long()  # (H, W, 3)
-    normal = (vertex_normals(points, faces.long())[corners] * weights[..., None]).sum(-2)
+    first, second = bary[0][hit].unbind(-1)  # (N,), of the rays that hit
+    weights = torch.stack([first, second, 1 - first - second], dim=-1)
+    normal = (normals[faces[face[0][hit].long()].long()] * weights[..., None]).sum(-2)  # (N, 3)
     normal = torch.nn.functional.normalize(normal, dim=-1)
     # Three lights fixed to the camera: over its left shoulder, from the right, from above.
-    lights = torch.tensor([[-0.5, -0.6, -0.7], [0.8, -0.1, -0.5], [0.0, -1.0, 0.1]], device=points.device)
-    power = torch.tensor([0.75, 0.25, 0.2], device=points.device)
-    light = (torch.nn.functional.normalize(lights, dim=-1) @ normal.flatten(0, 1).T).clamp(min=0)  # (3, HW)
-    light = (0.18 + power @ light).view(*hit.shape, 1)
-    rgb = (light * torch.tensor(color, device=points.device)).clamp(0, 1) ** (1 / 2.2)
-    alpha = hit[..., None].float()
+    lights = points.new_tensor([[-0.5, -0.6, -0.7], [0.8, -0.1, -0.5], [0.0, -1.0, 0.1]])
+    power = points.new_tensor([0.75, 0.25, 0.2])
+    light = (torch.nn.functional.normalize(lights, dim=-1) @ normal.T).clamp(min=0)  # (3, N)
+    light = (0.18 + power @ light)[:, None]
+    rgb = points.new_zeros(*hit.shape, 3)
+    rgb[hit] = (light * points.new_tensor(color)).clamp(0, 1) ** (1 / 2.2)
 
     def average(x: torch.Tensor) -> torch.Tensor:
         return x.view(height, samples, width, samples, -1).mean((1, 3))
 
-    alpha_mean = average(alpha)
-    rgb_mean = average(rgb * alpha) / alpha_mean.clamp(min=1e-6)
-    alpha_mean = alpha_mean * opacity
+    cover = average(hit[..., None].float())
+    rgb = average(rgb) / cover.clamp(min=1e-6)
+    cover = cover * opacity
     photo = torch.as_tensor(image.astype(np.float32) / 255, device=points.device)
-    out = photo * (1 - alpha_mean) + rgb_mean * alpha_mean
+    out = photo * (1 - cover) + rgb * cover
     return (out * 255).round().clamp(0, 255).byte().cpu().numpy()
