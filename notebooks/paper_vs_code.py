@@ -144,7 +144,7 @@ Markdown(
 # | 12 | runs for 200,000 *epochs*, with nothing to stop it earlier; the paper counts iterations | 200,000 optimizer steps |
 # | 13 | four fifths of each BEDLAM file train, and the last fifth is used for nothing; AGORA trains whole | `dpose prepare` keeps about a fifth of the sequences as a split of its own, for `dpose evaluate --split val`; AGORA trains whole |
 # | 14 | keeps the checkpoint that is best on the *test* set of 3DPW | keeps the last one; nothing is chosen by test data |
-# | 15 | three scenes (hair) at 30 images a second, the others at 6 | the frames that the label files list; `read_scenes(keep=...)` thins them out |
+# | 15 | three scenes (hair) at 30 images a second, the others at 6 | raw ground truth is read at 6 throughout; published label files as they are |
 # | 16 | random occlusion only where no depth is read | boxes of noise, possible on every training image; depth and part targets go on beneath them |
 #
 # ## The network
@@ -173,7 +173,7 @@ Markdown(
 # | | released code | here |
 # | --- | --- | --- |
 # | 25 | 3DPW and EMDB: 14 joints, regressed as for Human3.6M, where the paper's text says 22 of SMPL's; RICH: SMPL's 24, pelvis between the hips; BEDLAM: 24 of SMPL-X | protocols by name: `h36m14`, `smpl22`, `smpl24`, `smplx24` |
-# | 26 | the truth is a gendered body; the paper says neutral | the metrics take any two bodies; `dpose evaluate` poses both sides with the one that `body` names, as a rule the neutral one |
+# | 26 | the truth is a gendered body; the paper says neutral | the truth is posed by the body that its labels are for: gendered SMPL on 3DPW and EMDB, gendered SMPL-X on RICH, neutral elsewhere |
 # | 27 | predictions are converted from SMPL-X to SMPL; the paper says that in one place, and the reverse in another | predictions to SMPL |
 # | 28 | test people left over after the last full batch are not measured | every sample counts |
 # | 29 | true focal lengths in training, image diagonals in evaluation and demo | the label's own in both; `dpose predict` takes one, or the diagonal |
@@ -242,10 +242,10 @@ Markdown(
 # | 35 | guessed focal lengths are mixed up within a batch if its images differ in size | each sample has its own |
 # | 36 | training changes the body that the truth is made with, down to its fingers, jaw, eyes and face | a body has no parameters, and the truth no gradients |
 # | 37 | the truth has half-closed hands, the prediction flat ones, so the vertex loss never reaches zero | hands at rest on both sides of the loss |
-# | 38 | two parts share a label, and one label hardly occurs; with a newer mesh library all parts become one | 22 parts, each vertex with the joint that moves it most, rendered without such a library |
+# | 38 | two parts share a label, and one label hardly occurs; with a newer mesh library all parts become one | 22 parts, each vertex with the joint that moves it most, rendered without such a library, and seen by the crop's own camera (the [targets](targets.ipynb) page measures the paper's against it) |
 # | 39 | a batch without any depth gives NaN | zero, with zero gradients |
 # | 40 | joints lose their fractions; a window may come out a pixel wider than high; a box just beyond the left or upper edge is an error | coordinates stay as they are; what lies outside is black |
-# | 41 | training stops at a sample of male or unknown gender | genders are read and play no role: everybody is posed with the one body model that was loaded |
+# | 41 | training stops at a sample of male or unknown gender | labels name the body model that they are for, whatever the person's gender: in BEDLAM the neutral one for everybody; training takes that one only, and says so |
 # | 42 | six numbers to a rotation: a batch of exactly three goes wrong | any number of them |
 # | 43 | no picture comes out of the demo, `resume` is read and forgotten, nothing is seeded | `dpose predict` writes five files, `resume` goes on with optimizer and schedule, a seed fixes weights, order and augmentation |
 #

@@ -146,7 +146,7 @@ class Body(nn.Module):
         right fingers; None for rest, and always for SMPL, which has no fingers. form: what `rotations` and
         `hands` hold, "matrix" (3, 3), taken as they are; "axis-angle" (3,), radians; or "6d" (6,), the first
         two columns row by row, as `dpose.model.regressor` reads them (others write column after column).
-        surface: False for the joints alone, about sixty times as fast; the vertices are then (B, 0, 3).
+        surface: False for the joints alone, ten to seventy times as fast; the vertices are then (B, 0, 3).
         Differentiable with respect to all four. Raises ValueError for other forms and shapes. Computed in the
         body's own precision, also within autocast: bfloat16 would move vertices by centimetres.
         """
