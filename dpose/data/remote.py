@@ -32,7 +32,7 @@ def check_protocol(url: str) -> None:
     protocol = url.split("://")[0]
     try:
         fsspec.get_filesystem_class(protocol)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         hint = "pip install 'dpose[s3]'" if protocol == "s3" else str(error)
         raise ValueError(f"{url}: no package here reads {protocol}://; {hint}") from error
 
