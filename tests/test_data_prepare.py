@@ -418,7 +418,6 @@ def made_set(monkeypatch) -> ModuleType:
     module.scenes = scenes
     monkeypatch.setitem(prepare_module.SETS, "made", "made")
     monkeypatch.setitem(sys.modules, "dpose.data.made", module)
-    monkeypatch.setattr(prepare_module, "find_spec", lambda name: name)
     return module
 
 

@@ -34,7 +34,7 @@ def arrays(tmp_path_factory):
 @pytest.fixture
 def roots(arrays, written, sequence, tmp_path) -> dict[str, Path]:  # noqa: F811
     test_data_agora.write(tmp_path / "agora", test_data_agora.people("cam_ext")[0])
-    test_data_threedpw.write(tmp_path / "3dpw", sequence)
+    test_data_threedpw.write(tmp_path / "3dpw", sequence[0])
     test_data_emdb.write(tmp_path / "emdb", test_data_emdb.sequence(arrays))
     test_data_rich.write(tmp_path / "rich")
     return {name: tmp_path / name for name in SETS} | {"bedlam": written}
@@ -52,18 +52,7 @@ BODIES = {
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_becomes_shards_by_the_command(name, roots, tmp_path, capsys):
     out = tmp_path / "out"
-    command = [
-        "prepare",
-        name,
-        "--root",
-        str(roots[name]),
-        "--out",
-        str(out),
-        "--size",
-        "64",
-        "--workers",
-        "1",
-    ]
+    command = f"prepare {name} --root {roots[name]} --out {out} --size 64 --workers 1".split()
     assert main([*command, "--no-progress", "--max-faults", "0"]) == 0
     manifest, module = read_manifest(out / "shards"), set_module(name)
     assert manifest["protocol"] == module.PROTOCOL and manifest["set"] == name

@@ -24,7 +24,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -435,9 +434,9 @@ def prepare_scenes(
     todo = [job for job in jobs if job.name not in records]
     total = sum(job.people for job in jobs)
     say(
-        f"{dataset} {split}: people {total}, frames {sum(job.frames for job in jobs)}, sequences {sequences}, "
-        f"scenes {len({job.scene.name for job in jobs})}; crops of {size} x {size} pixels in shards: "
-        f"{len(jobs)}, made already {len(records)}"
+        f"{dataset} {split}: people {total}, frames {sum(job.frames for job in jobs)}, "
+        f"sequences {sequences}, scenes {len({job.scene.name for job in jobs})}; "
+        f"crops of {size} x {size} pixels in shards: {len(jobs)}, made already {len(records)}"
     )
     for rule, count in sorted(skipped.dropped.items()):
         say(f"left out: {count} people, {rule}")
@@ -566,8 +565,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sets = parser.add_subparsers(title="data sets", metavar="SET", dest="set", required=True)
     unset = argparse.SUPPRESS
     for name in SETS:
-        if not hasattr(find_spec(f"dpose.data.{SETS[name]}") and set_module(name), "SPLITS"):
-            continue  # being written
         module = set_module(name)
         command = sets.add_parser(
             name,
