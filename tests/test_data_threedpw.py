@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from gendered_people import (
     check_samples,
     licensed_bodies,
@@ -15,9 +16,13 @@ from gendered_people import (
     write_pictures,
 )
 from licensed_files import python2_pickle
+from scipy.spatial.transform import Rotation
 
+from dpose.cli import main
+from dpose.config import MINI
 from dpose.data.frames import Skipped
 from dpose.data.labels import Labels
+from dpose.data.loader import make_loader
 from dpose.data.threedpw import scenes
 
 SIZE, N = (216, 384), 6
@@ -33,10 +38,6 @@ def arrays(tmp_path_factory):
 
 @pytest.fixture
 def sequence(arrays):
-    return talking(arrays)
-
-
-def talking(arrays) -> tuple[dict, list]:
     """A sequence's content as 3DPW has it, and its people."""
     rng = np.random.default_rng(0)
     cameras = random_camera(rng, N)
@@ -101,6 +102,23 @@ def test_sequences_become_samples_with_parts_of_their_gendered_bodies(tmp_path, 
     labels = check_samples(found, 2 * N)
     assert {label["body"] for label in labels} == {"smpl-male", "smpl-female"}
     assert all(len(label["pose"]) == 72 and label["img_size"] == list(SIZE) for label in labels)
+
+
+def test_a_prepared_sets_batches_hold_the_gendered_truth(tmp_path, arrays, sequence):
+    content, people = sequence
+    write(tmp_path, content)
+    command = f"prepare 3dpw --root {tmp_path} --out {tmp_path / 'out'} --size 160 --workers 1 --no-progress"
+    assert main(command.split()) == 0
+    (batch,) = make_loader(tmp_path / "out", "test", MINI, 2 * N)
+    assert len(batch["key"]) == 2 * N
+    for i, key in enumerate(batch["key"]):
+        row = int(key.rpartition("-")[2])
+        turns = torch.cat([batch["pose"][i], batch["smpl_hands"][i]])  # 24 matrices
+        pose = Rotation.from_matrix(turns.double().numpy()).as_rotvec().reshape(1, 72)
+        betas, trans, cam_int = (batch[name][i].double().numpy() for name in ("betas", "trans", "cam_int"))
+        rays = posed(arrays[batch["body"][i]], betas[:10], pose, trans[None])[0] @ cam_int.T
+        truth = people[row // N].pixels[row % N]
+        assert np.abs(rays[:, :2] / rays[:, 2:] - truth).max() < 0.05
 
 
 def test_people_left_out_are_counted_by_name_also_when_labels_are_there_already(tmp_path, arrays, sequence):
