@@ -117,7 +117,19 @@ def test_nobody_gives_an_empty_batch_and_wrong_shapes_a_message(body):
     with pytest.raises(ValueError, match=r"\(B, V, 3\)"):
         neural.label(STAND_IN, torch.zeros(4, 3), body, torch.zeros(0, 3, 3), 8)
     with pytest.raises(ValueError, match="nothing to see"):
-        neural.label(STAND_IN, torch.zeros(1, 4, 3), body, torch.zeros(1, 3, 3), (0, 8))
+        neural.label(STAND_IN, torch.zeros(1, body.num_vertices, 3), body, torch.zeros(1, 3, 3), (0, 8))
+    with pytest.raises(ValueError, match="6890 vertices is none of this body"):
+        neural.label(STAND_IN, torch.zeros(1, 6890, 3), body, torch.zeros(1, 3, 3), 8)
+
+
+def test_people_in_one_picture_hide_each_other_as_with_warp(body, people):
+    together = torch.stack([people, people.flip(0) + torch.tensor([0.15, 0.1, 0.2])], dim=1)
+    labels = neural.label(STAND_IN, together, body, CAMERAS, 64)
+    expected = render_parts(together, body, CAMERAS, 64)
+    assert (expected > 0).float().mean() > 1.2 * (render_parts(people, body, CAMERAS, 64) > 0).float().mean()
+    assert (labels != expected).sum() <= 2e-3 * (expected > 0).sum()
+    nobody = neural.label(STAND_IN, together[:, :0], body, CAMERAS, 8)
+    assert nobody.shape == (2, 8, 8) and (nobody == 0).all()
 
 
 def test_without_the_package_the_message_says_how_to_get_it_and_what_does_as_well(body, people, monkeypatch):

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from dpose.body import JOINT_NAMES, load_body
+from dpose.body import JOINT_NAMES, OPEN_SMPL, load_body
 from dpose.camera import crop_intrinsics, project
 from dpose.render import raycast, render_mesh, render_parts, shade
 from dpose.render.raycast import join_people
@@ -251,6 +252,44 @@ def test_a_label_is_the_part_of_the_hit_faces_nearest_corner(body):
         tie = np.diff(np.sort(weights, 1)[:, 1:], axis=1)[:, 0] < 1e-3
         assert (label[hit < 0] == 0).all() and tie.mean() < 0.02
         np.testing.assert_array_equal(label[hit >= 0][~tie], part[~tie] + 1)
+
+
+def test_of_several_people_each_pixel_has_the_nearest_ones_part(body):
+    people, k = posed_people(body, 6).unflatten(0, (2, 3)), camera(focal=150, count=2).clone()
+    k[1, 0, 0] = 130
+    each = k.repeat_interleave(3, 0)
+    face, depth = render_mesh(people.flatten(0, 1), body.faces, each, SIZE)
+    parts = render_parts(people.flatten(0, 1), body, each, SIZE).unflatten(0, (2, 3))
+    depth = depth.where(face >= 0, torch.inf).unflatten(0, (2, 3))
+    near = depth.sort(1).values
+    expected = parts.gather(1, depth.argmin(1, keepdim=True))[:, 0]
+    labels = render_parts(people, body, k, SIZE)
+    clear = near[:, 1] - near[:, 0] > 1e-4
+    assert ((near[:, 1] < torch.inf) & clear).sum() > 100  # they overlap
+    assert (labels != expected)[clear].float().mean() < 1e-3  # a ray along an edge
+    assert (labels[near[:, 0] == torch.inf] == 0).float().mean() > 0.999
+    alone = people.clone()
+    alone[:, 1:, :, 2] -= 99  # behind the camera
+    assert (render_parts(alone, body, k, SIZE) != parts[:, 0]).float().mean() < 1e-3
+    assert (render_parts(people[:, :0], body, k, SIZE) == 0).all()
+
+
+def test_people_of_another_body_are_refused_and_several_without_their_dimension(body):
+    people, k = posed_people(body, 2), camera()
+    with pytest.raises(ValueError, match=rf"{body.num_vertices} vertices is none of .* which has 6890"):
+        render_parts(people[:1], load_body(OPEN_SMPL), k, SIZE)
+    with pytest.raises(ValueError, match=rf"{2 * body.num_vertices} vertices is none of .*\(B, P, V, 3\)"):
+        render_parts(join_people(people, body.faces)[0][None], body, k, SIZE)
+
+
+def test_a_tree_of_two_people_is_not_taken_for_that_of_one(body):
+    faces, k = body.faces.clone(), camera()
+    pair, one = SimpleNamespace(faces=faces, part_of_vertex=body.part_of_vertex), posed_people(body, 2)
+    twice = SimpleNamespace(faces=faces, part_of_vertex=body.part_of_vertex.repeat(2))
+    both = render_parts(one[None], pair, k, SIZE)
+    first = render_parts(one.flatten(0, 1)[None], twice, k, SIZE)  # the second one has no faces here
+    assert (both > 0).sum() > 1.2 * (first > 0).sum()
+    assert (first != render_parts(one[:1], body, k, SIZE)).float().mean() < 1e-3
 
 
 def test_parts_lie_on_the_silhouette_and_on_their_own_side(body):

@@ -24,11 +24,14 @@ def render_parts(
 ) -> torch.Tensor:
     """Body-part labels (B, H, W) uint8: 0 background, j + 1 joint j's part (paper section 3.5).
 
-    vertices: (B, V, 3) metres, camera frame. body: gives `faces` and `part_of_vertex`. cam_int: (B, 3, 3) px.
+    vertices: (B, V, 3) metres, camera frame; or (B, P, V, 3), P people in each picture, who hide one another:
+    the nearest is seen, and those behind the camera are not. body: gives `faces` and `part_of_vertex`, the
+    same for all. cam_int: (B, 3, 3) pixels. size: side, or (height, width).
     A pixel takes the part of the hit triangle's vertex nearest to it in barycentric terms, so that borders
     run along the surface and not along the triangulation. backend: "warp", or "neural_renderer", the paper's,
     which needs CUDA and `dpose install-neural-renderer` and gives the same labels but for pixels on edges.
-    Raises ValueError for other shapes and backends, RuntimeError for a backend that is not there.
+    Raises ValueError for other shapes and backends and for vertices of another body, RuntimeError for a
+    backend that is not there.
     """
     if backend not in ("warp", "neural_renderer"):
         raise ValueError(f"unknown backend {backend!r}; there are 'warp' and 'neural_renderer'")

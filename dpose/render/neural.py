@@ -9,7 +9,7 @@ from types import ModuleType
 
 import torch
 
-from dpose.render.raycast import _picture_size
+from dpose.render.raycast import _picture_size, as_one_mesh, join_faces
 
 _FAR = 1.0e6  # metres, as far as Warp's rays go; the package's own 0.1 and 100 m would cut small people off
 
@@ -30,7 +30,7 @@ def rasterizer() -> ModuleType:
 def render_parts(
     vertices: torch.Tensor, body: torch.nn.Module, cam_int: torch.Tensor, size: int | tuple[int, int]
 ) -> torch.Tensor:
-    """As `dpose.render.raycast.render_parts`, on CUDA, by the Neural 3D Mesh Renderer.
+    """As `dpose.render.render_parts`, on CUDA, by the Neural 3D Mesh Renderer.
 
     Faces that reach behind the camera are left out, where Warp still shows the part before it. Raises
     RuntimeError without the package, ValueError for tensors that are not on CUDA and for other shapes.
@@ -58,8 +58,12 @@ def label(
     size: int | tuple[int, int],
 ) -> torch.Tensor:
     """`render_parts` with a given rasterizer, on its device."""
-    _, height, width = _picture_size(vertices, body.faces, cam_int, size)
-    faces, part_of_vertex = body.faces.to(vertices.device), body.part_of_vertex.to(vertices.device)
+    vertices, people = as_one_mesh(vertices, body)
+    batch, height, width = _picture_size(vertices, body.faces, cam_int, size)
+    if batch == 0 or people == 0:
+        return torch.zeros((batch, height, width), dtype=torch.uint8, device=vertices.device)
+    part_of_vertex = body.part_of_vertex.to(vertices.device).repeat(people)
+    faces = join_faces(body.faces.to(vertices.device), people, len(body.part_of_vertex))
     face, weight = rasterize(compiled, vertices, faces, cam_int, height, width)
     vertex = faces[face.clamp(min=0).long(), weight.argmax(-1)]
     return torch.where(face >= 0, part_of_vertex[vertex] + 1, 0).to(torch.uint8)
@@ -80,8 +84,6 @@ def rasterize(
     """
     points, cam_int = points.detach().float(), cam_int.detach().to(points.device, torch.float32)
     count, side = len(points), max(height, width)  # it draws squares only
-    if count == 0:
-        return faces.new_empty((0, height, width)), points.new_empty((0, height, width, 3))
     z = points[..., 2]
     pixel = [points[..., i] / z * cam_int[:, i, i, None] + cam_int[:, i, 2, None] for i in range(2)]
     # -1 and 1 are the picture's edges. The package turns y up and the picture back: left out, both of them.

@@ -89,12 +89,13 @@ def _check_range(faces: torch.Tensor, count: int) -> None:
         raise ValueError(f"faces name vertices {int(faces.min())} to {int(faces.max())}, there are {count}")
 
 
-def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int) -> list[wp.Mesh]:
+def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int, people: int) -> list[wp.Mesh]:
     """`count` meshes of one topology, their trees as some earlier body left them.
 
-    points: (B, V, 3), whose first bodies lend new trees their vertices. Trees are kept for the last few
-    topologies.
+    points: (B, people * V, 3), whose first bodies lend new trees their vertices. Trees are kept for the last
+    few topologies.
     """
+    own = points.shape[1] // people  # V
     version = 0 if faces.is_inference() else faces._version  # counts the changes in place
     key = (
         faces.data_ptr(),
@@ -102,18 +103,19 @@ def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int) -> list[wp.Me
         faces.stride(),
         faces.dtype,
         version,
-        points.shape[1],
+        people,
+        own,
         points.device,
     )
     pool = _pools.get(key)
     if pool is None:
-        _check_range(faces, points.shape[1])
+        _check_range(faces, own)
         pool = _pools[key] = _Pool(faces)
     _pools.move_to_end(key)
     while len(_pools) > _MAX_TOPOLOGIES:
         _pools.popitem(last=False)
     while len(pool.meshes) < count:
-        indices = faces.to(points.device, torch.int32).flatten().clone()
+        indices = join_faces(faces.to(points.device, torch.int32), people, own).flatten()
         first = points[len(pool.meshes)].nan_to_num(
             0.0, 0.0, 0.0
         )  # a tree of NaN would be no tree for others
@@ -130,13 +132,14 @@ def _cast(
     cam_int: torch.Tensor,
     inputs: list[wp.array],
     outputs: list[wp.array],
+    people: int = 1,
 ) -> None:
     """Launch `kernel` for every pixel of `outputs` (B, H, W): meshes, cameras, `inputs`, `outputs`.
 
-    vertices: (B, V, 3). faces: (F, 3). cam_int: (B, 3, 3).
+    vertices: (B, people * V, 3). faces: (F, 3), of one of the people. cam_int: (B, 3, 3).
     """
     batch, height, width = outputs[0].shape
-    if batch == 0:
+    if batch == 0 or people == 0:
         return
     device = vertices.device
     points = vertices.detach().float().contiguous()
@@ -163,7 +166,7 @@ def _cast(
             )
 
     with _pools_in_use, wp.ScopedStream(stream):
-        meshes = _meshes(points, faces, threads * at_once)
+        meshes = _meshes(points, faces, threads * at_once, people)
         if threads == 1:
             share(0)
         else:
@@ -218,17 +221,29 @@ def render_mesh(
 def render_parts(
     vertices: torch.Tensor, body: torch.nn.Module, cam_int: torch.Tensor, size: int | tuple[int, int]
 ) -> torch.Tensor:
-    """Body-part labels (B, H, W) uint8: 0 background, j + 1 joint j's part (paper section 3.5).
-
-    vertices: (B, V, 3) metres, camera frame. body: gives `faces` and `part_of_vertex`. cam_int: (B, 3, 3) px.
-    A pixel takes the part of the hit triangle's vertex nearest to it in barycentric terms, so that borders
-    run along the surface and not along the triangulation. Raises ValueError for other shapes.
-    """
+    """As `dpose.render.render_parts` with the backend "warp"."""
+    vertices, people = as_one_mesh(vertices, body)
     shape = _picture_size(vertices, body.faces, cam_int, size)
-    label = torch.empty(shape, dtype=torch.uint8, device=vertices.device)
-    part_of_vertex = wp.from_torch(body.part_of_vertex.to(vertices.device, torch.int32).contiguous())
-    _cast(_label, vertices, body.faces, cam_int, [part_of_vertex], [wp.from_torch(label)])
+    label = torch.zeros(shape, dtype=torch.uint8, device=vertices.device)
+    part_of_vertex = body.part_of_vertex.to(vertices.device, torch.int32).repeat(people)
+    inputs, outputs = [wp.from_torch(part_of_vertex)], [wp.from_torch(label)]
+    _cast(_label, vertices, body.faces, cam_int, inputs, outputs, people)
     return label
+
+
+def as_one_mesh(vertices: torch.Tensor, body: torch.nn.Module) -> tuple[torch.Tensor, int]:
+    """The P people of each picture as vertices (B, P * V, 3) of one mesh, and P.
+
+    vertices: (B, V, 3) or (B, P, V, 3). Raises ValueError if they are not those of the body.
+    """
+    if vertices.ndim not in (3, 4) or vertices.shape[-1] != 3:
+        raise ValueError(f"vertices must be (B, V, 3) or (B, P, V, 3), got {tuple(vertices.shape)}")
+    if vertices.shape[-2] != len(body.part_of_vertex):
+        raise ValueError(
+            f"a person of {vertices.shape[-2]} vertices is none of this body, which has "
+            f"{len(body.part_of_vertex)}; several people go in as (B, P, V, 3)"
+        )
+    return (vertices, 1) if vertices.ndim == 3 else (vertices.flatten(1, 2), vertices.shape[1])
 
 
 def join_people(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -240,9 +255,13 @@ def join_people(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tens
     """
     if vertices.ndim != 3 or vertices.shape[-1] != 3:
         raise ValueError(f"vertices must be (P, V, 3), got {tuple(vertices.shape)}")
-    people, count = vertices.shape[:2]
+    return vertices.flatten(0, 1), join_faces(faces, *vertices.shape[:2])
+
+
+def join_faces(faces: torch.Tensor, people: int, count: int) -> torch.Tensor:
+    """Faces (people * F, 3) of so many people of `count` vertices each, out of those (F, 3) of one."""
     offsets = count * torch.arange(people, device=faces.device, dtype=faces.dtype)
-    return vertices.flatten(0, 1), (faces + offsets[:, None, None]).flatten(0, 1)
+    return (faces + offsets[:, None, None]).flatten(0, 1)
 
 
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
