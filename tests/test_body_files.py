@@ -193,6 +193,20 @@ def test_a_missing_file_is_told_with_its_source_and_where_it_was_looked_for(tmp_
         load_body(gender="m")
 
 
+def test_a_file_is_read_as_it_is_named_and_never_in_place_of_the_folder(tmp_path, monkeypatch):
+    file = write_smplx_npz(tmp_path / "SMPLX_NEUTRAL.npz", body_arrays())
+    for other in ("a body.NPZ", "body"):
+        assert load_body(file.rename(tmp_path / other)).num_vertices == 40
+        file = tmp_path / other
+    with pytest.raises(FileNotFoundError, match=f"no body model at {tmp_path / 'no folder'}: give"):
+        load_body(tmp_path / "no folder")
+    file = file.rename(tmp_path / "SMPLX_NEUTRAL.npz")
+    monkeypatch.setenv("DPOSE_BODY_MODELS", str(file))
+    for gender in ("male", "neutral"):  # once the neutral body was given out for both
+        with pytest.raises(FileNotFoundError, match=r"SMPLX_\w+\.npz.*set DPOSE_BODY_MODELS to the folder"):
+            load_body(gender=gender)
+
+
 def changed(joints: int = 55, **changes) -> dict:
     arrays = body_arrays(joints) | changes
     return {key: array for key, array in arrays.items() if array is not None}

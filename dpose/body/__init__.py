@@ -216,9 +216,10 @@ def load_body(
 ) -> Body:
     """Reads a body: SMPL-X or SMPL, .npz or .pkl, as downloaded. Nothing in a file is ever run.
 
-    path: the file, or a folder in which SMPL-X of that gender lies, in the layout that `smplx` documents
-    (`<path>/smplx/SMPLX_<GENDER>.npz`) or as a download unpacks. None: that file under $DPOSE_BODY_MODELS if
-    set, else the shipped open body (neutral only). `dpose.body.files.locate` finds SMPL's.
+    path: the file, of whatever gender, or a folder in which SMPL-X of that gender lies, in the layout that
+    `smplx` documents (`<path>/smplx/SMPLX_<GENDER>.npz`) or as a download unpacks. None: that file under the
+    folder $DPOSE_BODY_MODELS if set, else the shipped open body (neutral only). `dpose.body.files.locate`
+    finds SMPL's.
     SMPL-X files with fewer than 400 `shapedirs` columns, and SMPL files with fewer than 300, hold 10 betas
     (smplx's own reading); further betas then do nothing. Raises FileNotFoundError for a missing file,
     ValueError for one with missing keys, wrong shapes or values, or with a pickle that could run something.
@@ -245,6 +246,8 @@ def _body_file(path: str | Path | None, gender: str) -> Path:
     if gender not in files.GENDERS:
         raise ValueError(f"no gender {gender!r}: the body models are {', '.join(files.GENDERS)}")
     folder = body_models(path)
+    if path and not folder.is_dir():
+        return folder
     if folder is None:
         if gender == "neutral":
             return OPEN_BODY
@@ -252,8 +255,6 @@ def _body_file(path: str | Path | None, gender: str) -> Path:
             f"the open body is neutral only; for {gender!r} "
             f"set {BODY_MODELS_VARIABLE} to licensed SMPL-X files"
         )
-    if folder.suffix in (".npz", ".pkl") and not folder.is_dir():
-        return folder
     return files.locate(f"smplx-{gender}", folder)
 
 

@@ -149,8 +149,8 @@ def read_body(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no body model at {path}: give a SMPL-X or SMPL file, "
-            f"or unset {BODY_MODELS_VARIABLE} to use the open body"
+            f"no body model at {path}: give a SMPL-X or SMPL file or the folder of one, "
+            "or none to use the open body"
         )
     keys = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
     try:
@@ -224,7 +224,7 @@ def _content(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
                 held = npz.files
         except Exception as error:  # zipfile, zlib and numpy raise many kinds
             raise _Wrong(f"damaged or cut off ({error})") from None
-    elif path.suffix == ".pkl":
+    elif path.suffix.lower() == ".pkl":
         content = read_pickle(path)
         if not isinstance(content, Mapping):
             raise _Wrong(f"its pickle holds no dictionary but {type(content).__name__}")
