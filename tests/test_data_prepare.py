@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 from data_people import random_label, random_pose, write_bedlam_frame
@@ -310,6 +311,21 @@ def test_faults_of_all_jobs_count_together_and_past_the_limit_nothing_is_half_wr
     with pytest.raises(TooManyFaults):
         cut(copy, out, skipped=Skipped(3))
     assert cut(copy, out, skipped=Skipped(4))["faults_total"] == 4
+
+
+def test_a_person_whose_mask_is_black_is_hidden_and_one_without_a_mask_a_fault(copy, tmp_path):
+    masks = copy / "first" / "masks"
+    for path in (masks / "seq_000003").glob("*_0000_00_*.png"):
+        path.unlink()
+    for path in (masks / "seq_000004").glob("*_0005_01_*.png"):
+        black = np.zeros_like(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+        path.unlink()  # it is linked to the other sequences'
+        cv2.imwrite(str(path), black)
+    manifest = cut(copy, tmp_path / "out")
+    assert manifest["dropped"] == {"hidden: none of the frame's masks shows them": 1}
+    (fault,) = manifest["faults"]
+    assert "no mask belongs to person first-seq_000003-seq_000003_0000-" in fault
+    assert sum(manifest["splits"].values()) == TOTAL - 2
 
 
 def test_a_box_without_extent_is_a_fault_and_not_a_sample(copy, tmp_path):

@@ -33,6 +33,7 @@ from dpose.data.sample import (
     sample_from_frame,
     warp_nearest,
 )
+from dpose.paths import BODY_MODELS_VARIABLE
 
 UNREAL = 0.01  # metres in an Unreal unit
 MAX_FAULTS = 100  # frames or people that may be unusable before reading gives up
@@ -262,7 +263,10 @@ def _frame_samples(
     samples = []
     for label, part, owner in zip(cuts, parts, owners, strict=True):
         if has_depth and owner is None:
-            skipped.fault(f"{path}: no mask belongs to person {label['key']}")
+            if len(masks) < len(cuts):
+                skipped.fault(f"{path}: no mask belongs to person {label['key']}")
+            else:
+                skipped.drop("hidden: none of the frame's masks shows them")
             continue
         samples.append(
             sample_from_frame(image, metres, masks[owner] if has_depth else None, label, size, part)
@@ -327,8 +331,8 @@ def check_projection(labels: Labels, bodies: Callable | None = None, rows: int =
     """Refuse labels whose body, put where they say, is not where their own 2D joints are.
 
     Compares the labelled ones of the 22 body joints on up to `rows` rows; raises ValueError when the median
-    distance exceeds a quarter of the box. Catches a translation in another convention, swapped axes, another
-    camera; a body of other proportions passes.
+    distance exceeds a quarter of the box: a translation in another convention, swapped axes, another camera.
+    Warns when it exceeds a hundredth: then the body may be another one than the labels are for.
     """
     if not len(labels):
         return
@@ -337,11 +341,19 @@ def check_projection(labels: Labels, bodies: Callable | None = None, rows: int =
     points = joints @ labels.cam_int[pick].transpose(0, 2, 1)
     error = np.linalg.norm(points[..., :2] / points[..., 2:] - labels.gtkps[pick, :22, :2], axis=-1)
     error = (error / (200 * labels.scale[pick, None]))[labels.gtkps[pick, :22, 2] > 0]
-    if error.size and not np.median(error) < 0.25:
+    middle = np.median(error) if error.size else 0.0
+    if not middle < 0.25:
         raise ValueError(
-            f"{labels.source}: the labelled bodies do not project onto gtkps (median distance "
-            f"{np.median(error):.2f} of the box side); the camera-frame translation must be trans_cam + "
-            "cam_ext[:, :3, 3], and cam_int in pixels"
+            f"{labels.source}: the labelled bodies do not project onto gtkps (median distance {middle:.2f} of "
+            "the box side); the camera-frame translation must be trans_cam + cam_ext[:, :3, 3], and cam_int "
+            "in pixels"
+        )
+    if middle > 0.01:
+        warnings.warn(
+            f"{labels.source}: the labelled joints are {middle:.3f} of the box side (median) away from those "
+            "of the body model, whose part labels will be off as well. Labels of SMPL-X bodies need SMPL-X: "
+            f"set {BODY_MODELS_VARIABLE} to its files (`dpose doctor` lists them)",
+            stacklevel=2,
         )
 
 
@@ -356,5 +368,7 @@ def labelled_joints(labels: Labels, rows, bodies: Callable | None = None) -> np.
         arrays = labels.shape[some], pose, labels.transl[some]
         tensors = (torch.as_tensor(array, dtype=torch.float32, device=body.faces.device) for array in arrays)
         with torch.no_grad():
-            joints[mine] = body(*tensors, form="axis-angle").joints[:, :22].double().cpu().numpy()
+            joints[mine] = (
+                body(*tensors, form="axis-angle", surface=False).joints[:, :22].double().cpu().numpy()
+            )
     return joints

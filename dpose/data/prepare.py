@@ -141,6 +141,7 @@ def plan(scenes: Iterable[Scene], settings: Settings, progress: bool = False) ->
     jobs: list[Job] = []
     numbers: dict[str, int] = {}
     owners: dict[str, str] = {}
+    bodies: dict[str, str] = {}
     sequences, people = set(), 0
     scenes = list(scenes)
     if len({scene.name for scene in scenes}) < len(scenes):
@@ -151,7 +152,9 @@ def plan(scenes: Iterable[Scene], settings: Settings, progress: bool = False) ->
         limit = None if settings.limit is None else settings.limit - people
         made_from = {"scene": scene.name, "dataset": scene.dataset, "depth": scene.depth is not None}
         made_from |= {"labels": _hash(scene.labels), "limit": limit}
-        made_from["bodies"] = {name: _body_hash(name) for name in np.unique(labels.body).tolist()}
+        names = np.unique(labels.body).tolist()
+        bodies |= {name: _body_hash(name) for name in names if name not in bodies}
+        made_from["bodies"] = {name: bodies[name] for name in names}
         rows = frames_of(labels)
         for split, parts in deal(rows, scene.name, settings, limit).items():
             for part, frames in enumerate(parts):
