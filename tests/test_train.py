@@ -5,17 +5,23 @@ import hashlib
 import json
 import math
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from random_people import random_samples, write_random_people
 
 import dpose
 from dpose.body import load_body
 from dpose.config import preset
 from dpose.data.loader import make_loader
+from dpose.data.shards import write_shards
 from dpose.losses import RELEASED, TERMS
 from dpose.model.network import DPose
+from dpose.results import data_fingerprint
+from dpose.statistics import training_statistics
 from dpose.train import TrainConfig, Training, learning_rate, recipe, train
 
 
@@ -319,3 +325,78 @@ def test_a_training_step_never_waits_for_the_device(quick):
         module.training_step(batch, 0).backward()
     waits = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
     assert not waits & {event.key for event in profile.key_averages()}
+
+
+TWO_PROCESSES = """
+import os, sys
+from dpose import train
+
+out = sys.argv[2]
+rank = os.environ.get("LOCAL_RANK", "0")
+step = train.Training.training_step
+
+def told(self, batch, index):
+    with open(f"{out}/keys-{rank}.txt", "a") as file:
+        print(*batch["key"], file=file)
+    return step(self, batch, index)
+
+train.Training.training_step = told
+config = train.TrainConfig(
+    preset="mini", data=sys.argv[1].split(","), out=f"{out}/run", steps=4, batch_size=4, workers=1,
+    accelerator="cpu", devices=2, strategy="ddp", log_every=4, progress=False,
+)
+train.train(config)
+"""
+
+
+def test_two_processes_train_from_shards_and_see_no_sample_twice_in_an_epoch(people, tmp_path):
+    """Four steps of four are the 16 people's first epoch: lightning's ddp on gloo, a loader process each."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(people), str(tmp_path)],
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = [(tmp_path / f"keys-{rank}.txt").read_text().split() for rank in range(2)]
+    assert [len(keys) for keys in seen] == [8, 8]
+    assert len({*seen[0], *seen[1]}) == 16
+    story = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert story["step"] == 0 and story["data_samples"] == 16
+    assert rows(tmp_path / "run" / "log.csv")[-1]["step"] == 4
+
+
+def test_a_run_may_mix_sets_and_says_which(quick, people, tmp_path):
+    other = write_random_people(tmp_path / "other", train=8, test=1)
+    result = train(replace(quick, data=[people, other], mix=(4, 1), steps=1))
+    story = json.loads((quick.out / "run.json").read_text())
+    assert story["data"] == [data_fingerprint(root) for root in (people, other)]
+    assert story["data_samples"] == [16, 8] and story["mix"] == [4, 1]
+    assert result.config.data == (people, other)
+    parts = [training_statistics(root, preset("mini")) for root in (people, other)]
+    both = training_statistics([people, other], preset("mini"), mix=(4, 1))
+    torch.testing.assert_close(both.betas, 0.8 * parts[0].betas + 0.2 * parts[1].betas)
+    torch.testing.assert_close(dpose.load(result.checkpoint).regressor.init_shape, both.betas)
+
+
+def test_a_mixture_that_does_not_fit_is_refused_before_anything_is_written(quick, people):
+    for mix, message in (((1, 2), "2 weights for 1 data sets"), ((0,), "positive")):
+        with pytest.raises(ValueError, match=message):
+            train(replace(quick, mix=mix))
+    with pytest.raises(ValueError, match="empty list"):
+        replace(quick, data=[])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(replace(quick, data=[people, "/nowhere"]))
+    assert not quick.out.exists()
+
+
+def test_people_of_another_body_are_no_training_data(quick, tmp_path):
+    samples = random_samples(4)
+    samples[2]["label"] |= {"body": "smpl-female", "pose": samples[2]["label"]["pose"] + [0.0] * 6}
+    write_shards(samples, tmp_path / "smpl", "train")
+    with pytest.raises(ValueError, match="sample p0002 is labelled with the body 'smpl-female'; training"):
+        train(replace(quick, data=tmp_path / "smpl", batch_size=4))
