@@ -1,5 +1,7 @@
 """Frames in BEDLAM's layout, written here file by file, read back as samples."""
 
+import warnings
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from data_people import body_joints, random_pose, write_bedlam_frame
 
 from dpose.body import load_body
 from dpose.data.bedlam import read_bedlam
-from dpose.data.frames import Skipped, on_its_side
+from dpose.data.frames import Skipped, check_projection, on_its_side
+from dpose.data.labels import Labels
 from dpose.data.sample import crop_matrix
 
 FRAMES = [f"seq_{i:06d}/seq_{i:06d}_0000.png" for i in range(3)]
@@ -124,8 +127,6 @@ def test_missing_labels_scenes_or_frames_are_refused(root, body, tmp_path_factor
 
 
 def test_labels_in_another_convention_are_refused(root, body):
-    from dpose.data.labels import Labels
-
     path = root / "labels" / "scene.npz"
     labels = Labels.load(path)
     columns = {name: getattr(labels, name) for name in labels.__dataclass_fields__ if name != "source"}
@@ -133,6 +134,17 @@ def test_labels_in_another_convention_are_refused(root, body):
     Labels(**columns).save(path)
     with pytest.raises(ValueError, match="do not project onto gtkps"):
         list(read_bedlam(root, 40, body))
+
+
+def test_labels_of_another_body_model_are_warned_about(root, body):
+    """BEDLAM's betas on the open body make another person: joints near the labelled ones, not on them."""
+    labels = Labels.load(root / "labels" / "scene.npz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_projection(labels)
+    labels.shape[:, :3] += 2
+    with pytest.warns(UserWarning, match="away from those of the body model.*DPOSE_BODY_MODELS"):
+        check_projection(labels)
 
 
 def test_a_frame_stored_on_its_side_is_turned_upright(root, body):

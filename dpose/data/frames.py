@@ -344,9 +344,9 @@ def check_projection(labels: Labels, bodies: Callable | None = None, rows: int =
     middle = np.median(error) if error.size else 0.0
     if not middle < 0.25:
         raise ValueError(
-            f"{labels.source}: the labelled bodies do not project onto gtkps (median distance {middle:.2f} of "
-            "the box side); the camera-frame translation must be trans_cam + cam_ext[:, :3, 3], and cam_int "
-            "in pixels"
+            f"{labels.source}: the labelled bodies do not project onto gtkps (median distance {middle:.2f} "
+            "of the box side); the camera-frame translation must be trans_cam + cam_ext[:, :3, 3], and "
+            "cam_int in pixels"
         )
     if middle > 0.01:
         warnings.warn(
