@@ -371,6 +371,14 @@ def test_bad_files_and_shapes_are_named(tmp_path, body):
         body(torch.zeros(2, 11), torch.zeros(2, 22, 3))
     with pytest.raises(ValueError, match=r"hands as '6d' must have shape \(B, 30, 6\), got \(2, 30, 3\)"):
         body(torch.zeros(2, 11), torch.zeros(2, 22, 6), hands=torch.zeros(2, 30, 3), form="6d")
+    for lengths in ((3, 8, 8, 8), (1, 8, 8, 8), (8, 8, 1, 8), (8, 8, 8, 1)):
+        given = (
+            torch.zeros(n, *size) for n, size in zip(lengths, ((11,), (22, 3), (3,), (30, 3)), strict=True)
+        )
+        with pytest.raises(
+            ValueError, match="not one batch: {} betas, {} rotations, {} trans, {} hands".format(*lengths)
+        ):
+            body(*given, form="axis-angle")
     with pytest.raises(
         ValueError, match="form of rotations 'quaternion'; choose one of matrix, axis-angle, 6d"
     ):

@@ -161,6 +161,10 @@ class Body(nn.Module):
             if self.num_rotations == NUM_SMPL_JOINTS:
                 raise ValueError("SMPL has no fingers to pose: leave `hands` out")
             _check(f"hands as {form!r}", hands, (NUM_JOINTS - FIRST_FINGER, *shape))
+        given = {"betas": betas, "rotations": rotations, "trans": trans, "hands": hands}
+        lengths = {name: len(value) for name, value in given.items() if value is not None}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"not one batch: {', '.join(f'{n} {name}' for name, n in lengths.items())}")
         dtype = self.template.dtype
         with torch.autocast(self.template.device.type, enabled=False):
             return self._pose(
