@@ -1,5 +1,6 @@
 """Rays against closed forms (plane, sphere, cube) and against Embree on the posed open body."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -389,6 +390,30 @@ def test_callers_in_threads_of_their_own_do_not_disturb_each_other(body):
         together = list(pool.map(lambda i: render_mesh(people[i % 3][None], body.faces, k, 64)[0], range(12)))
     for i, face in enumerate(together):
         assert (face != alone[i % 3]).float().mean() < 2e-3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")  # that threads make it dangerous is the point
+def test_a_process_forked_while_another_thread_renders_does_not_wait_for_that_thread_for_ever():
+    from threading import Event, Thread
+
+    held, release = Event(), Event()
+
+    def hold():
+        with raycast._pools_in_use:
+            held.set()
+            release.wait()
+
+    other = Thread(target=hold)
+    other.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if raycast._pools_in_use.acquire(timeout=3) else 1)
+    _, status = os.waitpid(child, 0)
+    release.set()
+    other.join()
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_trees_of_many_topologies_are_let_go():

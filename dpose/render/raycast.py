@@ -8,6 +8,7 @@ There is no near plane: whatever lies in front of the pinhole is seen, and a fac
 seen as far as it lies in front.
 """
 
+import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,16 @@ class _Pool:
 
 _pools: OrderedDict[tuple, _Pool] = OrderedDict()
 _pools_in_use = threading.Lock()  # two callers at once would refit each other's trees
+
+
+def _free_after_fork() -> None:
+    """The thread that held the lock lives on in the parent only: in the child nobody would give it back."""
+    global _pools_in_use
+    _pools_in_use = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_free_after_fork)
 
 
 @wp.kernel(enable_backward=False)
