@@ -185,7 +185,7 @@ Markdown(
 # | 30 | the formula that scales the person scales the background, too, which is zero only as long as the 95th percentile of the person's depth is at most ten times the 5th | the background is exactly 0 |
 # | 31 | about a twentieth of the person lies below 0.1, and what is far in front falls to 0, which is the background's value | nearest 0.1, farthest 1, nothing clipped |
 # | 32 | an even depth gives zeros everywhere, an empty mask an error | an even depth is all nearest, 0.1; nobody in view means no supervision |
-# | 33 | takes the first mask that any keypoint falls on, and everybody in the image if there is none | masks and people are matched one to one, by joints, silhouette and distance; a person without a mask is skipped and reported |
+# | 33 | takes the first mask that any keypoint falls on, and everybody in the image if there is none | masks and people are matched one to one, by joints, silhouette and distance; a person without one is left out and counted |
 # | 34 | a crop without the person's farthest pixels counts as having no depth | it has depth if any of the person is in view, scaled to what is in view |
 #
 # The rule of the released code is `depth_target(..., rule="released")`. Lines 30 and 31, drawn: the same

@@ -26,7 +26,7 @@ from dpose.data import prepare as prepare_module
 from dpose.data.augment import MINI as MINI_AUGMENT
 from dpose.data.augment import PAPER, jitter_box
 from dpose.data.bedlam import label_scenes
-from dpose.data.frames import Scene, Skipped, TooManyFaults
+from dpose.data.frames import NO_MASK, Scene, Skipped, TooManyFaults
 from dpose.data.labels import COLUMNS, Labels
 from dpose.data.loader import make_loader
 from dpose.data.prepare import clean, prepare, prepare_scenes, split_of
@@ -313,7 +313,8 @@ def test_faults_of_all_jobs_count_together_and_past_the_limit_nothing_is_half_wr
     assert cut(copy, out, skipped=Skipped(4))["faults_total"] == 4
 
 
-def test_a_person_whose_mask_is_black_is_hidden_and_one_without_a_mask_a_fault(copy, tmp_path):
+def test_a_person_whose_mask_is_black_or_not_there_is_left_out_and_counted(copy, tmp_path):
+    """The renderer writes no mask of somebody wholly hidden; where nobody at all shows, an `_env` remains."""
     masks = copy / "first" / "masks"
     for path in (masks / "seq_000003").glob("*_0000_00_*.png"):
         path.unlink()
@@ -321,11 +322,12 @@ def test_a_person_whose_mask_is_black_is_hidden_and_one_without_a_mask_a_fault(c
         black = np.zeros_like(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
         path.unlink()  # it is linked to the other sequences'
         cv2.imwrite(str(path), black)
+    for path in (masks / "seq_000005").glob("*_0000_*.png"):
+        path.unlink()
+    cv2.imwrite(str(masks / "seq_000005" / "seq_000005_0000_env.png"), np.full_like(black, 255))
     manifest = cut(copy, tmp_path / "out")
-    assert manifest["dropped"] == {"hidden: none of the frame's masks shows them": 1}
-    (fault,) = manifest["faults"]
-    assert "no mask belongs to person first-seq_000003-seq_000003_0000-" in fault
-    assert sum(manifest["splits"].values()) == TOTAL - 2
+    assert manifest["dropped"] == {NO_MASK: 2 + PEOPLE} and manifest["faults"] == []
+    assert sum(manifest["splits"].values()) == TOTAL - 2 - PEOPLE
 
 
 def test_a_box_without_extent_is_a_fault_and_not_a_sample(copy, tmp_path):

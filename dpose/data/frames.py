@@ -36,6 +36,7 @@ from dpose.data.sample import (
 from dpose.paths import BODY_MODELS_VARIABLE
 
 UNREAL = 0.01  # metres in an Unreal unit
+NO_MASK = "no mask shows them: wholly hidden, or its file is missing"  # the renderer writes no empty masks
 MAX_FAULTS = 100  # frames or people that may be unusable before reading gives up
 
 
@@ -217,7 +218,7 @@ def _frame_samples(
     if has_depth:
         metres = read_depth(scene.depth / stem.with_name(f"{stem.name}_depth.exr"))
         numbers = mask_numbers(scene.masks, imgname)
-        if not numbers:
+        if not numbers and not (scene.masks / stem.with_name(f"{stem.name}_env.png")).is_file():
             raise UnreadableFile(f"{scene.masks / stem}_NN_body.png: missing")
         masks = [read_person_mask(scene.masks, imgname, number) for number in numbers]
         for array in (metres, *masks):
@@ -263,10 +264,7 @@ def _frame_samples(
     samples = []
     for label, part, owner in zip(cuts, parts, owners, strict=True):
         if has_depth and owner is None:
-            if len(masks) < len(cuts):
-                skipped.fault(f"{path}: no mask belongs to person {label['key']}")
-            else:
-                skipped.drop("hidden: none of the frame's masks shows them")
+            skipped.drop(NO_MASK)
             continue
         samples.append(
             sample_from_frame(image, metres, masks[owner] if has_depth else None, label, size, part)
