@@ -439,6 +439,22 @@ def test_cuda_gives_the_faces_depth_and_labels_of_the_cpu(body):
     torch.testing.assert_close(cuda_depth.cpu()[same], depth[same], atol=1e-4, rtol=0)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_callers_on_cuda_streams_of_their_own_do_not_refit_trees_that_are_being_read(body):
+    people, faces, k = posed_people(body, 8).cuda(), body.faces.cuda(), camera(900, 768, count=8).cuda()
+    others, streams = people.flip(0), [torch.cuda.Stream() for _ in range(2)]
+    alone = [render_mesh(vertices, faces, k, 768)[0] for vertices in (people, others)]
+    torch.cuda.synchronize()
+    together = []
+    for i in range(10):
+        with torch.cuda.stream(streams[i % 2]):
+            together.append(render_mesh((people, others)[i % 2], faces, k, 768)[0])
+    torch.cuda.synchronize()
+    for i, face in enumerate(together):
+        assert (face != alone[i % 2]).float().mean() < 2e-3
+
+
 def test_nobody_in_the_batch_gives_an_empty_batch(body):
     face, depth = render_mesh(torch.zeros(0, 4, 3), QUAD, torch.zeros(0, 3, 3), 16)
     assert face.shape == depth.shape == (0, 16, 16)

@@ -33,6 +33,7 @@ class _Pool:
 
     faces: torch.Tensor  # the tensor itself: while it lives, its address cannot become another topology's
     meshes: list[wp.Mesh] = field(default_factory=list)
+    read: torch.cuda.Event | None = None  # when the last kernel that was given these trees is through
 
 
 _pools: OrderedDict[tuple, _Pool] = OrderedDict()
@@ -100,8 +101,8 @@ def _check_range(faces: torch.Tensor, count: int) -> None:
         raise ValueError(f"faces name vertices {int(faces.min())} to {int(faces.max())}, there are {count}")
 
 
-def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int, people: int) -> list[wp.Mesh]:
-    """`count` meshes of one topology, their trees as some earlier body left them.
+def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int, people: int) -> _Pool:
+    """At least `count` meshes of one topology, their trees as some earlier body left them.
 
     points: (B, people * V, 3), whose first bodies lend new trees their vertices. Trees are kept for the last
     few topologies.
@@ -124,7 +125,9 @@ def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int, people: int) 
         pool = _pools[key] = _Pool(faces)
     _pools.move_to_end(key)
     while len(_pools) > _MAX_TOPOLOGIES:
-        _pools.popitem(last=False)
+        _, old = _pools.popitem(last=False)
+        if old.read:
+            old.read.synchronize()
     while len(pool.meshes) < count:
         indices = join_faces(faces.to(points.device, torch.int32), people, own).flatten()
         first = points[len(pool.meshes)].nan_to_num(
@@ -133,7 +136,7 @@ def _meshes(points: torch.Tensor, faces: torch.Tensor, count: int, people: int) 
         pool.meshes.append(
             wp.Mesh(points=wp.from_torch(first, dtype=wp.vec3), indices=wp.from_torch(indices))
         )
-    return pool.meshes[:count]
+    return pool
 
 
 def _cast(
@@ -158,11 +161,14 @@ def _cast(
     cameras = wp.from_torch(cameras.detach().to(device, torch.float32).contiguous(), dtype=wp.vec4)
     at_once = batch if device.type == "cuda" else 1  # bodies in a launch; Warp's own loop uses one core
     threads = 1 if device.type == "cuda" else min(torch.get_num_threads(), batch)
-    stream: Any = wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+    warp_stream: Any = wp.stream_from_torch(stream) if stream else None
 
     def share(thread: int) -> None:
-        own = meshes[thread * at_once : (thread + 1) * at_once]
-        ids = wp.array([mesh.id for mesh in own], dtype=wp.uint64, device=cameras.device)
+        own = pool.meshes[thread * at_once : (thread + 1) * at_once]
+        # In torch's memory, which is not given away before this stream is through with it.
+        ids = torch.tensor([mesh.id for mesh in own], device=device)
+        ids = wp.from_torch(ids, dtype=wp.uint64)
         for start in range(thread * at_once, batch, threads * at_once):
             bodies = slice(start, start + at_once)
             for mesh, body in zip(own, points[bodies], strict=True):
@@ -176,14 +182,18 @@ def _cast(
                 device=cameras.device,
             )
 
-    with _pools_in_use, wp.ScopedStream(stream):
-        meshes = _meshes(points, faces, threads * at_once, people)
+    with _pools_in_use, wp.ScopedStream(warp_stream):
+        pool = _meshes(points, faces, threads * at_once, people)
+        if stream and pool.read:
+            stream.wait_event(pool.read)  # another stream's kernel may still be looking at the trees
         if threads == 1:
             share(0)
         else:
             wp.load_module(device=cameras.device)
-            with ThreadPoolExecutor(threads) as pool:  # a new one each time: none is left behind by a fork
-                list(pool.map(share, range(threads)))
+            with ThreadPoolExecutor(threads) as workers:  # new ones each time: none is left behind by a fork
+                list(workers.map(share, range(threads)))
+        if stream:
+            pool.read = stream.record_event()
 
 
 def _picture_size(
