@@ -476,13 +476,22 @@ def test_what_lies_behind_the_camera_is_not_seen():
         ({"faces": torch.zeros(0, 3, dtype=torch.int64)}, r"faces must be \(F, 3\) with F > 0"),
         ({"faces": QUAD + 1}, "vertices 1 to 4, there are 4"),
         ({"faces": QUAD - 1}, "vertices -1 to 2, there are 4"),
+        ({"faces": QUAD + 0.6}, r"faces must be whole numbers, got torch\.float32"),
         ({"size": 0}, "0 x 0 pixels"),
+        ({"size": 16.0}, "size must be a whole number of pixels, or height and width, got 16.0"),
+        ({"size": (16, 16, 3)}, "size must be a whole number"),
     ],
 )
 def test_wrong_shapes_are_refused_by_name(change, message):
     right = {"vertices": square(2.0, 0.3)[None], "faces": QUAD, "cam_int": camera(), "size": 16}
     with pytest.raises(ValueError, match=message):
         render_mesh(**(right | change))
+
+
+@pytest.mark.parametrize("size", [np.int64(16), [16, 16], torch.Size([16, 16]), (np.int32(16), 16)])
+def test_a_size_may_come_from_numpy_or_torch(size):
+    face, depth = render_mesh(square(2.0, 0.3)[None], QUAD, camera(), size)
+    assert face.shape == depth.shape == (1, 16, 16)
 
 
 def test_shading_changes_the_mesh_pixels_and_no_others():

@@ -11,8 +11,10 @@ seen as far as it lies in front.
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -199,14 +201,19 @@ def _cast(
 def _picture_size(
     vertices: torch.Tensor, faces: torch.Tensor, cam_int: torch.Tensor, size: int | tuple[int, int]
 ) -> tuple[int, int, int]:
-    """Bodies, height and width of what is to be rendered. Raises ValueError for shapes that do not fit."""
-    height, width = (size, size) if isinstance(size, int) else size
+    """Bodies, height and width of what is to be rendered. Raises ValueError for what does not fit."""
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
+        raise ValueError(f"size must be a whole number of pixels, or height and width, got {size!r}")
+    height, width = map(int, sides)
     if vertices.ndim != 3 or vertices.shape[-1] != 3:
         raise ValueError(f"vertices must be (B, V, 3), got {tuple(vertices.shape)}")
     if cam_int.shape != (len(vertices), 3, 3):
         raise ValueError(f"cam_int must be ({len(vertices)}, 3, 3), got {tuple(cam_int.shape)}")
     if faces.ndim != 2 or faces.shape[-1] != 3 or len(faces) == 0:
         raise ValueError(f"faces must be (F, 3) with F > 0, got {tuple(faces.shape)}")
+    if faces.is_floating_point() or faces.is_complex() or faces.dtype == torch.bool:
+        raise ValueError(f"faces must be whole numbers, got {faces.dtype}")
     if height < 1 or width < 1:
         raise ValueError(f"a picture of {height} x {width} pixels has nothing to see")
     return len(vertices), height, width
@@ -233,7 +240,9 @@ def render_mesh(
     vertices: (B, V, 3) metres, camera frame. faces: (F, 3) integer. cam_int: (B, 3, 3) pixels. size: side, or
     (height, width). Both sides of a face are seen.
     Returns face ids (B, H, W) int32, -1 where nothing is hit, and depth (B, H, W) float32 in metres, 0 there.
-    Raises ValueError for other shapes.
+    A tree is kept for each of the last few `faces` tensors. Changes in place are noticed where torch counts
+    them: not in tensors of inference mode, nor in numpy's memory under a tensor. Raises ValueError for other
+    shapes and dtypes.
     """
     face, depth, _ = _trace_pixels(vertices, faces, cam_int, size)
     return face, depth
