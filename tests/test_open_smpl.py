@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import roma
+import scipy.spatial
 import torch
 import trimesh
 
@@ -68,9 +69,11 @@ def test_its_surface_is_closed_and_hardly_moved(body, smpl):
     assert coarse.euler_number == fine.euler_number == 8  # the skin, two eyes and the mouth
     assert abs(coarse.volume / fine.volume - 1) < 2e-3
     assert abs(coarse.area / fine.area - 1) < 0.02
-    for point in fine.vertices[::500]:
-        nearest = trimesh.triangles.closest_point(coarse.triangles, np.tile(point, (len(coarse.faces), 1)))
-        assert np.linalg.norm(nearest - point, axis=1).min() < 5e-3
+    near = scipy.spatial.KDTree(coarse.triangles_center).query(fine.vertices, 50)[1].ravel()
+    points = np.repeat(fine.vertices, 50, axis=0)
+    nearest = trimesh.triangles.closest_point(coarse.triangles[near], points)
+    apart = np.linalg.norm(nearest - points, axis=1).reshape(-1, 50).min(1)
+    assert apart.max() < 2.2e-3 and apart.mean() < 0.25e-3  # as scripts/build_open_smpl.py has it
 
 
 def test_its_fingers_turn_about_the_knuckles(smpl):
@@ -94,7 +97,7 @@ def test_the_human36m_like_joints_follow_shape_and_pose(body, smpl):
     for i, names in enumerate(H36M):
         if names:
             wanted = joints[:, [JOINT_NAMES.index(name) for name in names]].mean(1)
-            assert (got[:, i] - wanted).norm(dim=-1).mean() < 0.02, names
+            assert (got[:, i] - wanted).norm(dim=-1).mean() < 0.0171, names
 
 
 def test_smpls_joints_are_regressed_from_resting_vertices(smpl):
