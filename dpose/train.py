@@ -367,7 +367,8 @@ class Journal(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
         self.begin = self.saved = time.monotonic()
-        self.provenance = results.provenance()  # of now: the checkout may change while the run goes on
+        # of now: checkout and data may change while the run goes on
+        self.provenance = _data_story(self.config) | results.provenance()
         self.earlier_seconds = 0.0
         if trainer.is_global_zero:
             kept = (
@@ -481,7 +482,6 @@ class Journal(lightning.Callback):
             "seed": config.seed,
             "recipe": asdict(config.recipe),
             "init": module.origin,
-            **_data_story(config),
             "losses": self.losses,
             **self.provenance,
         }

@@ -423,3 +423,34 @@ def test_nothing_but_broken_shards_is_an_error_not_an_empty_or_endless_loader(wo
     line = _one_line(error.value)
     assert line.startswith(f"{tmp_path}: not one sample could be read; {tmp_path}/train-00000")
     assert "\n" not in line and "Traceback" not in line
+
+
+def test_a_worker_that_dies_ends_the_loader_with_a_message(two_sets):
+    import os
+
+    loader = make_loader(two_sets, "train", MINI, 2, train=True, workers=1)
+    loader.dataset.prepare = lambda sample, epoch: os._exit(1)
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        next(iter(loader))
+
+
+def test_any_error_in_a_worker_is_told_in_one_line_and_the_loader_can_begin_again(two_sets):
+    from dpose.cli import _one_line
+
+    def fail(sample, epoch):
+        raise KeyError("a mistake of ours")
+
+    loader = make_loader(two_sets, "train", MINI, 2, train=True, workers=1)
+    prepare, loader.dataset.prepare = loader.dataset.prepare, fail
+    with pytest.raises(KeyError) as error:
+        next(iter(loader))
+    assert "a mistake of ours" in _one_line(error.value)
+    loader.dataset.prepare = prepare
+    assert len(next(iter(loader))["key"]) == 2
+
+
+def test_shards_of_an_unfinished_preparation_are_read_with_a_warning(tmp_path):
+    write_shards([random_sample(np.random.default_rng(0))], tmp_path, "train")
+    (tmp_path / "train-000000.json").write_text("{}")
+    with pytest.warns(UserWarning, match="no manifest yet: `dpose prepare` has not finished"):
+        make_loader(tmp_path, "train", MINI, 1)

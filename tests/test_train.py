@@ -15,6 +15,7 @@ from random_people import random_samples, write_random_people
 
 import dpose
 from dpose.body import load_body
+from dpose.cli import main
 from dpose.config import preset
 from dpose.data.loader import make_loader
 from dpose.data.shards import write_shards
@@ -370,17 +371,17 @@ def test_two_processes_train_from_shards_and_see_no_sample_twice_in_an_epoch(peo
     assert rows(tmp_path / "run" / "log.csv")[-1]["step"] == 4
 
 
-def test_a_run_may_mix_sets_and_says_which(quick, people, tmp_path):
-    other = write_random_people(tmp_path / "other", train=8, test=1)
-    result = train(replace(quick, data=[people, other], mix=(4, 1), steps=1))
-    story = json.loads((quick.out / "run.json").read_text())
+def test_a_run_may_mix_sets_and_says_which(people, tmp_path):
+    other, out = write_random_people(tmp_path / "other", train=8, test=1), tmp_path / "run"
+    settings = f"--out {out} --preset mini --steps 1 --batch-size 2 --workers 0 --accelerator cpu"
+    assert main(["train", "--data", str(people), str(other), "--mix", "4", "1", *settings.split()]) == 0
+    story = json.loads((out / "run.json").read_text())
     assert story["data"] == [data_fingerprint(root) for root in (people, other)]
     assert story["data_samples"] == [16, 8] and story["mix"] == [4, 1]
-    assert result.config.data == (people, other)
     parts = [training_statistics(root, preset("mini")) for root in (people, other)]
     both = training_statistics([people, other], preset("mini"), mix=(4, 1))
     torch.testing.assert_close(both.betas, 0.8 * parts[0].betas + 0.2 * parts[1].betas)
-    torch.testing.assert_close(dpose.load(result.checkpoint).regressor.init_shape, both.betas)
+    torch.testing.assert_close(dpose.load(out / "model.safetensors").regressor.init_shape, both.betas)
 
 
 def test_a_mixture_that_does_not_fit_is_refused_before_anything_is_written(quick, people):

@@ -23,7 +23,6 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext, tar_file_iterator
 
 from dpose.config import ModelConfig
-from dpose.data.bedlam import label_scenes
 from dpose.data.frames import Scene, Skipped, TooManyFaults, check_projection, frames_of, read_frame
 from dpose.data.labels import BODIES, DEFAULT_BODY, Labels
 from dpose.data.remote import check_protocol, open_url, read_remote_manifest
@@ -144,7 +143,10 @@ def find_shards(root: Path | str | None, split: str) -> list[Path]:
             f"no shards {split}-*.tar in {folder} (splits there: {', '.join(there) or 'none'}); {hint}"
         )
     sizes = {path.name: path.stat().st_size for path in shards}
-    for row in (read_manifest(folder) or {"shards": []})["shards"]:
+    manifest = read_manifest(folder)
+    if manifest is None and any(path.with_suffix(".json").exists() for path in shards):
+        warnings.warn(f"{folder} has no manifest yet: `dpose prepare` has not finished there", stacklevel=2)
+    for row in (manifest or {"shards": []})["shards"]:
         if row["split"] != split:
             continue
         if row["name"] not in sizes:
@@ -187,7 +189,8 @@ def _frames(root: Path, split: str, config: ModelConfig) -> Frames:
         raise FileNotFoundError(
             f"{root} is not cut into shards, and so has the splits train and val only, not {split}"
         )
-    from dpose.data.prepare import VALIDATION, split_of  # not needed to read shards
+    from dpose.data.bedlam import label_scenes  # neither is needed to read shards
+    from dpose.data.prepare import VALIDATION, split_of
 
     scenes, pieces = [], []
     for scene in label_scenes(root, dataset=root.name):
