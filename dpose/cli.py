@@ -24,6 +24,10 @@ COMMANDS = {
     "doctor": "what is installed, which files are found, and what the missing ones are for",
     "install-neural-renderer": "build the paper's renderer of part labels, on CUDA (optional: Warp does it)",
 }
+BODY_HELP = (
+    "SMPL-X file, .npz or .pkl (default: the neutral one of $DPOSE_BODY_MODELS, or the open body if that is "
+    "not set)"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +126,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "(pose_hrnet_w48_256x192.pth) for the encoder, as the paper does",
         default=unset,
     )
-    add("--body", metavar="FILE", help="SMPL-X file, .npz or .pkl (default: the open body)", default=unset)
+    add("--body", metavar="FILE", help=BODY_HELP, default=unset)
     add("--accelerator", default="auto", help="cpu, cuda, ... as lightning names them")
     add("--devices", type=_devices, default=1, help="how many devices, or auto for all")
     add("--strategy", default="auto", help="lightning's name of how several devices share the work")
@@ -150,7 +154,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=64, help="images at once; no influence on the results")
     add("--workers", type=int, default=1, help="loader processes")
     add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
-    add("--body", metavar="FILE", help="SMPL-X file, .npz or .pkl (the open body, if not given)")
+    add("--body", metavar="FILE", help=BODY_HELP)
     add("--no-progress", dest="progress", action="store_false", help="no progress line", default=True)
     parser.set_defaults(run=_evaluate)
 
@@ -167,7 +171,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     add("--out", default="prediction", metavar="FOLDER", help="folder to write to")
     add("--checkpoint", default="mini", help="a .safetensors or released .ckpt, or the name of a shipped one")
     add("--focal", type=float, metavar="PX", help="focal length in pixels (the image diagonal, if not given)")
-    add("--body", metavar="FILE", help="SMPL-X file, .npz or .pkl (the open body, if not given)")
+    add("--body", metavar="FILE", help=BODY_HELP)
     add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
     parser.set_defaults(run=_predict)
 

@@ -96,10 +96,10 @@ def _data(data: str | os.PathLike[str] | None) -> Iterator[str]:
             found = True
             try:
                 samples = results.data_samples(root, split)
+                size = sum(path.stat().st_size for path in shards) / 1e6
             except (ValueError, OSError) as error:
                 yield from _item("unusable", str(error))
                 return
-            size = sum(path.stat().st_size for path in shards) / 1e6
             people = "no manifest" if samples is None else f"{samples} people"
             yield from _item("found", f"{split}: {people}, {size:.0f} MB in {len(shards)} file(s)")
     if not found:

@@ -106,6 +106,13 @@ def test_versions_hardware_checkpoint_and_data_are_told(doctor, people, tmp_path
     assert "no shards: `dpose synth` makes the open data" in doctor("--data", tmp_path)
 
 
+def test_a_shard_that_cannot_be_reached_is_unusable_and_the_report_goes_on(doctor, tmp_path):
+    (tmp_path / "train-000000.tar").symlink_to(tmp_path / "unmounted" / "train-000000.tar")
+    text = doctor("--data", tmp_path)
+    assert re.search(r"^  unusable +.*train-000000\.tar", text, re.MULTILINE)
+    assert "Checkpoints that come along" in text
+
+
 def test_lines_are_short_enough_for_a_terminal(doctor, capsys):
     main(["doctor"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 110

@@ -9,6 +9,7 @@ import trimesh
 
 import dpose
 from dpose.body import OPEN_BODY
+from dpose.cli import main
 from dpose.predict import FILES, predict, square_box
 
 BOX = (200, 60, 120, 300)
@@ -84,6 +85,14 @@ def test_a_given_focal_length_moves_the_body_in_proportion(picture, model):
     near, far = (predict(picture, None, model, focal=f, device="cpu") for f in (500.0, 1000.0))
     assert near.cam_int[0, 0] == 500 and far.cam_int[0, 0] == 1000
     assert far.transl[2] > 1.5 * near.transl[2]
+
+
+@pytest.mark.parametrize("command", ["predict", "train", "evaluate"])
+def test_the_help_says_which_body_is_taken_when_none_is_named(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--body FILE SMPL-X file, .npz or .pkl (default: the neutral one of $DPOSE_BODY_MODELS, or" in said
 
 
 def test_without_a_box_the_whole_image_is_the_person():
