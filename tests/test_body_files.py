@@ -207,6 +207,9 @@ def test_a_file_is_read_as_it_is_named_and_never_in_place_of_the_folder(tmp_path
             load_body(gender=gender)
 
 
+BY_VERTEX = ("v_template", "shapedirs", "posedirs", "weights")
+
+
 def changed(joints: int = 55, **changes) -> dict:
     arrays = body_arrays(joints) | changes
     return {key: array for key, array in arrays.items() if array is not None}
@@ -225,7 +228,16 @@ def changed(joints: int = 55, **changes) -> dict:
         (changed(v_template=np.full((40, 3), np.nan)), "v_template has values that are not finite"),
         (changed(f=np.array([[0, 1, 40]])), "f names vertices that are not among its 40"),
         (changed(f=np.array([[0, -1, 4]])), "f names vertices"),
-        (changed(f=np.array([[0.0, 1.0, 4.0]])), "f names vertices"),
+        (changed(f=np.array([[0.0, 1.0, 4.0]])), "f holds float64, not whole numbers"),
+        (changed(f=np.zeros((0, 3), int)), "it has 40 vertices and 0 faces"),
+        (
+            {
+                key: array[:, :0] if key == "J_regressor" else array[:0] if key in BY_VERTEX else array
+                for key, array in body_arrays().items()
+            },
+            "it has 0 vertices and 60 faces",
+        ),
+        (changed(weights=3 * body_arrays()["weights"]), "weights .* do not sum to 1 but are up to 2 off"),
         (changed(kintree_table=np.zeros((2, 55), np.uint32)), "another joint tree"),
         (
             changed(kintree_table=np.zeros((2, 52), np.uint32)),
@@ -315,7 +327,7 @@ def test_pickled_members_of_an_archive_are_never_opened(tmp_path):
     np.savez(path, **body_arrays(), joint2num=hostile)
     assert load_body(path).num_vertices == 40
     np.savez(path, **body_arrays() | {"weights": hostile})
-    with pytest.raises(ValueError, match="not a SMPL-X body model"):
+    with pytest.raises(ValueError, match="not a SMPL-X body model.* pickled objects, which are never opened"):
         load_body(path)
     np.save(tmp_path / "J_regressor_h36m.npy", hostile)
     with pytest.raises(ValueError, match="not Human3.6M's joint regressor"):

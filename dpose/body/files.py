@@ -223,6 +223,8 @@ def _content(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
                 content = {key: npz[key] for key in keys if key in npz}
                 held = npz.files
         except Exception as error:  # zipfile, zlib and numpy raise many kinds
+            if "allow_pickle" in str(error):  # numpy's word for it
+                raise _Wrong("an array is pickled objects, which are never opened, not numbers") from None
             raise _Wrong(f"damaged or cut off ({error})") from None
     elif path.suffix.lower() == ".pkl":
         content = read_pickle(path)
@@ -282,6 +284,13 @@ def _checked_body(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if tree[0, 1:].tolist() != list(trees[joints][1:]):
         raise _Wrong("kintree_table holds another joint tree")
     faces = arrays["f"]
-    if faces.dtype.kind not in "iu" or (faces.size and (faces.min() < 0 or faces.max() >= vertices)):
+    if vertices == 0 or len(faces) == 0:
+        raise _Wrong(f"it has {vertices} vertices and {len(faces)} faces")
+    if faces.dtype.kind not in "iu":
+        raise _Wrong(f"f holds {faces.dtype}, not whole numbers")
+    if faces.min() < 0 or faces.max() >= vertices:
         raise _Wrong(f"f names vertices that are not among its {vertices}")
+    sums = arrays["weights"].sum(1)
+    if (off := abs(sums - 1).max()) > 0.01:
+        raise _Wrong(f"weights of a vertex do not sum to 1 but are up to {off:.2g} off")
     return arrays
