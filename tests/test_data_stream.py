@@ -344,7 +344,8 @@ WRONG = {
     "no JSON": (lambda m: cut(m, "json"), "not JSON"),
     "part 99": (lambda m: m | {"parts.png": as_png(np.full((40, 40), 99, np.uint8))}, "parts.png must be"),
     "NaN": (lambda m: member_bytes("bad", trans=[0.0, float("nan"), 3.0]), "not finite"),
-    "NaN range": (lambda m: member_bytes("bad", depth_range=[1.0, float("inf")]), "not finite"),
+    "NaN range": (lambda m: member_bytes("bad", depth_range=[1.0, float("nan")]), "depth_range finite"),
+    "8 bit depth": (lambda m: m | {"depth.png": as_png(np.full((40, 40), 9, np.uint8))}, "must be 16 bit"),
     "zero-size box": (lambda m: member_bytes("bad", scale=0.0), "larger than 0"),
     "negative box": (lambda m: member_bytes("bad", scale=-1.0), "larger than 0"),
     "null": (lambda m: member_bytes("bad", scale=None), "malformed|not finite"),
@@ -454,3 +455,15 @@ def test_shards_of_an_unfinished_preparation_are_read_with_a_warning(tmp_path):
     (tmp_path / "train-000000.json").write_text("{}")
     with pytest.warns(UserWarning, match="no manifest yet: `dpose prepare` has not finished"):
         make_loader(tmp_path, "train", MINI, 1)
+
+
+def test_the_statistics_of_a_split_do_not_stop_at_its_first_shards(tmp_path):
+    from dpose.statistics import training_statistics
+
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        people = [random_sample(rng, f"p{number}-{i}", betas=np.full(11, number)) for i in range(5)]
+        write_shards(people, tmp_path, "train", start=number)
+    statistics = training_statistics(tmp_path, MINI, samples=8)
+    assert statistics.samples == 8
+    torch.testing.assert_close(statistics.betas, torch.full((11,), 1.5))

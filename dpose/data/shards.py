@@ -183,7 +183,10 @@ def decode_sample(members: Mapping[str, bytes], where: str = "sample") -> Sample
     if label.get("has_depth"):
         if "depth_range" not in label:
             raise BadSample(f"{key}: label has depth but no depth_range")
-        depth = decode_depth(_decode(members, "depth.png", cv2.IMREAD_UNCHANGED, key), label["depth_range"])
+        codes = _decode(members, "depth.png", cv2.IMREAD_UNCHANGED, key)
+        if codes.dtype != np.uint16 or not np.isfinite(label["depth_range"]).all():
+            raise BadSample(f"{key}: depth.png must be 16 bit and depth_range finite")
+        depth = decode_depth(codes, label["depth_range"])
     if (
         image.ndim != 3
         or parts.shape != image.shape[:2]

@@ -345,9 +345,8 @@ def check_sample(sample: Sample) -> None:
     if wrong or len(joints) != 72:
         raise BadSample(f"{key}: '{(wrong or ['joints2d'])[0]}' has too many or too few numbers")
     positive = [label["scale"], label["margin"], *label["img_size"], label["cam_int"][0], label["cam_int"][4]]
-    numbers = [*label["pose"], *label["betas"], *label["trans"], *label["center"], *label["cam_int"], *joints]
-    numbers += [*positive, *label.get("depth_range", ())]
-    if not np.isfinite(np.array(numbers, np.float64)).all():
+    numbers = [*label["pose"], *label["betas"], *label["trans"], *label["center"], *label["cam_int"]]
+    if not np.isfinite(np.array(numbers + joints + positive, np.float64)).all():
         raise BadSample(f"{key}: the label has numbers that are not finite")
     if not min(positive) > 0:
         raise BadSample(f"{key}: box, image and focal length must be larger than 0, they are {positive}")
