@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from dpose import results
@@ -45,6 +46,10 @@ def _software() -> Iterator[str]:
     yield from _wrapped(
         f"{machine['cpu']}, {machine['cores']} cores, torch uses {machine['threads']}; {gpus}"
     )
+    renderer = (
+        "found" if find_spec("neural_renderer") else "not there; `dpose install-neural-renderer` builds it"
+    )
+    yield from _wrapped(f"the paper's renderer, neural_renderer (optional, on CUDA): {renderer}")
 
 
 def _bodies(folder: Path | None) -> Iterator[str]:

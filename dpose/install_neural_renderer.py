@@ -19,7 +19,7 @@ __all__ = ["install", "patch"]
 
 PACKAGE, VERSION = "neural-renderer-pytorch", "1.1.3"
 SHA256 = "d0d86b003c2cc1a4d8a909862fb52ff153641636471097651239764a428c9137"  # of PyPI's .tar.gz
-OTHERWISE = "It is not needed: Warp gives the same part labels without it."
+OTHERWISE = "It is not needed: Warp gives the same part labels of bodies wholly before the camera."
 
 CHANGES = (  # of torch's C++ interface since 2019
     (re.compile(r"\bAT_CHECK\b"), "TORCH_CHECK"),

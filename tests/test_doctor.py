@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -111,6 +112,20 @@ def test_a_shard_that_cannot_be_reached_is_unusable_and_the_report_goes_on(docto
     text = doctor("--data", tmp_path)
     assert re.search(r"^  unusable +.*train-000000\.tar", text, re.MULTILINE)
     assert "Checkpoints that come along" in text
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_papers_renderer_is_told(doctor, tmp_path, monkeypatch, there):
+    if there:
+        (tmp_path / "neural_renderer").mkdir()
+        (tmp_path / "neural_renderer" / "__init__.py").write_text(
+            "raise ImportError('it is only looked for')"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+    elif find_spec("neural_renderer"):
+        pytest.skip("it is here")
+    said = "found" if there else "not there; `dpose install-neural-renderer` builds it"
+    assert f"neural_renderer (optional, on CUDA): {said}" in re.sub(r"\s+", " ", doctor())
 
 
 def test_lines_are_short_enough_for_a_terminal(doctor, capsys):

@@ -136,7 +136,7 @@ def test_without_the_package_the_message_says_how_to_get_it_and_what_does_as_wel
     monkeypatch.setitem(sys.modules, "neural_renderer", None)
     with pytest.raises(RuntimeError, match="dpose install-neural-renderer") as caught:
         render_parts(people, body, CAMERAS, 16, backend="neural_renderer")
-    assert "backend='warp' gives the same part labels" in str(caught.value)
+    assert "backend='warp' gives the same part labels of bodies wholly before the camera" in str(caught.value)
 
 
 def test_vertices_off_cuda_are_refused(body, people, monkeypatch):
@@ -310,7 +310,7 @@ def test_a_step_that_fails_is_the_last_and_leaves_nothing_installed(
     assert main(["install-neural-renderer"]) == 2
     assert commands.seen[-1][0] == last
     said = capsys.readouterr().err
-    assert message in said and "Warp gives the same part labels" in said
+    assert message in said and "Warp gives the same part labels of bodies wholly before the camera" in said
 
 
 def test_one_that_works_is_left_alone_and_one_that_does_not_is_replaced(cuda_machine, monkeypatch, capsys):

@@ -29,7 +29,8 @@ def render_parts(
     same for all. cam_int: (B, 3, 3) pixels. size: side, or (height, width).
     A pixel takes the part of the hit triangle's vertex nearest to it in barycentric terms, so that borders
     run along the surface and not along the triangulation. backend: "warp", or "neural_renderer", the paper's,
-    which needs CUDA and `dpose install-neural-renderer` and gives the same labels but for pixels on edges.
+    which needs CUDA and `dpose install-neural-renderer` and gives the same labels but for pixels on edges and
+    for faces that reach behind the camera, which it leaves out.
     Raises ValueError for other shapes and backends and for vertices of another body, RuntimeError for a
     backend that is not there.
     """

@@ -22,7 +22,7 @@ def rasterizer() -> ModuleType:
         raise RuntimeError(
             f"the renderer neural_renderer cannot be used ({error}). On a machine with CUDA "
             "`dpose install-neural-renderer` builds it. It is not needed: backend='warp' gives the same part "
-            "labels, on CPU and CUDA alike"
+            "labels of bodies wholly before the camera, and of others more, on CPU and CUDA alike"
         ) from error
     return compiled
 
