@@ -80,11 +80,13 @@ def measure(path: Path, batch_size: int, rounds: int, device: torch.device) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", help="write the results as JSON")
     args = parser.parse_args()
     device = torch.device(args.device)
+    torch.set_num_threads(args.threads)
 
     with tempfile.TemporaryDirectory() as folder:
         paths = {"open body": OPEN_BODY, "with pose correctives": with_pose_correctives(Path(folder))}
