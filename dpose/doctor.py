@@ -49,7 +49,7 @@ def _software() -> Iterator[str]:
     renderer = (
         "found" if find_spec("neural_renderer") else "not there; `dpose install-neural-renderer` builds it"
     )
-    yield from _wrapped(f"the paper's renderer, neural_renderer (optional, on CUDA): {renderer}")
+    yield from _wrapped(f"the paper's renderer, neural_renderer (optional, CUDA): {renderer}")
 
 
 def _bodies(folder: Path | None) -> Iterator[str]:

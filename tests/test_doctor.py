@@ -125,7 +125,7 @@ def test_the_papers_renderer_is_told(doctor, tmp_path, monkeypatch, there):
     elif find_spec("neural_renderer"):
         pytest.skip("it is here")
     said = "found" if there else "not there; `dpose install-neural-renderer` builds it"
-    assert f"neural_renderer (optional, on CUDA): {said}" in re.sub(r"\s+", " ", doctor())
+    assert f"neural_renderer (optional, CUDA): {said}" in re.sub(r"\s+", " ", doctor())
 
 
 def test_lines_are_short_enough_for_a_terminal(doctor, capsys):

@@ -52,17 +52,24 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_free_after_fork)
 
 
+@wp.func
+def _ray(camera: wp.vec4, row: int, column: int) -> wp.vec3:
+    """Through the centre of a pixel; camera: fx, fy, cx, cy."""
+    x = (float(column) + 0.5 - camera[2]) / camera[0]
+    y = (float(row) + 0.5 - camera[3]) / camera[1]
+    return wp.normalize(wp.vec3(x, y, 1.0))
+
+
 @wp.kernel(enable_backward=False)
 def _trace(
     meshes: wp.array(dtype=wp.uint64),
-    cameras: wp.array(dtype=wp.vec4),  # fx, fy, cx, cy
+    cameras: wp.array(dtype=wp.vec4),
     face: wp.array3d(dtype=wp.int32),
     depth: wp.array3d(dtype=wp.float32),
     bary: wp.array3d(dtype=wp.vec2),
 ):
     b, i, j = wp.tid()
-    k = cameras[b]
-    ray = wp.normalize(wp.vec3((float(j) + 0.5 - k[2]) / k[0], (float(i) + 0.5 - k[3]) / k[1], 1.0))
+    ray = _ray(cameras[b], i, j)
     hit = wp.mesh_query_ray(meshes[b], wp.vec3(0.0, 0.0, 0.0), ray, 1.0e6)
     if hit.result:
         face[b, i, j] = hit.face
@@ -82,8 +89,7 @@ def _label(
     label: wp.array3d(dtype=wp.uint8),
 ):
     b, i, j = wp.tid()
-    k = cameras[b]
-    ray = wp.normalize(wp.vec3((float(j) + 0.5 - k[2]) / k[0], (float(i) + 0.5 - k[3]) / k[1], 1.0))
+    ray = _ray(cameras[b], i, j)
     hit = wp.mesh_query_ray(meshes[b], wp.vec3(0.0, 0.0, 0.0), ray, 1.0e6)
     found = wp.int32(0)
     if hit.result:
