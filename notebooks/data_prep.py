@@ -145,7 +145,8 @@ skipped = Skipped()
 started = clock()
 scenes = bedlam_files.scenes(root, out, "train", skipped)
 finding = clock() - started
-tables = [Labels.load(scene.labels) for scene in scenes]
+unused = dict.fromkeys(("proj_verts", "pose_world", "trans_world"))  # much memory, and not needed
+tables = [replace(Labels.load(scene.labels), **unused) for scene in scenes]
 
 # %% tags=["hide-input"]
 everybody = sum(map(len, tables))
@@ -157,14 +158,15 @@ html_table(
             scene.name,
             f"{len(set(labels.imgname)):,}",
             f"{len(labels):,}",
-            "as published" if scene.labels.is_relative_to(root) else "converted here",
+            "converted" if scene.labels.parent == out / "labels" else "as published",
         )
         for scene, labels in itertools.islice(zip(scenes, tables, strict=True), 12)
     ]
     + ([("all", f"{count_frames:,}", f"{everybody:,}", "")] if len(scenes) > 1 else [])
     + [(f"left out: {rule}", "", f"{count:,}", "") for rule, count in skipped.dropped.items()]
+    + [(f"fault: {fault.replace(f'{root}/', '')}", "", "", "") for fault in skipped.faults[:10]]
     + [("faults", "", f"{len(skipped.faults):,}", "")],
-    f"{len(scenes)} scene{'s' * (len(scenes) > 1)}, found in {finding:.1f} s",
+    f"{len(scenes)} scene{'s' * (len(scenes) > 1)}, found in {finding:.1f} s of processor time",
     align="lrrl",
 )
 
@@ -275,7 +277,7 @@ html_table(
 # and one of them is left-handed.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: three sets of axes, each with the third arrow pointing into the page. Unreal's is left-handed: seen from the tip of z, x turns into y clockwise. Right: the world from above. Yaw turns clockwise; a camera of yaw 0 looks along x, a body of yaw 0 along y.", "name": "fig-axes"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: three sets of axes, each with one arrow pointing into the page. Unreal's is left-handed: seen from the tip of z, x turns into y clockwise. Right: the world from above. Yaw turns clockwise; a camera of yaw 0 looks along x, a body of yaw 0 along y.", "name": "fig-axes"}}
 def arrow(axis, start, way, name, colour, gap=1.16):
     axis.annotate("", np.add(start, way), start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8})
     axis.text(*np.add(start, gap * np.array(way)), name, color=colour, ha="center", va="center", fontsize=8.5)
@@ -355,7 +357,7 @@ show_source(bedlam_files.place_people)
 raw = [parent / scene.name for parent in bedlam_files.scene_parents(root)]
 raw = next((folder for folder in raw if (folder / "be_seq.csv").is_file()), None)
 lines = []
-if raw is not None:
+if raw is not None and scene.labels.parent == out / "labels":
     sequence = next(
         s for s in bedlam_files.read_sequences(raw / "be_seq.csv")[0] if s.name == stem.parent.name
     )
@@ -498,9 +500,11 @@ for row in members:
     corner = labels.center[row] - side / 2
     axes["image"].add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1.5))
     doing = str(labels.motion_info[row]).replace("_", " ")
-    axes["image"].text(
-        *np.clip(corner + (8, 26), (8, 26), (width - 160, height - 8)),
+    axes["image"].annotate(
         ", ".join([doing] * (0 < len(doing) < 20) + [f"{labels.transl[row, 2]:.1f} m"]),
+        np.clip(corner, 0, (0.85 * width, 0.95 * height)),
+        xytext=(5, -12),
+        textcoords="offset points",
         color="white",
         fontsize=8,
         bbox={"facecolor": "black", "alpha": 0.55, "pad": 2, "linewidth": 0},
@@ -568,6 +572,7 @@ about = {
 html_table(
     ("manifest.json", ""),
     [(key, json.dumps(value) if isinstance(value, dict) else str(value)[:64]) for key, value in about.items()]
+    + [(f"faults[{k}]", fault) for k, fault in enumerate(manifest["faults"][:3])]
     + [("shards[0]", ", ".join(f"{k} {str(v)[:20]}" for k, v in manifest["shards"][0].items()))],
     "What a folder of shards says about itself",
     align="ll",
@@ -713,19 +718,13 @@ html_table(
 
 # %%
 config = dpose.preset("mini")
-plain = [replace(s, name=f"{s.name}-plain", depth=None, masks=None) for s in scenes]
+plain = [replace(s, name=f"{k}-plain", depth=None, masks=None) for k, s in enumerate(scenes)]
 without = Path(temporary.name) / "plain"
 prepare_scenes(plain, without, split, PRESETS["mini"], limit=people, workers=1)
 mixed = make_loader(
     [out, without], split, config, batch_size=32, train=True, seed=seed, mix=(3, 1), shuffle_buffer=50
 )
 batch = next(iter(mixed))
-loader = iter(mixed)
-next(loader)
-started = clock()
-with one_thread():
-    loaded = sum(len(next(loader)["key"]) for _ in range(batches))
-loading = (clock() - started) / loaded
 
 # %% tags=["hide-input"]
 from_plain = sum("-plain-" in key for key in batch["key"])
@@ -737,8 +736,8 @@ html_table(
         else (name, f"{len(value)} names", "text")
         for name, value in batch.items()
     ],
-    f"A batch: {len(batch['key']) - from_plain} people with depth, {from_plain} without; "
-    f"has_depth is true for {int(batch['has_depth'].sum())}",
+    f"A batch of {len(batch['key'])}, {from_plain} of them from the set without depth; has_depth is true for "
+    f"{int(batch['has_depth'].sum())}",
     align="lll",
 )
 
@@ -832,6 +831,7 @@ for axis, (values, bins, unit, title) in zip(axes.flat, panels, strict=True):
     axis.set(xlabel=unit, title=title, ylabel="% of people")
     axis.spines[["top", "right"]].set_visible(False)
     quiet(axis)
+axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
 axes[0, 1].set_xticks(range(-180, 181, 90))
 plt.show()
 Markdown(
@@ -866,10 +866,10 @@ def measured(size):
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         read_frame(scene, imgname, members, labels, size, skipped=Skipped())  # loads body and renderer
-        for s, t, name in spread[:: max(1, len(spread) // tried)][:tried]:
+        for s, t, name in trial:
             rows = frames_of(t)[name]
             for sample in profile.runcall(read_frame, s, name, rows, t, size, skipped=Skipped()):
-                stored += sum(map(len, profile.runcall(encode_sample, sample).values())) + 4 * 768
+                stored += sum(map(len, profile.runcall(encode_sample, sample).values())) + 4 * 768  # tar
                 cut_people += 1
     spent, inside = Counter(), Counter()
     for (_, _, name), (*_, total, callers) in pstats.Stats(profile).stats.items():
@@ -888,15 +888,27 @@ PERSON = {
     "sample_from_frame": "cutting",
     "encode_sample": "writing JPEG, PNG, JSON",
 }
-costs = {}
-for size in PRESETS.values():
+trial = spread[:: max(1, len(spread) // tried)][:tried]
+costs, loading = {}, {}
+for name, size in PRESETS.items():
     spent, cut_people, stored = measured(size)
-    tried_frames = min(tried, len(spread[:: max(1, len(spread) // tried)]))
-    frame_s = {step: spent[step] / tried_frames for step in FRAME}
+    frame_s = {step: spent[step] / len(trial) for step in FRAME}
     person_s = {step: spent[step] / max(1, cut_people) for step in PERSON}
     rest = spent["read_frame"] + spent["encode_sample"] - sum(spent[step] for step in FRAME | PERSON)
     person_s["rest"] = max(0, rest) / max(1, cut_people)
     costs[size] = frame_s, person_s, stored / max(1, cut_people)
+    folder = out
+    if size != arguments["size"]:
+        folder = Path(temporary.name) / name
+        prepare_scenes(scenes, folder, split, size, limit=people, workers=1)
+    loader = iter(
+        make_loader(folder, split, dpose.preset(name), 32, train=True, seed=seed, shuffle_buffer=20)
+    )
+    with one_thread():
+        next(loader)
+        started = clock()
+        loaded = sum(len(next(loader)["key"]) for _ in range(batches))
+        loading[size] = (clock() - started) / loaded
 
 # %% tags=["hide-input"]
 small, large = PRESETS.values()
@@ -908,7 +920,7 @@ for step, name in FRAME.items():
     )
 for step, name in (PERSON | {"rest": "everything else"}).items():
     note = (
-        f"{mean_kb['masks'] * tried_frames / max(1, cut_people):,.0f} read"
+        f"{mean_kb['masks'] * len(trial) / max(1, cut_people):,.0f} read"
         if step == "read_person_mask"
         else ""
     )
@@ -919,15 +931,14 @@ lines.append(
     (
         "loading for training, augmented",
         "person",
-        f"{1000 * loading:.1f}",
-        "",
-        f"{costs[small][2] / 1e3:.0f} read",
+        *(f"{1000 * loading[size]:.1f}" for size in (small, large)),
+        f"{costs[small][2] / 1e3:.0f} / {costs[large][2] / 1e3:.0f} read",
     )
 )
 html_table(
     ("step", "per", f"ms, {small} px", f"ms, {large} px", "kB"),
     lines,
-    f"Measured on this machine, over {tried_frames} frames with {cut_people} people",
+    f"Measured on this machine, over {len(trial)} frames with {cut_people} people",
     align="ll",
 )
 
@@ -962,7 +973,10 @@ html_table(
             )
             for size in costs
         ),
-        (f"an epoch of loading, {small} px", *hours(BEDLAM["people"] * loading), ""),
+        *(
+            (f"loading 200,000 batches of 64, {size} px", *hours(200_000 * 64 * loading[size]), "")
+            for size in costs
+        ),
         ("BEDLAM's own: images at 6 fps", *[""] * len(CORES), f"{BEDLAM['png'] / BEDLAM['rate'] / 1e9:,.0f}"),
         (
             "BEDLAM's own: depth at 6 fps",
@@ -975,7 +989,12 @@ html_table(
 
 # %% tags=["hide-input"]
 disk = 150e6
+reading = (
+    BEDLAM["images"] * sum(costs[large][0].values()) + BEDLAM["people"] * costs[large][1]["read_person_mask"]
+)
 text = (
+    f"{100 * reading / total[large]:.0f} % of the time of cutting for the larger network goes into reading PNG and EXR, which "
+    "a loader of raw frames would do again in every epoch and for every person. The last rows are as long as the paper's training. "
     f"The shards for the smaller network are {1e12 * read_tb / (BEDLAM['people'] * costs[small][2]):.0f} times smaller "
     f"than the images and depth maps that they are cut from, those for the larger one "
     f"{1e12 * read_tb / (BEDLAM['people'] * costs[large][2]):.0f} times. A hard disk that reads {disk / 1e6:.0f} MB a second "
