@@ -291,14 +291,17 @@ def collate(rows: list[dict]) -> Batch:
     labels = [row["label"] for row in rows]
     stack = lambda values: torch.from_numpy(np.asarray(values, np.float32))  # noqa: E731
     column = lambda name: stack([label[name] for label in labels])  # noqa: E731
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    image = torch.from_numpy(np.stack([row["image"] for row in rows])).to(torch.float32)  # (B, S, S, 3)
-    image = image.mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
+    side = rows[0]["image"].shape[0]
+    std = torch.tensor(IMAGENET_STD)
+    factor, offset = (1 / (255 * std)).repeat(side), (torch.tensor(IMAGENET_MEAN) / std).repeat(side)
+    image = torch.empty(len(rows), side, 3 * side)
+    for line, row in zip(image, rows, strict=True):  # one at a time stays in the processor's cache
+        line.copy_(torch.from_numpy(row["image"].reshape(side, 3 * side))).mul_(factor).sub_(offset)
     pose = stack([label["pose"] + [0.0] * (72 - len(label["pose"])) for label in labels]).reshape(-1, 24, 3)
     joints2d = column("joints2d")
     joints2d[..., 2].clamp_(min=0)
     return Batch(
-        image=image,
+        image=image.view(-1, side, side, 3).permute(0, 3, 1, 2),
         center=column("center"),
         scale=column("scale"),
         img_size=column("img_size"),

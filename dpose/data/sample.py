@@ -161,8 +161,8 @@ def warp_nearest(array: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray
     height, width = array.shape
     inside_x, inside_y = (x >= 0) & (x < width), (y >= 0) & (y < height)
     if inside_x.all() and inside_y.all():
-        return array[y[:, None], x]
-    out = array[y.clip(0, height - 1)[:, None], x.clip(0, width - 1)]
+        return array.take(y, 0).take(x, 1)  # rows, then columns: several times as fast as both at once
+    out = array.take(y, 0, mode="clip").take(x, 1, mode="clip")
     return np.where(inside_y[:, None] & inside_x, out, array.dtype.type(0))
 
 

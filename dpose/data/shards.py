@@ -209,8 +209,12 @@ def encode_depth(depth: np.ndarray) -> tuple[np.ndarray, list[float]]:
 def decode_depth(codes: np.ndarray, depth_range: list[float]) -> np.ndarray:
     """uint16 codes -> float32 metres, 0 = none."""
     near, far = depth_range
-    step = np.float32((far - near) / 65534)
-    return np.where(codes > 0, (codes.astype(np.float32) - 1) * step + np.float32(near), np.float32(0))
+    metres = codes.astype(np.float32)
+    metres -= 1
+    metres *= np.float32((far - near) / 65534)
+    metres += np.float32(near)
+    metres *= codes > 0
+    return metres
 
 
 def _encode(extension: str, array: np.ndarray, *options: int) -> bytes:
