@@ -149,6 +149,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "their code or the paper's text); all but the first need files of $DPOSE_BODY_MODELS, or take the "
         "open body's if that is not set (the data set's own, if not given)",
     )
+    add(
+        "--focal",
+        choices=["label", "diagonal"],
+        default="label",
+        help="the focal length that the network is told: the camera's, or the image diagonal, as the released "
+        "evaluation does everywhere",
+    )
     add("--out", metavar="JSON", help="file for the results")
     add("--samples", type=int, help="measure only the first so many")
     add("--batch-size", type=int, default=64, help="images at once; no influence on the results")

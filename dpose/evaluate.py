@@ -25,7 +25,7 @@ from tqdm import tqdm
 from dpose import metrics, results
 from dpose.batch import Batch
 from dpose.body import PART_NAMES, Body, BodyOutput, convert, load_body, named_body
-from dpose.camera import bbox_info
+from dpose.camera import bbox_info, default_focal
 from dpose.data.labels import DEFAULT_BODY
 from dpose.data.loader import make_loader
 from dpose.data.shards import read_manifest
@@ -36,6 +36,7 @@ from dpose.statistics import training_statistics
 
 MESH_METRICS = metrics.BodyErrors.names
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
+FOCALS = ("label", "diagonal")
 REGRESSORS = {metrics.H36M_REGRESSOR: "h36m", metrics.SMPL_REGRESSOR: "smpl"}  # as `joint_regressor` says
 
 
@@ -81,6 +82,7 @@ def evaluate(
     device: str | None = None,
     body: str | Path | None = None,
     protocol: str | None = None,
+    focal: str = "label",
     smplx_to_smpl: Tensor | None = None,
     regressor: Tensor | None = None,
     progress: bool = True,
@@ -96,6 +98,8 @@ def evaluate(
         body: body model file, as for `dpose.load_body`: the prediction's, and of labels for "smplx-neutral".
         protocol: one of `dpose.metrics.PROTOCOLS`; None: the data set's own, which `dpose prepare` wrote into
             its manifest, else "smplx24".
+        focal: whose focal length the network is told: "label", the camera's own, or "diagonal", the image's
+            diagonal, as in the released evaluation and wherever a camera is unknown (spec 11, item 29).
         smplx_to_smpl, regressor: what other protocols than "smplx24" need (`metrics.protocol_points`); None:
             those under $DPOSE_BODY_MODELS if set, else the open body's.
     Returns:
@@ -107,13 +111,15 @@ def evaluate(
     Raises:
         FileNotFoundError: the checkpoint, the data root, its split or a licensed file (of the truth's bodies
             or the protocol) is missing.
-        ValueError: a count below 1, a device that is not there, an unknown protocol, matrices that do not fit
-            the body, or a split without samples.
+        ValueError: a count below 1, a device that is not there, an unknown protocol or focal, matrices that
+            do not fit the body, or a split without samples.
         RuntimeError: a sample of the split cannot be read.
     """
     for name, value in (("samples", samples), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if focal not in FOCALS:
+        raise ValueError(f"focal must be one of {', '.join(FOCALS)}, got {focal!r}")
     begin = time.monotonic()
     device = usable_device(device)
     root = data_root(data)
@@ -129,11 +135,12 @@ def evaluate(
         training_statistics(root, model.config) if any(shard_folder(root).glob("train-*.tar")) else None
     )
     baseline = mean_pose and (mean_pose.pose, mean_pose.betas)
-    table = measure(model, loader, mesh, baseline, samples, progress, errors=errors)
+    table = measure(model, loader, mesh, baseline, samples, progress, errors=errors, focal=focal)
     result = {
         "dataset": root.name,
         "split": split,
         "protocol": protocol,
+        "focal": focal,
         "matrices": origins,
         **summarise(table),
         "baseline_samples": mean_pose.samples if mean_pose else 0,
@@ -162,6 +169,7 @@ def measure(
     progress: bool = False,
     bf16: bool = False,
     errors: metrics.BodyErrors | None = None,
+    focal: str = "label",
 ) -> dict[str, Any]:
     """Errors of `model` for every sample of `loader`, computed on the body's device.
 
@@ -170,6 +178,7 @@ def measure(
         mean_pose: rotations (22, 3, 3) and betas (11,) of the constant prediction; None: no baselines.
         samples: stop after so many.
         errors: how bodies are compared; None: by the protocol `smplx24`.
+        focal: "label" or "diagonal", see `evaluate`.
     Returns:
         Columns of N: `key`; mpjpe, pa_mpjpe, mve (mm), orientation (degrees), the same for each of
         `BASELINES` as "<baseline>/<metric>"; `intersection` and `union` (N, 23) pixels; with a depth branch
@@ -187,7 +196,8 @@ def measure(
         if samples is not None and len(batch["key"]) > samples - count:
             batch = {name: value[: samples - count] for name, value in batch.items()}
         batch = to_device(batch, device)
-        prediction = run_network(model, batch, bf16)
+        told = batch if focal == "label" else {**batch, "cam_int": diagonal_cameras(batch)}
+        prediction = run_network(model, told, bf16)
         for name, value in _measure_batch(prediction, batch, body, mean_pose, errors).items():
             columns.setdefault(name, []).append(value.cpu() if isinstance(value, Tensor) else value)
         count += len(batch["key"])
@@ -318,6 +328,13 @@ def _measure_batch(
         columns["depth_l1"], columns["depth_pixels"] = metrics.depth_l1(prediction.depth, batch["depth"])
         columns["depth_values"] = batch["depth"][batch["depth"] > 0]  # no depth in the data: no such pixel
     return columns
+
+
+def diagonal_cameras(batch: Batch) -> Tensor:
+    """(B, 3, 3) the intrinsics with the image's diagonal for a focal length."""
+    cam_int = batch["cam_int"].clone()
+    cam_int[:, 0, 0] = cam_int[:, 1, 1] = default_focal(batch["img_size"])
+    return cam_int
 
 
 def true_points(batch: Batch, body: nn.Module, errors: metrics.BodyErrors) -> BodyOutput:

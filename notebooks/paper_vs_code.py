@@ -176,7 +176,7 @@ Markdown(
 # | 26 | the truth is a gendered body; the paper says neutral | the truth is posed by the body that its labels are for: gendered SMPL on 3DPW and EMDB, gendered SMPL-X on RICH, neutral elsewhere |
 # | 27 | predictions are converted from SMPL-X to SMPL; the paper says that in one place, and the reverse in another | predictions to SMPL |
 # | 28 | test people left over after the last full batch are not measured | every sample counts |
-# | 29 | true focal lengths in training, image diagonals in evaluation and demo | the label's own in both; `dpose predict` takes one, or the diagonal |
+# | 29 | true focal lengths in training, image diagonals in evaluation and demo | the label's own in both, or `dpose evaluate --focal diagonal`; `dpose predict` takes one, or the diagonal |
 #
 # ## The depth target
 #

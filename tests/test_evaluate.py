@@ -207,6 +207,23 @@ def test_a_gendered_truth_without_its_licensed_body_says_what_is_missing(trained
         evaluate(trained.checkpoint, tmp_path, protocol="h36m14", workers=0, device="cpu", progress=False)
 
 
+def test_the_network_can_be_told_the_image_diagonal_for_a_focal_length(people, body, monkeypatch):
+    told = []
+
+    def listening(model, batch, bf16=False):
+        told.append(batch["cam_int"])
+        return truth(model, batch)
+
+    monkeypatch.setattr(evaluation, "run_network", listening)
+    label, diagonal = (measure(None, loader(people, 7), body, focal=focal) for focal in evaluation.FOCALS)
+    batch = next(iter(loader(people, 7)))
+    assert told[0].equal(batch["cam_int"]) and not told[1].equal(batch["cam_int"])
+    for own, cam_int, size in zip(batch["cam_int"], told[1], batch["img_size"].tolist(), strict=True):
+        assert cam_int.diagonal().tolist() == pytest.approx([np.hypot(*size)] * 2 + [1])
+        assert cam_int[:2, 2].equal(own[:2, 2])
+    assert (label["mpjpe"] == diagonal["mpjpe"]).all()  # the truth stays where it was
+
+
 def test_mean_iou_pools_pixels_over_the_split_as_a_plain_loop_does():
     rng = np.random.default_rng(0)
     said, true = rng.integers(0, 23, (5, 8, 8)), rng.integers(0, 20, (5, 8, 8))  # parts 20-22 are never true
@@ -291,6 +308,7 @@ def trained_on(trained) -> str:
         ({"samples": 0}, ValueError, "samples must be at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"protocol": "coco"}, ValueError, "unknown protocol 'coco'.*smplx24"),
+        ({"focal": "5000"}, ValueError, "focal must be one of label, diagonal"),
         (
             {"protocol": "h36m14", "regressor": torch.ones(24, 6890)},
             ValueError,
