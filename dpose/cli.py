@@ -153,8 +153,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--focal",
         choices=["label", "diagonal"],
         default="label",
-        help="the focal length that the network is told: the camera's, or the image diagonal, as the released "
-        "evaluation does everywhere",
+        help="the focal length that the network is told: the camera's, or the image diagonal, as in the "
+        "released evaluation",
     )
     add("--out", metavar="JSON", help="file for the results")
     add("--samples", type=int, help="measure only the first so many")
