@@ -26,10 +26,10 @@
 # ```
 
 # %% tags=["parameters"] nbmake={"mock": {"sheet": 12, "tried": 6, "batches": 1, "scenes_again": 30, "timed": 2}}
-bedlam = None  # a BEDLAM root, raw or with processed labels; None: the open data, in the same layout
-out = None  # where converted labels and this page's shards go; None: a temporary folder
+bedlam = None  # a BEDLAM root, its labels raw or processed; None: the open data
+out = None  # for converted labels and shards; None: a temporary folder
 people = 300  # so many are prepared, about
-data = None  # root of the open data; None: $DPOSE_DATA, else the user's cache
+data = None  # the open data; None: $DPOSE_DATA, else the user's cache
 train_scenes = 1500  # how much open data to make, if nothing is there yet
 val_scenes = 250
 test_scenes = 750
@@ -52,6 +52,7 @@ import pstats
 import shutil
 import tarfile
 import tempfile
+import textwrap
 import time
 import warnings
 from collections import Counter
@@ -126,7 +127,8 @@ def bare(axis, title=""):
 # The next cell is the only one that knows which of the two it is. It makes the open data if there is none
 # yet; after that there is a `root` in BEDLAM's layout, and a list of its scenes. A scene is a label file
 # and the folders of its images, depth maps and masks. Where the labels are raw ground truth, this converts
-# them, so with BEDLAM it takes a while the first time (and no time the second, if `out` is kept).
+# them, so with BEDLAM it takes a while the first time (and no time the second, if `out` is kept), and needs
+# the licensed SMPL-X body in `$DPOSE_BODY_MODELS`.
 
 # %%
 temporary = tempfile.TemporaryDirectory()
@@ -280,23 +282,23 @@ html_table(
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: three sets of axes, each with one arrow pointing into the page. Unreal's is left-handed: seen from the tip of z, x turns into y clockwise. Right: the world from above. Yaw turns clockwise; a camera of yaw 0 looks along x, a body of yaw 0 along y.", "name": "fig-axes"}}
 def arrow(axis, start, way, name, colour, gap=1.16):
     axis.annotate("", np.add(start, way), start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8})
-    axis.text(*np.add(start, gap * np.array(way)), name, color=colour, ha="center", va="center", fontsize=8.5)
+    axis.text(*np.add(start, gap * np.array(way)), name, color=colour, ha="center", va="center", fontsize=11)
 
 
-figure, (axis, above) = plt.subplots(1, 2, figsize=(8.6, 3.3), width_ratios=(1.75, 1), layout="constrained")
+figure, (axis, above) = plt.subplots(1, 2, figsize=(8.6, 3.6), width_ratios=(1.6, 1), layout="constrained")
 right, up, ahead = np.array([1.0, 0]), np.array([0, 1.0]), np.array([0.62, 0.5])  # ahead: into the page
 for k, (title, ways) in enumerate(
     {
-        "Unreal, centimetres": {"x": ahead, "y": right, "z": up},
-        "camera (OpenCV), metres": {"x": right, "y": -up, "z": ahead},
-        "SMPL-X, metres,\nseen from behind": {"x, its left": -right, "y": up, "z": ahead},
+        "Unreal,\ncentimetres": {"x": ahead, "y": right, "z": up},
+        "camera (OpenCV),\nmetres": {"x": right, "y": -up, "z": ahead},
+        "SMPL-X,\nseen from behind": {"x": -right, "y": up, "z": ahead},
     }.items()
 ):
-    at = np.array([3.1 * k + 0.9 * (k == 2), 0])
+    at = np.array([2.45 * k + 0.85 * (k == 2), 0])
     for (name, way), colour in zip(ways.items(), (RIGHT, MIDDLE, LEFT), strict=True):
-        arrow(axis, at, way, name, colour, 1.38 if "," in name else 1.2)
-    axis.text(*(at + (0.2, -1.75)), title, ha="center", va="center", fontsize=9)
-axis.set(xlim=(-0.9, 8.6), ylim=(-2.1, 1.4), aspect="equal")
+        arrow(axis, at, way, name, colour, 1.2)
+    axis.text(*(at + (0.2, -1.75)), title, ha="center", va="center", fontsize=10)
+axis.set(xlim=(-0.9, 6.9), ylim=(-2.3, 1.4), aspect="equal")
 bare(axis)
 
 
@@ -325,22 +327,26 @@ plt.show()
 
 # %% [markdown]
 # Let $\mathbf b$ and $\mathbf c$ be the places of body and camera in the csv files. One matrix reorders
-# the axes, and its determinant is $-1$: here the left hand becomes a right one, which is also why all
-# angles below have changed their sign. Then the camera's own turn,
+# the axes, and its determinant is $-1$: here the left hand becomes a right one. Then the camera's own turns
+# are undone, yaw before pitch before roll:
 #
 # $$
-# \mathbf p = V P\, \frac{\mathbf b - \mathbf c}{100}, \qquad
-# P = \begin{pmatrix} 0 & 1 & 0 \\ 0 & 0 & -1 \\ 1 & 0 & 0 \end{pmatrix}, \qquad
-# V = R_z(-\text{roll})\, R_x(-\text{pitch})\, R_y(-\text{yaw}_c) .
+# \begin{aligned}
+# \mathbf p &= V P\, \frac{\mathbf b - \mathbf c}{100}, \qquad
+# P = \begin{pmatrix} 0 & 1 & 0 \\ 0 & 0 & -1 \\ 1 & 0 & 0 \end{pmatrix}, \\[2mm]
+# V &= R_z(-\text{roll})\, R_x(-\text{pitch})\, R_y(-\text{yaw}_c) .
+# \end{aligned}
 # $$
 #
 # A body has a yaw of its own and no other angle. It faces Unreal's $y$ when that is 0, and a motion has $y$
 # up where the camera has $y$ down:
 #
 # $$
-# S = V\, R_y(\text{yaw}_b - 90°)\, R_x(180°), \qquad
-# R_{\text{cam}} = S\, R_{\text{motion}}, \qquad
-# \mathbf t_{\text{cam}} = S\,(\mathbf j_0 + \mathbf t) - \mathbf j_0 + \mathbf p .
+# \begin{aligned}
+# S &= V\, R_y(\text{yaw}_b - 90^\circ)\, R_x(180^\circ), \\
+# R_{\text{cam}} &= S\, R_{\text{motion}}, \\
+# \mathbf t_{\text{cam}} &= S\,(\mathbf j_0 + \mathbf t) - \mathbf j_0 + \mathbf p .
+# \end{aligned}
 # $$
 #
 # The pelvis at rest, $\mathbf j_0$, is in the last equation because SMPL-X turns a body about its pelvis and
@@ -385,7 +391,7 @@ show
 # world, with a camera and a body yaw drawn at random, and given to the function above.
 
 
-# %%
+# %% tags=["hide-input"]
 def camera_axes(yaw, pitch, roll):
     """Forward, right and up, (N, 3) each, after a turn to the right, nose up, tilt clockwise (degrees)."""
     forward, right, up = (np.tile(axis, (len(yaw), 1)) for axis in np.eye(3))
@@ -559,21 +565,33 @@ Markdown(
 #
 # It begins with an estimate, from a few people cut for real. With `--dry-run` it also ends there.
 
+
 # %%
+def say(line):
+    print(textwrap.fill(line, 76))
+
+
 arguments = {"size": PRESETS["mini"], "limit": people, "per_shard": max(10, people // 20), "workers": 1}
-manifest = prepare("bedlam", root, out, say=print, **arguments)
+manifest = prepare("bedlam", root, out, say=say, **arguments)
 
 # %% tags=["hide-input"]
-about = {
-    key: value
-    for key, value in manifest.items()
-    if key not in ("shards", "faults", "source") and value is not None
-}
+keys = (
+    "set",
+    "split",
+    "size",
+    "validation",
+    "splits",
+    "dropped",
+    "faults_total",
+    "faults",
+    "protocol",
+    "version",
+)
 html_table(
     ("manifest.json", ""),
-    [(key, json.dumps(value) if isinstance(value, dict) else str(value)[:64]) for key, value in about.items()]
-    + [(f"faults[{k}]", fault) for k, fault in enumerate(manifest["faults"][:3])]
-    + [("shards[0]", ", ".join(f"{k} {str(v)[:20]}" for k, v in manifest["shards"][0].items()))],
+    [(key, json.dumps(manifest[key])[:200]) for key in keys]
+    + [("fingerprint", f"{manifest['fingerprint'][:16]}…")]
+    + [("first of shards", ", ".join(f"{k} {str(v)[:16]}" for k, v in manifest["shards"][0].items()))],
     "What a folder of shards says about itself",
     align="ll",
 )
@@ -588,7 +606,7 @@ html_table(
 
 # %%
 (out / "shards" / manifest["shards"][0]["name"]).unlink()
-again = prepare("bedlam", root, out, say=print, **arguments)
+again = prepare("bedlam", root, out, say=say, **arguments)
 print("the same:", again["fingerprint"] == manifest["fingerprint"])
 
 # %% [markdown]
@@ -659,13 +677,13 @@ plt.show()
 #
 # ### What cannot be used
 #
-# In two terabytes some files are broken. Nothing is left out silently, and nothing broken gets through: a
+# Among a million files some will be broken. Nothing is left out silently, and nothing broken gets through: a
 # person left out by a rule is counted under that rule, a frame that should have been usable and is not is a
 # fault, listed in the manifest, and more than a hundred faults stop everything. Here are a few frames with
 # something wrong with each:
 
 
-# %% tags=["remove-output"]
+# %% tags=["hide-input", "remove-output"]
 def half(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -728,21 +746,18 @@ batch = next(iter(mixed))
 
 # %% tags=["hide-input"]
 from_plain = sum("-plain-" in key for key in batch["key"])
-html_table(
-    ("name", "shape", "type"),
-    [
-        (name, " × ".join(map(str, value.shape)), str(value.dtype).removeprefix("torch."))
-        if isinstance(value, torch.Tensor)
-        else (name, f"{len(value)} names", "text")
-        for name, value in batch.items()
-    ],
-    f"A batch of {len(batch['key'])}, {from_plain} of them from the set without depth; has_depth is true for "
-    f"{int(batch['has_depth'].sum())}",
-    align="lll",
+fields = (
+    f"`{name}` {' × '.join(map(str, value.shape[1:])) or 'one value'}"
+    for name, value in batch.items()
+    if isinstance(value, torch.Tensor)
+)
+Markdown(
+    f"A batch of {len(batch['key'])}, {from_plain} of them from the set without depth; `has_depth` is true for "
+    f"{int(batch['has_depth'].sum())}. Of each person: {', '.join(fields)}, and the names of person and body."
 )
 
 # %% [markdown]
-# Where `has_depth` is false the depth losses count nothing, and everything else counts as ever.
+# Where `has_depth` is false the depth losses count nothing; everything else counts as ever.
 #
 # ### The same crop, never the same twice
 #
@@ -834,6 +849,8 @@ for axis, (values, bins, unit, title) in zip(axes.flat, panels, strict=True):
 axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
 axes[0, 1].set_xticks(range(-180, 181, 90))
 plt.show()
+
+# %% tags=["hide-input"]
 Markdown(
     f"{len(counted):,} people, {heights.mean():.2f} ± {heights.std():.2f} m tall; "
     f"{100 * np.mean(together > 1):.0f} % of them share the frame with another labelled person."
@@ -859,7 +876,7 @@ Image(data=jpeg.tobytes(), format="jpeg")
 # the sizes for the two networks.
 
 
-# %%
+# %% tags=["hide-input"]
 def measured(size):
     """Seconds of processor time by step over the tried frames, and the people in them."""
     profile, cut_people, stored = cProfile.Profile(clock), 0, 0
@@ -912,7 +929,15 @@ for name, size in PRESETS.items():
 
 # %% tags=["hide-input"]
 small, large = PRESETS.values()
-lines = [("raw labels to table", "person", f"{1000 * converting:.1f}", f"{1000 * converting:.1f}", "")]
+lines = [
+    (
+        "raw labels to table, the arithmetic",
+        "person",
+        f"{1000 * converting:.1f}",
+        f"{1000 * converting:.1f}",
+        "",
+    )
+]
 for step, name in FRAME.items():
     kb = mean_kb["image" if step == "read_png" else "depth"]
     lines.append(
@@ -952,8 +977,10 @@ html_table(
 CORES = (1, 16, 64)
 
 
-def hours(seconds):
-    return [f"{seconds / 3600 / cores:.2g}" for cores in CORES]
+def duration(seconds):
+    """Of so many seconds' work, for each number of cores."""
+    each = (seconds / cores for cores in CORES)
+    return [f"{t / 3600:.2g} hours" if t >= 3600 else f"{t / 60:.2g} minutes" for t in each]
 
 
 total = {
@@ -962,19 +989,19 @@ total = {
 }
 read_tb = (BEDLAM["png"] + BEDLAM["depth"]) / BEDLAM["rate"] / 1e12
 html_table(
-    ("", *(f"hours, {cores} core{'s' * (cores > 1)}" for cores in CORES), "GB"),
+    ("", *(f"{cores} core{'s' * (cores > 1)}" for cores in CORES), "GB"),
     [
-        ("raw labels to tables", *hours(BEDLAM["people"] * converting), ""),
+        ("raw labels to tables, the arithmetic", *duration(BEDLAM["people"] * converting), ""),
         *(
             (
                 f"frames to shards, {size} px",
-                *hours(total[size]),
+                *duration(total[size]),
                 f"{BEDLAM['people'] * costs[size][2] / 1e9:,.0f}",
             )
             for size in costs
         ),
         *(
-            (f"loading 200,000 batches of 64, {size} px", *hours(200_000 * 64 * loading[size]), "")
+            (f"loading 200,000 batches of 64, {size} px", *duration(200_000 * 64 * loading[size]), "")
             for size in costs
         ),
         ("BEDLAM's own: images at 6 fps", *[""] * len(CORES), f"{BEDLAM['png'] / BEDLAM['rate'] / 1e9:,.0f}"),
@@ -992,14 +1019,15 @@ disk = 150e6
 reading = (
     BEDLAM["images"] * sum(costs[large][0].values()) + BEDLAM["people"] * costs[large][1]["read_person_mask"]
 )
+smaller = {size: 1e12 * read_tb / (BEDLAM["people"] * costs[size][2]) for size in costs}
+waiting = 1e12 * read_tb / disk  # seconds
 text = (
-    f"{100 * reading / total[large]:.0f} % of the time of cutting for the larger network goes into reading PNG and EXR, which "
-    "a loader of raw frames would do again in every epoch and for every person. The last rows are as long as the paper's training. "
-    f"The shards for the smaller network are {1e12 * read_tb / (BEDLAM['people'] * costs[small][2]):.0f} times smaller "
-    f"than the images and depth maps that they are cut from, those for the larger one "
-    f"{1e12 * read_tb / (BEDLAM['people'] * costs[large][2]):.0f} times. A hard disk that reads {disk / 1e6:.0f} MB a second "
-    f"needs {1e12 * read_tb / disk / 3600:.1f} hours for the {read_tb:.1f} TB, so from {np.ceil(total[large] * disk / read_tb / 1e12):.0f} "
-    "cores on it is the disk that one waits for. Nothing of that is needed a second time."
+    "The rows about loading are as long as the paper's training. The shards for the smaller network are "
+    f"{smaller[small]:.0f} times smaller than the images and depth maps that they are cut from, those for the larger "
+    f"one {smaller[large]:.0f} times. A hard disk that reads {disk / 1e6:.0f} MB a second needs {waiting / 3600:.1f} hours "
+    f"for the {read_tb:.1f} TB, so from {np.ceil(total[large] / waiting):.0f} cores on it is the disk that one waits for. "
+    f"Of the processor time {100 * reading / total[large]:.0f} % goes into reading PNG and EXR, which a loader of raw frames "
+    "does again for every person in every epoch."
 )
 benchmark = Path(dpose.__file__).parents[1] / "results" / "loader.json"
 if benchmark.is_file():
@@ -1018,8 +1046,9 @@ Markdown(text)
 # ## Other sets
 #
 # AGORA trains beside BEDLAM. 3DPW {cite:p}`threedpw`, EMDB {cite:p}`emdb` and RICH {cite:p}`rich` are
-# photographs of people who were measured, and only test. Each has its module and its command, whose
-# `--help` says what to download and where to put it; all end as the same kind of shards.
+# photographs of people who were measured; the paper tests on them. Each has its module and its command, whose
+# `--help` says what to download and where to put it; all take `--root` and `--out`, and end as the same kind
+# of shards.
 
 # %% tags=["hide-input"]
 TRUTH = {
@@ -1033,11 +1062,11 @@ html_table(
     ("set", "truth", "splits", "scored by", "command"),
     [
         (
-            set_module(name).__doc__.strip().splitlines()[0].split(":")[0].rstrip(","),
+            set_module(name).__doc__.strip().split(" (")[0].split(":")[0],
             TRUTH[name],
             ", ".join(set_module(name).SPLITS),
             set_module(name).PROTOCOL,
-            f"dpose prepare {name} --root … --out …",
+            f"dpose prepare {name}",
         )
         for name in SETS
     ],
