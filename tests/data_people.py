@@ -65,7 +65,8 @@ def write_frame(folder, frame, figures, focal=260.0, size=SIZE) -> None:
 
     figures: (points (>= 22, 2) px of the first joints, distance m) of people, numbered as given. A person is
     a flat figure: lines of 10 cm between joints, at its distance (20 cm more at the bottom of the image); the
-    nearer hides the farther. The body mask is its upper half, clothing the rest.
+    nearer hides the farther. The body mask is its upper half, clothing the rest; as by the genuine renderer,
+    what has no pixel gets no file, and the surroundings always do.
     """
     import OpenEXR
 
@@ -93,7 +94,9 @@ def write_frame(folder, frame, figures, focal=260.0, size=SIZE) -> None:
     for number in range(len(figures)):
         for kind, half in (("body", upper), ("clothing", ~upper)):
             mask = ((owner == number) & half).astype(np.uint8) * 255
-            cv2.imwrite(str(folder / "masks" / f"{stem}_{number:02d}_{kind}.png"), mask)
+            if mask.any():
+                cv2.imwrite(str(folder / "masks" / f"{stem}_{number:02d}_{kind}.png"), mask)
+    cv2.imwrite(str(folder / "masks" / f"{stem}_env.png"), (owner < 0).astype(np.uint8) * 255)
 
 
 def write_bedlam_frame(root, body, people, scene="scene", frame="seq_000/seq_000_0000.png") -> Labels:

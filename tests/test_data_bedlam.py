@@ -9,7 +9,7 @@ from data_people import body_joints, random_pose, write_bedlam_frame
 
 from dpose.body import load_body
 from dpose.data.bedlam import read_bedlam
-from dpose.data.frames import Skipped, check_projection, on_its_side
+from dpose.data.frames import NO_MASK, Skipped, check_projection, on_its_side
 from dpose.data.labels import Labels
 from dpose.data.sample import crop_matrix
 
@@ -88,6 +88,35 @@ def test_masks_are_matched_to_people_whatever_their_numbers(root, body):
     for sample, distance in zip(read_bedlam(root, 80, body), (6.0, 3.0, 4.0), strict=False):
         seen = sample["depth"][sample["depth"] > 0]
         assert abs(np.median(seen) - distance) < 0.3
+
+
+def test_people_seen_in_clothes_or_hair_alone_keep_their_masks(root, body):
+    """What has no pixel has no file: somebody who turns away may show no skin, behind a wall hair alone."""
+    masks = root / "scene" / "masks"
+    for number in range(3):
+        (masks / "seq_000000" / f"seq_000000_0000_{number:02d}_body.png").unlink(missing_ok=True)
+        (masks / "seq_000001" / f"seq_000001_0000_{number:02d}_body.png").unlink(missing_ok=True)
+        clothes = masks / "seq_000001" / f"seq_000001_0000_{number:02d}_clothing.png"
+        clothes.rename(clothes.with_name(clothes.name.replace("clothing", "hair")))
+    skipped = Skipped()
+    samples = list(read_bedlam(root, 80, body, skipped=skipped))
+    assert len(samples) == 9 and not skipped.dropped and not skipped.faults
+    for i, sample in enumerate(samples):
+        seen = sample["depth"][sample["depth"] > 0]
+        assert seen.size > 5 and (np.abs(seen - ((6.0, 3.0, 4.0)[i % 3] + 0.1)) < 0.5).all()
+
+
+def test_somebody_hidden_does_not_take_the_mask_of_an_actor_without_labels(root, body):
+    path = root / "labels" / "scene.npz"
+    with np.load(path) as file:
+        labelled = {name: file[name][file["sub"] != "person1"] for name in file.files}
+    np.savez(path, **labelled)  # person 1 stands before person 0, who here is wholly hidden
+    for mask in (root / "scene" / "masks").rglob("*_00_*.png"):
+        mask.unlink()
+    skipped = Skipped()
+    samples = list(read_bedlam(root, 80, body, skipped=skipped))
+    assert {sample["label"]["subject"] for sample in samples} == {"person2"}
+    assert skipped.dropped == {NO_MASK: 3} and not skipped.faults
 
 
 @pytest.mark.parametrize("kind", ["png", "depth", "masks"])

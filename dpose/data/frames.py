@@ -5,8 +5,9 @@ and, where the set has them, folders of depth and masks in BEDLAM's layout (spec
 
     <images>/<sequence>/<frame>.png                     RGB; other sets have .jpg, or no sequence folder
     <depth>/<sequence>/<frame>_depth.exr                channel Depth, Unreal's cm along the view axis
-    <masks>/<sequence>/<frame>_NN_body.png              a person's visible skin, 0 or 255
-    <masks>/<sequence>/<frame>_NN_clothing.png, _hair   and clothes and hair (may be absent)
+    <masks>/<sequence>/<frame>_NN_body.png              a person's visible skin, 0 or 255,
+    <masks>/<sequence>/<frame>_NN_clothing.png, _hair   clothes and hair; what has no pixel has no file
+    <masks>/<sequence>/<frame>_env.png                  everything else; always there, and not used
 
 NN = 00, 01, ... The label file does not say which NN a row is: the masks are matched to a frame's people by
 their 2D joints, the silhouette of the labelled body and its distance, all people at once. Frames stored on
@@ -36,7 +37,9 @@ from dpose.data.sample import (
 from dpose.paths import BODY_MODELS_VARIABLE
 
 UNREAL = 0.01  # metres in an Unreal unit
-NO_MASK = "no mask shows them: wholly hidden, or its file is missing"  # the renderer writes no empty masks
+NO_MASK = "no mask shows them: wholly hidden, or its files are missing"  # the renderer writes no empty masks
+MASKS = ("body", "clothing", "hair")
+FAR = 0.9  # metres between the pelvis and what a mask shows, in the median: farther is somebody else
 MAX_FAULTS = 100  # frames or people that may be unusable before reading gives up
 
 
@@ -103,8 +106,8 @@ def read_scenes(
     """Every labelled person of the scenes, as samples of `size` pixels.
 
     bodies: a function of a body's name (`Labels.body`) that returns it; None: `dpose.body.named_body`. keep:
-    a function of (scene's name, imgname) that says whether to take a frame. Frames that cannot be read and
-    people without a mask go to `skipped` and are warned about. Raises ValueError on a malformed label file,
+    a function of (scene's name, imgname) that says whether to take a frame. Frames that cannot be read are
+    faults of `skipped` and warned about; people whom no mask shows are counted there. Raises ValueError on a malformed label file,
     or one whose bodies do not project onto its own 2D joints, and TooManyFaults.
     """
     skipped = Skipped() if skipped is None else skipped
@@ -158,9 +161,9 @@ def read_frame(
 def mask_numbers(masks: Path, imgname: str) -> list[str]:
     """The NN of a frame's person masks, as strings ("00", "01", ...)."""
     stem = Path(imgname).with_suffix("")
-    names = (path.name for path in (masks / stem.parent).glob(f"{stem.name}_*_body.png"))
-    matches = (re.fullmatch(re.escape(stem.name) + r"_(\d+)_body\.png", name) for name in names)
-    return sorted(match[1] for match in matches if match)
+    names = (path.name for path in (masks / stem.parent).glob(f"{stem.name}_*.png"))
+    pattern = re.compile(re.escape(stem.name) + rf"_(\d+)_({'|'.join(MASKS)})\.png")
+    return sorted({match[1] for match in map(pattern.fullmatch, names) if match})
 
 
 def read_png(path: Path, gray: bool = False) -> np.ndarray:
@@ -192,16 +195,19 @@ def read_depth(path: Path) -> np.ndarray:
 
 
 def read_person_mask(masks: Path, imgname: str, number: str) -> np.ndarray:
-    """(H, W) bool: visible skin, clothes and hair of person NN. Raises UnreadableFile."""
+    """(H, W) bool: visible skin, clothes and hair of person NN, as far as there are files of them.
+
+    Raises UnreadableFile, also without any.
+    """
     stem = masks / Path(imgname).with_suffix("")
-    mask = read_png(stem.with_name(f"{stem.name}_{number}_body.png"), gray=True) > 127
-    for kind in ("clothing", "hair"):
-        path = stem.with_name(f"{stem.name}_{number}_{kind}.png")
-        if path.is_file():
-            other = read_png(path, gray=True) > 127
-            if other.shape != mask.shape:
-                raise UnreadableFile(f"{path}: size {other.shape} differs from the body mask's {mask.shape}")
-            mask |= other
+    paths = [stem.with_name(f"{stem.name}_{number}_{kind}.png") for kind in MASKS]
+    there = [path for path in paths if path.is_file()] or paths[:1]
+    mask = read_png(there[0], gray=True) > 127
+    for path in there[1:]:
+        other = read_png(path, gray=True) > 127
+        if other.shape != mask.shape:
+            raise UnreadableFile(f"{path}: size {other.shape} differs from {there[0].name}'s {mask.shape}")
+        mask |= other
     return mask
 
 
@@ -219,7 +225,7 @@ def _frame_samples(
         metres = read_depth(scene.depth / stem.with_name(f"{stem.name}_depth.exr"))
         numbers = mask_numbers(scene.masks, imgname)
         if not numbers and not (scene.masks / stem.with_name(f"{stem.name}_env.png")).is_file():
-            raise UnreadableFile(f"{scene.masks / stem}_NN_body.png: missing")
+            raise UnreadableFile(f"{scene.masks / stem}_NN_body.png and _env.png: missing")
         masks = [read_person_mask(scene.masks, imgname, number) for number in numbers]
         for array in (metres, *masks):
             if array.shape != image.shape[:2]:
@@ -295,8 +301,8 @@ def match_masks(labels, parts: np.ndarray, masks: list[np.ndarray], depth: np.nd
 
     The best one-to-one assignment of scores: share of the person's joints on the mask, plus the overlap (IoU,
     in the person's cut) with the labelled body's silhouette, minus the distance of the mask's median depth
-    from the pelvis (metres, at most 1). A mask that touches neither joints nor silhouette belongs to somebody
-    else.
+    from the pelvis (metres). A mask that touches neither joints nor silhouette, or shows what is more than
+    `FAR` away, belongs to somebody else: to an actor without labels, if need be.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -316,8 +322,9 @@ def match_masks(labels, parts: np.ndarray, masks: list[np.ndarray], depth: np.nd
             hits = mask[y[inside], x[inside]].sum() / 22
             if overlap + hits > 0:
                 seen = near[cut & np.isfinite(near)]
-                away = abs(np.median(seen) - label["trans"][2]) if seen.size else 1.0
-                scores[i, k] = overlap + hits - min(1.0, float(away))
+                away = abs(np.median(seen) - label["trans"][2]) if seen.size else np.inf
+                if away <= FAR:
+                    scores[i, k] = overlap + hits - float(away)
     owners: list[int | None] = [None] * len(labels)
     for i, k in zip(*linear_sum_assignment(-scores), strict=True):
         if scores[i, k] > -10:
