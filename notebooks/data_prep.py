@@ -489,7 +489,8 @@ if scene.depth is not None:
     for number, hue in zip(mask_numbers(scene.masks, imgname), hues, strict=False):
         bare_skin = scene.masks / stem.with_name(f"{stem.name}_{number}_body.png")
         masks[upright(read_person_mask(scene.masks, imgname, number))] = 0.6 * np.array(hue)
-        masks[upright(read_png(bare_skin, gray=True) > 127)] = hue
+        if bare_skin.is_file():
+            masks[upright(read_png(bare_skin, gray=True) > 127)] = hue
 if width < height or len(panels) == 1:
     figure, axes = plt.subplot_mosaic([panels], figsize=(8.6, 5.2), layout="constrained")
 else:
@@ -694,12 +695,17 @@ def flat_exr(path):
     OpenEXR.File({}, {"Y": read_depth(path)}).write(str(path))
 
 
+def first_gone(path):
+    if f"_{mask_numbers(scene.masks, imgname)[0]}_" in path.name:
+        path.unlink()
+
+
 damage = {
     "image": [("image cut in half", half), ("image gone", Path.unlink)],
     "depth": [("EXR cut in half", half), ("EXR without a channel Depth", flat_exr)],
-    "masks": [("masks gone", Path.unlink)],
+    "masks": [("one person's masks gone", first_gone), ("all masks gone", Path.unlink)],
 }
-broken, found = Skipped(), []
+found = []
 tasks = [(kind, what, act) for kind in damage if files_of(scene, imgname)[kind] for what, act in damage[kind]]
 for kind, what, act in tasks:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -713,9 +719,11 @@ for kind, what, act in tasks:
                 if name == kind:
                     act(copy)
         some_depth = (copies["depth"], copies["masks"]) if scene.depth else (None, None)
-        bad = Scene(scene.name, scene.labels, copies["image"], *some_depth)
+        bad, broken = Scene(scene.name, scene.labels, copies["image"], *some_depth), Skipped()
         samples = read_frame(bad, imgname, members, labels, PRESETS["mini"], skipped=broken)
-        found.append((what, len(samples), broken.faults[-1].replace(f"{folder}/", "")))
+        report = [fault.replace(f"{folder}/", "") for fault in broken.faults]
+        report += [f"counted, {count}: {rule}" for rule, count in broken.dropped.items()]
+        found.append((what, len(samples), "; ".join(report)))
 
 # %% tags=["hide-input"]
 html_table(
