@@ -330,6 +330,37 @@ def test_a_person_whose_mask_is_black_or_not_there_is_left_out_and_counted(copy,
     assert sum(manifest["splits"].values()) == TOTAL - 2 - PEOPLE
 
 
+def hide(root: Path, scene: str, sequences: int) -> None:
+    """Nobody shows in the scene's first sequences any more."""
+    for number in range(sequences):
+        for path in (root / scene / "masks" / f"seq_{number:06d}").glob("*_[0-9][0-9]_*.png"):
+            path.unlink()
+
+
+def test_masks_that_hide_half_of_the_people_are_refused_before_anything_is_written(copy, tmp_path):
+    hide(copy, "second", SEQUENCES)
+    message = (
+        r"of those tried: \d+ of 24 people would be left out, as no mask shows them.*--max-hidden above 0.25"
+    )
+    with pytest.raises(ValueError, match=message):
+        cut(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    manifest = cut(copy, tmp_path / "out", max_hidden=1)
+    assert manifest["dropped"] == {NO_MASK: TOTAL // 2} and manifest["splits"].keys() == {"train", "val"}
+    with pytest.raises(ValueError, match="max_hidden is a share from 0 to 1, got 25"):
+        cut(copy, tmp_path / "out", max_hidden=25)
+
+
+def test_a_scene_whose_masks_do_not_fit_is_refused_in_the_end_by_name(copy, tmp_path):
+    """Too few to be noticed among those who are cut for a try; shards stay, but there is no manifest."""
+    hide(copy, "second", 12)
+    with pytest.raises(ValueError, match=r"second: 48 of 80 people would be left out"):
+        cut(copy, tmp_path / "out")
+    folder = tmp_path / "out" / "shards"
+    assert read_manifest(folder) is None and check_shards(folder)
+    assert cut(copy, tmp_path / "out", max_hidden=0.6)["dropped"] == {NO_MASK: 48}
+
+
 def test_a_box_without_extent_is_a_fault_and_not_a_sample(copy, tmp_path):
     labels = Labels.load(copy / "labels" / "first.npz")
     labels.scale[5] = 1e-4  # a fiftieth of a pixel
@@ -450,7 +481,18 @@ def test_the_command_prepares_a_set(root, whole, made_set, tmp_path, capsys):
     assert manifest["protocol"] == "smplx24" and manifest["source"] == "Made: a set for tests."
     assert manifest["dropped"] == {"out of sight": 3}
     assert manifest["fingerprint"] == read_manifest(whole / "shards")["fingerprint"]  # 80/20 by itself
-    assert f"{TOTAL - manifest['splits']['val']}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{TOTAL - manifest['splits']['val']}" in said
+    assert "left out: 3 people, out of sight" in said.rpartition(str(out))[2]  # in the end, too
+
+
+def test_the_command_says_whom_no_mask_shows(copy, made_set, tmp_path, capsys):
+    hide(copy, "first", 1)
+    command = f"prepare made --root {copy} --out {tmp_path / 'out'} --size 40 --workers 1 --no-progress"
+    assert main(command.split()) == 0
+    assert f"left out: {FRAMES * PEOPLE} people, {NO_MASK}" in capsys.readouterr().out
+    assert main([*command.split(), "--max-hidden", "0"]) == 2
+    assert "--max-hidden above 0" in capsys.readouterr().err
 
 
 def test_test_splits_and_sets_that_train_whole_are_not_cut(root, made_set, tmp_path, monkeypatch):

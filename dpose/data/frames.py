@@ -107,8 +107,8 @@ def read_scenes(
 
     bodies: a function of a body's name (`Labels.body`) that returns it; None: `dpose.body.named_body`. keep:
     a function of (scene's name, imgname) that says whether to take a frame. Frames that cannot be read are
-    faults of `skipped` and warned about; people whom no mask shows are counted there. Raises ValueError on a malformed label file,
-    or one whose bodies do not project onto its own 2D joints, and TooManyFaults.
+    faults of `skipped` and warned about; people whom no mask shows are counted there. Raises ValueError on a
+    malformed label file, or one whose bodies do not project onto its own 2D joints, and TooManyFaults.
     """
     skipped = Skipped() if skipped is None else skipped
     scenes = list(scenes)

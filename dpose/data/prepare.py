@@ -33,7 +33,16 @@ import numpy as np
 from tqdm import tqdm
 
 import dpose
-from dpose.data.frames import Scene, Skipped, check_projection, frames_of, read_frame, sample_key
+from dpose.data.frames import (
+    MAX_FAULTS,
+    NO_MASK,
+    Scene,
+    Skipped,
+    check_projection,
+    frames_of,
+    read_frame,
+    sample_key,
+)
 from dpose.data.labels import Labels
 from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
 from dpose.data.shards import MANIFEST, encode_sample, shard_row, write_manifest, write_tar
@@ -45,7 +54,7 @@ WHOLE = ("agora",)  # sets that train whole, as in the paper; of others a fifth 
 VALIDATION = 0.2
 PRESETS = {"mini": SAMPLE_SIZE[128], "paper": SAMPLE_SIZE[224]}  # side of the stored crops
 PER_SHARD = 1000
-MAX_FAULTS = 100
+MAX_HIDDEN = 0.25  # share of a scene's people whom no mask may show: more are a mistake in files or labels
 LISTED = 1000  # faults that the manifest lists; it counts all of them
 VERSION = 1  # raise it whenever the same frames and settings give other shards
 TRIED = 12  # frames cut for the estimate
@@ -327,8 +336,11 @@ class Estimate:
         return self.people * self.seconds_each / self.workers
 
 
-def estimate(jobs: list[Job], workers: int) -> Estimate:
-    """Cut a few frames, spread over the jobs, for real. Raises ValueError if none of them can be used."""
+def estimate(jobs: list[Job], workers: int, max_hidden: float = MAX_HIDDEN) -> Estimate:
+    """Cut a few frames, spread over the jobs, for real.
+
+    Raises ValueError if none of them can be used, or for `check_hidden`.
+    """
     skipped = Skipped(limit=10 * TRIED * 1000)
     spread = np.linspace(0, sum(job.people for job in jobs) - 1, TRIED).astype(int)
     ends = np.cumsum([job.people for job in jobs])
@@ -354,12 +366,23 @@ def estimate(jobs: list[Job], workers: int) -> Estimate:
             size += sum(512 + len(data) + -len(data) % 512 for data in chain(*(m.values() for m in members)))
             if k and time.perf_counter() - begun > TRY_SECONDS:
                 break
+    check_hidden("of those tried", skipped.dropped[NO_MASK], people, max_hidden)
     if not people:
-        reason = f": {skipped.faults[0]}" if skipped.faults else ""
-        raise ValueError(f"none of the frames tried can be used{reason}")
+        reasons = [*skipped.faults, *skipped.dropped]
+        raise ValueError(f"none of the frames tried can be used{f': {reasons[0]}' if reasons else ''}")
     total = sum(job.people for job in jobs)
     workers = min(workers, len(jobs))
     return Estimate(total, sum(job.frames for job in jobs), people, size / people, seconds / people, workers)
+
+
+def check_hidden(where: str, hidden: int, shown: int, share: float) -> None:
+    """Raises ValueError if more people are hidden than a share of all, and than could be by chance."""
+    expected = share * (hidden + shown)
+    if hidden > expected + 2 * expected**0.5:
+        raise ValueError(
+            f"{where}: {hidden} of {hidden + shown} people would be left out, as {NO_MASK}. Masks, labels "
+            f"and frames may not belong together; if so many are hidden, give --max-hidden above {share:g}"
+        )
 
 
 def check_disk(folder: Path, needed: float) -> int:
@@ -399,6 +422,7 @@ def prepare_scenes(
     workers: int | None = None,
     per_shard: int = PER_SHARD,
     limit: int | None = None,
+    max_hidden: float = MAX_HIDDEN,
     skipped: Skipped | None = None,
     dry_run: bool = False,
     progress: bool = False,
@@ -408,8 +432,10 @@ def prepare_scenes(
     """Scenes -> `<out>/shards`; returns the manifest, of a dry run None.
 
     validation: share of the sequences that goes to split "val" instead. workers: processes (None: one a
-    core; 1: this very process). limit: people, about; the first scenes' only. skipped: what has been left out
-    so far, and the limit on faults. say: gets the estimate, a line at a time. about: more for the manifest.
+    core; 1: this very process). limit: people, about; the first scenes' only. max_hidden: share of a scene's
+    people whom no mask may show; checked on those tried for the estimate, and in the end. skipped: what has
+    been left out so far, and the limit on faults. say: gets the estimate, a line at a time. about: more for
+    the manifest.
 
     Raises ValueError on malformed labels, a number out of range, other data in the folder, a disk too small;
     TooManyFaults; FileNotFoundError on a missing body model. The shards made until then stay, and the next
@@ -423,6 +449,8 @@ def prepare_scenes(
     ):
         if value is not None and value < least:
             raise ValueError(f"{what} must be at least {least}, got {value}")
+    if not 0 <= max_hidden <= 1:
+        raise ValueError(f"max_hidden is a share from 0 to 1, got {max_hidden}")
     if not 0 <= validation < 1:
         raise ValueError(f"validation is a share from 0 to below 1, got {validation}")
     if validation and split == "val":
@@ -444,7 +472,7 @@ def prepare_scenes(
     for rule, count in sorted(skipped.dropped.items()):
         say(f"left out: {count} people, {rule}")
     if todo:
-        cost = estimate(todo, workers or os.cpu_count() or 1)
+        cost = estimate(todo, workers or os.cpu_count() or 1, max_hidden)
         say(
             f"about {_size(cost.bytes)} ({cost.bytes_each / 1e3:.0f} kB a person) and "
             f"{_duration(cost.seconds)} on {cost.workers} processes ({1e3 * cost.seconds_each:.0f} ms a "
@@ -478,6 +506,13 @@ def prepare_scenes(
         finally:
             clean(folder)
     rows = [records[job.name] for job in jobs]  # in this order, however the workers came
+    seen: dict[str, list[int]] = {}
+    for record in rows:
+        counts = seen.setdefault(record["scene"], [0, 0])
+        counts[0] += record["dropped"].get(NO_MASK, 0)
+        counts[1] += record["shard"]["samples"]
+    for name, counts in seen.items():
+        check_hidden(name, *counts, max_hidden)
     faults = before + [fault for record in rows for fault in record["faults"]]
     return write_manifest(
         folder,
@@ -607,6 +642,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="unusable frames or people to bear",
         )
         add(
+            "--max-hidden", type=float, default=MAX_HIDDEN, metavar="SHARE",
+            help="share of a scene's people whom no mask may show; more are a mistake in the files",
+        )  # fmt: skip
+        add(
             "--limit", type=int, metavar="PEOPLE", help="only the first so many, about: to try", default=unset
         )
         add("--dry-run", action="store_true", help="say what it would cost, and stop")
@@ -624,6 +663,8 @@ def run(args: argparse.Namespace) -> None:
     folder = Path(args.out).expanduser() / "shards"
     people = ", ".join(f"{split} {count}" for split, count in manifest["splits"].items())
     print(f"{folder}: {people} people in {len(manifest['shards'])} shards")
+    for rule, count in manifest["dropped"].items():
+        print(f"left out: {count} people, {rule}")
     if manifest["faults_total"]:
         print(
             f"{manifest['faults_total']} frames or people could not be used, {folder / MANIFEST} lists them; "
