@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from data_people import random_sample
 
+from dpose.data.loader import BadCount, read_members
 from dpose.data.shards import (
     BadSample,
     decode_sample,
@@ -157,3 +158,12 @@ def test_a_damaged_or_missing_member_is_named(extension):
     del members[extension]
     with pytest.raises(BadSample, match=extension):
         decode_sample(members)
+
+
+def test_long_keys_are_kept(tmp_path):
+    """The older tar header holds 100 characters; a closeup of a gym with its frame rate comes close."""
+    rng = np.random.default_rng(0)
+    key = "scene" * 40
+    write_shards([random_sample(rng, key)], tmp_path, "train")
+    (members,) = read_members([tmp_path / "train-000000.tar"], BadCount(0, 0))
+    assert members["__key__"] == key and decode_sample(members)["label"]["key"] == key

@@ -64,7 +64,7 @@ def write_tar(
     raises ValueError, and the file is of no use.
     """
     seen, count = set() if seen is None else seen, 0
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:  # as USTAR, but for long names
         for sample in samples:
             key = sample["label"]["key"]
             if key in seen:
