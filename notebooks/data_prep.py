@@ -147,8 +147,7 @@ skipped = Skipped()
 started = clock()
 scenes = bedlam_files.scenes(root, out, "train", skipped)
 finding = clock() - started
-unused = dict.fromkeys(("proj_verts", "pose_world", "trans_world"))  # much memory, and not needed
-tables = [replace(Labels.load(scene.labels), **unused) for scene in scenes]
+tables = [Labels.load(scene.labels) for scene in scenes]
 
 # %% tags=["hide-input"]
 everybody = sum(map(len, tables))

@@ -11,6 +11,7 @@ from dpose.body.files import read_body
 from dpose.data.agora import scenes
 from dpose.data.frames import Skipped
 from dpose.data.labels import Labels
+from dpose.data.prepare import prepare
 from dpose.paths import BODY_MODELS_VARIABLE
 
 SIZE, N = (1280, 720), 4
@@ -129,13 +130,22 @@ def test_what_is_missing_or_wrong_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"for images of 1280x720 pixels, those in .* have 960x540"):
         scenes(tmp_path, tmp_path / "out", "train", Skipped())
     np.savez(tmp_path / "agora-body.npz", **{k: v for k, v in columns.items() if k != "cam_ext"})
-    with pytest.raises(
-        ValueError, match=r"agora-body\.npz: not a label file that can be read: lacks cam_ext"
-    ):
+    with pytest.raises(ValueError, match=r"agora-body\.npz: label file lacks the column cam_ext"):
         scenes(tmp_path, tmp_path / "out", "train", Skipped())
     (tmp_path / "agora-body.npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(ValueError, match=r"agora-body\.npz: not a label file that can be read"):
+    with pytest.raises(ValueError, match=r"agora-body\.npz: not an \.npz label file, or cut short"):
         scenes(tmp_path, tmp_path / "out", "train", Skipped())
+
+
+@pytest.mark.parametrize("form", ["trans_cam", "cam_ext"])
+def test_a_row_that_cannot_be_used_costs_itself_alone(tmp_path, form):
+    columns, _ = people(form)
+    columns["gtkps"][0, 3] = np.nan
+    columns["cam_int"][0] = np.nan
+    write(tmp_path, columns)
+    with pytest.warns(UserWarning, match="row 0 .*: 'gtkps' is not finite"):
+        manifest = prepare("agora", tmp_path, tmp_path / "out", size=40, workers=1)
+    assert manifest["splits"] == {"train": N - 1} and manifest["faults_total"] == 1
 
 
 def test_an_output_folder_that_holds_the_source_is_refused(tmp_path):

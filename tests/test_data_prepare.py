@@ -56,7 +56,7 @@ def root(tmp_path_factory) -> Path:
                 folder.mkdir()
                 for path in (root / scene / kind / "seq_000000").iterdir():
                     os.link(path, folder / path.name.replace("seq_000000", folder.name))
-        columns = {name: np.concatenate([getattr(t, name) for t in tables] * SEQUENCES) for name in TABLE}
+        columns = {name: np.concatenate([getattr(t, name) for t in tables] * SEQUENCES) for name in COLUMNS}
         names = columns["imgname"].reshape(SEQUENCES, -1)
         columns["imgname"] = [
             str(name).replace("seq_000000", f"seq_{sequence:06d}")
@@ -65,9 +65,6 @@ def root(tmp_path_factory) -> Path:
         ]
         Labels(**columns).save(root / "labels" / f"{scene}.npz")
     return root
-
-
-TABLE = [name for name in COLUMNS if name not in ("pose_world", "trans_world", "proj_verts")]
 
 
 @pytest.fixture(scope="module")
@@ -361,6 +358,24 @@ def test_a_scene_whose_masks_do_not_fit_is_refused_in_the_end_by_name(copy, tmp_
     assert cut(copy, tmp_path / "out", max_hidden=0.6)["dropped"] == {NO_MASK: 48}
 
 
+def test_rows_with_numbers_that_are_none_are_faults_and_the_others_are_used(copy, tmp_path):
+    path = copy / "labels" / "first.npz"
+    with np.load(path) as file:
+        columns = dict(file)
+    columns["pose_cam"][5, 70], columns["scale"][8] = np.nan, 0
+    np.savez(path, **columns)
+    with pytest.warns(UserWarning, match="first.npz: row"):
+        manifest = cut(copy, tmp_path / "out")
+    assert sum(manifest["splits"].values()) == TOTAL - 2 and manifest["faults_total"] == 2
+    wanted = [
+        f"row 5 ({columns['imgname'][5]}): 'pose_cam' is not finite",
+        f"row 8 ({columns['imgname'][8]})",
+    ]
+    assert all(text in fault for text, fault in zip(wanted, manifest["faults"], strict=True))
+    with pytest.warns(UserWarning, match="row"), pytest.raises(TooManyFaults, match="limit 1.*row 5"):
+        cut(copy, tmp_path / "out", skipped=Skipped(1))
+
+
 def test_a_box_without_extent_is_a_fault_and_not_a_sample(copy, tmp_path):
     labels = Labels.load(copy / "labels" / "first.npz")
     labels.scale[5] = 1e-4  # a fiftieth of a pixel
@@ -375,7 +390,7 @@ def test_a_shard_of_which_nothing_is_left_is_none(copy, tmp_path):
     scene = label_scenes(copy, ["first"])[0]
     labels = Labels.load(scene.labels)
     mine = np.flatnonzero([name.startswith("seq_000003") for name in labels.imgname])
-    columns = {name: getattr(labels, name)[mine] for name in TABLE}
+    columns = {name: getattr(labels, name)[mine] for name in COLUMNS}
     lost = replace(scene, name="lost", labels=Labels(**columns).save(tmp_path / "lost.npz"))
     manifest = prepare_scenes([lost, scene], tmp_path / "out", "test", 40, workers=1)
     assert {row["scene"] for row in manifest["shards"]} == {"first"} and manifest["faults_total"] == 4

@@ -308,7 +308,7 @@ def test_people_of_a_processed_file_without_box_numbers_or_images_are_faults(tmp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pose_cam": None}, r"lacks pose_cam"),
+        ({"pose_cam": None}, "lacks the column pose_cam"),
         ({"pose_cam": np.zeros((8, 66))}, "'pose_cam' has 66 numbers"),
         ({"gender": np.array(["x"] * 8)}, "gender 'x' is none of m, f"),
         ({"shape": np.zeros((7, 10))}, "shape not as long as imgname"),

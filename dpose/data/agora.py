@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dpose.data.convert import converted, image_size, read_columns
+from dpose.data.convert import converted, image_size
 from dpose.data.frames import Scene, Skipped
-from dpose.data.labels import COLUMNS, REQUIRED, Labels
+from dpose.data.labels import COLUMNS, REQUIRED, Labels, read_columns, sound_rows
 
 SPLITS = ("train",)
 PROTOCOL = "smplx24"
@@ -39,9 +39,9 @@ def scenes(
 ) -> list[Scene]:
     """One scene for each label file; a completed one is written to `<out>/labels`.
 
-    `skipped`, `bodies` and `progress` are as everywhere, and not used. Raises FileNotFoundError without
-    labels or images, ValueError for another split, a malformed file, or images of another size than the
-    labels are for.
+    skipped: gets the rows of a file to be completed that cannot be used. bodies, progress: as everywhere, and
+    not used. Raises FileNotFoundError without labels or images, ValueError for another split, a malformed
+    file, or images of another size than the labels are for.
     """
     if split not in SPLITS:
         raise ValueError(f"AGORA has no split {split!r} here: all of it trains ({', '.join(SPLITS)})")
@@ -62,30 +62,32 @@ def scenes(
     found = []
     for path in there:
         labels = _completed(path, out, skipped)
-        wanted = np.rint(2 * Labels.load(labels).cam_int[:1, :2, 2])
-        if len(wanted) and np.abs(wanted - size).max() > 2:
+        if labels is None:
+            continue
+        cam_int = read_columns(labels, ("cam_int",))["cam_int"]
+        if cam_int.shape[1:] != (3, 3):
+            raise ValueError(f"{path}: column 'cam_int' has shape {cam_int.shape}, expected (N, 3, 3)")
+        middles = cam_int[np.isfinite(cam_int).all((1, 2)), :2, 2].astype(float)
+        wanted = np.rint(2 * np.median(middles, axis=0)) if len(middles) else np.array(size)
+        if np.abs(wanted - size).max() > 2:
             raise ValueError(
-                f"{path} is for images of {wanted[0, 0]:.0f}x{wanted[0, 1]:.0f} pixels, those in "
+                f"{path} is for images of {wanted[0]:.0f}x{wanted[1]:.0f} pixels, those in "
                 f"{root / 'images'} have {size[0]}x{size[1]}"
             )
         found.append(Scene(path.stem, labels, root / "images", dataset=DATASET))
     return found
 
 
-def _completed(path: Path, out: Path, skipped: Skipped) -> Path:
-    """The label file, or one with the missing `trans_cam` as zeros, which `Labels` wants."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            whole = "trans_cam" in file.files
-    except Exception as error:  # zipfile, zlib and numpy raise many kinds
-        raise ValueError(f"{path}: not a label file that can be read: {error}") from error
-    if whole:
+def _completed(path: Path, out: Path, skipped: Skipped) -> Path | None:
+    """The label file, or one with the missing `trans_cam` as zeros, which `Labels` wants; None of nobody."""
+    if read_columns(path, (), ("trans_cam",)):
         return path
 
-    def make(skipped: Skipped) -> Labels:
+    def make(skipped: Skipped) -> Labels | None:
         needed = tuple(name for name in REQUIRED if name != "trans_cam")
         columns = read_columns(path, (*needed, "cam_ext"), COLUMNS)
+        columns = sound_rows(columns, str(path), skipped.fault)
         columns["trans_cam"] = np.zeros((len(columns["imgname"]), 3), np.float32)
-        return Labels(**columns, source=str(path))
+        return Labels(**columns, source=str(path)) if len(columns["imgname"]) else None
 
     return converted(out, path.stem, [path], VERSION, make, skipped)

@@ -8,8 +8,6 @@ files of BEDLAM's authors, which say neither where a person stands nor with whic
 import json
 import os
 import warnings
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,7 @@ from tqdm import tqdm
 
 from dpose.body import files, named_body
 from dpose.data.frames import Scene, Skipped, UnreadableFile, labelled_joints, read_png
-from dpose.data.labels import COLUMNS, NUM_BETAS, NUM_JOINTS_2D, Labels
+from dpose.data.labels import COLUMNS, NUM_BETAS, NUM_JOINTS_2D, Labels, read_columns
 from dpose.files import replacing
 
 BODY_JOINTS = 22
@@ -101,30 +99,6 @@ def numbers(value: Any, *shape: int | None, name: str) -> np.ndarray:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         raise ValueError(f"'{name}' has shape {array.shape}, expected ({wanted})")
     return array
-
-
-def read_columns(
-    path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> dict[str, np.ndarray]:
-    """Columns of a published .npz; an optional one may be missing, or be one that only pickle could open.
-
-    Raises ValueError naming the file.
-    """
-    columns = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if missing := [name for name in required if name not in file.files]:
-                raise ValueError(f"lacks {', '.join(missing)}; it has {', '.join(file.files) or 'nothing'}")
-            for name in (*required, *optional):
-                try:
-                    if name in file.files:
-                        columns[name] = file[name]
-                except ValueError:
-                    if name in required:
-                        raise
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a label file that can be read: {error}") from error
-    return columns
 
 
 def body_name(model: str, gender: Any) -> str:

@@ -14,6 +14,7 @@ columns.
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -40,9 +41,9 @@ class Labels:
     center (N, 2) px and scale (N,) = side of the square box / 200.
     pose_cam (N, 165) axis-angle, root in the camera frame: root 3, body 63, jaw 3, eyes 6, hands 45 + 45.
     shape (N, 11) betas (ten are padded with a zero). trans_cam (N, 3): see the module's text.
-    gtkps (N, J >= 24, 3) px of the first SMPL-X joints in the full image, and confidence (0 = ignore).
+    gtkps (N, 24, 3) px of the first SMPL-X joints in the full image, and confidence (0 = ignore); of more, as
+    published, the first 24 are kept.
     cam_int (N, 3, 3) px. cam_ext (N, 4, 4) world to camera, identity when absent.
-    pose_world (N, 165), trans_world (N, 3): as given, else None. proj_verts (N, V, 2) px or None.
     gender, sub (the person's identity), motion_info (N,) str: "neutral", "" and "" when absent. `gender` is
     the person's, as BEDLAM has it, and does not say which model to pose: that is
     body (N,) str: the body model that pose_cam and shape are meant for, a name that
@@ -59,12 +60,9 @@ class Labels:
     gtkps: np.ndarray
     cam_int: np.ndarray
     cam_ext: np.ndarray | None = None
-    pose_world: np.ndarray | None = None
-    trans_world: np.ndarray | None = None
     gender: np.ndarray | None = None
     sub: np.ndarray | None = None
     motion_info: np.ndarray | None = None
-    proj_verts: np.ndarray | None = None
     body: np.ndarray | None = None
     source: str = "labels"
 
@@ -76,10 +74,7 @@ class Labels:
         defaults |= {"sub": [""] * n, "motion_info": [""] * n, "body": [DEFAULT_BODY] * n}
         for name in COLUMNS:
             value = getattr(self, name)
-            value = defaults.get(name) if value is None else value
-            if value is None:
-                continue
-            value = np.asarray(value)
+            value = np.asarray(defaults[name] if value is None else value)
             if name in TEXT:
                 value = value.astype(str)
             elif value.dtype.kind not in "fiub":
@@ -96,6 +91,8 @@ class Labels:
             put("pose_cam", np.pad(self.pose_cam, ((0, 0), (0, POSE_SIZE - self.pose_cam.shape[1]))))
         if self.gtkps.ndim == 3 and self.gtkps.shape[2] == 2:
             put("gtkps", np.concatenate([self.gtkps, np.ones_like(self.gtkps[..., :1])], -1))
+        if self.gtkps.ndim == 3 and self.gtkps.shape[1] > NUM_JOINTS_2D:
+            put("gtkps", self.gtkps[:, :NUM_JOINTS_2D].copy())  # a view would keep all of them in memory
         put("scale", self.scale[:, 0] if self.scale.shape == (n, 1) else self.scale)
         self._check_shapes(n)
         self._check_values()
@@ -124,9 +121,9 @@ class Labels:
             raise ValueError(
                 f"{self.source}: column 'body' names {', '.join(unknown)}; there are {', '.join(BODIES)}"
             )
-        for name in ("center", "scale", "pose_cam", "shape", "trans_cam", "gtkps", "cam_int", "cam_ext"):
+        for name in NUMBERS:
             value = getattr(self, name)
-            bad = ~np.isfinite(value).reshape(len(value), -1).all(1)
+            bad = ~_each_row(np.isfinite(value))
             if bad.any():
                 row = int(np.flatnonzero(bad)[0])
                 raise ValueError(
@@ -150,49 +147,86 @@ class Labels:
     def save(self, path: str | os.PathLike) -> Path:
         """Write the table as `.npz`, whole or not at all."""
         path = Path(path)
-        columns = {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
+        columns = {name: getattr(self, name) for name in COLUMNS}
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **columns)
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Labels":
+    def load(cls, path: str | os.PathLike, bad: Callable[[str], object] | None = None) -> "Labels":
         """Read and check a label file.
 
-        Raises FileNotFoundError, or ValueError when the file is no readable .npz, lacks a required column,
-        holds pickled objects, or has columns of the wrong shape or values that are not finite.
+        bad: is told of each row that has numbers that are not finite, or a box without size, which is then
+        left out; without it they are refused. Raises FileNotFoundError, or ValueError when the file is no
+        readable .npz, lacks a required column, holds pickled objects, or has columns of the wrong shape.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no label file at {path}")
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"{path}: not an .npz label file, or cut short; download or write it again")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                missing = [name for name in REQUIRED if name not in file.files]
-                if missing:
-                    raise ValueError(
-                        f"{path}: label file lacks the column {', '.join(missing)}; "
-                        f"it has {', '.join(file.files) or 'none'}"
-                    )
-                columns = {name: _column(file, name, path) for name in COLUMNS if name in file.files}
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path}: label file cannot be read ({error}); write it again") from error
-        return cls(**columns, source=str(path))
+        columns = read_columns(path, REQUIRED, COLUMNS)
+        return cls(**(columns if bad is None else sound_rows(columns, str(path), bad)), source=str(path))
 
 
 COLUMNS = tuple(field.name for field in fields(Labels) if field.name != "source")
+NUMBERS = tuple(name for name in COLUMNS if name not in TEXT)
 
 
-def _column(file: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray | None:
-    """One column; an optional one that only pickle could open counts as absent, a required one is refused."""
+def _each_row(fits: np.ndarray) -> np.ndarray:
+    """(N, ...) bool -> (N,): whether all of a row."""
+    return fits.all(tuple(range(1, fits.ndim)))
+
+
+def sound_rows(
+    columns: dict[str, np.ndarray], source: str, bad: Callable[[str], object]
+) -> dict[str, np.ndarray]:
+    """Columns of `Labels` without the rows that it would refuse for their numbers; `bad` is told of each."""
+    n = len(np.atleast_1d(columns["imgname"]))
+    wrong: dict[int, str] = {}
+    for name in NUMBERS:
+        value = np.asarray(columns.get(name, np.zeros(n)))
+        if value.shape[:1] != (n,) or value.dtype.kind not in "fiub":
+            return columns  # `Labels` says what is wrong with them
+        rows = np.flatnonzero(~_each_row(np.isfinite(value)))
+        wrong = dict.fromkeys(rows.tolist(), f"'{name}' is not finite") | wrong
+    if "scale" in columns:
+        rows = np.flatnonzero(_each_row(columns["scale"] <= 0))
+        wrong = dict.fromkeys(rows.tolist(), "'scale' is not positive") | wrong
+    for row, reason in sorted(wrong.items()):
+        bad(f"{source}: row {row} ({columns['imgname'][row]}): {reason}")
+    keep = ~np.isin(np.arange(n), list(wrong))
+    return {name: np.asarray(value)[keep] for name, value in columns.items()} if wrong else columns
+
+
+def read_columns(
+    path: str | os.PathLike, required: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
+    """Columns of a label file, ours or published.
+
+    An optional one that only pickle could open counts as absent. Of `gtkps` the first 24 joints are taken:
+    published are 127. Raises FileNotFoundError, and ValueError naming the file.
+    """
+    path, columns = Path(path), {}
+    if not path.is_file():
+        raise FileNotFoundError(f"no label file at {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not an .npz label file, or cut short; download or write it again")
     try:
-        return file[name]
-    except ValueError as error:
-        if name in REQUIRED:
-            raise ValueError(
-                f"{path}: column '{name}' cannot be read without pickle ({error}); "
-                "save it again as a plain numeric or string array"
-            ) from error
-        return None
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [name for name in required if name not in file.files]:
+                raise ValueError(
+                    f"{path}: label file lacks the column {', '.join(missing)}; "
+                    f"it has {', '.join(file.files) or 'none'}"
+                )
+            for name in dict.fromkeys((*required, *optional)):
+                try:
+                    if name in file.files:
+                        columns[name] = file[name]
+                except ValueError as error:
+                    if name in required:
+                        raise ValueError(
+                            f"{path}: column '{name}' cannot be read without pickle ({error}); "
+                            "save it again as a plain numeric or string array"
+                        ) from error
+                if name == "gtkps" and name in columns and columns[name].ndim == 3:
+                    columns[name] = columns[name][:, :NUM_JOINTS_2D].copy()
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: label file cannot be read ({error}); write it again") from error
+    return columns

@@ -140,12 +140,17 @@ def deal(
     return dealt
 
 
-def plan(scenes: Iterable[Scene], settings: Settings, progress: bool = False) -> tuple[list[Job], int]:
+def plan(
+    scenes: Iterable[Scene],
+    settings: Settings,
+    progress: bool = False,
+    bad: Callable[[str], object] | None = None,
+) -> tuple[list[Job], int]:
     """All jobs, and how many sequences they are of.
 
-    Reads every label file and poses some of its people. Raises ValueError on a malformed one, labels in
-    another convention, and samples of two scenes that would have the same key; FileNotFoundError where the
-    labels' body model is missing.
+    Reads every label file and poses some of its people. bad: see `Labels.load`. Raises ValueError on a
+    malformed one, labels in another convention, and samples of two scenes that would have the same key;
+    FileNotFoundError where the labels' body model is missing.
     """
     jobs: list[Job] = []
     numbers: dict[str, int] = {}
@@ -156,7 +161,7 @@ def plan(scenes: Iterable[Scene], settings: Settings, progress: bool = False) ->
     if len({scene.name for scene in scenes}) < len(scenes):
         raise ValueError("two scenes have the same name")
     for scene in tqdm(scenes, desc="labels", unit="scene", disable=not progress):
-        labels = Labels.load(scene.labels)
+        labels = Labels.load(scene.labels, bad)
         check_projection(labels)
         limit = None if settings.limit is None else settings.limit - people
         made_from = {"scene": scene.name, "dataset": scene.dataset, "depth": scene.depth is not None}
@@ -208,7 +213,7 @@ def _body_hash(name: str) -> str:
 @lru_cache(maxsize=1)
 def _dealt(scene: Scene, settings: Settings, limit: int | None):
     """A scene's labels, the rows of its frames, its shards' frames. A worker's jobs come scene by scene."""
-    labels = Labels.load(scene.labels)
+    labels = Labels.load(scene.labels, bad=lambda reason: None)  # which `plan` has counted
     rows = frames_of(labels)
     return labels, rows, deal(rows, scene.name, settings, limit)
 
@@ -456,11 +461,11 @@ def prepare_scenes(
     if validation and split == "val":
         raise ValueError("the split 'val' cannot be cut off itself: validation must be 0")
     skipped = Skipped(MAX_FAULTS) if skipped is None else skipped
-    before = list(skipped.faults)
     _dealt.cache_clear()  # labels may have changed since
     folder = Path(out) / "shards"
     settings = Settings(dataset, split, size, MARGIN, validation, per_shard, limit)
-    jobs, sequences = plan(scenes, settings, progress)
+    jobs, sequences = plan(scenes, settings, progress, skipped.fault)
+    before = list(skipped.faults)
     records = finished(folder, jobs)
     todo = [job for job in jobs if job.name not in records]
     total = sum(job.people for job in jobs)

@@ -196,7 +196,7 @@ def _frames(root: Path, split: str, config: ModelConfig) -> Frames:
     for scene in label_scenes(root, dataset=root.name):
         if not (scene.depth.is_dir() and scene.masks.is_dir()):
             scene = replace(scene, depth=None, masks=None)
-        labels = replace(Labels.load(scene.labels), proj_verts=None, pose_world=None, trans_world=None)
+        labels = Labels.load(scene.labels)
         check_projection(labels)
         for imgname, rows in frames_of(labels).items():
             if split_of(scene.name, imgname, "train", VALIDATION) == split:
