@@ -127,6 +127,7 @@ def test_the_manifest_says_what_was_made_of_what(whole):
     expected = {"set": "made", "split": "train", "size": 40, "margin": 1.25, "validation": 0.2}
     assert expected.items() <= manifest.items()
     assert manifest["faults"] == [] and manifest["faults_total"] == 0 and manifest["dropped"] == {}
+    assert manifest["bodies"]["smplx-neutral"]["model"] == "open" and len(manifest["bodies"]) == 1
     for row in manifest["shards"]:
         assert hashlib.sha256((whole / "shards" / row["name"]).read_bytes()).hexdigest() == row["sha256"]
 
@@ -410,7 +411,7 @@ def test_the_estimate_is_near_what_is_made(root, whole, tmp_path):
     assert not (tmp_path / "out").exists()
     assert f"people {TOTAL}, frames {TOTAL // 2}, sequences {SCENES * SEQUENCES}, scenes {SCENES}" in said[0]
     made = sum(sample["bytes"] for sample in read_manifest(whole / "shards")["shards"])
-    jobs, _ = prepare_module.plan(label_scenes(root), _settings())
+    jobs, *_ = prepare_module.plan(label_scenes(root), _settings())
     guess = prepare_module.estimate(jobs, workers=3)
     assert 0.6 < guess.bytes / made < 1.1  # a tar's last block is not counted
     assert guess.people == TOTAL and guess.workers == 3 and guess.seconds > 0
@@ -437,6 +438,18 @@ def test_a_malformed_label_file_is_refused_before_anything_is_written(copy, tmp_
     columns["cam_int"] = np.tile(np.eye(3), (len(columns["scale"]), 1, 1))  # not in pixels
     np.savez(copy / "labels" / "second.npz", **columns)
     with pytest.raises(ValueError, match="do not project onto gtkps"):
+        cut(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_smplx_are_refused_where_only_the_open_body_is_there(copy, tmp_path):
+    """The same betas make another person of it, whose part labels would be a few pixels off."""
+    path = copy / "labels" / "second.npz"
+    with np.load(path) as file:
+        columns = dict(file)
+    columns["shape"][:, :3] += 2
+    np.savez(path, **columns)
+    with pytest.raises(ValueError, match="second.npz: the labelled joints are 0.0.*DPOSE_BODY_MODELS"):
         cut(copy, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -57,6 +57,8 @@ def test_a_set_becomes_shards_by_the_command(name, roots, tmp_path, capsys):
     manifest, module = read_manifest(out / "shards"), set_module(name)
     assert manifest["protocol"] == module.PROTOCOL and manifest["set"] == name
     assert set(manifest["splits"]) <= {module.SPLITS[0], "val"}
+    licensed = {key for key, body in manifest["bodies"].items() if body["model"] == "licensed"}
+    assert set(manifest["bodies"]) == BODIES[name] and licensed == BODIES[name] - {"smplx-neutral"}
     bodies, count = set(), 0
     for row in manifest["shards"]:
         with tarfile.open(out / "shards" / row["name"]) as tar:

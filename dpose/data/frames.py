@@ -332,12 +332,15 @@ def match_masks(labels, parts: np.ndarray, masks: list[np.ndarray], depth: np.nd
     return owners
 
 
-def check_projection(labels: Labels, bodies: Callable | None = None, rows: int = 16) -> None:
+def check_projection(
+    labels: Labels, bodies: Callable | None = None, rows: int = 16, exact: bool = False
+) -> None:
     """Refuse labels whose body, put where they say, is not where their own 2D joints are.
 
     Compares the labelled ones of the 22 body joints on up to `rows` rows; raises ValueError when the median
     distance exceeds a quarter of the box: a translation in another convention, swapped axes, another camera.
-    Warns when it exceeds a hundredth: then the body may be another one than the labels are for.
+    Warns, or with `exact` raises ValueError too, when it exceeds a hundredth: then the body may be another one
+    than the labels are for.
     """
     if not len(labels):
         return
@@ -354,12 +357,14 @@ def check_projection(labels: Labels, bodies: Callable | None = None, rows: int =
             "cam_int in pixels"
         )
     if middle > 0.01:
-        warnings.warn(
+        message = (
             f"{labels.source}: the labelled joints are {middle:.3f} of the box side (median) away from those "
             "of the body model, whose part labels will be off as well. Labels of SMPL-X bodies need SMPL-X: "
-            f"set {BODY_MODELS_VARIABLE} to its files (`dpose doctor` lists them)",
-            stacklevel=2,
+            f"set {BODY_MODELS_VARIABLE} to its files (`dpose doctor` lists them)"
         )
+        if exact:
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=2)
 
 
 def labelled_joints(labels: Labels, rows, bodies: Callable | None = None) -> np.ndarray:

@@ -43,7 +43,7 @@ from dpose.data.frames import (
     read_frame,
     sample_key,
 )
-from dpose.data.labels import Labels
+from dpose.data.labels import DEFAULT_BODY, Labels
 from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
 from dpose.data.shards import MANIFEST, encode_sample, shard_row, write_manifest, write_tar
 from dpose.files import replacing
@@ -145,30 +145,32 @@ def plan(
     settings: Settings,
     progress: bool = False,
     bad: Callable[[str], object] | None = None,
-) -> tuple[list[Job], int]:
-    """All jobs, and how many sequences they are of.
+) -> tuple[list[Job], int, dict[str, dict[str, str]]]:
+    """All jobs, how many sequences they are of, and the body models that the labels name.
 
     Reads every label file and poses some of its people. bad: see `Labels.load`. Raises ValueError on a
-    malformed one, labels in another convention, and samples of two scenes that would have the same key;
-    FileNotFoundError where the labels' body model is missing.
+    malformed one, labels in another convention, labels of SMPL-X where only the open body is there, and
+    samples of two scenes that would have the same key; FileNotFoundError where the labels' body model is
+    missing.
     """
     jobs: list[Job] = []
     numbers: dict[str, int] = {}
     owners: dict[str, str] = {}
-    bodies: dict[str, str] = {}
+    bodies: dict[str, dict[str, str]] = {}
     sequences, people = set(), 0
     scenes = list(scenes)
     if len({scene.name for scene in scenes}) < len(scenes):
         raise ValueError("two scenes have the same name")
     for scene in tqdm(scenes, desc="labels", unit="scene", disable=not progress):
         labels = Labels.load(scene.labels, bad)
-        check_projection(labels)
+        names = np.unique(labels.body).tolist()
+        bodies |= {name: _body(name) for name in names if name not in bodies}
+        exact = DEFAULT_BODY in names and bodies[DEFAULT_BODY]["model"] == "open"
+        check_projection(labels, exact=exact)
         limit = None if settings.limit is None else settings.limit - people
         made_from = {"scene": scene.name, "dataset": scene.dataset, "depth": scene.depth is not None}
         made_from |= {"labels": _hash(scene.labels), "limit": limit}
-        names = np.unique(labels.body).tolist()
-        bodies |= {name: _body_hash(name) for name in names if name not in bodies}
-        made_from["bodies"] = {name: bodies[name] for name in names}
+        made_from["bodies"] = {name: bodies[name]["hash"] for name in names}
         rows = frames_of(labels)
         for split, parts in deal(rows, scene.name, settings, limit).items():
             for part, frames in enumerate(parts):
@@ -191,7 +193,7 @@ def plan(
             break
     if not jobs:
         raise ValueError(f"{settings.set}: nobody is labelled in split {settings.split!r}")
-    return jobs, len(sequences)
+    return jobs, len(sequences), bodies
 
 
 def _hash(path: Path) -> str:
@@ -199,12 +201,18 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _body_hash(name: str) -> str:
-    """Of all that a body is computed with: part labels are drawn from it."""
-    from dpose.body import named_body
+def _body(name: str) -> dict[str, str]:
+    """For the manifest: whether a body is an open or a licensed one, and a hash of all that computes it."""
+    from dpose.body import OPEN_BODY, OPEN_SMPL, load_body, named_body
 
-    buffers = (buffer.cpu().numpy().tobytes() for buffer in named_body(name).buffers())
-    return hashlib.sha256(b"".join(buffers)).hexdigest()[:16]
+    def digest(body) -> str:
+        buffers = (buffer.cpu().numpy().tobytes() for buffer in body.buffers())
+        return hashlib.sha256(b"".join(buffers)).hexdigest()[:16]
+
+    ours = {DEFAULT_BODY: OPEN_BODY, "smpl-neutral": OPEN_SMPL}.get(name)
+    found = digest(named_body(name))
+    model = "open" if ours and found == digest(load_body(ours)) else "licensed"
+    return {"model": model, "hash": found}
 
 
 # --- one job ------------------------------------------------------------------------------------------------
@@ -464,7 +472,7 @@ def prepare_scenes(
     _dealt.cache_clear()  # labels may have changed since
     folder = Path(out) / "shards"
     settings = Settings(dataset, split, size, MARGIN, validation, per_shard, limit)
-    jobs, sequences = plan(scenes, settings, progress, skipped.fault)
+    jobs, sequences, bodies = plan(scenes, settings, progress, skipped.fault)
     before = list(skipped.faults)
     records = finished(folder, jobs)
     todo = [job for job in jobs if job.name not in records]
@@ -525,6 +533,7 @@ def prepare_scenes(
         **about,
         **{key: value for key, value in vars(settings).items() if key != "version"},
         version=dpose.__version__,
+        bodies=bodies,
         dropped=dict(sorted(skipped.dropped.items())),
         faults_total=len(faults),
         faults=faults[:LISTED],
