@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from gendered_people import check_samples, licensed_bodies, parsed_pixels, write_pictures
 
-from dpose.data.frames import Skipped
+from dpose.data import convert
+from dpose.data.frames import Skipped, read_png
 from dpose.data.labels import Labels
 from dpose.data.rich import scenes
 
@@ -17,7 +18,7 @@ def arrays(tmp_path_factory):
         yield arrays
 
 
-def write(root, width=165, images="") -> dict:
+def write(root, width=165, images="", genders=("female", "male")) -> dict:
     rng = np.random.default_rng(0)
     pose = rng.normal(0, 0.2, (N, width))
     pose[:, :3] = (np.pi, 0, 0)
@@ -27,7 +28,7 @@ def write(root, width=165, images="") -> dict:
         "scale": rng.uniform(0.5, 1.2, N),
         "pose_cam": pose,
         "shape": rng.normal(0, 1, (N, 10)),
-        "gender": np.array(["female", "male"] * (N // 2)),
+        "gender": np.array(genders * (N // 2)),
     }
     root.mkdir(parents=True, exist_ok=True)
     np.savez(root / "rich_test.npz", **columns)
@@ -35,9 +36,12 @@ def write(root, width=165, images="") -> dict:
     return columns
 
 
-@pytest.mark.parametrize(("width", "images"), [(165, ""), (66, "test"), (72, "images")])
-def test_gendered_bodies_fill_their_boxes(tmp_path, arrays, width, images):
-    columns, skipped = write(tmp_path, width, images), Skipped()
+@pytest.mark.parametrize(
+    ("width", "images", "genders"),
+    [(165, "", ("female", "male")), (66, "test", ("f", "m")), (72, "images", ("female", "male"))],
+)
+def test_gendered_bodies_fill_their_boxes(tmp_path, arrays, width, images, genders):
+    columns, skipped = write(tmp_path, width, images, genders), Skipped()
     (scene,) = scenes(tmp_path, tmp_path / "out", "test", skipped)
     labels = Labels.load(scene.labels)
     assert not skipped.dropped and not skipped.faults and scene.images == tmp_path / images
@@ -50,6 +54,28 @@ def test_gendered_bodies_fill_their_boxes(tmp_path, arrays, width, images):
     assert not labels.pose_cam[:, kept:].any() and not labels.gtkps[..., 2].any()
     assert labels.body.tolist() == ["smplx-female", "smplx-male"] * (N // 2)
     assert {label["body"] for label in check_samples([scene], N)} == {"smplx-female", "smplx-male"}
+
+
+def test_pictures_are_opened_when_labels_are_made_and_not_again(tmp_path, arrays, monkeypatch):
+    write(tmp_path)
+    opened = []
+    monkeypatch.setattr(convert, "read_png", lambda path: opened.append(path) or read_png(path))
+
+    def read() -> tuple[int, int, int]:
+        opened.clear()
+        skipped = Skipped()
+        (scene,) = scenes(tmp_path, tmp_path / "out", "test", skipped)
+        return len(opened), len(Labels.load(scene.labels)), len(skipped.faults)
+
+    assert read() == (1, N, 0) and read() == (0, N, 0)
+    with np.load(tmp_path / "rich_test.npz") as file:
+        columns = dict(file)
+    columns["imgname"][0] = "Gym_010_pushup/cam_03/00000.jpg"
+    np.savez(tmp_path / "rich_test.npz", **columns)
+    with pytest.warns(UserWarning, match="cam_03: no images, so 1 people"):
+        assert read() == (1, N - 1, 1) and read() == (0, N - 1, 1)
+    write_pictures(tmp_path / "Gym_010_pushup" / "cam_03", 1, SIZE)  # downloaded later
+    assert read() == (2, N, 0)
 
 
 def test_what_is_missing_is_named(tmp_path, arrays, monkeypatch):

@@ -24,6 +24,7 @@ from dpose.data.labels import COLUMNS, NUM_BETAS, NUM_JOINTS_2D, Labels, read_co
 from dpose.files import replacing
 
 BODY_JOINTS = 22
+MIN_JOINTS = 8  # of these in the image, or a person is left out; BEDLAM's own script asks for 12 by now
 BOX_FACTOR = 1.2  # side of a box / longest extent of the joints in it
 MIN_DEPTH = 0.1  # metres
 GENDERS = {"m": "male", "f": "female"} | {name: name for name in files.GENDERS}
@@ -46,7 +47,8 @@ def converted(
     given: what else it depends on, as JSON holds it. `make` reports what it leaves out to the `Skipped` it
     gets, and returns None where nobody is left: then there is no label file, and so is the answer. Beside the
     labels lies `<name>.json` with the sources' sizes and times and with what was left out, which a later call
-    reports again. Raises ValueError if the label file would replace one of its sources.
+    reports again; it is there before the labels are, which so are never taken for published ones.
+    Raises ValueError if the label file would replace one of its sources.
     """
     labels = Path(out) / "labels" / f"{name}.npz"
     beside = labels.with_suffix(".json")
@@ -72,9 +74,9 @@ def converted(
         return labels if people else None
     dropped, faults = Counter(skipped.dropped), len(skipped.faults)
     table = make(skipped)
-    beside.unlink(missing_ok=True)  # so that labels never lie beside another one's record
-    labels.unlink(missing_ok=True)
+    labels.unlink(missing_ok=True)  # so that labels never lie beside another one's record
     if table is not None:
+        _write_json(beside, {"unfinished": made_from})
         table.save(labels)
     record = {
         "made_from": made_from,
@@ -82,10 +84,14 @@ def converted(
         "dropped": dict(skipped.dropped - dropped),
         "faults": skipped.faults[faults:],
     }
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(beside) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    _write_json(beside, record)
     return labels if table is not None else None
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -116,15 +122,20 @@ def body_files(model: str, bodies: Callable | None) -> list[Path]:
     return [] if bodies else [files.locate(f"{model}-{gender}") for gender in ("male", "female")]
 
 
+def pictures(folder: Path) -> list[Path]:
+    """The files of a folder, if it is there, that are pictures by their names."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in found if path.suffix.lower() in PICTURES]
+
+
 def image_size(folder: Path) -> tuple[int, int] | None:
     """(w, h) of a folder's pictures, by the first that can be read; None without one."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() in PICTURES:
-            try:
-                height, width = read_png(path).shape[:2]
-            except UnreadableFile:
-                continue
-            return width, height
+    for path in sorted(pictures(folder)):
+        try:
+            height, width = read_png(path).shape[:2]
+        except UnreadableFile:
+            continue
+        return width, height
     return None
 
 
@@ -257,7 +268,7 @@ def into_boxes(joints, center, side, cam_int) -> tuple[np.ndarray, np.ndarray]:
 
 # --- processed label files ----------------------------------------------------------------------------------
 
-VERSION = 1  # of `processed_scene`: raise it when its results change
+VERSION = 2  # of `processed_scene`: raise it when its results change
 
 
 def processed_scene(
@@ -290,17 +301,19 @@ def processed_scene(
     if images is None:
         where = " or ".join(str(base / names[0]) for base in folders) if len(names) else str(folders[0])
         raise FileNotFoundError(f"no images of {path}: looked for {where}; get them from the set's own site")
-    sizes = {folder: image_size(images / folder) for folder in sorted(inside)}
-    for folder in [folder for folder, size in sizes.items() if size is None]:
-        count = sum(str(Path(name).parent) == folder for name in names.tolist())
-        skipped.fault(f"{images / folder}: no images, so {count} people of {path.name} are left out")
-        del sizes[folder]
+    there = [folder for folder in sorted(inside) if pictures(images / folder)]
 
     def make(skipped: Skipped) -> Labels | None:
+        sizes = {folder: image_size(images / folder) for folder in there}
+        for folder in sorted(inside):
+            if sizes.get(folder) is None:
+                count = sum(str(Path(name).parent) == folder for name in names.tolist())
+                skipped.fault(f"{images / folder}: no images, so {count} people of {path.name} are left out")
+                sizes.pop(folder, None)
         return _complete(columns, model, sizes, path, skipped, bodies or named_body, progress)
 
     sources = [path, *body_files(model, bodies)]
-    labels = converted(out, path.stem, sources, VERSION, make, skipped, given=sizes)
+    labels = converted(out, path.stem, sources, VERSION, make, skipped, given=there)
     return [] if labels is None else [Scene(path.stem, labels, images, dataset=dataset)]
 
 
@@ -317,6 +330,11 @@ def _complete(columns, model, sizes, path, skipped, bodies, progress) -> Labels 
     if pose.shape[1] < width or shape.shape[1] < 10:
         got = f"'pose_cam' has {pose.shape[1]} numbers, 'shape' {shape.shape[1]}"
         raise ValueError(f"{path}: {got}; expected at least {width} and 10")
+    if shape.shape[1] > NUM_BETAS and shape[:, NUM_BETAS:].any():
+        raise ValueError(
+            f"{path}: 'shape' has {shape.shape[1]} numbers, more than the {NUM_BETAS} that are used here: is "
+            "it of another version of the set?"
+        )
     parents = [str(Path(name).parent) for name in columns["imgname"].tolist()]
     there = np.array([folder in sizes for folder in parents], bool)
     good = (np.isfinite(a).all(1) for a in (pose[:, :width], shape, center, side[:, None]))

@@ -33,6 +33,7 @@ from dpose.data.convert import (
     BODY_JOINTS,
     BOX_FACTOR,
     MIN_DEPTH,
+    MIN_JOINTS,
     body_files,
     body_name,
     converted,
@@ -50,7 +51,6 @@ from dpose.unpickle import read_pickle
 SPLITS = ("test", "validation", "train")
 PROTOCOL = "h36m14"
 DATASET = "3dpw"
-MIN_JOINTS = 8  # in sight
 SAME_BODY = 0.05  # metres between the file's 3D joints and the body's, in the median
 VERSION = 1  # of the conversion: raise it when its results change
 
