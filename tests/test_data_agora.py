@@ -76,17 +76,21 @@ def write(root, columns, name="agora-bfh.npz", size=SIZE):
     picture = np.random.default_rng(0).integers(0, 256, (size[1] // 40, size[0] // 40, 3), np.uint8)
     for imgname in set(columns["imgname"].tolist()):
         cv2.imwrite(str(root / "images" / imgname), cv2.resize(picture, size))
-    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
     np.savez(root / name, **columns)
 
 
 @pytest.mark.parametrize("form", ["trans_cam", "both", "cam_ext"])
-@pytest.mark.parametrize("folder", ["", "labels/"])
+@pytest.mark.parametrize("folder", ["", "labels/", "training_labels/all_npz_12_training/"])
 def test_people_project_onto_their_2d_joints_whichever_column_holds_the_translation(tmp_path, form, folder):
     columns, points = people(form)
     write(tmp_path, columns, f"{folder}agora-bfh.npz")
+    images = tmp_path / ("training_images/images" if "training" in folder else "images")
+    images.parent.mkdir(exist_ok=True)
+    (tmp_path / "images").rename(images)
     skipped = Skipped()
     (scene,) = scenes(tmp_path, tmp_path / "out", "train", skipped)
+    assert scene.images == images
     assert (scene.labels == tmp_path / folder / "agora-bfh.npz") == (form != "cam_ext")
     labels = Labels.load(scene.labels)
     assert np.abs(parsed_pixels(labels, {"smplx-neutral": neutral_arrays()}) - points[:, :22]).max() < 0.01

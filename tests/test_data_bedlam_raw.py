@@ -593,6 +593,53 @@ def test_without_the_licensed_body_raw_files_are_not_converted(written, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def labelled(root, tables) -> Path:
+    """The root with its labels as published, where the authors' scripts have them."""
+    for scene, labels in tables.items():
+        labels.save(root / "training_labels" / "all_npz_12_training" / f"{scene}.npz")
+    return root
+
+
+def test_labels_without_frames_and_those_of_agora_are_no_faults(labelled, body, tmp_path):
+    """Labels of all scenes come in one archive, AGORA's among them; images scene by scene."""
+    folder = labelled / "training_labels" / "all_npz_12_training"
+    for name in ("agora-bfh", "agora-body"):
+        shutil.copy(folder / f"{WIDE}.npz", folder / f"{name}.npz")
+    shutil.rmtree(labelled / f"{CLOSE}_6fps")
+    skipped = Skipped(limit=0)
+    (wide,) = scenes(labelled, tmp_path, "train", skipped)
+    assert wide.name == WIDE and skipped.dropped == {f"labelled in a scene without frames: {CLOSE}": 6}
+    shutil.rmtree(labelled / WIDE / "png")
+    with pytest.raises(
+        FileNotFoundError, match="none of the 2 scenes .*: labelled in a scene without frames"
+    ):
+        scenes(labelled, tmp_path, "train", Skipped(limit=0))
+
+
+def test_a_root_without_depth_is_refused_unless_that_is_asked_for(root, body, tmp_path):
+    for scene, kind in ((WIDE, "depth"), (CLOSE, "masks")):
+        shutil.rmtree(root / scene / kind)
+    with pytest.raises(FileNotFoundError, match="no scene below .* has depth and masks.*--without-depth"):
+        convert(root, tmp_path / "out", body)
+    assert not (tmp_path / "out").exists()
+    found = scenes(root, tmp_path / "out", "train", Skipped(limit=0), bodies=lambda name: body, depth=False)
+    samples = list(read_scenes(found, 40, lambda name: body, skipped=Skipped(limit=0)))
+    assert len(samples) == 12 and not any(sample["label"]["has_depth"] for sample in samples)
+
+
+def test_closeups_are_known_by_their_cameras_and_not_by_their_names(written, body, tmp_path):
+    """20221017_1_250_batch01hand_closeup_suburb_a, for one, is none."""
+    root = tmp_path / "root"
+    shutil.copytree(written / WIDE, root / "20221017_1_250_batch01hand_closeup_suburb_a")
+    shutil.copytree(written / CLOSE, root / "some_scene")
+    shutil.copytree(written / f"{CLOSE}_6fps", root / "some_scene_6fps")
+    (root / "smplx_gt").symlink_to(written / "smplx_gt")
+    tables = convert(root, tmp_path / "out", body)
+    wide, close = (tables[name].cam_int[:, :2, 2] for name in sorted(tables))
+    assert (wide == (WIDTH / 2, HEIGHT / 2)).all() and (close == (HEIGHT / 2, WIDTH / 2)).all()
+
+
 # --- made once ----------------------------------------------------------------------------------------------
 
 
@@ -629,6 +676,26 @@ def test_a_table_is_made_again_only_when_what_it_comes_from_has_changed(root, bo
     assert run(out=root)[0] == 2  # although it lies where published labels would
 
 
+def test_labels_written_by_a_run_that_was_killed_are_not_taken_for_published_ones(root, body, monkeypatch):
+    """Where the output is the root: killed between the labels and the record of who was left out."""
+    save = Labels.save
+
+    def killed(labels, path):
+        save(labels, path)
+        raise KeyboardInterrupt
+
+    change_motion(only_wide(root), 1, poses=lambda p: p[: START + 10], trans=lambda t: t[: START + 10])
+    with monkeypatch.context() as patch:
+        patch.setattr(Labels, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert(root, root, body)
+    assert (root / "labels" / f"{WIDE}.npz").is_file()
+    for _ in range(2):
+        skipped = Skipped(limit=0)
+        convert(root, root, body, skipped)
+        assert skipped.dropped == {"motion too short": 1}
+
+
 def test_published_labels_are_used_as_they_are_wherever_they_lie(root, tables, body, tmp_path):
     """Ten betas, no column of ours, `gender` of the person, names with and without frame rate and hyphen."""
     images = root / "training_images"
@@ -637,8 +704,10 @@ def test_published_labels_are_used_as_they_are_wherever_they_lie(root, tables, b
     labels = tables[WIDE]
     names = "imgname center scale pose_cam trans_cam gtkps cam_int cam_ext gender sub".split()
     columns = {name: getattr(labels, name) for name in names} | {"shape": labels.shape[:, :10]}
+    columns = {name: a.astype(float) if a.dtype.kind == "f" else a for name, a in columns.items()}
+    columns["gtkps"] = np.concatenate([columns["gtkps"], np.full((6, 103, 3), 7.0)], 1)
     extra = {
-        "proj_verts": np.zeros((6, 4, 2)),
+        "proj_verts": np.zeros((6, 437, 3)),
         "trans_world": np.zeros((6, 3)),
         "hand_boxes": np.zeros((6, 8)),
     }
@@ -648,6 +717,7 @@ def test_published_labels_are_used_as_they_are_wherever_they_lie(root, tables, b
     out = tmp_path / "out"
     found = scenes(root, out, "test", Skipped(limit=0), bodies=lambda name: body)
     wide, close = found
+    assert np.abs(Labels.load(published).gtkps - labels.gtkps).max() == 0
     assert wide.labels == published and wide.depth == images / WIDE / "depth" and wide.dataset == "bedlam"
     assert [path.name for path in (out / "labels").glob("*.npz")] == [f"{CLOSE}.npz"]
     assert close.images == root / f"{CLOSE}_6fps" / "png" and close.masks == root / CLOSE / "masks"

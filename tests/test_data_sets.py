@@ -1,5 +1,6 @@
 """Every data set, from files as its makers give them to shards, by the command."""
 
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from test_data_threedpw import sequence  # noqa: F401
 from dpose.body import OPEN_BODY
 from dpose.body.files import read_body
 from dpose.cli import main
-from dpose.data.prepare import SETS, set_module
+from dpose.data.prepare import SETS, prepare, set_module
 from dpose.data.shards import decode_sample, read_manifest
 
 GENDERED = [f"{model}-{gender}" for model in ("smpl", "smplx") for gender in ("male", "female")]
@@ -71,6 +72,20 @@ def test_a_set_becomes_shards_by_the_command(name, roots, tmp_path, capsys):
             bodies.add(sample["label"].get("body", "smplx-neutral"))
             count += 1
     assert count == sum(manifest["splits"].values()) > 1 and bodies == BODIES[name]
+
+
+def test_bedlam_without_depth_is_prepared_when_that_is_asked_for(roots, tmp_path, capsys):
+    root = shutil.copytree(roots["bedlam"], tmp_path / "root")
+    for folder in root.glob("*/depth"):
+        shutil.rmtree(folder)
+    command = (
+        f"prepare bedlam --root {root} --out {tmp_path / 'out'} --size 40 --workers 1 --no-progress".split()
+    )
+    assert main(command) == 2
+    assert "--without-depth" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert main([*command, "--without-depth"]) == 0
+    with pytest.raises(ValueError, match="rich has no depth that could be left out"):
+        prepare("rich", roots["rich"], tmp_path / "other", depth=False)
 
 
 @pytest.mark.parametrize("name", SETS)

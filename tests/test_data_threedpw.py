@@ -23,6 +23,7 @@ from dpose.config import MINI
 from dpose.data.frames import Skipped
 from dpose.data.labels import Labels
 from dpose.data.loader import make_loader
+from dpose.data.prepare import prepare
 from dpose.data.threedpw import scenes
 
 SIZE, N = (216, 384), 6
@@ -94,6 +95,12 @@ def test_a_moving_cameras_people_project_onto_their_joints(tmp_path, arrays, seq
     assert labels.body.tolist() == ["smpl-male"] * N + ["smpl-female"] * N
     assert labels.sub.tolist() == [f"{SEQUENCE}_0"] * N + [f"{SEQUENCE}_1"] * N
     assert labels.imgname[2] == f"{SEQUENCE}/image_00002.jpg" and scene.dataset == "3dpw"
+
+
+def test_the_training_sequences_train_whole_as_others_validate(tmp_path, sequence):
+    write(tmp_path, sequence[0], "train")
+    manifest = prepare("3dpw", tmp_path, tmp_path / "out", "train", size=40, workers=1)
+    assert manifest["validation"] == 0 and manifest["splits"] == {"train": 2 * N}
 
 
 def test_sequences_become_samples_with_parts_of_their_gendered_bodies(tmp_path, sequence):
@@ -312,6 +319,7 @@ def test_people_of_a_processed_file_without_box_numbers_or_images_are_faults(tmp
         ({"pose_cam": np.zeros((8, 66))}, "'pose_cam' has 66 numbers"),
         ({"gender": np.array(["x"] * 8)}, "gender 'x' is none of m, f"),
         ({"shape": np.zeros((7, 10))}, "shape not as long as imgname"),
+        ({"shape": np.ones((8, 16))}, "'shape' has 16 numbers, more than the 11"),
         ({"imgname": np.array(["elsewhere/0.jpg"] * 8)}, "no images of"),
         ({"center": np.full((8, 2), 900.0)}, "most boxes lie outside their images"),
     ],

@@ -4,8 +4,9 @@ Labels: of the processed label files at https://bedlam.is.tue.mpg.de (register),
 agora-bfh.npz; either may be missing. Images: the training images of 1280x720 pixels at
 https://agora.is.tue.mpg.de (register), all in one folder.
 
-    <root>/agora-body.npz, <root>/agora-bfh.npz         or in <root>/labels
-    <root>/images/<imgname>
+    <root>/agora-body.npz, <root>/agora-bfh.npz         or in <root>/labels, or as the authors' scripts lay
+                                                        them out, <root>/training_labels/all_npz_12_training
+    <root>/images/<imgname>                             or <root>/training_images/images
 
 The bodies are neutral SMPL-X. There is no depth and there are no masks, so the depth loss leaves these people
 out. A label file without `trans_cam` (then `cam_ext` holds all of the translation) is completed; others are
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpose.data.convert import converted, image_size
+from dpose.data.convert import converted, image_size, pictures
 from dpose.data.frames import Scene, Skipped
 from dpose.data.labels import COLUMNS, REQUIRED, Labels, read_columns, sound_rows
 
@@ -25,6 +26,8 @@ SPLITS = ("train",)
 PROTOCOL = "smplx24"
 DATASET = "agora"
 FILES = ("agora-bfh.npz", "agora-body.npz")
+LABELS = ("", "labels", "training_labels/all_npz_12_training")
+IMAGES = ("images", "training_images/images")
 VERSION = 1  # of the conversion: raise it when its results change
 
 
@@ -46,18 +49,18 @@ def scenes(
     if split not in SPLITS:
         raise ValueError(f"AGORA has no split {split!r} here: all of it trains ({', '.join(SPLITS)})")
     root = Path(root)
-    there = [root / folder / name for name in FILES for folder in ("", "labels")]
-    there = [path for path in there if path.is_file()]
+    places = [[root / folder / name for folder in LABELS] for name in FILES]
+    there = [path for name in places for path in [path for path in name if path.is_file()][:1]]
     if not there:
         raise FileNotFoundError(
             f"no label file {' or '.join(FILES)} in {root} or {root / 'labels'}; they are among BEDLAM's "
             "processed labels, https://bedlam.is.tue.mpg.de"
         )
-    size = image_size(root / "images")
+    images = next((root / folder for folder in IMAGES if pictures(root / folder)), root / IMAGES[0])
+    size = image_size(images)
     if size is None:
         raise FileNotFoundError(
-            f"no images in {root / 'images'}: unpack AGORA's training images of 1280x720 pixels there, "
-            "without folders"
+            f"no images in {images}: unpack AGORA's training images of 1280x720 pixels there, without folders"
         )
     found = []
     for path in there:
@@ -72,9 +75,9 @@ def scenes(
         if np.abs(wanted - size).max() > 2:
             raise ValueError(
                 f"{path} is for images of {wanted[0]:.0f}x{wanted[1]:.0f} pixels, those in "
-                f"{root / 'images'} have {size[0]}x{size[1]}"
+                f"{images} have {size[0]}x{size[1]}"
             )
-        found.append(Scene(path.stem, labels, root / "images", dataset=DATASET))
+        found.append(Scene(path.stem, labels, images, dataset=DATASET))
     return found
 
 

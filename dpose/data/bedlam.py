@@ -5,8 +5,9 @@ From https://bedlam.is.tue.mpg.de, below one root folder (scenes also below `tra
     <scene>/png/<sequence>/<sequence>_NNNN.png            frames; NNNN counts 30 a second in the downloads of
                                                           6 and of 30 fps, every fifth is taken
     <scene>/depth/<sequence>/<sequence>_NNNN_depth.exr    depth, and
-    <scene>/masks/<sequence>/<sequence>_NNNN_NN_body.png  who is where; without these two, people are prepared
-                                                          without depth
+    <scene>/masks/<sequence>/<sequence>_NNNN_NN_body.png  who is where; a scene without these two is prepared
+                                                          without depth, a root of such scenes alone only with
+                                                          --without-depth
 
 and labels, either as published, used as they are,
 
@@ -22,9 +23,11 @@ or, for scenes that have none, the raw ground truth, from which the same table i
 
 Raw ground truth is turned into joints and boxes by the neutral SMPL-X body, which $DPOSE_BODY_MODELS must
 hold: of the open body, the same betas make another person. A scene's folder may carry the frame rate,
-`<scene>_6fps`, and `3-10` may be `3_10`: the published names differ so. Published labels of the three hair
-scenes are at 30 fps. A split is what lies below the root: "train" is cut into train and val when shards are
-made, "test" is for a root with BEDLAM's validation scenes. The open data's frames have this layout too.
+`<scene>_6fps`, and `3-10` may be `3_10`: the published names differ so. Which scenes are closeups, stored on
+their side, is known by their cameras: one of the folders with "closeup" in its name is none. Published labels
+of the three hair scenes are at 30 fps; those of AGORA among them are left to `dpose prepare agora`. A split
+is what lies below the root: "train" is cut into train and val when shards are made, "test" is for a root with
+BEDLAM's validation scenes. The open data's frames have this layout too.
 """
 
 import csv
@@ -42,9 +45,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dpose.camera import box_from_joints
-from dpose.data.convert import converted
+from dpose.data.convert import MIN_JOINTS, converted
 from dpose.data.frames import UNREAL, Scene, Skipped, UnreadableFile, read_scenes
-from dpose.data.labels import DEFAULT_BODY, HANDS, NUM_BETAS, POSE_SIZE, Labels
+from dpose.data.labels import DEFAULT_BODY, HANDS, NUM_BETAS, POSE_SIZE, Labels, read_columns
 from dpose.data.sample import MARGIN, Sample
 
 SPLITS = ("train", "test")
@@ -54,10 +57,9 @@ MOTIONS = ("motions", "smplx_gt/neutral_ground_truth_motioninfo", "smplx_gt/*")
 
 FRAME_RATE = 30  # of the camera files, the motions and the numbers in file names
 SENSOR = (36.0, 20.25)  # mm, of a frame as it is stored
-MIN_JOINTS = 8  # of the first 22 in the image; BEDLAM's own script asks for 12 by now
 REACH = 1.0  # metres: no vertex is so far ahead of all joints
 CAMERA = ("x", "y", "z", "yaw", "pitch", "roll", "focal_length")
-CONVERSION = 1  # to be raised when the same raw files give another table
+CONVERSION = 2  # to be raised when the same raw files give another table
 
 
 # --- the data set -------------------------------------------------------------------------------------------
@@ -71,6 +73,7 @@ def scenes(
     *,
     bodies: Callable | None = None,
     progress: bool = False,
+    depth: bool = True,
     fps: int = 6,
 ) -> list[Scene]:
     """The scenes below `root`, with labels as published or converted from raw ground truth (module's text).
@@ -78,10 +81,13 @@ def scenes(
     out: converted labels are written to `<out>/labels/<scene>.npz`, each with a record `<scene>.json`, and
     made again only when something they come from has changed. split: one of SPLITS; all there is, either way.
     skipped: people whom a rule leaves out, and faults; of an earlier conversion too. bodies: a function of a
-    body's name; None: `dpose.body.named_body`. fps: a divisor of 30, of what is converted. A scene without
-    frames is a fault, as labels of all scenes come in one file. Raises FileNotFoundError when no scene is
-    left, or raw scenes have no motions or no licensed body; ValueError for another split or fps; and
-    TooManyFaults.
+    body's name; None: `dpose.body.named_body`. depth: whether to take it; False: all people without. fps: a
+    divisor of 30, of what is converted.
+
+    The people of a label file without frames are counted, as labels of all scenes come in one download; raw
+    scenes without them, and scenes without depth beside others that have it, are faults. Raises
+    FileNotFoundError when no scene is left, none has depth, or raw scenes have no motions or no licensed
+    body; ValueError for another split or fps; and TooManyFaults.
     """
     from dpose.body import named_body
     from dpose.body.files import locate
@@ -92,7 +98,8 @@ def scenes(
     if fps < 1 or FRAME_RATE % fps:
         raise ValueError(f"fps must divide {FRAME_RATE}, got {fps}")
     raw = {bare(path.parent.name): path.parent for path in _below(scene_parents(root), "*/be_seq.csv")}
-    processed = {bare(path.stem): path for path in _below([root / folder for folder in LABELS], "*.npz")}
+    files = _below([root / folder for folder in LABELS], "*.npz")
+    processed = {bare(path.stem): path for path in files if not path.stem.startswith("agora-")}
     if out.resolve() == root.resolve():  # then earlier conversions lie among the labels: still to be checked
         made = {bare(path.stem) for path in (out / "labels").glob("*.json")} & set(raw)
         processed = {key: path for key, path in processed.items() if key not in made}
@@ -102,16 +109,27 @@ def scenes(
             f"no labels {root / LABELS[0]}/<scene>.npz and no raw ground truth {root}/<scene>/be_seq.csv; "
             "give the folder that BEDLAM was unpacked in"
         )
-    found, motions, body = [], None, None
+    there = []
     for key, source in sorted(sources.items()):
         name = source.stem if key in processed else source.name
-        images, depth, masks = (find_frames(root, name, kind) for kind in ("png", "depth", "masks"))
-        if images is None:
+        images, *maps = (find_frames(root, name, kind) for kind in ("png", "depth", "masks"))
+        if images is not None:
+            there.append((key, source, name, images, maps if depth and all(maps) else (None, None)))
+        elif key in processed:
+            count = len(read_columns(source, ("imgname",))["imgname"])
+            skipped.drop(f"labelled in a scene without frames: {name}", count)
+        else:
             skipped.fault(f"{source} has no frames: there is no folder {root / name}/png")
-            continue
-        if depth is None or masks is None:
-            skipped.fault(f"{images.parent} has no depth or no masks: its people are taken without depth")
-            depth = masks = None
+    bare_of_depth = [images.parent for *_, images, maps in there if not all(maps)]
+    if depth and there and len(bare_of_depth) == len(there):
+        raise FileNotFoundError(
+            f"no scene below {root} has depth and masks, as {bare_of_depth[0]}/depth and /masks: download "
+            "them, or ask for people without depth (--without-depth)"
+        )
+    for folder in bare_of_depth if depth else ():
+        skipped.fault(f"{folder} has no depth or no masks: its people are taken without depth")
+    found, motions, body = [], None, None
+    for key, source, name, images, maps in there:
         labels = source
         if key not in processed:
             motions = find_motions(root) if motions is None else motions
@@ -122,10 +140,12 @@ def scenes(
             labels = convert_scene(source, images, out, motions, body, skipped, fps, progress)
             if labels is None:
                 continue
-        found.append(Scene(name, labels, images, depth, masks, "bedlam"))
+        found.append(Scene(name, labels, images, *maps, "bedlam"))
     if not found:
-        why = f": {skipped.faults[-1]}" if skipped.faults else ""
-        raise FileNotFoundError(f"none of the {len(sources)} scenes below {root} can be used{why}")
+        why = [*skipped.faults, *skipped.dropped][-1:]
+        raise FileNotFoundError(
+            ": ".join([f"none of the {len(sources)} scenes below {root} can be used", *why])
+        )
     return found
 
 
@@ -188,8 +208,6 @@ def convert_scene(
     sequences, wrong = read_sequences(raw / "be_seq.csv")
     frames = {sequence.name: frames_at(images / sequence.name, fps) for sequence in sequences}
     size = frame_size(images, frames)
-    if "closeup" in raw.name and size is not None:
-        size = min(size), max(size)
     cameras = {
         sequence.name: raw / "ground_truth" / "camera" / f"{sequence.name}_camera.csv"
         for sequence in sequences
@@ -234,14 +252,16 @@ def convert_sequence(
 ) -> list[dict[str, np.ndarray]]:
     """The labels of one sequence: none or one table of `Labels`' columns, frame after frame.
 
-    frames: number -> file name. size: (w, h) px of the upright frame; a portrait is taken for a closeup,
-    whose camera lies on its side.
+    frames: number -> file name. size: (w, h) px of a frame as it is stored. A camera that rolls by about +90
+    degrees lies on its side: its frames, turned clockwise, are portraits.
     """
     try:
         numbers, camera = read_camera(camera_csv)
     except UnreadableFile as error:
         skipped.fault(str(error))
         return []
+    if len(camera) and 45 < np.median(camera[:, CAMERA.index("roll")]) < 135:
+        size = min(size), max(size)
     end = numbers.max(initial=-1) + 1 if sequence.frames is None else sequence.frames
     wanted = {n for n in numbers.tolist() if n < end and n % (FRAME_RATE // fps) == 0}
     for missing, what in (

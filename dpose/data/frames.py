@@ -339,7 +339,7 @@ def check_projection(
 
     Compares the labelled ones of the 22 body joints on up to `rows` rows; raises ValueError when the median
     distance exceeds a quarter of the box: a translation in another convention, swapped axes, another camera.
-    Warns, or with `exact` raises ValueError too, when it exceeds a hundredth: then the body may be another one
+    Warns, or with `exact` raises ValueError too, when it exceeds a hundredth: the body may be another one
     than the labels are for.
     """
     if not len(labels):

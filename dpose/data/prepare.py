@@ -50,7 +50,8 @@ from dpose.files import replacing
 from dpose.processes import advance, one_thread, run_jobs
 
 SETS = {"bedlam": "bedlam", "agora": "agora", "3dpw": "threedpw", "emdb": "emdb", "rich": "rich"}  # modules
-WHOLE = ("agora",)  # sets that train whole, as in the paper; of others a fifth of "train" becomes "val"
+WHOLE = ("agora", "3dpw")  # sets that train whole: as in the paper, or with a split "validation" of their own
+WITH_DEPTH = ("bedlam",)
 VALIDATION = 0.2
 PRESETS = {"mini": SAMPLE_SIZE[128], "paper": SAMPLE_SIZE[224]}  # side of the stored crops
 PER_SHARD = 1000
@@ -557,6 +558,7 @@ def prepare(
     *,
     validation: float | None = None,
     max_faults: int = MAX_FAULTS,
+    depth: bool = True,
     dry_run: bool = False,
     progress: bool = False,
     **options,
@@ -564,8 +566,9 @@ def prepare(
     """The data set `name` (a key of SETS) under `root` -> `<out>/shards`; returns the manifest.
 
     split: one of the set's (None: its first). validation: see `prepare_scenes` (None: a fifth of "train",
-    but of sets that train whole). max_faults: frames or people that may be unusable. options and what is
-    raised: see `prepare_scenes`; besides, FileNotFoundError where the set's files or body models are missing.
+    but of sets that train whole). max_faults: frames or people that may be unusable. depth: False prepares
+    BEDLAM without. options and what is raised: see `prepare_scenes`; besides, FileNotFoundError where the
+    set's files or body models are missing.
     """
     module = set_module(name)
     root, out = Path(root).expanduser(), Path(out).expanduser()
@@ -574,6 +577,8 @@ def prepare(
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(module.SPLITS)}")
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; `dpose prepare {name} --help` says what lies there")
+    if not depth and name not in WITH_DEPTH:
+        raise ValueError(f"{name} has no depth that could be left out")
     if max_faults < 0:
         raise ValueError(f"max_faults must not be negative, got {max_faults}")
     if validation is None:
@@ -581,7 +586,8 @@ def prepare(
     skipped = Skipped(max_faults)
     # Labels that have to be converted are written to the folder; a dry run keeps none.
     with tempfile.TemporaryDirectory() if dry_run else nullcontext(out) as place:
-        scenes = module.scenes(root, Path(place), split, skipped, progress=progress)
+        more = {} if depth else {"depth": False}
+        scenes = module.scenes(root, Path(place), split, skipped, progress=progress, **more)
         return prepare_scenes(
             scenes,
             out,
@@ -662,6 +668,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(
             "--limit", type=int, metavar="PEOPLE", help="only the first so many, about: to try", default=unset
         )
+        if name in WITH_DEPTH:
+            add(
+                "--without-depth",
+                dest="depth",
+                action="store_false",
+                help="people without depth",
+                default=unset,
+            )
         add("--dry-run", action="store_true", help="say what it would cost, and stop")
         add("--no-progress", dest="progress", action="store_false", help="no progress bar")
         add("--debug", action="store_true", default=unset, help="show the traceback of an error")
