@@ -15,7 +15,7 @@ from pathlib import Path
 from dpose import results
 from dpose.body import OPEN_BODY, OPEN_SMPL, files
 from dpose.model import checkpoint
-from dpose.paths import BODY_MODELS_VARIABLE, DATA_VARIABLE, body_models, data_root, shard_folder
+from dpose.paths import BODY_MODELS_VARIABLE, DATA_VARIABLE, body_models, data_roots, is_url, shard_folder
 
 __all__ = ["report"]
 
@@ -29,7 +29,7 @@ def report(
 
     Args:
         body_folder: where licensed files lie ($DPOSE_BODY_MODELS by default).
-        data: the data root ($DPOSE_DATA, else the open data's by default).
+        data: the data root or URL ($DPOSE_DATA, else the open data's by default).
     """
     sections = (_software(), _bodies(body_models(body_folder)), _data(data), _checkpoints())
     return "\n\n".join("\n".join(section) for section in sections)
@@ -91,23 +91,29 @@ def _description(key: str, path: Path) -> str:
 
 
 def _data(data: str | os.PathLike[str] | None) -> Iterator[str]:
-    root = data_root(data)
+    (root,) = data_roots(data)
     chosen = "" if data or os.environ.get(DATA_VARIABLE) else f" (the open data; {DATA_VARIABLE} is not set)"
-    yield f"Data in {root}{chosen}"
-    folder = shard_folder(root)
+    yield f"Data {'at' if is_url(root) else 'in'} {root}{chosen}"
     found = False
     for split in ("train", "val", "test"):
-        if shards := list(folder.glob(f"{split}-*.tar")):
-            found = True
-            try:
-                samples = results.data_samples(root, split)
-                size = sum(path.stat().st_size for path in shards) / 1e6
-            except (ValueError, OSError) as error:
-                yield from _item("unusable", str(error))
-                return
+        shards = [] if is_url(root) else list(shard_folder(root).glob(f"{split}-*.tar"))
+        if not (shards or is_url(root)):
+            continue
+        try:
+            samples = results.data_samples(root, split)
+            size = sum(path.stat().st_size for path in shards) / 1e6
+        except (ValueError, OSError) as error:
+            yield from _item("unusable", str(error))
+            return
+        if shards:
             people = "no manifest" if samples is None else f"{samples} people"
             yield from _item("found", f"{split}: {people}, {size:.0f} MB in {len(shards)} file(s)")
-    if not found:
+        elif samples:
+            yield from _item("found", f"{split}: {samples} people, by the manifest there")
+        found = found or bool(shards or samples)
+    if not found and is_url(root):
+        yield from _item("unknown", "a pattern of names, or a manifest without shards: training tells")
+    elif not found:
         yield from _item("missing", "no shards: `dpose synth` makes the open data, `dpose prepare` others")
 
 

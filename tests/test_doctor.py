@@ -114,6 +114,19 @@ def test_a_shard_that_cannot_be_reached_is_unusable_and_the_report_goes_on(docto
     assert "Checkpoints that come along" in text
 
 
+def test_data_behind_a_url_are_told_by_their_manifest(doctor, people, monkeypatch):
+    """Read through fsspec's file://, which nothing here treats as a folder."""
+    monkeypatch.setenv("DPOSE_DATA", f"file://{people}")
+    text = doctor()
+    assert f"Data at file://{people}" in text and "train: 16 people, by the manifest there" in text
+    assert re.search(
+        r"^  unusable +no manifest.json at file:///nowhere", doctor("--data", "file:///nowhere"), re.M
+    )
+    text = doctor("--data", "s3://bucket/train-{000000..000003}.tar")
+    assert re.search(r"^  unknown +a pattern of names", text, re.MULTILINE)
+    assert "Checkpoints that come along" in text
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_the_papers_renderer_is_told(doctor, tmp_path, monkeypatch, there):
     if there:
