@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dpose: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
         if args.debug:
             raise
         print(f"dpose: error: {_one_line(error)}", file=sys.stderr)
@@ -134,7 +134,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, help="loader processes a device (default: spare cores)", default=unset)
     add("--log-every", type=int, default=20, help="steps a row of log.csv")
     add("--checkpoint-minutes", type=float, default=5.0, help="so much work a killed run loses at most")
-    add("--no-progress", dest="progress", action="store_false", help="no progress line", default=True)
+    add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
     parser.set_defaults(run=_train)
 
 
@@ -162,7 +162,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=1, help="loader processes")
     add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
     add("--body", metavar="FILE", help=BODY_HELP)
-    add("--no-progress", dest="progress", action="store_false", help="no progress line", default=True)
+    add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
     parser.set_defaults(run=_evaluate)
 
 
@@ -303,6 +303,8 @@ def _devices(text: str) -> int | str:
 def _one_line(error: BaseException) -> str:
     """The message without line breaks; of an error from a loader process, the original one only."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, MemoryError):
+        return f"out of memory: {lines[0]}"
     if "Original Traceback" in str(error):
         return re.sub(r"^[\w.]*[A-Z]\w*: ", "", lines[-1])  # without the exception's name
     return " ".join(lines)

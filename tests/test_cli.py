@@ -1,5 +1,6 @@
 """The command line: help is quick and complete, mistakes end in one line, and the commands do their work."""
 
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 import dpose
 from dpose.cli import COMMANDS, _one_line, main
+from dpose.data import prepare
 from dpose.data.prepare import SETS, set_module
 
 
@@ -29,6 +31,21 @@ def test_each_command_explains_its_arguments(command, capsys):
         main([command, "--help"])
     assert stop.value.code == 0
     assert "--debug" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["prepare", "agora"]])
+def test_the_progress_that_is_shown_by_default_can_be_switched_off(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"--progress, --no-progress show (a )?progress (line|bars) \(default: True\)", said)
+
+
+def test_memory_that_does_not_suffice_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prepare, "prepare", lambda *a, **k: np.ones(2**45))
+    assert main(["prepare", "agora", "--root", str(tmp_path), "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("dpose: error: out of memory: ") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", SETS)

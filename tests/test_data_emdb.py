@@ -117,13 +117,15 @@ def test_damaged_hostile_and_imageless_sequences_are_faults_and_run_nothing(tmp_
     write(tmp_path, content | {"contact": Hostile()}, "hostile")
     write(tmp_path, content | {"kp2d": content["kp2d"][:3]}, "short")
     write(tmp_path, content | {"camera": content["camera"] | {"extrinsics": np.ones((N, 4, 4))}}, "bent")
+    write(tmp_path, content | {"n_frames": 10**15}, "endless")  # refused before it fills the memory
     folder = write(tmp_path, content, "unseen")
     (folder / "images").rename(folder / "pictures")
     with pytest.warns(UserWarning, match="skipped"):
         found, skipped = read(tmp_path, tmp_path / "out")
     assert [scene.name for scene in found] == ["P3_31_outdoor_workout"] and not ran.exists()
     faults = "\n".join(skipped.faults)
-    assert len(skipped.faults) == 4 and "mkdir" in faults and "extrinsics are no rotations" in faults
+    assert "'poses_root' has shape (7, 3), expected (1000000000000000, 3)" in faults
+    assert len(skipped.faults) == 5 and "mkdir" in faults and "extrinsics are no rotations" in faults
     assert "'kp2d' has shape (3, 24, 2), expected (7, 24, 2)" in faults and "no images, so" in faults
 
 

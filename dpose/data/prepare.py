@@ -677,7 +677,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 default=unset,
             )
         add("--dry-run", action="store_true", help="say what it would cost, and stop")
-        add("--no-progress", dest="progress", action="store_false", help="no progress bar")
+        add("--progress", action=argparse.BooleanOptionalAction, default=True, help="show progress bars")
         add("--debug", action="store_true", default=unset, help="show the traceback of an error")
 
 
