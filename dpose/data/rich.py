@@ -9,8 +9,9 @@ https://smpl-x.is.tue.mpg.de (register) is needed too, below $DPOSE_BODY_MODELS.
     <root>/<imgname>                                    or <root>/test/<imgname>, <root>/images/<imgname>
 
 The label file has pose, shape and boxes, but neither camera nor translation: those are made up so that the
-body fills its box (`dpose.data.convert`). MPJPE, PA-MPJPE and MVE do not depend on them, part labels do; 2D
-joints have confidence 0.
+body fills its box (`dpose.data.convert`). Part labels depend on them; MPJPE, PA-MPJPE and MVE through the
+focal length alone, which is an input of the network: `dpose evaluate --focal diagonal` takes the released
+evaluation's for every set, which is this one. 2D joints have confidence 0.
 """
 
 from collections.abc import Callable

@@ -16,7 +16,9 @@ of the body; `poses2d`, a detector's, are not used.
 Processed: `eval_data_parsed.zip` of https://bedlam.is.tue.mpg.de (register) holds 3dpw_test.npz, whose boxes
 are those of the published numbers; imgname is relative to the root, or to imageFiles. It has pose and shape,
 but neither camera nor translation: those are made up so that the body fills its box (`dpose.data.convert`).
-MPJPE, PA-MPJPE and MVE do not depend on them, part labels do; 2D joints have confidence 0.
+Part labels depend on them; MPJPE, PA-MPJPE and MVE through the focal length alone, which is an input of the
+network: `dpose evaluate --focal diagonal` takes the released evaluation's for every set, which is this one.
+2D joints have confidence 0.
 """
 
 from collections.abc import Callable
