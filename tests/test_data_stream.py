@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from dpose.body import load_body
 from dpose.config import MINI
+from dpose.data.frames import UnreadableFile, read_png
 from dpose.data.loader import SampleStream, TooManyBadSamples, make_loader
 from dpose.data.prepare import VALIDATION, split_of
 from dpose.data.shards import encode_sample, write_manifest, write_shards
@@ -298,6 +299,19 @@ def test_frames_are_shared_by_workers_and_a_broken_one_is_skipped(frames):
             assert len(keys(make_loader(frames, "train", MINI, 1))) == sum(source.counts) - 2
     finally:
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_a_picture_cut_short_anywhere_is_refused(kind, tmp_path):
+    path = tmp_path / f"frame.{kind}"
+    whole = cv2.imencode(f".{kind}", random_sample(np.random.default_rng(0), size=160)["image"])[1].tobytes()
+    for length in (0, 1, 2, 100, *(round(share * len(whole)) for share in (0.3, 0.5, 0.9)), len(whole) - 20):
+        path.write_bytes(whole[:length])
+        for gray in (False, True):
+            with pytest.raises(UnreadableFile, match=rf"frame\.{kind}: not a readable image, cut short"):
+                read_png(path, gray)
+    path.write_bytes(whole)
+    assert read_png(path).shape == (160, 160, 3) and read_png(path, gray=True).shape == (160, 160)
 
 
 # --- faults -------------------------------------------------------------------------------------------------

@@ -170,7 +170,8 @@ def read_png(path: Path, gray: bool = False) -> np.ndarray:
     """(H, W, 3) RGB or (H, W) uint8. Raises UnreadableFile."""
     if not path.is_file():
         raise UnreadableFile(f"{path}: missing")
-    array = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB)
+    data = np.fromfile(path, np.uint8)  # of a JPEG cut short `imread` makes a picture, half of it gray
+    array = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB) if data.size else None
     if array is None:
         raise UnreadableFile(f"{path}: not a readable image, cut short?")
     return array
