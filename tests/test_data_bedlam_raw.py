@@ -696,6 +696,14 @@ def test_labels_written_by_a_run_that_was_killed_are_not_taken_for_published_one
         assert skipped.dropped == {"motion too short": 1}
 
 
+def test_published_labels_in_a_root_that_is_the_output_too_stay_as_they_are(labelled):
+    (labelled / "training_labels" / "all_npz_12_training").rename(labelled / "labels")  # beside raw files
+    before = {path: path.read_bytes() for path in (labelled / "labels").iterdir()}
+    found = scenes(labelled, labelled, "train", Skipped(limit=0))
+    assert {scene.labels for scene in found} == set(before)
+    assert {path: path.read_bytes() for path in (labelled / "labels").iterdir()} == before
+
+
 def test_published_labels_are_used_as_they_are_wherever_they_lie(root, tables, body, tmp_path):
     """Ten betas, no column of ours, `gender` of the person, names with and without frame rate and hyphen."""
     images = root / "training_images"

@@ -335,8 +335,9 @@ def hide(root: Path, scene: str, sequences: int) -> None:
             path.unlink()
 
 
-def test_masks_that_hide_half_of_the_people_are_refused_before_anything_is_written(copy, tmp_path):
-    hide(copy, "second", SEQUENCES)
+@pytest.mark.parametrize("scene", ["first", "second"])
+def test_masks_that_hide_half_of_the_people_are_refused_before_anything_is_written(copy, tmp_path, scene):
+    hide(copy, scene, SEQUENCES)
     message = (
         r"of those tried: \d+ of 24 people would be left out, as no mask shows them.*--max-hidden above 0.25"
     )
@@ -384,6 +385,17 @@ def test_a_box_without_extent_is_a_fault_and_not_a_sample(copy, tmp_path):
     manifest = cut(copy, tmp_path / "out")
     assert sum(manifest["splits"].values()) == TOTAL - 1 and manifest["faults_total"] == 1
     assert labels.imgname[5].removesuffix(".png").replace("/", "-") in manifest["faults"][0]
+
+
+def test_boxes_without_extent_do_not_end_the_estimate(copy, tmp_path):
+    labels = Labels.load(copy / "labels" / "first.npz")
+    labels.scale[:] = 1e-4
+    labels.save(copy / "labels" / "first.npz")
+    scenes = label_scenes(copy)
+    options = {"workers": 1, "max_hidden": 1, "skipped": Skipped(TOTAL)}
+    manifest = prepare_scenes(scenes, tmp_path / "out", "train", 40, **options)
+    assert manifest["splits"] == {"train": TOTAL // 2} and manifest["faults_total"] > 40
+    assert manifest["faults_total"] + manifest["dropped"].get(NO_MASK, 0) == TOTAL // 2
 
 
 def test_a_shard_of_which_nothing_is_left_is_none(copy, tmp_path):

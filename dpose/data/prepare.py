@@ -368,14 +368,17 @@ def estimate(jobs: list[Job], workers: int, max_hidden: float = MAX_HIDDEN) -> E
             frames = job_frames(jobs[where])
             if turn >= len(frames):
                 continue
-            for timed in (False, True) if begun is None else (True,):  # the first time loads a body
-                started = time.perf_counter()
-                begun = started if begun is None else begun
-                members = [
-                    encode_sample(sample) for sample in frame_samples(jobs[where], frames[turn], skipped)
-                ]
-                if timed:
-                    seconds += time.perf_counter() - started
+            started = time.perf_counter()
+            if begun is None:  # the first time loads a body
+                frame_samples(jobs[where], frames[turn], Skipped(skipped.limit))
+                begun, started = started, time.perf_counter()
+            members = []
+            for sample in frame_samples(jobs[where], frames[turn], skipped):
+                try:
+                    members.append(encode_sample(sample))
+                except ValueError as error:
+                    skipped.fault(str(error))
+            seconds += time.perf_counter() - started
             people += len(members)
             size += sum(512 + len(data) + -len(data) % 512 for data in chain(*(m.values() for m in members)))
             if k and time.perf_counter() - begun > TRY_SECONDS:
