@@ -8,9 +8,9 @@ https://agora.is.tue.mpg.de (register), all in one folder.
                                                         them out, <root>/training_labels/all_npz_12_training
     <root>/images/<imgname>                             or <root>/training_images/images
 
-The bodies are neutral SMPL-X. There is no depth and there are no masks, so the depth loss leaves these people
-out. A label file without `trans_cam` (then `cam_ext` holds all of the translation) is completed; others are
-used where they lie. All of AGORA trains, none of it validates.
+The bodies are neutral SMPL-X, which $DPOSE_BODY_MODELS must hold. There is no depth and there are no masks,
+so the depth loss leaves these people out. A label file without `trans_cam` (then `cam_ext` holds all of the
+translation) is completed; others are used where they lie. All of AGORA trains, none of it validates.
 """
 
 from collections.abc import Callable
