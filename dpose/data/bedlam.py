@@ -23,11 +23,11 @@ or, for scenes that have none, the raw ground truth, from which the same table i
 
 Raw ground truth is turned into joints and boxes, and all labels into part labels, by the neutral SMPL-X body,
 which $DPOSE_BODY_MODELS must hold: of the open body, the same betas make another person. A scene's folder may
-carry the frame rate, `<scene>_6fps`, and `3-10` may be `3_10`: the published names differ so. Closeups, stored
-on their side, are known by their cameras: one of the folders with "closeup" in its name is none. Published
-labels of the three hair scenes are at 30 fps; those of AGORA among them are left to `dpose prepare agora`. A
-split is what lies below the root: "train" is cut into train and val when shards are made, "test" is for a
-root with BEDLAM's validation scenes. The open data's frames have this layout too.
+carry the frame rate, `<scene>_6fps`, and `3-10` may be `3_10`: the published names differ so. Closeups,
+stored on their side, are known by their cameras: one of the folders with "closeup" in its name is none.
+Published labels of the three hair scenes are at 30 fps; those of AGORA among them are left to `dpose prepare
+agora`. A split is what lies below the root: "train" is cut into train and val when shards are made, "test" is
+for a root with BEDLAM's validation scenes. The open data's frames have this layout too.
 """
 
 import csv
