@@ -1,5 +1,6 @@
 """Shards: what goes in comes out, whole or not at all."""
 
+import json
 import re
 import tarfile
 
@@ -167,3 +168,20 @@ def test_long_keys_are_kept(tmp_path):
     write_shards([random_sample(rng, key)], tmp_path, "train")
     (members,) = read_members([tmp_path / "train-000000.tar"], BadCount(0, 0))
     assert members["__key__"] == key and decode_sample(members)["label"]["key"] == key
+
+
+ROW = {"name": "train-000000.tar", "split": "train", "samples": 1, "bytes": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", {}, {"shards": 1}, {"shards": [ROW], "splits": []}, {"shards": ["train-000000.tar"]}]
+    + [{"shards": [ROW | change]} for change in ({"samples": "1"}, {"bytes": -1}, {"name": "../a.tar"})]
+    + [{"shards": [{key: ROW[key] for key in ROW if key != left_out}]} for left_out in ROW],
+)
+def test_a_manifest_that_is_none_is_refused_in_one_message(content, tmp_path):
+    (tmp_path / "manifest.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError, match=r"manifest\.json: not a manifest, write it again"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"shards": [ROW]}))
+    assert read_manifest(tmp_path) == {"shards": [ROW]}

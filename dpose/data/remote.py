@@ -4,12 +4,11 @@ A connection that fails or breaks is opened again where it broke, a few times, b
 """
 
 import io
-import json
 import time
 
 import fsspec
 
-from dpose.data.shards import MANIFEST
+from dpose.data.shards import MANIFEST, parse_manifest
 
 TRIES = 4  # to read a piece, before its error counts
 PAUSE = 0.5  # seconds before the second try; doubles from try to try
@@ -40,15 +39,13 @@ def check_protocol(url: str) -> None:
 def read_remote_manifest(url: str) -> tuple[str, dict]:
     """The URL of the folder with the shards (`url`, or `shards` below it) and its manifest.
 
-    Raises FileNotFoundError without one, ValueError if it is no JSON, OSError if it cannot be read.
+    Raises FileNotFoundError without one, ValueError if it is none, OSError if it cannot be read.
     """
     for folder in (url, f"{url}/shards"):
         try:
-            return folder, json.loads(read_url(f"{folder}/{MANIFEST}"))
+            return folder, parse_manifest(read_url(f"{folder}/{MANIFEST}"), f"{folder}/{MANIFEST}")
         except (FileNotFoundError, PermissionError):  # some hosts say 403 of what is not there
             continue
-        except ValueError as error:
-            raise ValueError(f"{folder}/{MANIFEST}: not readable as JSON ({error})") from error
     raise FileNotFoundError(
         f"no {MANIFEST} at {url}, nor in {url}/shards: it lists the shards (`dpose prepare` writes it); or "
         f"give their names, like {url}/train-{{000000..000123}}.tar"

@@ -119,14 +119,26 @@ def shard_row(name: str, path: Path, samples: int) -> dict:
 def read_manifest(folder: str | os.PathLike) -> dict | None:
     """The folder's manifest, or None when it has none. Raises ValueError when it cannot be read."""
     path = Path(folder) / MANIFEST
-    if not path.is_file():
-        return None
+    return parse_manifest(path.read_bytes(), path) if path.is_file() else None
+
+
+def parse_manifest(text: bytes, where: str | os.PathLike) -> dict:
+    """A manifest as `write_manifest` writes it; `where` it is, for messages. Raises ValueError otherwise."""
+    wrong = f"{where}: not a manifest, write it again with write_manifest"
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not readable as JSON ({error}); write it again with write_manifest"
-        ) from error
+        manifest = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{wrong} (no JSON: {error})") from error
+    kinds = {"name": str, "split": str, "samples": int, "bytes": int}
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
+        raise ValueError(f"{wrong} (it has no list 'shards')")
+    if not isinstance(manifest.get("splits", {}), dict):
+        raise ValueError(f"{wrong} ('splits' is no table)")
+    for number, row in enumerate(manifest["shards"]):
+        fits = isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in kinds.items())
+        if not fits or "/" in row["name"] or min(row["samples"], row["bytes"]) < 0:
+            raise ValueError(f"{wrong} (its shard {number} lacks {', '.join(kinds)}, or has them wrong)")
+    return manifest
 
 
 # --- one sample <-> its members -----------------------------------------------------------------------------
