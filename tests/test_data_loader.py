@@ -136,6 +136,16 @@ def test_a_shard_that_differs_from_the_manifest_is_refused(tmp_path):
         make_loader(tmp_path, "train", MINI, 1)
 
 
+def test_a_shard_that_the_manifest_does_not_list_is_left_out_with_a_warning(tmp_path):
+    rng = np.random.default_rng(0)
+    write_shards([random_sample(rng, f"p{i}") for i in range(4)], tmp_path, "train", per_shard=2)
+    write_manifest(tmp_path)
+    write_shards([random_sample(rng, "stray")], tmp_path, "train", start=2)
+    with pytest.warns(UserWarning, match=r"train-000002\.tar is not in the manifest, and not read$"):
+        loader = make_loader(tmp_path, "train", MINI, 1)
+    assert keys(loader) == ["p0", "p1", "p2", "p3"] and loader.dataset.sources[0].counts == [2, 2]
+
+
 @pytest.mark.parametrize("share", [0.3, 0.8])
 def test_a_shard_cut_in_half_gives_its_whole_samples_and_a_warning(tmp_path, share):
     rng = np.random.default_rng(0)

@@ -164,7 +164,9 @@ def test_a_shard_cut_short_on_the_server_is_noticed(folder, tmp_path, server):
 
 
 def test_what_is_not_there_is_said_at_once(server, folder):
-    with pytest.raises(FileNotFoundError, match=r"has no split test \(splits there: train, val\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no shards test-\*\.tar in http.* \(splits there: train, val\)$"
+    ):
         make_loader(server.url, "test", MINI, 4)
     with pytest.raises(FileNotFoundError, match=r"no manifest\.json at .*/nothing.*train-\{000000\.\."):
         make_loader(f"{server.url}/nothing", "train", MINI, 4)

@@ -59,7 +59,7 @@ class Names(SampleStream):
 
 
 def made_up(sizes, counts=None, name="a"):
-    return MadeUp(name, list(range(len(sizes))), counts, tuple(sizes))
+    return MadeUp(name, list(range(len(sizes))), counts, sizes=tuple(sizes))
 
 
 def names(sources, at=(0, 1), weights=None, take=None, **changes):
@@ -116,7 +116,7 @@ def test_a_consumer_reads_hardly_more_shards_than_its_share():
             read.append(piece)
             return super().read(piece, bad)
 
-    source = Listening("a", list(range(100)), [30] * 100, (30,) * 100)
+    source = Listening("a", list(range(100)), [30] * 100, sizes=(30,) * 100)
     for consumer in range(16):
         names([source], (consumer, 16))
     assert len(read) <= 100 + 15  # all once, and those on a border twice

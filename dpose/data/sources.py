@@ -59,11 +59,12 @@ class BadCount(Skipped):
 
 @dataclass(frozen=True)
 class Shards:
-    """WebDataset tars; counts: the samples of each by the manifest, or None."""
+    """WebDataset tars; counts: the samples of each by the manifest, or None; bodies: of the labels, by it."""
 
     name: str
     pieces: list[Path | str]
     counts: list[int] | None
+    bodies: tuple[str, ...] = ()
     buffered = True  # neighbours in a shard may be alike: shuffle them
 
     def read(self, piece: Path | str, bad: BadCount) -> Iterator[dict]:
@@ -94,6 +95,10 @@ class Frames:
     size: int
     buffered = False  # samples are big and the order of frames is random enough
 
+    @property
+    def bodies(self) -> tuple[str, ...]:
+        return tuple(sorted({body for _, labels in self.scenes for body in labels.body.tolist()}))
+
     def read(self, piece: tuple[int, str, list[int]], bad: BadCount) -> Iterator[Sample]:
         scene, labels = self.scenes[piece[0]]
         yield from read_frame(scene, *piece[1:], labels, self.size, skipped=bad)
@@ -117,71 +122,75 @@ def find_sources(data: Data, split: str, config: ModelConfig) -> list[Source]:
 
 
 def find_source(root: Path | str, split: str, config: ModelConfig) -> Source:
-    if is_url(root):
-        return _remote_shards(root, split)
-    folder = shard_folder(root)
-    if not any(folder.glob("*.tar")) and any((root / "labels").glob("*.npz")):
-        return _frames(root, split, config)
-    pieces = find_shards(root, split)
-    return Shards(str(root), pieces, _counts(pieces, read_manifest(folder)))
+    if not is_url(root):
+        if not any(shard_folder(root).glob("*.tar")) and any((root / "labels").glob("*.npz")):
+            return _frames(root, split, config)
+        return _local_shards(root, split)
+    check_protocol(root)
+    if not root.endswith(".tar"):
+        return _listed(root, *read_remote_manifest(root), split)
+    pieces = [one for one in expand_urls(root) if one.rsplit("/", 1)[1].startswith(f"{split}-")]
+    if not pieces:
+        raise FileNotFoundError(f"{root} names no shard of split {split}, {split}-NNNNNN.tar")
+    return Shards(root, pieces, None)
 
 
 def find_shards(root: Path | str | None, split: str) -> list[Path]:
-    """The split's shards in a folder, in order, checked against the manifest where there is one."""
-    root = data_root(root)
+    """The split's shards in a folder, in order: those that its manifest lists, or without one all."""
+    return _local_shards(data_root(root), split).pieces
+
+
+def _local_shards(root: Path, split: str) -> Shards:
+    """Checked against the manifest where there is one."""
     folder = shard_folder(root)
-    hint = (
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no data folder at {root}; {_hint(root)}")
+    manifest = read_manifest(folder)
+    there = {path.name: path for path in sorted(folder.glob("*-*.tar"))}
+    if manifest is None:
+        if any(path.with_suffix(".json").exists() for path in there.values()):
+            warnings.warn(
+                f"{folder} has no manifest yet: `dpose prepare` has not finished there", stacklevel=2
+            )
+        rows = [{"name": name, "split": name.rsplit("-", 1)[0], "samples": None} for name in there]
+        return replace(_listed(root, folder, {"shards": rows}, split), counts=None)
+    found = _listed(root, folder, manifest, split)
+    sizes = {row["name"]: row["bytes"] for row in manifest["shards"]}
+    for path in found.pieces:
+        if path.name not in there:
+            raise ValueError(
+                f"{folder}: the manifest lists {path.name}, which is not there; make the data again"
+            )
+        if path.stat().st_size != sizes[path.name]:
+            raise ValueError(
+                f"{path} has {path.stat().st_size} bytes, the manifest says {sizes[path.name]}: "
+                "the shard is damaged or the manifest old; make the shard again"
+            )
+    if strays := [name for name in there if name.rsplit("-", 1)[0] == split and name not in sizes]:
+        warnings.warn(
+            f"{folder}: {strays[0]} is not in the manifest, and not read"
+            + (f", nor are {len(strays) - 1} more" if strays[1:] else ""),
+            stacklevel=2,
+        )
+    return found
+
+
+def _hint(root: Path) -> str:
+    return (
         f"make the open data with `dpose synth --root {root}`, "
         "or name another folder (--data, or $DPOSE_DATA)"
     )
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no data folder at {root}; {hint}")
-    shards = sorted(folder.glob(f"{split}-*.tar"))
-    if not shards:
-        there = sorted({path.name.rsplit("-", 1)[0] for path in folder.glob("*-*.tar")})
-        raise FileNotFoundError(
-            f"no shards {split}-*.tar in {folder} (splits there: {', '.join(there) or 'none'}); {hint}"
-        )
-    sizes = {path.name: path.stat().st_size for path in shards}
-    manifest = read_manifest(folder)
-    if manifest is None and any(path.with_suffix(".json").exists() for path in shards):
-        warnings.warn(f"{folder} has no manifest yet: `dpose prepare` has not finished there", stacklevel=2)
-    for row in (manifest or {"shards": []})["shards"]:
-        if row["split"] != split:
-            continue
-        if row["name"] not in sizes:
-            raise ValueError(
-                f"{folder}: the manifest lists {row['name']}, which is not there; make the data again"
-            )
-        if sizes[row["name"]] != row["bytes"]:
-            raise ValueError(
-                f"{folder / row['name']} has {sizes[row['name']]} bytes, the manifest says {row['bytes']}: "
-                "the shard is damaged or the manifest old; make the shard again"
-            )
-    return shards
 
 
-def _remote_shards(url: str, split: str) -> Shards:
-    """Of a folder with a manifest, or of a pattern of names."""
-    check_protocol(url)
-    if url.endswith(".tar"):
-        pieces = [one for one in expand_urls(url) if one.rsplit("/", 1)[1].startswith(f"{split}-")]
-        if not pieces:
-            raise FileNotFoundError(f"{url} names no shard of split {split}, {split}-NNNNNN.tar")
-        return Shards(url, pieces, None)
-    folder, manifest = read_remote_manifest(url)
-    names = [row["name"] for row in manifest["shards"] if row["split"] == split]
-    if not names:
-        there = ", ".join(manifest.get("splits", ())) or "none"
-        raise FileNotFoundError(f"{url} has no split {split} (splits there: {there})")
-    pieces = [f"{folder}/{name}" for name in names]
-    return Shards(url, pieces, _counts(pieces, manifest))
-
-
-def _counts(pieces: Sequence[Path | str], manifest: dict | None) -> list[int] | None:
-    counts = {row["name"]: row["samples"] for row in (manifest or {"shards": []})["shards"]}
-    names = [Path(piece).name for piece in pieces]
-    return [counts[name] for name in names] if all(name in counts for name in names) else None
+def _listed(root: Path | str, folder: Path | str, manifest: dict, split: str) -> Shards:
+    """The shards of a split by a manifest, in a folder or behind a URL."""
+    rows = [row for row in manifest["shards"] if row["split"] == split]
+    if not rows:
+        there = ", ".join(sorted({row["split"] for row in manifest["shards"]})) or "none"
+        hint = "" if is_url(root) else f"; {_hint(root)}"
+        raise FileNotFoundError(f"no shards {split}-*.tar in {folder} (splits there: {there}){hint}")
+    pieces = [f"{folder}/{row['name']}" if is_url(root) else folder / row["name"] for row in rows]
+    return Shards(str(root), pieces, [row["samples"] for row in rows], tuple(manifest.get("bodies", ())))
 
 
 def _frames(root: Path, split: str, config: ModelConfig) -> Frames:
