@@ -57,7 +57,7 @@ __all__ = [
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-MAX_BAD = 20  # unreadable samples or shards of a data set a worker skips in an epoch before it gives up
+MAX_BAD = 20  # unreadable samples of a data set that a worker skips in an epoch before it gives up
 OPEN_AT_ONCE = 8  # shards, or frames not yet cut, that a training stream reads in turns
 
 
@@ -94,7 +94,8 @@ def make_loader(
     `infinite=False`, and then without the last partial batch. Otherwise in order, one set after the other,
     unaugmented (unless `augment` is given), once through.
     epoch: the epoch to begin with; a resumed run passes another one to see another order. max_bad: samples of
-    a set that each worker may fail to read in an epoch. limit: only the first samples of each set in each
+    a set that each worker may fail to read in an epoch; of a lost shard each counts where a manifest tells
+    their number, else it counts as one. limit: only the first samples of each set in each
     worker's epoch (quick looks). spread: about so many samples of each set and no more, taken from the
     beginnings of shards all over the split.
     Raises FileNotFoundError or ValueError, at once, on a missing folder or split, a shard that differs from

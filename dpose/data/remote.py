@@ -10,19 +10,20 @@ import fsspec
 
 from dpose.data.shards import MANIFEST, parse_manifest
 
-TRIES = 4  # to read a piece, before its error counts
+TRIES = 8  # to read a piece, before its error counts: a minute
+TRIES_SMALL = 4  # to read a small file at the beginning, for which somebody waits: four seconds
 PAUSE = 0.5  # seconds before the second try; doubles from try to try
 BUFFER = 1 << 20  # bytes
 
 
-def open_url(url: str) -> io.BufferedReader:
+def open_url(url: str, tries: int = TRIES) -> io.BufferedReader:
     """A file to read from the beginning to the end. Errors come with the first read, see `RemoteFile`."""
-    return io.BufferedReader(RemoteFile(url), BUFFER)
+    return io.BufferedReader(RemoteFile(url, tries), BUFFER)
 
 
 def read_url(url: str) -> bytes:
     """All of a small file. Raises what `RemoteFile` raises."""
-    with open_url(url) as file:
+    with open_url(url, TRIES_SMALL) as file:
         return file.read()
 
 
@@ -56,17 +57,17 @@ class RemoteFile(io.RawIOBase):
     """A URL as a stream of bytes.
 
     Raises FileNotFoundError or PermissionError at once where the server says so, and OSError naming the URL
-    after `TRIES` failures in a row.
+    after `tries` failures in a row.
     """
 
-    def __init__(self, url: str):
-        self.url, self.at, self.file = url, 0, None
+    def __init__(self, url: str, tries: int = TRIES):
+        self.url, self.tries, self.at, self.file = url, tries, 0, None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:
-        for attempt in range(TRIES):
+        for attempt in range(self.tries):
             try:
                 if self.file is None:
                     self.file = self._open()
@@ -80,9 +81,9 @@ class RemoteFile(io.RawIOBase):
                 self._drop()
                 if getattr(error, "status", None) in (401, 403):
                     raise PermissionError(f"{self.url}: no permission to read it ({error})") from error
-                if attempt == TRIES - 1:
+                if attempt == self.tries - 1:
                     reason = f"{type(error).__name__}: {error}"
-                    raise OSError(f"{self.url}: {reason} ({TRIES} tries, at byte {self.at})") from error
+                    raise OSError(f"{self.url}: {reason} ({self.tries} tries, at byte {self.at})") from error
                 time.sleep(PAUSE * 2**attempt)
         buffer[: len(data)] = data
         self.at += len(data)

@@ -41,20 +41,21 @@ class TooManyBadSamples(TooManyFaults):
 
 
 class BadCount(Skipped):
-    """Warns of each thing that could not be read, and raises once there are more than `limit`."""
+    """Warns of each thing that could not be read, and raises once more than `limit` samples are lost."""
 
     def __init__(self, limit: int, epoch: int):
         super().__init__(limit)
-        self.epoch = epoch
+        self.epoch, self.lost = epoch, 0
 
-    def fault(self, reason: str) -> None:
+    def fault(self, reason: str, what: str = "an unreadable sample", lost: int = 1) -> None:
         self.faults.append(reason)
-        if len(self.faults) > self.limit:
+        self.lost += lost
+        if self.lost > self.limit:
             raise TooManyBadSamples(
-                f"{len(self.faults)} unreadable samples in epoch {self.epoch} (limit {self.limit}): "
-                f"{'; '.join(self.faults[:3])}, ...; make these shards again, or raise max_bad"
+                f"{self.lost} unreadable samples in epoch {self.epoch} (limit {self.limit}): "
+                f"{'; '.join(self.faults[:3])}, ...; see to these files, or raise max_bad"
             )
-        warnings.warn(f"skipped an unreadable sample ({len(self.faults)} so far): {reason}", stacklevel=2)
+        warnings.warn(f"skipped {what} ({self.lost} so far): {reason}", stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Shards:
     bodies: tuple[str, ...] = ()
     buffered = True  # neighbours in a shard may be alike: shuffle them
 
-    def read(self, piece: Path | str, bad: BadCount) -> Iterator[dict]:
-        return read_members([piece], bad)
+    def read(self, index: int, bad: BadCount) -> Iterator[dict]:
+        return read_members([self.pieces[index]], bad, self.counts and self.counts[index])
 
     def decode(self, members: dict) -> Sample:
         """Raises BadSample."""
@@ -99,9 +100,10 @@ class Frames:
     def bodies(self) -> tuple[str, ...]:
         return tuple(sorted({body for _, labels in self.scenes for body in labels.body.tolist()}))
 
-    def read(self, piece: tuple[int, str, list[int]], bad: BadCount) -> Iterator[Sample]:
-        scene, labels = self.scenes[piece[0]]
-        yield from read_frame(scene, *piece[1:], labels, self.size, skipped=bad)
+    def read(self, index: int, bad: BadCount) -> Iterator[Sample]:
+        where, imgname, rows = self.pieces[index]
+        scene, labels = self.scenes[where]
+        yield from read_frame(scene, imgname, rows, labels, self.size, skipped=bad)
 
     def decode(self, sample: Sample) -> Sample:
         return sample
@@ -266,7 +268,7 @@ def share_out(source: Source, order: Sequence[int], consumer: int, consumers: in
         if isinstance(source, Frames):
             last = first
         if first <= consumer <= last:
-            items = source.read(source.pieces[i], bad)
+            items = source.read(i, bad)
             yield items if first == last else _share(items, start, span, owner, consumer, exact)
         start += span
 
@@ -284,26 +286,33 @@ def _share(items: Iterator, start: int, span: int, owner, consumer: int, exact: 
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read_members(shards: Sequence[Path | str], bad: BadCount) -> Iterator[dict]:
-    """Raw members of every sample, shard after shard; a shard that ends too early costs its rest only."""
+def read_members(shards: Sequence[Path | str], bad: BadCount, count: int | None = None) -> Iterator[dict]:
+    """Raw members of every sample, shard after shard; a shard that ends too early costs its rest only.
+
+    count: the samples that each shard should have, so that those lost with it count one by one; None: as one.
+    """
     for shard in shards:
-        keys = set()
+        keys, seen, reason = set(), 0, None
         try:
             with open_url(shard) if is_url(shard) else open(shard, "rb") as file:
                 watched = _Watched(file)
                 for members in _grouped(tar_file_iterator(watched)):
+                    seen += 1
                     if members["__key__"] in keys:
                         bad.fault(f"{shard}: the key {members['__key__']} occurs twice")
                         continue
                     keys.add(members["__key__"])
                     yield members | {"__url__": str(shard)}
                 if not watched.ended():  # cut between two members, tarfile takes it for whole
-                    bad.fault(f"{shard}: has no end mark, cut short?")
+                    reason = "has no end mark, cut short?"
                 elif not keys:
-                    bad.fault(f"{shard}: holds no sample")
+                    reason = "holds no sample"
         except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError) as error:
             reason = str(error).split(" @ <")[0]
-            bad.fault(reason if str(shard) in reason else f"{shard}: {reason}")
+        if reason is not None:
+            lost = max(1, (count or 0) - seen)
+            what = f"{'the rest of a' if seen else 'a'} shard" + (f", {lost} samples" if count else "")
+            bad.fault(reason if str(shard) in reason else f"{shard}: {reason}", what, lost)
 
 
 def _grouped(files: Iterator[dict]) -> Iterator[dict]:
