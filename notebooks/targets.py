@@ -437,7 +437,7 @@ joints2d, center, scale, cam_int = (column(n) for n in ("joints2d", "center", "s
 box = joints2d, center, scale, cam_int
 true = part_targets(vertices, joints3d, *box, body, 224)  # (P, 224, 224) uint8
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One person: the crop, the posed mesh with its 22 parts, and the labels at three sizes.", "name": "fig-parts"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One person: the crop, the posed mesh with its 22 parts, and the labels at three sizes.", "name": "fig-part-labels"}}
 first = shown[1] % len(true)
 one = slice(first, first + 1)
 picture = to_picture(column("image")[first])
