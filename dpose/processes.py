@@ -18,6 +18,13 @@ POLL = 0.5  # seconds between looks at how far the workers got
 _advanced: Callable[[int], object] = lambda count: None  # noqa: E731 (run_jobs sets it)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: a job's or a container's share, not all of the machine's."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def advance(count: int = 1) -> None:
     """In a task: so many of its units are done."""
     _advanced(count)

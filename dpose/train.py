@@ -48,6 +48,7 @@ from dpose.model import checkpoint, released
 from dpose.model.inference import computes_in_bf16
 from dpose.model.network import DPose
 from dpose.paths import data_roots
+from dpose.processes import usable_cores
 from dpose.statistics import Statistics, training_statistics
 
 STATISTICS_SAMPLES = 2048  # of the training set, for the means that the heads start from
@@ -529,7 +530,7 @@ def _precision(wanted: str, accelerator: str) -> str:
 
 
 def _spare_workers() -> int:
-    return max(1, min(8, (os.cpu_count() or 1) - 1))
+    return max(1, min(8, usable_cores() - 1))
 
 
 def _initial(config: TrainConfig, model: DPose) -> tuple[DPose, dict[str, Any]]:

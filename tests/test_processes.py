@@ -2,10 +2,11 @@
 
 import multiprocessing
 import operator
+import os
 
 import pytest
 
-from dpose.processes import run_jobs
+from dpose.processes import run_jobs, usable_cores
 
 ADVANCE = "__import__('dpose.processes').processes.advance(2)"
 SLEEP = "__import__('time').sleep(600)"
@@ -41,3 +42,14 @@ def test_an_error_over_a_result_ends_them_too():
     with pytest.raises(KeyError, match="enough"):
         run_jobs(eval, [("1",), (SLEEP,)], 2, done=refuse)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such call on this system")
+def test_cores_are_those_that_the_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert usable_cores() == len(allowed)

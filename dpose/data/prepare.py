@@ -47,7 +47,7 @@ from dpose.data.labels import DEFAULT_BODY, Labels
 from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
 from dpose.data.shards import MANIFEST, encode_sample, shard_row, write_manifest, write_tar
 from dpose.files import replacing
-from dpose.processes import advance, one_thread, run_jobs
+from dpose.processes import advance, one_thread, run_jobs, usable_cores
 
 SETS = {"bedlam": "bedlam", "agora": "agora", "3dpw": "threedpw", "emdb": "emdb", "rich": "rich"}  # modules
 WHOLE = ("agora", "3dpw")  # sets that train whole: as in the paper, or with a split "validation" of their own
@@ -489,7 +489,7 @@ def prepare_scenes(
     for rule, count in sorted(skipped.dropped.items()):
         say(f"left out: {count} people, {rule}")
     if todo:
-        cost = estimate(todo, workers or os.cpu_count() or 1, max_hidden)
+        cost = estimate(todo, workers or usable_cores(), max_hidden)
         say(
             f"about {_size(cost.bytes)} ({cost.bytes_each / 1e3:.0f} kB a person) and "
             f"{_duration(cost.seconds)} on {cost.workers} processes ({1e3 * cost.seconds_each:.0f} ms a "
@@ -517,9 +517,7 @@ def prepare_scenes(
         bar.update(total - sum(job.people for job in todo))
         task = partial(make_shard, folder, skipped.limit)
         try:
-            run_jobs(
-                task, [(job,) for job in todo], workers or os.cpu_count() or 1, done=done, tick=bar.update
-            )
+            run_jobs(task, [(job,) for job in todo], workers or usable_cores(), done=done, tick=bar.update)
         finally:
             clean(folder)
     rows = [records[job.name] for job in jobs]  # in this order, however the workers came

@@ -21,7 +21,7 @@ from dpose.data.synthetic.scene import IMAGE_SIZE, SPLITS, Scene, sample_scene
 from dpose.data.synthetic.viewport import Prepared
 from dpose.files import replacing
 from dpose.paths import data_root
-from dpose.processes import advance, run_jobs
+from dpose.processes import advance, run_jobs, usable_cores
 
 VERSION = 1  # raise it whenever the same seed gives other people or pictures
 SCENES_PER_SHARD = 250
@@ -252,7 +252,7 @@ def generate(
     if jobs:
         task, total = partial(_write_one_shard, folder, seed, size), len(jobs) * SCENES_PER_SHARD
         with tqdm(total=total, desc="people", unit="scene", disable=not progress) as bar:
-            run_jobs(task, jobs, workers or os.cpu_count() or 1, tick=bar.update)
+            run_jobs(task, jobs, workers or usable_cores(), tick=bar.update)
     if jobs or not (folder / "manifest.json").is_file():
         write_manifest(folder, **settings)
     if frames:
