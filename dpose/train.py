@@ -165,8 +165,9 @@ class TrainConfig:
     def resolve(self) -> TrainConfig:
         """The same configuration with every None and "auto" replaced by what will be used.
 
-        Raises FileNotFoundError if there is no training data where `data` points, FileExistsError if `out`
-        holds another run that may not be overwritten.
+        Raises FileNotFoundError if there is no training data where `data` points, ValueError if its manifest
+        names another body model than SMPL-X, FileExistsError if `out` holds another run that may not be
+        overwritten.
         """
         name = self.preset
         if name == "auto":
@@ -181,7 +182,10 @@ class TrainConfig:
             precision=_precision(self.precision or base.precision, self.accelerator),
         )
         roots = data_roots(self.data)
-        mixture(find_sources(roots, "train", preset(name)), self.mix)  # raises if there are none
+        sources = find_sources(roots, "train", preset(name))  # raises if there are none
+        mixture(sources, self.mix)
+        for source in sources:
+            check_bodies(source.name, source.bodies)
         out = self.out or (Path(self.resume).parent if self.resume else Path("runs") / name)
         if Path(out).exists() and not Path(out).is_dir():
             raise FileExistsError(f"{out} is a file; name another folder for the run (out=)")
@@ -322,7 +326,8 @@ class Training(lightning.LightningModule):
         self._body[0] = self._body[0].to(self.device)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        check_bodies(batch)
+        for key, body in zip(batch["key"], batch["body"], strict=True):
+            check_bodies(f"sample {key}", [body])
         prediction = run_network(self.model, batch, bf16=self.config.precision == "bf16")
         terms = losses(prediction, batch, self._body[0], self.config.recipe.weights)
         self.last_losses = {name: value.detach() for name, value in terms.items()}
@@ -499,13 +504,13 @@ def initialise_heads(model: DPose, statistics: Statistics, priors: bool) -> None
         model.init_head_priors(statistics.part_frequency, float(statistics.mean_depth))
 
 
-def check_bodies(batch: Batch) -> None:
-    """Raise ValueError if a sample's pose and shape are another body model's than the network's."""
-    for key, body in zip(batch["key"], batch["body"], strict=True):
+def check_bodies(where: str, bodies: Iterable[str]) -> None:
+    """Raise ValueError if one of the bodies that poses and shapes are of is not the network's."""
+    for body in bodies:
         if body != DEFAULT_BODY:
             raise ValueError(
-                f"sample {key} is labelled with the body {body!r}; training needs {DEFAULT_BODY} (sets of "
-                "other bodies are for evaluation)"
+                f"{where} is labelled with the body {body!r}; training needs {DEFAULT_BODY} (sets of other "
+                "bodies are for evaluation)"
             )
 
 

@@ -12,6 +12,11 @@ CAM_INT = np.array([[260.0, 0, 160], [0, 260, 90], [0, 0, 1]])
 UPRIGHT = (np.pi, 0.0, 0.0)  # root rotation of an upright person facing the camera
 
 
+def keys(loader) -> list[str]:
+    """The keys of all samples that a loader gives."""
+    return [key for batch in loader for key in batch["key"]]
+
+
 def random_pose(rng: np.random.Generator) -> np.ndarray:
     """(66,) axis-angle of an upright person, limbs a little bent."""
     pose = rng.normal(0, 0.15, (22, 3))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import roma
 import torch
-from data_people import random_sample
+from data_people import keys, random_sample
 
 from dpose.config import MINI
 from dpose.data.loader import (
@@ -25,10 +25,6 @@ def root(tmp_path_factory):
     write_shards(samples[:3], root / "shards", "test")
     write_manifest(root / "shards")
     return root
-
-
-def keys(loader) -> list[str]:
-    return [key for batch in loader for key in batch["key"]]
 
 
 def test_a_batch_has_the_contracts_shapes_and_types(root):

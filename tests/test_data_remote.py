@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from data_people import random_sample
+from data_people import keys, random_sample
 
 from dpose import results
 from dpose.config import MINI
@@ -84,10 +84,6 @@ def server(folder, monkeypatch):
     yield server
     server.shutdown()
     server.server_close()
-
-
-def keys(loader) -> list[str]:
-    return [key for batch in loader for key in batch["key"]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

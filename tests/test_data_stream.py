@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import tarfile
 import warnings
 from collections import Counter
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from data_people import UPRIGHT, random_sample, write_bedlam_frame
+from data_people import UPRIGHT, keys, random_sample, write_bedlam_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,11 +24,6 @@ from dpose.data.loader import SampleStream, TooManyBadSamples, make_loader
 from dpose.data.prepare import VALIDATION, split_of
 from dpose.data.shards import encode_sample, write_manifest, write_shards
 from dpose.data.sources import Shards, find_source, mixture
-
-
-def keys(loader) -> list[str]:
-    return [key for batch in loader for key in batch["key"]]
-
 
 # --- each sample once ---------------------------------------------------------------------------------------
 
@@ -216,7 +212,7 @@ def test_people_without_depth_stand_in_the_same_batch_and_train(two_sets):
 
 
 def test_smpl_bodies_keep_their_hands_and_training_refuses_them(tmp_path):
-    from dpose.train import check_bodies
+    from dpose.train import TrainConfig, check_bodies
 
     rng = np.random.default_rng(0)
     pose = rng.normal(0, 0.3, 72)
@@ -229,7 +225,11 @@ def test_smpl_bodies_keep_their_hands_and_training_refuses_them(tmp_path):
     np.testing.assert_allclose(batch["smpl_hands"][1], expected[22:], atol=1e-5)
     np.testing.assert_allclose(batch["pose"][1], expected[:22], atol=1e-5)
     with pytest.raises(ValueError, match="sample s is labelled with the body 'smpl-male'"):
-        check_bodies(batch)
+        check_bodies("sample s", batch["body"])
+    write_manifest(tmp_path, bodies={"smplx-neutral": {}, "smpl-male": {}})
+    for data in (tmp_path, tmp_path.as_uri()):
+        with pytest.raises(ValueError, match=f"^{data} is labelled with the body 'smpl-male'; training"):
+            TrainConfig(data=data, out=tmp_path / "run").resolve()
 
 
 # --- a look at a whole split --------------------------------------------------------------------------------
@@ -440,20 +440,23 @@ def test_nothing_but_broken_shards_is_an_error_not_an_empty_or_endless_loader(wo
     assert "\n" not in line and "Traceback" not in line
 
 
-def test_a_worker_that_dies_ends_the_loader_with_a_message(two_sets):
-    import os
+def die(sample, epoch):
+    os._exit(1)
 
+
+def fail(sample, epoch):
+    raise KeyError("a mistake of ours")
+
+
+def test_a_worker_that_dies_ends_the_loader_with_a_message(two_sets):
     loader = make_loader(two_sets, "train", MINI, 2, train=True, workers=1)
-    loader.dataset.prepare = lambda sample, epoch: os._exit(1)
+    loader.dataset.prepare = die
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
         next(iter(loader))
 
 
 def test_any_error_in_a_worker_is_told_in_one_line_and_the_loader_can_begin_again(two_sets):
     from dpose.cli import _one_line
-
-    def fail(sample, epoch):
-        raise KeyError("a mistake of ours")
 
     loader = make_loader(two_sets, "train", MINI, 2, train=True, workers=1)
     prepare, loader.dataset.prepare = loader.dataset.prepare, fail
