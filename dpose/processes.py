@@ -55,6 +55,7 @@ def run_jobs(
     with ProcessPoolExecutor(workers, context, _start_worker, (alive, counter)) as pool:
         try:
             waiting = {pool.submit(task, *job) for job in jobs}
+            pool.submit(int)  # has the pool look at its workers again: the last one's death might pass unseen
             while waiting:
                 ended, waiting = wait(waiting, POLL, FIRST_COMPLETED)
                 if counter.value > told:
