@@ -6,6 +6,7 @@ Nothing deeper in the package reads the environment; everything below takes a pa
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import platformdirs
 
@@ -27,7 +28,10 @@ def data_root(data: str | os.PathLike | None = None) -> Path:
 
 
 def data_roots(data: Data = None) -> tuple[Path | str, ...]:
-    """The data sets of a run, in order: folders as Path, URLs as they are; a default as for `data_root`."""
+    """The data sets of a run, in order: folders as Path, URLs as they are; a default as for `data_root`.
+
+    Raises ValueError for an empty list, and as `checked_url` does.
+    """
     if isinstance(data, list | tuple):
         if not data:
             raise ValueError("data: an empty list of data sets")
@@ -35,7 +39,20 @@ def data_roots(data: Data = None) -> tuple[Path | str, ...]:
     data = str(data) if data is not None and str(data) else os.environ.get(DATA_VARIABLE)
     if not data:
         return (Path(platformdirs.user_cache_dir("dpose")) / "open",)
-    return (data.rstrip("/") if is_url(data) else Path(data).expanduser(),)
+    return (checked_url(data).rstrip("/") if is_url(data) else Path(data).expanduser(),)
+
+
+def checked_url(url: str) -> str:
+    """The URL. Raises ValueError if secrets are in it: logs, results and checkpoints would keep them."""
+    parts = urlsplit(url)
+    web = parts.scheme in ("http", "https")
+    if parts.password is not None or (web and (parts.username or parts.query)):
+        raise ValueError(
+            f"{parts.scheme}://...@{parts.hostname}{parts.path}?...: a URL of data cannot hold a user, a "
+            "password or a query such as a signature. Put users and passwords into ~/.netrc, which is read; "
+            "signed URLs are each for one file and so of no use for a folder of shards"
+        )
+    return url
 
 
 def is_url(data: str | os.PathLike) -> bool:

@@ -17,6 +17,7 @@ from dpose.config import MINI
 from dpose.data import remote
 from dpose.data.loader import TooManyBadSamples, make_loader
 from dpose.data.shards import MANIFEST, write_manifest, write_shards
+from dpose.paths import data_roots
 
 EVERYONE = sorted(f"p{i}" for i in range(10))
 
@@ -35,14 +36,14 @@ class Server(http.server.ThreadingHTTPServer):
     """Serves a folder on a free port, as badly as `faults` says: {name: [what happens at each request]}.
 
     A fault is a status to answer with, or the bytes after which the connection is cut. ranges: whether it
-    knows the header Range. asked: (name, first byte asked for, status) of every request.
+    knows the header Range. asked: (name, first byte asked for, status) of every request; headers: theirs.
     """
 
     daemon_threads = True
 
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.faults, self.ranges, self.asked = folder, {}, True, []
+        self.folder, self.faults, self.ranges, self.asked, self.headers = folder, {}, True, [], []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address):
@@ -62,9 +63,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if status == 200 and wanted and self.server.ranges:
             start, status = wanted, 206
         self.server.asked.append((name, wanted, status))
+        self.server.headers.append(self.headers)
         body = path.read_bytes()[start:] if status < 300 else b"no"
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        if status < 300:
+            self.send_header("ETag", f'"{path.stat().st_ino}"')
         self.end_headers()
         if status < 300 and fault is not None:
             self.wfile.write(body[:fault])
@@ -78,6 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(folder, monkeypatch):
     monkeypatch.setattr(remote, "PAUSE", 0.001)
+    remote.read_remote_manifest.cache_clear()  # another server may have had this port
     server = Server(folder)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -175,11 +180,56 @@ def test_what_is_not_there_is_said_at_once(server, folder):
         make_loader(server.url, "test", MINI, 4)
     with pytest.raises(FileNotFoundError, match=r"no manifest\.json at .*/nothing.*train-\{000000\.\."):
         make_loader(f"{server.url}/nothing", "train", MINI, 4)
+    remote.read_remote_manifest.cache_clear()
     server.faults = {MANIFEST: [500] * 9}
     with pytest.raises(OSError, match=r"manifest\.json: .*500.*4 tries"):
         make_loader(server.url, "train", MINI, 4)
     with pytest.raises(ValueError, match="nonsense://"):
         make_loader("nonsense://somewhere", "train", MINI, 4)
+
+
+def test_a_manifest_is_asked_for_once(server):
+    for split in ("train", "val"):
+        make_loader(server.url, split, MINI, 4)
+    assert results.data_samples(server.url, "train") == 10
+    assert [name for name, _, _ in server.asked] == [MANIFEST]
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_read_on(server, folder, tmp_path):
+    path = tmp_path / "train-000000.tar"
+    path.write_bytes((folder / "train-000000.tar").read_bytes())
+    server.folder, server.faults = tmp_path, {path.name: [5000]}
+    file = remote.RemoteFile(f"{server.url}/{path.name}")
+    file.readinto(bytearray(2000))
+    (tmp_path / "new").write_bytes(path.read_bytes())
+    (tmp_path / "new").replace(path)
+    with pytest.raises(OSError, match=r"train-000000\.tar: .*has changed since"):
+        while file.readinto(bytearray(2000)):
+            pass
+
+
+def test_files_come_as_they_are_through_the_proxy_and_with_the_password_of_the_environment(
+    server, tmp_path, monkeypatch
+):
+    (tmp_path / "netrc").write_text("machine data.example login someone password secret")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("http_proxy", server.url)
+    with pytest.raises(OSError, match=r"data\.example/train-000000\.tar"):  # this proxy knows no full URLs
+        remote.read_url("http://data.example/train-000000.tar")
+    assert server.asked[0][0].endswith("data.example/train-000000.tar")
+    assert server.headers[0]["Accept-Encoding"] == "identity"
+    assert server.headers[0]["Authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:secret@host/set", "https://secret@host/set", "https://host/a-000.tar?sig=secret"]
+)
+def test_a_url_with_a_secret_is_refused_without_telling_it(url):
+    with pytest.raises(ValueError, match=r"\.netrc") as error:
+        make_loader(url, "train", MINI, 4)
+    assert "secret" not in str(error.value)
+    assert data_roots("abfs://container@account.dfs.core.windows.net/set") and data_roots("s3://a/b?c")
 
 
 def test_s3_says_what_to_install(monkeypatch):

@@ -1,10 +1,12 @@
 """Files behind a URL (https, s3, ...), read forwards through `fsspec`, without a copy on disk.
 
-A connection that fails or breaks is opened again where it broke, a few times, before the error counts.
+A connection that fails or breaks is opened again where it broke, a few times, before the error counts. Of
+the environment https takes proxies ($https_proxy, ...) and ~/.netrc.
 """
 
 import io
 import time
+from functools import cache
 
 import fsspec
 
@@ -37,8 +39,9 @@ def check_protocol(url: str) -> None:
         raise ValueError(f"{url}: no package here reads {protocol}://; {hint}") from error
 
 
+@cache  # a start of a training asks for it in many places
 def read_remote_manifest(url: str) -> tuple[str, dict]:
-    """The URL of the folder with the shards (`url`, or `shards` below it) and its manifest.
+    """The URL of the folder with the shards (`url`, or `shards` below it) and its manifest, read once.
 
     Raises FileNotFoundError without one, ValueError if it is none, OSError if it cannot be read.
     """
@@ -61,7 +64,7 @@ class RemoteFile(io.RawIOBase):
     """
 
     def __init__(self, url: str, tries: int = TRIES):
-        self.url, self.tries, self.at, self.file = url, tries, 0, None
+        self.url, self.tries, self.at, self.file, self.tag = url, tries, 0, None, None
 
     def readable(self) -> bool:
         return True
@@ -105,9 +108,14 @@ class RemoteFile(io.RawIOBase):
         # One request for all of it: some servers know no ranges. No limit on the total time, as a shard is
         # read as slowly as the training runs. A size, though a wrong one, spares asking for it.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
-        system = fsspec.filesystem("http", client_kwargs={"timeout": timeout})
-        headers = {"Range": f"bytes={self.at}-"} if self.at else {}
+        system = fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True})
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={self.at}-"} if self.at else {})
         file = system.open(self.url, "rb", block_size=0, size=1, headers=headers)
+        tag = file.r.headers.get("ETag")
+        if self.at and tag != self.tag:
+            file.close()
+            raise OSError("the file has changed since its beginning was read")
+        self.tag = tag
         missing = 0 if file.r.status == 206 else self.at
         while missing:
             chunk = file.read(min(missing, BUFFER))
