@@ -114,7 +114,7 @@ def test_a_key_twice_or_maps_of_another_size_are_refused(tmp_path):
     [
         ({"scale": 0.0}, "person0: the box is 0 pixels wide"),
         ({"scale": 0.004}, "person0: the box is 0.8 pixels wide"),
-        ({"scale": float("nan")}, "person0: the box is nan pixels wide"),
+        ({"scale": float("nan")}, "person0: its label holds a number that is not finite"),
         ({"margin": 0.5}, "its margin 0.5"),
         ({"trans": [0.0, float("nan"), 3.0]}, "person0: its label holds a number that is not finite"),
         ({"betas": [float("inf")] * 11}, "not finite"),

@@ -4,6 +4,9 @@ A sample is four members: `<key>.jpg` (quality 95), `<key>.depth.png` (16 bit: 0
 between the label's `depth_range` in metres; absent without depth), `<key>.parts.png` (8 bit) and `<key>.json`
 (the label). `manifest.json` beside them lists every shard with its samples, bytes and hash. No pickle
 anywhere.
+
+Reading compares a shard's bytes with the manifest, not its hash: that would be to read all data twice. The
+hashes make the fingerprint that results carry, and `sha256sum` checks a copy of the shards with them.
 """
 
 import hashlib
@@ -18,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dpose.data.labels import BODIES, DEFAULT_BODY
 from dpose.data.sample import Sample
 from dpose.files import replacing
 
@@ -144,51 +148,76 @@ def parse_manifest(text: bytes, where: str | os.PathLike) -> dict:
 # --- one sample <-> its members -----------------------------------------------------------------------------
 
 
-def encode_sample(sample: Sample) -> dict[str, bytes]:
-    """A sample's members by extension.
+SIZES = {"betas": 11, "trans": 3, "center": 2, "img_size": 2, "cam_int": 9}
 
-    Raises ValueError on shapes that do not fit together, numbers that are not finite, and a box below a
-    pixel.
+
+def check_sample(sample: Sample) -> None:
+    """Raise BadSample (of malformed values TypeError, ValueError, KeyError) on a sample of no use.
+
+    That is on shapes that do not fit together, numbers that are not finite, a box below a pixel or smaller
+    than the cut, an unknown body, a person behind the camera. Depth's numbers are not looked at.
     """
-    image, depth, parts, label = sample["image"], sample["depth"], sample["parts"], dict(sample["label"])
-    key, side = label["key"], image.shape[0]
+    image, depth, parts, label = sample["image"], sample["depth"], sample["parts"], sample["label"]
+    key, body, side = label["key"], label.get("body", DEFAULT_BODY), image.shape[0]
     if not key or set(key) & set("./\\"):
-        raise ValueError(f"sample key {key!r} must be non-empty, without '.' and '/'")
-    if not 200 * label["scale"] >= 1 or not label["margin"] >= 1:
-        raise ValueError(
+        raise BadSample(f"sample key {key!r} must be non-empty, without '.' and '/'")
+    if body not in BODIES:
+        raise BadSample(f"sample {key}: unknown body {body!r}")
+    joints = list(chain.from_iterable(label["joints2d"]))
+    sizes = SIZES | {"pose": 72 if body.startswith("smpl-") else 66}
+    wrong = [name for name, size in sizes.items() if len(label[name]) != size]
+    if wrong or len(joints) != 72:
+        raise BadSample(f"sample {key}: '{(wrong or ['joints2d'])[0]}' has too many or too few numbers")
+    numbers = [*chain.from_iterable(label[name] for name in sizes), *joints, label["scale"], label["margin"]]
+    if not np.isfinite(np.array(numbers, np.float64)).all():
+        raise BadSample(f"sample {key}: its label holds a number that is not finite")
+    if not (200 * label["scale"] >= 1 and label["margin"] >= 1):
+        raise BadSample(
             f"sample {key}: the box is {200 * label['scale']:g} pixels wide, its margin {label['margin']:g}; "
             "both must be at least 1"
         )
+    positive = [*label["img_size"], label["cam_int"][0], label["cam_int"][4], label["trans"][2]]
+    if not min(positive) > 0:
+        raise BadSample(f"sample {key}: image, focal length and distance must be above 0, are {positive}")
     if image.shape != (side, side, 3) or image.dtype != np.uint8:
-        raise ValueError(f"sample {key}: image is {image.dtype} {image.shape}, expected uint8 (P, P, 3)")
+        raise BadSample(f"sample {key}: image is {image.dtype} {image.shape}, expected uint8 (P, P, 3)")
     if parts.shape != (side, side) or parts.dtype != np.uint8 or parts.max() > 22:
-        raise ValueError(
+        raise BadSample(
             f"sample {key}: parts are {parts.dtype} {parts.shape}, expected uint8 (P, P) in 0..22"
         )
+    if depth is not None and depth.shape != (side, side):
+        raise BadSample(f"sample {key}: depth is {depth.shape}, expected (P, P)")
+
+
+def encode_sample(sample: Sample) -> dict[str, bytes]:
+    """A sample's members by extension. Raises what `check_sample` does, and BadSample on impossible depth."""
+    check_sample(sample)
+    image, depth, parts, label = sample["image"], sample["depth"], sample["parts"], dict(sample["label"])
+    key = label["key"]
     members = {"jpg": _encode(".jpg", image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)}
     if depth is not None:
-        if depth.shape != (side, side) or not np.isfinite(depth).all() or (depth < 0).any():
-            raise ValueError(f"sample {key}: depth must be (P, P), finite and not negative")
+        if not np.isfinite(depth).all() or (depth < 0).any():
+            raise BadSample(f"sample {key}: depth must be finite and not negative")
         codes, label["depth_range"] = encode_depth(depth)
         members["depth.png"] = _encode(".png", codes, cv2.IMWRITE_PNG_COMPRESSION, 3)
     label["has_depth"] = depth is not None and bool(label["has_depth"])
     members["parts.png"] = _encode(".png", parts, cv2.IMWRITE_PNG_COMPRESSION, 6)
-    try:
-        members["json"] = json.dumps(label, separators=(",", ":"), allow_nan=False).encode()
-    except ValueError as error:
-        raise ValueError(f"sample {key}: its label holds a number that is not finite") from error
+    members["json"] = json.dumps(label, separators=(",", ":"), allow_nan=False).encode()
     return members
 
 
-def decode_sample(members: Mapping[str, bytes], where: str = "sample") -> Sample:
-    """The inverse of `encode_sample`, up to JPEG and 16 bits. Raises BadSample naming the broken member."""
+def decode_sample(members: Mapping[str, bytes]) -> Sample:
+    """The inverse of `encode_sample`, up to JPEG and 16 bits. Raises BadSample naming the broken member.
+
+    What it returns may still be of no use, see `check_sample`.
+    """
     try:
         label = json.loads(members["json"])
         key = label["key"]
     except KeyError as error:
-        raise BadSample(f"{where}: lacks {error}") from error
+        raise BadSample(f"sample lacks {error}") from error
     except ValueError as error:
-        raise BadSample(f"{where}: label is not JSON ({error})") from error
+        raise BadSample(f"label is not JSON ({error})") from error
     image = _decode(members, "jpg", cv2.IMREAD_COLOR_RGB, key)
     parts = _decode(members, "parts.png", cv2.IMREAD_UNCHANGED, key)
     depth = None
@@ -199,12 +228,6 @@ def decode_sample(members: Mapping[str, bytes], where: str = "sample") -> Sample
         if codes.dtype != np.uint16 or not np.isfinite(label["depth_range"]).all():
             raise BadSample(f"{key}: depth.png must be 16 bit and depth_range finite")
         depth = decode_depth(codes, label["depth_range"])
-    if (
-        image.ndim != 3
-        or parts.shape != image.shape[:2]
-        or (depth is not None and depth.shape != parts.shape)
-    ):
-        raise BadSample(f"{key}: image, parts and depth have different sizes")
     return Sample(image=image, depth=depth, parts=parts, label=label)
 
 

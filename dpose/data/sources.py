@@ -10,7 +10,6 @@ takes its part. Where no manifest says how many samples a shard has, all count a
 samples of a shared one are scattered over its length by a fixed rule.
 """
 
-import itertools
 import tarfile
 import warnings
 import zlib
@@ -24,10 +23,10 @@ from webdataset.tariterators import base_plus_ext, tar_file_iterator
 
 from dpose.config import ModelConfig
 from dpose.data.frames import Scene, Skipped, TooManyFaults, check_projection, frames_of, read_frame
-from dpose.data.labels import BODIES, DEFAULT_BODY, Labels
+from dpose.data.labels import Labels
 from dpose.data.remote import check_protocol, open_url, read_remote_manifest
 from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
-from dpose.data.shards import BadSample, decode_sample, read_manifest
+from dpose.data.shards import BadSample, check_sample, decode_sample, read_manifest
 from dpose.paths import Data, data_root, data_roots, is_url, shard_folder
 
 TAR_END = bytes(1024)
@@ -76,6 +75,8 @@ class Shards:
         try:
             sample = decode_sample(members)
             check_sample(sample)
+            if sample["label"]["key"] != members["__key__"]:
+                raise BadSample(f"the label is of sample {sample['label']['key']}, not {members['__key__']}")
         except BadSample as error:
             raise BadSample(f"{members['__url__']}: {error}") from error
         except (ValueError, TypeError, KeyError, IndexError) as error:
@@ -106,6 +107,8 @@ class Frames:
         yield from read_frame(scene, imgname, rows, labels, self.size, skipped=bad)
 
     def decode(self, sample: Sample) -> Sample:
+        """Raises BadSample."""
+        check_sample(sample)
         return sample
 
 
@@ -346,27 +349,3 @@ class _Watched:
         while self.read(1 << 16):
             pass
         return self.tail == TAR_END
-
-
-SIZES = {"betas": 11, "trans": 3, "center": 2, "img_size": 2, "cam_int": 9}
-
-
-def check_sample(sample: Sample) -> None:
-    """Raise BadSample (or TypeError, ValueError, KeyError) if a sample read from a shard cannot be used."""
-    label = sample["label"]
-    key, body = label["key"], label.get("body", DEFAULT_BODY)
-    if body not in BODIES:
-        raise BadSample(f"{key}: unknown body {body!r}")
-    joints = list(itertools.chain.from_iterable(label["joints2d"]))
-    sizes = SIZES | {"pose": 72 if body.startswith("smpl-") else 66}
-    wrong = [name for name, size in sizes.items() if len(label[name]) != size]
-    if wrong or len(joints) != 72:
-        raise BadSample(f"{key}: '{(wrong or ['joints2d'])[0]}' has too many or too few numbers")
-    positive = [label["scale"], label["margin"], *label["img_size"], label["cam_int"][0], label["cam_int"][4]]
-    numbers = [*label["pose"], *label["betas"], *label["trans"], *label["center"], *label["cam_int"]]
-    if not np.isfinite(np.array(numbers + joints + positive, np.float64)).all():
-        raise BadSample(f"{key}: the label has numbers that are not finite")
-    if not min(positive) > 0:
-        raise BadSample(f"{key}: box, image and focal length must be larger than 0, they are {positive}")
-    if sample["parts"].dtype != np.uint8 or sample["parts"].max() > 22:
-        raise BadSample(f"{key}: parts.png must be 8 bit, 0 to 22")
