@@ -301,6 +301,30 @@ def test_frames_are_shared_by_workers_and_a_broken_one_is_skipped(frames):
         path.write_bytes(whole)
 
 
+def test_people_without_a_mask_are_told_of_once_and_a_broken_frame_of_any_kind_is_skipped(
+    frames, monkeypatch
+):
+    from dpose.data import frames as reading
+
+    source = find_source(frames, "train", MINI)
+    names = [imgname for _, imgname, _ in source.pieces]
+    real = reading.sample_from_frame
+
+    def broken(image, metres, mask, label, size, part):
+        if any(label["key"].startswith(reading.sample_key("scene", name)) for name in names[:2]):
+            raise cv2.error("no such size") if names[0][:7] in label["key"] else ValueError("no such person")
+        return real(image, metres, mask, label, size, part)
+
+    monkeypatch.setattr(reading, "sample_from_frame", broken)
+    monkeypatch.setattr(reading, "match_masks", lambda labels, *rest: [None] + [0] * (len(labels) - 1))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        assert len(keys(make_loader(frames, "train", MINI, 1))) == len(names) - 2
+    texts = [str(one.message) for one in told]
+    for text in ("no mask shows them", f"{names[0]}: no such size", f"{names[1]}: no such person"):
+        assert sum(text in told for told in texts) == 1
+
+
 @pytest.mark.parametrize("kind", ["jpg", "png"])
 def test_a_picture_cut_short_anywhere_is_refused(kind, tmp_path):
     path = tmp_path / f"frame.{kind}"

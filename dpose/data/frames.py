@@ -146,13 +146,18 @@ def read_frame(
     margin: float = MARGIN,
     skipped: Skipped | None = None,
 ) -> list[Sample]:
-    """The samples of one frame's people, `rows` of `labels`; arguments as for `read_scenes`."""
+    """The samples of one frame's people, `rows` of `labels`; arguments as for `read_scenes`.
+
+    Whatever is wrong with the frame is a fault of `skipped`; only too many of them raise.
+    """
     skipped = Skipped() if skipped is None else skipped
     try:
         return _frame_samples(scene, imgname, rows, labels, size, bodies, margin, skipped)
     except UnreadableFile as error:
         skipped.fault(str(error))
-        return []
+    except (ValueError, cv2.error) as error:
+        skipped.fault(f"{scene.images / imgname}: {error}")
+    return []
 
 
 # --- reading files ------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -233,16 +232,10 @@ def job_frames(job: Job) -> list[str]:
 
 
 def frame_samples(job: Job, imgname: str, skipped: Skipped) -> list[Sample]:
-    """The samples of one frame. Whatever is wrong with it is a fault; only too many of them raise."""
+    """The samples of one frame; see `read_frame`."""
     labels, rows, _ = _dealt(job.scene, job.settings, job.limit)
-    settings = job.settings
-    try:
-        return read_frame(
-            job.scene, imgname, rows[imgname], labels, settings.size, None, settings.margin, skipped
-        )
-    except (ValueError, cv2.error) as error:
-        skipped.fault(f"{job.scene.images / imgname}: {error}")
-        return []
+    size, margin = job.settings.size, job.settings.margin
+    return read_frame(job.scene, imgname, rows[imgname], labels, size, None, margin, skipped)
 
 
 def make_shard(folder: Path, max_faults: int, job: Job) -> dict:

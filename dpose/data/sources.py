@@ -56,6 +56,11 @@ class BadCount(Skipped):
             )
         warnings.warn(f"skipped {what} ({self.lost} so far): {reason}", stacklevel=2)
 
+    def drop(self, rule: str, count: int = 1) -> None:
+        super().drop(rule, count)
+        # always the same text, which Python so shows once
+        warnings.warn(f"people are left out, {rule}; `dpose prepare` counts them", stacklevel=2)
+
 
 @dataclass(frozen=True)
 class Shards:
