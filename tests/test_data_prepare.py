@@ -1,5 +1,6 @@
 """`dpose prepare`: what is cut, in what order, and what is left when it is interrupted, damaged or misled."""
 
+import errno
 import hashlib
 import json
 import os
@@ -32,6 +33,7 @@ from dpose.data.loader import make_loader
 from dpose.data.prepare import clean, prepare, prepare_scenes, split_of
 from dpose.data.sample import relative_matrix
 from dpose.data.shards import read_manifest
+from dpose.files import HOST
 
 SCENES, SEQUENCES, FRAMES, PEOPLE = 2, 20, 2, 2
 TOTAL = SCENES * SEQUENCES * FRAMES * PEOPLE
@@ -226,14 +228,35 @@ def test_a_shard_without_its_whole_file_is_made_again(root, whole, tmp_path):
 def test_unfinished_files_go_with_their_process(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    dead, alive = (tmp_path / f".train-000000.tar.{pid}.part" for pid in (process.pid, os.getppid()))
-    for path in (dead, alive):
+    dead, alive, elsewhere = (
+        tmp_path / f".train-000000.tar.{host}.{pid}.part"
+        for host, pid in ((HOST, process.pid), (HOST, os.getppid()), ("elsewhere", process.pid))
+    )
+    for path in (dead, alive, elsewhere):
         path.touch()
     clean(tmp_path)
-    assert not dead.exists() and alive.exists()
-    os.utime(alive, (0, 0))  # the number belongs to another process by now
+    assert not dead.exists() and alive.exists() and elsewhere.exists()
+    for path in (alive, elsewhere):
+        os.utime(path, (0, 0))  # the number belongs to another process by now
     clean(tmp_path)
-    assert not alive.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_named_and_the_same_call_goes_on(root, whole, tmp_path, monkeypatch):
+    made, real = [], prepare_module.write_tar
+
+    def full(*args, **options):
+        if len(made) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        made.append(real(*args, **options))
+        return made[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "write_tar", full)
+        with pytest.raises(OSError, match=rf"^the disk of {tmp_path}/shards is full \(3 of \d+ shards are"):
+            cut(root, tmp_path)
+    assert check_shards(tmp_path / "shards") == 3
+    assert cut(root, tmp_path) == read_manifest(whole / "shards")
 
 
 # --- other data in the way ----------------------------------------------------------------------------------
@@ -410,6 +433,8 @@ def test_a_shard_of_which_nothing_is_left_is_none(copy, tmp_path):
     manifest = prepare_scenes([lost, scene], tmp_path / "out", "test", 40, workers=1)
     assert {row["scene"] for row in manifest["shards"]} == {"first"} and manifest["faults_total"] == 4
     assert check_shards(tmp_path / "out" / "shards") == len(manifest["shards"])
+    assert prepare_scenes([lost, scene], tmp_path / "out", "test", 40, workers=1) == manifest
+    (tmp_path / "out" / "shards" / "test-000000.json").unlink()  # killed before the shard of nobody
     assert prepare_scenes([lost, scene], tmp_path / "out", "test", 40, workers=1) == manifest
     with pytest.raises(ValueError, match=r"none of the frames tried can be used: .*seq_000003"):
         prepare_scenes([lost], tmp_path / "nothing", "test", 40, workers=1)

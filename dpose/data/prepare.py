@@ -11,6 +11,7 @@ are, `manifest.json` says what there is.
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -45,7 +46,7 @@ from dpose.data.frames import (
 from dpose.data.labels import DEFAULT_BODY, Labels
 from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
 from dpose.data.shards import MANIFEST, encode_sample, shard_row, write_manifest, write_tar
-from dpose.files import replacing
+from dpose.files import HOST, replacing
 from dpose.processes import advance, one_thread, run_jobs, usable_cores
 
 SETS = {"bedlam": "bedlam", "agora": "agora", "3dpw": "threedpw", "emdb": "emdb", "rich": "rich"}  # modules
@@ -299,12 +300,12 @@ def finished(folder: Path, jobs: list[Job]) -> dict[str, dict]:
 
 
 def clean(folder: Path) -> None:
-    """Remove the unfinished files of processes that are no more."""
+    """Remove the unfinished files of processes that are no more: of this host's, of others' the old ones."""
     for path in folder.glob(".*.part"):
-        process = path.name.split(".")[-2]
+        host, process = path.name.split(".")[-3:-1]
         try:
             old = time.time() - path.stat().st_mtime > STALE
-            if old or not (process.isdigit() and _is_alive(int(process))):
+            if old or host == HOST and not (process.isdigit() and _is_alive(int(process))):
                 path.unlink()
         except FileNotFoundError:
             pass
@@ -343,10 +344,13 @@ class Estimate:
         return self.people * self.seconds_each / self.workers
 
 
-def estimate(jobs: list[Job], workers: int, max_hidden: float = MAX_HIDDEN) -> Estimate:
+def estimate(
+    jobs: list[Job], workers: int, max_hidden: float = MAX_HIDDEN, resumed: bool = False
+) -> Estimate:
     """Cut a few frames, spread over the jobs, for real.
 
-    Raises ValueError if none of them can be used, or for `check_hidden`.
+    Raises ValueError for `check_hidden`, or if none of them can be used; not if `resumed`, as then others
+    could, and it is the limit on faults that says when to stop.
     """
     skipped = Skipped(limit=10 * TRIED * 1000)
     spread = np.linspace(0, sum(job.people for job in jobs) - 1, TRIED).astype(int)
@@ -377,12 +381,13 @@ def estimate(jobs: list[Job], workers: int, max_hidden: float = MAX_HIDDEN) -> E
             if k and time.perf_counter() - begun > TRY_SECONDS:
                 break
     check_hidden("of those tried", skipped.dropped[NO_MASK], people, max_hidden)
-    if not people:
+    if not people and not resumed:
         reasons = [*skipped.faults, *skipped.dropped]
         raise ValueError(f"none of the frames tried can be used{f': {reasons[0]}' if reasons else ''}")
     total = sum(job.people for job in jobs)
     workers = min(workers, len(jobs))
-    return Estimate(total, sum(job.frames for job in jobs), people, size / people, seconds / people, workers)
+    each = size / max(people, 1), seconds / max(people, 1)
+    return Estimate(total, sum(job.frames for job in jobs), people, *each, workers)
 
 
 def check_hidden(where: str, hidden: int, shown: int, share: float) -> None:
@@ -482,7 +487,7 @@ def prepare_scenes(
     for rule, count in sorted(skipped.dropped.items()):
         say(f"left out: {count} people, {rule}")
     if todo:
-        cost = estimate(todo, workers or usable_cores(), max_hidden)
+        cost = estimate(todo, workers or usable_cores(), max_hidden, resumed=bool(records))
         say(
             f"about {_size(cost.bytes)} ({cost.bytes_each / 1e3:.0f} kB a person) and "
             f"{_duration(cost.seconds)} on {cost.workers} processes ({1e3 * cost.seconds_each:.0f} ms a "
@@ -511,6 +516,13 @@ def prepare_scenes(
         task = partial(make_shard, folder, skipped.limit)
         try:
             run_jobs(task, [(job,) for job in todo], workers or usable_cores(), done=done, tick=bar.update)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise OSError(
+                f"the disk of {folder} is full ({len(records)} of {len(jobs)} shards are made): make room, "
+                "and the same command goes on from there"
+            ) from error
         finally:
             clean(folder)
     rows = [records[job.name] for job in jobs]  # in this order, however the workers came
