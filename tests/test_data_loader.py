@@ -108,6 +108,13 @@ def test_a_training_stream_goes_on_after_the_last_sample_with_full_batches(root)
     assert all(len(batch["key"]) == 10 for batch in batches)
 
 
+def test_a_finite_training_loader_that_gives_no_batch_says_so(root):
+    loader = make_loader(root, "train", MINI, 20, train=True, infinite=False, workers=2)
+    with pytest.raises(ValueError, match=r"no worker \(2\) has samples for a batch of 20"):
+        list(loader)
+    assert len(list(make_loader(root, "train", MINI, 20, train=True, infinite=False))) == 1
+
+
 def test_a_missing_folder_or_split_says_what_where_and_how(root, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no data folder at .*nowhere.*dpose synth"):
         make_loader(tmp_path / "nowhere", "train", MINI, 4)

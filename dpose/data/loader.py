@@ -91,7 +91,8 @@ def make_loader(
     A set that is through, where `infinite` is not set, leaves the draw to the others.
 
     train: shuffled, augmented (`augment`, else what belongs to the preset), without end unless
-    `infinite=False`, and then without the last partial batch. Otherwise in order, one set after the other,
+    `infinite=False`, and then without the last partial batch of each worker. Between two epochs a worker
+    empties its shuffle buffer and fills it anew, which takes it a moment. Otherwise in order, one set after the other,
     unaugmented (unless `augment` is given), once through.
     epoch: the epoch to begin with; a resumed run passes another one to see another order. max_bad: samples of
     a set that each worker may fail to read in an epoch; of a lost shard each counts where a manifest tells
@@ -100,7 +101,7 @@ def make_loader(
     beginnings of shards all over the split.
     Raises FileNotFoundError or ValueError, at once, on a missing folder or split, a shard that differs from
     the manifest, or a bad argument; while iterating, TooManyBadSamples past `max_bad`, and ValueError if
-    nothing could be read at all.
+    nothing could be read at all, or of a finite training loader no batch came together.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -148,8 +149,16 @@ class _Loader(DataLoader):
         return self._ended_at_errors(super().__iter__())
 
     def _ended_at_errors(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        came = False
         try:
-            yield from batches
+            for batch in batches:
+                came = True
+                yield batch
+            if self.drop_last and not came:
+                raise ValueError(
+                    f"no worker ({max(1, self.num_workers)}) has samples for a batch of {self.batch_size}; "
+                    "use a smaller batch or fewer workers"
+                )
         except Exception:
             if self.num_workers:  # left to the garbage collector, each would be waited for, for 5 seconds
                 batches._shutdown_workers()
