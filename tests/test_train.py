@@ -132,7 +132,9 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(quick, tmp_pa
     assert losses[0] != losses[2]
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(quick, tmp_path, monkeypatch):
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does_given_the_same_batches(
+    quick, tmp_path, monkeypatch
+):
     resolved = replace(quick, steps=6).resolve()
     batches = [batch for batch, _ in zip(_training_batches(resolved), range(6), strict=False)]
     monkeypatch.setattr("dpose.train.make_loader", lambda *a, epoch=0, **k: Stream(batches[epoch:]))
