@@ -92,8 +92,8 @@ def make_loader(
 
     train: shuffled, augmented (`augment`, else what belongs to the preset), without end unless
     `infinite=False`, and then without the last partial batch of each worker. Between two epochs a worker
-    empties its shuffle buffer and fills it anew, which takes it a moment. Otherwise in order, one set after the other,
-    unaugmented (unless `augment` is given), once through.
+    empties its shuffle buffer and fills it anew, which takes it a moment. Otherwise in order, one set after
+    the other, unaugmented (unless `augment` is given), once through.
     epoch: the epoch to begin with; a resumed run passes another one to see another order. max_bad: samples of
     a set that each worker may fail to read in an epoch; of a lost shard each counts where a manifest tells
     their number, else it counts as one. limit: only the first samples of each set in each
