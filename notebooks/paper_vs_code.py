@@ -242,7 +242,7 @@ Markdown(
 # | 35 | guessed focal lengths are mixed up within a batch if its images differ in size | each sample has its own |
 # | 36 | training changes the body that the truth is made with, down to its fingers, jaw, eyes and face | a body has no parameters, and the truth no gradients |
 # | 37 | the truth has half-closed hands, the prediction flat ones, so the vertex loss never reaches zero | hands at rest on both sides of the loss |
-# | 38 | two parts share a label, and one label hardly occurs; with a newer mesh library all parts become one | 22 parts, each vertex with the joint that moves it most, rendered without such a library, and seen by the crop's own camera (the [targets](targets.ipynb) page measures the paper's against it) |
+# | 38 | two parts share a label, and one label hardly occurs; with a newer mesh library all parts become one | 22 parts, each vertex with the joint that moves it most, rendered without such a library, and seen by the crop's own camera (the [targets](targets.ipynb) page measures the paper's against it; `dpose prepare --parts-camera paper` takes the paper's) |
 # | 39 | a batch without any depth gives NaN | zero, with zero gradients |
 # | 40 | joints lose their fractions; a window may come out a pixel wider than high; a box just beyond the left or upper edge is an error | coordinates stay as they are; what lies outside is black |
 # | 41 | training stops at a sample of male or unknown gender | labels name the body model that they are for, whatever the person's gender: in BEDLAM the neutral one for everybody; training takes that one only, and says so |

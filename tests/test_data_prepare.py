@@ -29,7 +29,7 @@ from dpose.data.augment import PAPER, jitter_box
 from dpose.data.bedlam import label_scenes
 from dpose.data.frames import NO_MASK, Scene, Skipped, TooManyFaults
 from dpose.data.labels import COLUMNS, Labels
-from dpose.data.loader import make_loader
+from dpose.data.loader import BadCount, make_loader, read_members
 from dpose.data.prepare import clean, prepare, prepare_scenes, split_of
 from dpose.data.sample import relative_matrix
 from dpose.data.shards import read_manifest
@@ -305,6 +305,25 @@ def test_samples_of_two_scenes_that_would_have_the_same_key_are_refused(root, tm
     with pytest.raises(ValueError, match="two scenes have the same name"):
         prepare_scenes(scenes[:1] * 2, tmp_path / "out", "train", 40, workers=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_part_labels_by_the_papers_camera_are_another_settings_shards(copy, tmp_path):
+    """Only the part labels differ, and the masks are matched all the same."""
+    cut(copy, tmp_path / "crop")
+    manifest = cut(copy, tmp_path / "paper", parts_camera="paper")
+    assert manifest["parts_camera"] == "paper" and manifest["dropped"] == {}
+    same, apart = [], []
+    for name in sorted(path.name for path in (tmp_path / "crop" / "shards").glob("*.tar")):
+        files = [tmp_path / kind / "shards" / name for kind in ("crop", "paper")]
+        pair = (read_members([file], BadCount(0, 0)) for file in files)
+        for one, other in zip(*pair, strict=True):
+            same.append(all(one[kind] == other[kind] for kind in ("jpg", "depth.png", "json")))
+            apart.append(one["parts.png"] != other["parts.png"])
+    assert len(same) == TOTAL and all(same) and all(apart)
+    with pytest.raises(ValueError, match="parts_camera 'crop'"):
+        cut(copy, tmp_path / "paper")
+    with pytest.raises(ValueError, match="unknown parts_camera 'fisheye'; one of crop, paper"):
+        cut(copy, tmp_path / "other", parts_camera="fisheye")
 
 
 # --- faults -------------------------------------------------------------------------------------------------

@@ -145,14 +145,16 @@ def read_frame(
     bodies: Callable | None = None,
     margin: float = MARGIN,
     skipped: Skipped | None = None,
+    camera: str = "crop",
 ) -> list[Sample]:
     """The samples of one frame's people, `rows` of `labels`; arguments as for `read_scenes`.
 
+    camera: whose view the part labels are, "crop" or "paper", see `dpose.targets.part_targets`.
     Whatever is wrong with the frame is a fault of `skipped`; only too many of them raise.
     """
     skipped = Skipped() if skipped is None else skipped
     try:
-        return _frame_samples(scene, imgname, rows, labels, size, bodies, margin, skipped)
+        return _frame_samples(scene, imgname, rows, labels, size, bodies, margin, skipped, camera)
     except UnreadableFile as error:
         skipped.fault(str(error))
     except (ValueError, cv2.error) as error:
@@ -221,7 +223,15 @@ def read_person_mask(masks: Path, imgname: str, number: str) -> np.ndarray:
 
 
 def _frame_samples(
-    scene: Scene, imgname: str, rows, labels: Labels, size: int, bodies, margin: float, skipped: Skipped
+    scene: Scene,
+    imgname: str,
+    rows,
+    labels: Labels,
+    size: int,
+    bodies,
+    margin: float,
+    skipped: Skipped,
+    camera: str,
 ) -> list[Sample]:
     stem = Path(imgname).with_suffix("")
     path = scene.images / imgname
@@ -261,20 +271,16 @@ def _frame_samples(
         )
         for row in rows
     ]
-    parts = np.zeros((len(rows), size, size), np.uint8)
+    parts = {view: np.zeros((len(rows), size, size), np.uint8) for view in ("crop", camera)}
     for body, mine in people_by_body(labels, rows, bodies):
-        some = [rows[i] for i in mine]
-        parts[mine] = render_label_parts(
-            labels.pose_cam[some],
-            labels.shape[some],
-            labels.transl[some],
-            [cuts[i] for i in mine],
-            body,
-            size,
-        )
-    owners = match_masks(cuts, parts, masks, metres) if has_depth else [None] * len(cuts)
+        some, labelled = [rows[i] for i in mine], [cuts[i] for i in mine]
+        person = labels.pose_cam[some], labels.shape[some], labels.transl[some]
+        for view, drawn in parts.items():
+            drawn[mine] = render_label_parts(*person, labelled, body, size, view)
+    # Masks are compared with the true view, whichever the labels are to have.
+    owners = match_masks(cuts, parts["crop"], masks, metres) if has_depth else [None] * len(cuts)
     samples = []
-    for label, part, owner in zip(cuts, parts, owners, strict=True):
+    for label, part, owner in zip(cuts, parts[camera], owners, strict=True):
         if has_depth and owner is None:
             skipped.drop(NO_MASK)
             continue

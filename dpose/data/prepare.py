@@ -48,6 +48,7 @@ from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
 from dpose.data.shards import MANIFEST, encode_sample, shard_row, write_manifest, write_tar
 from dpose.files import HOST, replacing
 from dpose.processes import advance, one_thread, run_jobs, usable_cores
+from dpose.targets import CAMERAS
 
 SETS = {"bedlam": "bedlam", "agora": "agora", "3dpw": "threedpw", "emdb": "emdb", "rich": "rich"}  # modules
 WHOLE = ("agora", "3dpw")  # sets that train whole: as in the paper, or with a split "validation" of their own
@@ -69,7 +70,7 @@ STALE = 3600.0  # seconds after which an unfinished file counts as left behind
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides, besides the scenes, what is in the shards. limit: see `prepare`."""
+    """What decides, besides the scenes, what is in the shards. limit, parts_camera: see `prepare_scenes`."""
 
     set: str
     split: str
@@ -78,6 +79,7 @@ class Settings:
     validation: float
     per_shard: int
     limit: int | None
+    parts_camera: str = "crop"
     version: int = VERSION
 
 
@@ -235,8 +237,10 @@ def job_frames(job: Job) -> list[str]:
 def frame_samples(job: Job, imgname: str, skipped: Skipped) -> list[Sample]:
     """The samples of one frame; see `read_frame`."""
     labels, rows, _ = _dealt(job.scene, job.settings, job.limit)
-    size, margin = job.settings.size, job.settings.margin
-    return read_frame(job.scene, imgname, rows[imgname], labels, size, None, margin, skipped)
+    s = job.settings
+    return read_frame(
+        job.scene, imgname, rows[imgname], labels, s.size, None, s.margin, skipped, s.parts_camera
+    )
 
 
 def make_shard(folder: Path, max_faults: int, job: Job) -> dict:
@@ -438,6 +442,7 @@ def prepare_scenes(
     per_shard: int = PER_SHARD,
     limit: int | None = None,
     max_hidden: float = MAX_HIDDEN,
+    parts_camera: str = "crop",
     skipped: Skipped | None = None,
     dry_run: bool = False,
     progress: bool = False,
@@ -448,9 +453,10 @@ def prepare_scenes(
 
     validation: share of the sequences that goes to split "val" instead. workers: processes (None: one a
     core; 1: this very process). limit: people, about; the first scenes' only. max_hidden: share of a scene's
-    people whom no mask may show; checked on those tried for the estimate, and in the end. skipped: what has
-    been left out so far, and the limit on faults. say: gets the estimate, a line at a time. about: more for
-    the manifest.
+    people whom no mask may show; checked on those tried for the estimate, and in the end. parts_camera:
+    "crop", or "paper" for part labels as the paper draws them (`dpose.targets.part_targets`). skipped: what
+    has been left out so far, and the limit on faults. say: gets the estimate, a line at a time. about: more
+    for the manifest.
 
     Raises ValueError on malformed labels, a number out of range, other data in the folder, a disk too small;
     TooManyFaults; FileNotFoundError on a missing body model. The shards made until then stay, and the next
@@ -468,12 +474,14 @@ def prepare_scenes(
         raise ValueError(f"max_hidden is a share from 0 to 1, got {max_hidden}")
     if not 0 <= validation < 1:
         raise ValueError(f"validation is a share from 0 to below 1, got {validation}")
+    if parts_camera not in CAMERAS:
+        raise ValueError(f"unknown parts_camera {parts_camera!r}; one of {', '.join(CAMERAS)}")
     if validation and split == "val":
         raise ValueError("the split 'val' cannot be cut off itself: validation must be 0")
     skipped = Skipped(MAX_FAULTS) if skipped is None else skipped
     _dealt.cache_clear()  # labels may have changed since
     folder = Path(out) / "shards"
-    settings = Settings(dataset, split, size, MARGIN, validation, per_shard, limit)
+    settings = Settings(dataset, split, size, MARGIN, validation, per_shard, limit, parts_camera)
     jobs, sequences, bodies = plan(scenes, settings, progress, skipped.fault)
     before = list(skipped.faults)
     records = finished(folder, jobs)
@@ -674,6 +682,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(
             "--limit", type=int, metavar="PEOPLE", help="only the first so many, about: to try", default=unset
         )
+        add(
+            "--parts-camera", choices=CAMERAS, default="crop",
+            help="view of the part labels: the crop's own, or the paper's, of focal length 5000",
+        )  # fmt: skip
         if name in WITH_DEPTH:
             add(
                 "--without-depth",
