@@ -1036,18 +1036,18 @@ text = (
     f"Of the processor time {100 * reading / total[large]:.0f} % goes into reading PNG and EXR, which a loader of raw frames "
     "does again for every person in every epoch."
 )
-benchmark = Path(dpose.__file__).parents[1] / "results" / "loader.json"
-if benchmark.is_file():
-    raced = read_json(benchmark)
-    rates = raced["samples_per_second_and_core"]
-    slow = max(raced["raw_ms_by_step"], key=raced["raw_ms_by_step"].get)
-    text += (
-        "\n\nAnd this is what it buys. In a benchmark on the same images and in the same process "
-        f"(`benchmarks/raw_frames.py`), reading frames the released way gave {rates['raw frames, the released way']:.1f} "
-        f"people a second and core, most of it spent on {slow} ({raced['raw_ms_by_step'][slow]:.0f} ms a person); prepared "
-        f"shards gave {rates['prepared shards']:.0f}: **{raced['times_as_fast']:.0f} times as many**."
-    )
-Markdown(text)
+raced = read_json(Path(dpose.__file__).parents[1] / "results" / "loader.json")
+rates, steps = raced["samples_per_second_and_core"], raced["raw_ms_by_step"]
+slow = max(steps, key=steps.get)
+before, after = raced["loader_memory_mb"].values()
+Markdown(
+    f"{text}\n\nAnd this is what it buys. In a benchmark on the same open frames and in the same process "
+    f"(`benchmarks/raw_frames.py`), reading frames the released way gave {rates['raw frames, the released way']:.1f} "
+    f"people a second and core, the largest part of the time going into {slow} ({steps[slow]:.0f} of "
+    f"{sum(steps.values()):.0f} ms a person); prepared shards gave {rates['prepared shards']:.0f}: "
+    f"**{raced['times_as_fast']:.0f} times as many**. The loader held {before:.0f} MB after 1,000 people and "
+    f"{after:.0f} MB after 11,000."
+)
 
 # %% [markdown]
 # ## Other sets
