@@ -132,6 +132,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--strategy", default="auto", help="lightning's name of how several devices share the work")
     add("--precision", choices=["32", "bf16", "auto"], help="of the network (default: recipe)", default=unset)
     add("--workers", type=int, help="loader processes a device (default: spare cores)", default=unset)
+    add(
+        "--max-bad",
+        type=int,
+        metavar="SAMPLES",
+        help="unreadable samples that a loader process skips in an epoch (default: 20)",
+        default=unset,
+    )
     add("--log-every", type=int, default=20, help="steps a row of log.csv")
     add("--checkpoint-minutes", type=float, default=5.0, help="so much work a killed run loses at most")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)

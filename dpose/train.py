@@ -39,7 +39,7 @@ from dpose.config import preset
 from dpose.data import augment
 from dpose.data.augment import Augment
 from dpose.data.labels import DEFAULT_BODY
-from dpose.data.loader import make_loader
+from dpose.data.loader import MAX_BAD, make_loader
 from dpose.data.sources import find_sources, mixture
 from dpose.evaluate import run_network
 from dpose.files import replacing
@@ -131,6 +131,7 @@ class TrainConfig:
     precision: str | None = None  # "32", "bf16" or "auto" (bf16 where the processor computes in it)
     workers: int | None = None  # loader processes a device; None: as many as the machine can spare
     log_every: int = 20  # steps a row of the log
+    max_bad: int = MAX_BAD  # unreadable samples, a lost shard's among them, that a worker skips in an epoch
     checkpoint_minutes: float = 5.0  # at most so much work is lost when the run is killed
     progress: bool = True
     recipe: Recipe | str | None = None  # None: `recipe(preset)`; a name: `recipe(name)`, e.g. "released"
@@ -150,6 +151,8 @@ class TrainConfig:
             raise ValueError(f"workers must be 0 or more, got {self.workers}")
         if self.precision not in (None, "auto", "32", "bf16"):
             raise ValueError(f"precision must be '32', 'bf16' or 'auto', got {self.precision!r}")
+        if self.max_bad < 0:
+            raise ValueError(f"max_bad must be 0 or more, got {self.max_bad}")
         if self.checkpoint_minutes <= 0:
             raise ValueError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
         data_roots(self.data)  # raises if the list is empty
@@ -318,6 +321,7 @@ class Training(lightning.LightningModule):
             mix=config.mix,
             augment=config.recipe.augmentation,
             depth_rule=config.recipe.depth_rule,
+            max_bad=config.max_bad,
             epoch=self.start,  # a resumed run sees another order than the run had from its beginning
             pin_memory=self.device.type == "cuda",
         )

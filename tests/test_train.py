@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from dpose.data.loader import make_loader
 from dpose.data.shards import write_shards
 from dpose.losses import RELEASED, TERMS
 from dpose.model.network import DPose
+from dpose.paths import shard_folder
 from dpose.results import data_fingerprint
 from dpose.statistics import training_statistics
 from dpose.train import TrainConfig, Training, learning_rate, recipe, train
@@ -55,6 +57,7 @@ def rows(path) -> list[dict[str, float]]:
         ({"lr": 0.0}, ValueError, "lr must be positive"),
         ({"precision": "16"}, ValueError, "precision"),
         ({"workers": -1}, ValueError, "workers"),
+        ({"max_bad": -1}, ValueError, "max_bad must be 0 or more"),
         ({"data": "/nowhere/at/all"}, FileNotFoundError, "dpose synth --root /nowhere/at/all"),
         ({"resume": "/nowhere/last.ckpt"}, FileNotFoundError, "resume.*last.ckpt"),
         ({"body": "/nowhere/body.npz"}, FileNotFoundError, "body"),
@@ -66,6 +69,21 @@ def test_a_wrong_setting_is_refused_before_anything_is_written(quick, wrong, err
     with pytest.raises(error, match=message):
         train(replace(quick, **wrong))
     assert not quick.out.exists()
+
+
+def test_a_run_bears_as_many_unreadable_samples_as_it_is_told(quick, people, tmp_path):
+    copied = tmp_path / "data" / "shards"
+    shutil.copytree(shard_folder(people), copied)
+    shard = next(copied.glob("train-*.tar"))
+    data = bytearray(shard.read_bytes())
+    start = data.index(b"\xff\xd8\xff")  # the first picture
+    data[start : start + 512] = bytes(512)
+    shard.write_bytes(data)
+    broken = replace(quick, data=copied.parent, steps=8)
+    with pytest.warns(UserWarning, match="skipped an unreadable sample"):
+        assert train(replace(broken, max_bad=1)).steps == 8
+    with pytest.raises(RuntimeError, match=r"1 unreadable samples in epoch 0 \(limit 0\)"):
+        train(replace(broken, max_bad=0, overwrite=True))
 
 
 def test_the_paper_recipe_is_the_papers_and_the_released_one_is_chosen_by_name(people):
