@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import smplx
 import torch
+from timing import seconds_of
 from torch import Tensor
 
 from dpose import results
@@ -35,17 +34,6 @@ def with_pose_correctives(folder: Path) -> Path:
     arrays["posedirs"] = 0.002 * np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     np.savez(folder / OPEN_BODY.name, **arrays)
     return folder / OPEN_BODY.name
-
-
-def seconds_of(call: Callable[[], object], device: torch.device) -> float:
-    """One call, timed, with the device's work done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    begin = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
 
 
 @torch.inference_mode()

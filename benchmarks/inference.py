@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from timing import seconds_of
 from torch import Tensor, nn
 
 import dpose
@@ -40,17 +39,6 @@ def random_network(name: str, image: Tensor, box: Tensor) -> DPose:
         norm.momentum = 1.0
     model.train()(image, box)
     return model.eval()
-
-
-def seconds_of(call: Callable[[], Prediction], device: torch.device) -> float:
-    """One call, timed, with the device's work done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    begin = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
 
 
 def difference(one: Prediction, two: Prediction) -> dict[str, float]:

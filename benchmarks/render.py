@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +21,7 @@ import numpy as np
 import roma
 import torch
 import trimesh
+from timing import seconds_of
 from torch import Tensor
 
 from dpose import results
@@ -71,12 +71,6 @@ def embree_parts(
     label = np.zeros(size * size, np.uint8)
     label[hit] = part[corners[np.arange(len(hit)), nearest]] + 1
     return label.reshape(size, size)
-
-
-def seconds_of(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
 
 
 def measure(count: int, size: int, rounds: int) -> dict:
