@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 import dpose
 from dpose import results
+from dpose.batch import Prediction
 from dpose.config import preset
 from dpose.data.loader import make_loader
 from dpose.evaluate import measure
 from dpose.model.inference import FastDPose
-from dpose.model.network import DPose, Prediction
+from dpose.model.network import DPose
 from dpose.paths import data_root
 
 SPEED_GOAL, MPJPE_GOAL = 3.0, 0.1

@@ -33,20 +33,23 @@ from skimage.transform import resize
 from dpose import results
 from dpose.config import PAPER
 from dpose.data import augment
-from dpose.data.bedlam import label_scenes, read_bedlam
-from dpose.data.depth import depth_target
-from dpose.data.frames import Scene, mask_numbers, read_depth, read_person_mask, read_png
+from dpose.data.frames import FrameSet, mask_numbers, read_depth, read_person_mask, read_png
 from dpose.data.labels import Labels
-from dpose.data.loader import IMAGENET_MEAN, IMAGENET_STD, make_loader
+from dpose.data.loader import make_loader
 from dpose.data.sample import SAMPLE_SIZE
+from dpose.data.sets.bedlam import label_scenes, read_bedlam
 from dpose.data.shards import write_manifest, write_shards
-from dpose.data.synthetic import write_frames
+from dpose.data.targets import depth_target
+from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD
+from dpose.synthetic import write_frames
 
 GOAL = 20.0
 SIZE = PAPER.image_size
 
 
-def raw_samples(scene: Scene, seed: int, spent: dict[str, float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def raw_samples(
+    scene: FrameSet, seed: int, spent: dict[str, float]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Image (3, S, S) and depth target (S, S) of every person, file by file; adds up `spent` seconds."""
     labels = Labels.load(scene.labels)
     transforms = augment.picture_transforms(augment.PAPER)

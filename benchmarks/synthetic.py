@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from dpose.body import Body, load_body
-from dpose.data.sample import MARGIN, Sample, render_label_parts
+from dpose.data.sample import MARGIN, Sample
 from dpose.data.shards import encode_sample
-from dpose.data.synthetic import Prepared, person_samples, sample_scene
-from dpose.data.synthetic.generate import MIN_VISIBLE, people_labels
+from dpose.data.targets import render_label_parts
+from dpose.synthetic import Prepared, person_samples, sample_scene
+from dpose.synthetic.dataset import MIN_VISIBLE, people_labels
 
 SPLIT, WARM_UP = "train", 3
 

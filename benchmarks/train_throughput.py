@@ -1,7 +1,7 @@
 """How much of the network's speed is left in training: images per second, end to end and bare.
 
 Bare is the network's forward and backward pass over one batch that is already there. End to end is
-`dpose.train` itself: reading and augmenting, both bodies, all losses, clipping, Adam, logging. Both run by
+`dpose.training` itself: reading and augmenting, both bodies, all losses, clipping, Adam, logging. Both run by
 turns, in the same precision and with the same threads, and the median of the rounds' ratios counts. The goal
 is 0.7.
 
@@ -20,9 +20,9 @@ import torch
 from dpose import results
 from dpose.config import preset
 from dpose.data.loader import make_loader
-from dpose.evaluate import run_network
+from dpose.model.inference import run_network
 from dpose.model.network import DPose
-from dpose.train import TrainConfig, train
+from dpose.training import TrainConfig, train
 
 GOAL = 0.7
 

@@ -18,7 +18,7 @@ _EXPORTS = {
     "FastDPose": "dpose.model.inference",
     "ModelConfig": "dpose.config",
     "PRESETS": "dpose.config",
-    "Prediction": "dpose.model.network",
+    "Prediction": "dpose.batch",
     "load": "dpose.model.checkpoint",
     "load_body": "dpose.body",
     "parameter_table": "dpose.model.network",
@@ -27,7 +27,7 @@ _EXPORTS = {
 }
 _SUBMODULES = (
     "body", "camera", "config", "data", "evaluate", "figures", "losses", "metrics", "model", "predict",
-    "render", "results", "train",
+    "render", "results", "synthetic", "training",
 )  # fmt: skip
 
 __all__ = ["__version__", *_EXPORTS]

@@ -7,11 +7,11 @@ brought to S x S pixels, `dpose.camera.crop_affine`.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from torch import Tensor
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "Prediction"]
 
 
 class Batch(TypedDict):
@@ -30,8 +30,8 @@ class Batch(TypedDict):
     depth: (B, 1, M, M) depth target: 0 background, [0.1, 1] on the person (near to far), crop frame.
     has_depth: (B,) bool, False where the sample's data set has no depth; its `depth` is then all zeros.
     key: B strings naming the samples.
-    body: B names of the body models that pose, betas and trans are meant for, see `dpose.body.named_body`:
-        "smplx-neutral" in all that is trained on.
+    body: B names of the body models that pose, betas and trans are meant for, one of `dpose.body.BODY_NAMES`:
+        "open" in the open data, "smplx-neutral" in BEDLAM.
     smpl_hands: (B, 2, 3, 3) rotation matrices of SMPL's joints 22 and 23, parent-relative; identities where
         the body is SMPL-X.
 
@@ -53,3 +53,13 @@ class Batch(TypedDict):
     key: list[str]
     body: list[str]
     smpl_hands: Tensor
+
+
+class Prediction(NamedTuple):
+    """What the network says about B crops; all float32."""
+
+    rotmats: Tensor  # (B, 22, 3, 3) parent-relative rotations; the root's is in the camera frame
+    betas: Tensor  # (B, num_betas)
+    cam: Tensor  # (B, 3) weak-perspective (s, tx, ty) of the crop; `dpose.camera.full_translation`
+    parts: Tensor  # (B, 23, M, M) logits, background first, then in joint order
+    depth: Tensor | None  # (B, 1, M, M) in (0, 1), near to far on the person, anything beside; or None

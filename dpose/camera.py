@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 BOX_UNIT = 200.0  # pixels of box side per unit of `scale`
+BOX_FACTOR = 1.2  # side of a training box / longest extent of the joints in it
 MIN_CAMERA_SCALE = 0.1  # a box side of 20 m; below it 1/s is continued by its tangent
 MIN_DEPTH = 0.1  # metres
 
@@ -131,7 +132,7 @@ def project(points: Tensor, cam_int: Tensor, min_depth: float = MIN_DEPTH) -> Te
 
 
 def box_from_joints(
-    joints2d: Tensor, visible: Tensor, img_size: Tensor, factor: float = 1.2
+    joints2d: Tensor, visible: Tensor, img_size: Tensor, factor: float = BOX_FACTOR
 ) -> tuple[Tensor, Tensor]:
     """BEDLAM's box: a square around the visible body joints, side = largest extent x `factor`.
 

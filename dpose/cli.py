@@ -25,8 +25,7 @@ COMMANDS = {
     "install-neural-renderer": "build the paper's renderer of part labels, on CUDA (optional: Warp does it)",
 }
 BODY_HELP = (
-    "SMPL-X file, .npz or .pkl (default: the neutral one of $DPOSE_BODY_MODELS, or the open body if that is "
-    "not set)"
+    "SMPL-X file, .npz or .pkl, or a body's name (default: the body that the data or the checkpoint name)"
 )
 
 
@@ -71,7 +70,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_synth(parser: argparse.ArgumentParser) -> None:
-    from dpose.data import synthetic
+    from dpose import synthetic
 
     synthetic.add_arguments(parser)
     parser.set_defaults(run=synthetic.run)
@@ -223,7 +222,7 @@ def _add_install_neural_renderer(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from dpose.train import TrainConfig, train
+    from dpose.training import TrainConfig, train
 
     options = {name: value for name, value in vars(args).items() if name not in ("run", "debug")}
     result = train(TrainConfig(**options))
@@ -282,13 +281,13 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from dpose.doctor import report
+    from dpose.tools.doctor import report
 
     print(report(args.body_models, args.data))
 
 
 def _install_neural_renderer(args: argparse.Namespace) -> None:
-    from dpose.install_neural_renderer import install
+    from dpose.tools.install_neural_renderer import install
 
     install()
 

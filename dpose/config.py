@@ -3,7 +3,7 @@
 `PAPER` is the network of the paper (HRNet-W48 at 224 pixels, 81,099,394 trainable parameters). `MINI` has the
 same parts, wired the same way, in a size that trains on two CPU cores. Each comes with and without the depth
 branch. The paper trains `PAPER` from an encoder with COCO weights (`TrainConfig(init=...)`); `MINI` starts at
-random. Training settings are not here (`dpose.train`), loss weights are in `dpose.losses`.
+random. Training settings are not here (`dpose.training`), loss weights are in `dpose.losses`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-__all__ = ["MINI", "MINI_NO_DEPTH", "PAPER", "PAPER_NO_DEPTH", "PRESETS", "ModelConfig", "preset"]
+from dpose.skeleton import NUM_BODY_JOINTS, NUM_CLASSES
 
-NUM_JOINTS = 22  # body joints of SMPL-X, the root included
-NUM_PARTS = NUM_JOINTS + 1  # part label 0 is the background, label j + 1 is joint j
+__all__ = ["MINI", "MINI_NO_DEPTH", "PAPER", "PAPER_NO_DEPTH", "PRESETS", "ModelConfig", "preset"]
 
 # The joint of each of the released network's part channels: right hand, right thigh, ... Its regressor heads
 # are in joint order, so that head j looks at the part of joint RELEASED_PARTS[j].
@@ -96,8 +95,8 @@ class ModelConfig:
     def part_channels(self) -> tuple[int, ...]:
         """Channel of the part decoder that shows each of the 23 labels, background first."""
         if self.part_order == "joints":
-            return tuple(range(NUM_PARTS))
-        return (0, *(1 + RELEASED_PARTS.index(joint) for joint in range(NUM_JOINTS)))
+            return tuple(range(NUM_CLASSES))
+        return (0, *(1 + RELEASED_PARTS.index(joint) for joint in range(NUM_BODY_JOINTS)))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values; `from_dict` is the inverse."""

@@ -23,51 +23,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dpose import metrics, results
-from dpose.batch import Batch
-from dpose.body import PART_NAMES, Body, BodyOutput, convert, load_body, named_body
-from dpose.camera import bbox_info, default_focal
-from dpose.data.labels import DEFAULT_BODY
+from dpose.batch import Batch, Prediction
+from dpose.body import OPEN_BODIES, PART_NAMES, Bodies, Body, BodyOutput, load_body, regressors
+from dpose.camera import default_focal
 from dpose.data.loader import make_loader
+from dpose.data.means import training_means
 from dpose.data.shards import read_manifest
 from dpose.model import checkpoint as checkpoints
-from dpose.model.network import Prediction
-from dpose.paths import BODY_MODELS_VARIABLE, body_models, data_root, shard_folder
-from dpose.statistics import training_statistics
+from dpose.model.inference import run_network, to_device, usable_device
+from dpose.paths import data_root, shard_folder
 
 MESH_METRICS = metrics.BodyErrors.names
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
 FOCALS = ("label", "diagonal")
 REGRESSORS = {metrics.H36M_REGRESSOR: "h36m", metrics.SMPL_REGRESSOR: "smpl"}  # as `joint_regressor` says
-
-
-def usable_device(device: str | None) -> str:
-    """`device`, or CUDA where there is one if None. Raises ValueError if this machine has no such device."""
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter: torch was built without CUDA
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device {device!r} cannot be used here ({reason}); take 'cpu', or leave it out"
-        ) from None
-    return device
-
-
-def run_network(model: nn.Module, batch: Batch, bf16: bool = False) -> Prediction:
-    """The network's prediction for a Batch: images channels-last and, if asked, its arithmetic in bf16."""
-    image = batch["image"].contiguous(memory_format=torch.channels_last)
-    box = bbox_info(batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0])
-    with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=bf16):
-        return model(image, box)
-
-
-def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch with its tensors on `device`."""
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
 
 
 def evaluate(
@@ -127,13 +96,12 @@ def evaluate(
     loader = make_loader(  # no sample may be missing: a number over fewer people is another number
         root, split, model.config, batch_size, train=False, seed=0, workers=workers, max_bad=0
     )
+    body = body or checkpoints.metadata(checkpoint).get("body", {}).get("name", "open")
     mesh = load_body(body, num_betas=model.config.num_betas).to(device)
     if protocol is None:
         protocol = (read_manifest(shard_folder(root)) or {}).get("protocol", "smplx24")
     errors, origins = _body_errors(protocol, mesh, smplx_to_smpl, regressor)
-    mean_pose = (
-        training_statistics(root, model.config) if any(shard_folder(root).glob("train-*.tar")) else None
-    )
+    mean_pose = training_means(root, model.config) if any(shard_folder(root).glob("train-*.tar")) else None
     baseline = mean_pose and (mean_pose.pose, mean_pose.betas)
     table = measure(model, loader, mesh, baseline, samples, progress, errors=errors, focal=focal)
     result = {
@@ -189,6 +157,7 @@ def measure(
     """
     device = body.faces.device
     errors = metrics.BodyErrors() if errors is None else errors
+    bodies = Bodies(device, given=[body])
     columns: dict[str, list[Any]] = {}
     count = 0
     bar = tqdm(desc="evaluate", unit="image", total=samples, disable=not progress, leave=False)
@@ -198,7 +167,7 @@ def measure(
         batch = to_device(batch, device)
         told = batch if focal == "label" else {**batch, "cam_int": diagonal_cameras(batch)}
         prediction = run_network(model, told, bf16)
-        for name, value in _measure_batch(prediction, batch, body, mean_pose, errors).items():
+        for name, value in _measure_batch(prediction, batch, body, bodies, mean_pose, errors).items():
             columns.setdefault(name, []).append(value.cpu() if isinstance(value, Tensor) else value)
         count += len(batch["key"])
         bar.update(len(batch["key"]))
@@ -284,18 +253,18 @@ def _body_errors(
     if needed is None or needed.regressor is None:
         return metrics.BodyErrors(protocol), {}  # which refuses an unknown one
     origins = {name: "given" for name, matrix in matrices.items() if matrix is not None}
-    found = "licensed" if body_models() else "open"
+    found = "open" if body.name in OPEN_BODIES else "licensed"
+    path = "open" if found == "open" else None
     if regressor is None:
-        matrices["regressor"] = convert.joint_regressor(REGRESSORS[needed.regressor])
+        matrices["regressor"] = regressors.joint_regressor(REGRESSORS[needed.regressor], path)
         origins["regressor"] = found
     if smplx_to_smpl is None and body.num_vertices != matrices["regressor"].shape[1]:
-        matrix = matrices["smplx_to_smpl"] = convert.smplx_to_smpl()
+        matrix = matrices["smplx_to_smpl"] = regressors.smplx_to_smpl(path)
         origins["smplx_to_smpl"] = found
         if matrix.shape[1] != body.num_vertices:
             raise ValueError(
                 f"protocol {protocol!r}: the {found} matrix to SMPL's vertices takes {matrix.shape[1]}, the "
-                f"body has {body.num_vertices}; {BODY_MODELS_VARIABLE} must name the folder of a licensed "
-                "body, and be unset for the open one"
+                f"body has {body.num_vertices}"
             )
     return metrics.BodyErrors(protocol, **matrices).to(body.faces.device), origins
 
@@ -304,10 +273,11 @@ def _measure_batch(
     prediction: Prediction,
     batch: Batch,
     body: nn.Module,
+    bodies: Bodies,
     mean_pose: tuple[Tensor, Tensor] | None,
     errors: metrics.BodyErrors,
 ) -> dict[str, Any]:
-    truth = true_points(batch, body, errors)
+    truth = true_points(batch, bodies, errors)
     columns = {"key": list(batch["key"])}
     columns |= errors.per_sample(body(prediction.betas, prediction.rotmats), truth)
     columns["orientation"] = metrics.orientation_error(prediction.rotmats[:, 0], batch["pose"][:, 0])
@@ -337,7 +307,7 @@ def diagonal_cameras(batch: Batch) -> Tensor:
     return cam_int
 
 
-def true_points(batch: Batch, body: nn.Module, errors: metrics.BodyErrors) -> BodyOutput:
+def true_points(batch: Batch, bodies: Bodies, errors: metrics.BodyErrors) -> BodyOutput:
     """The points of the labelled bodies that `errors` compares, each posed by the model its labels are for.
 
     Raises FileNotFoundError for a licensed model that is not there, ValueError where the protocol has no
@@ -348,7 +318,7 @@ def true_points(batch: Batch, body: nn.Module, errors: metrics.BodyErrors) -> Bo
     order: list[int] = []
     for name in sorted(set(names)):
         rows = [row for row, its in enumerate(names) if its == name]
-        model = body if name == DEFAULT_BODY else named_body(name).to(body.faces.device)
+        model = bodies(name)
         smpl = model.num_rotations > batch["pose"].shape[1]
         if smpl and metrics.PROTOCOLS[errors.protocol].regressor is None:
             raise ValueError(
@@ -362,7 +332,7 @@ def true_points(batch: Batch, body: nn.Module, errors: metrics.BodyErrors) -> Bo
         order += rows
     if len(points) == 1:
         return points[0]
-    back = torch.tensor(order, device=body.faces.device).argsort()
+    back = torch.tensor(order, device=bodies.device).argsort()
     return BodyOutput(*(torch.cat(parts)[back] for parts in zip(*points, strict=True)))
 
 

@@ -5,7 +5,8 @@ Every term is finite and differentiable whatever an untrained network says, neve
 exactly zero, with zero gradient, where a batch holds nothing to supervise it. All runs in float32, also under
 autocast.
 
-What the equations leave open, and how `PAPER` reads it; `RELEASED` names what the authors' code does instead:
+What the equations leave open, and how `PAPER_WEIGHTS` reads it. `RELEASED_WEIGHTS` does what the authors'
+code does instead:
 
 - *Rotations* are compared as matrices, the root included. Released: without the root.
 - *3D joints* are taken relative to the pelvis, the midpoint of the hips, on both sides: where the body stands
@@ -29,11 +30,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpose.batch import Batch
+from dpose.batch import Batch, Prediction
 from dpose.camera import BOX_UNIT, full_translation, project
-from dpose.model.network import Prediction
 
-__all__ = ["MINI_WEIGHTS", "PAPER", "RELEASED", "TERMS", "LossWeights", "losses"]
+__all__ = ["MINI_WEIGHTS", "PAPER_WEIGHTS", "RELEASED_WEIGHTS", "TERMS", "LossWeights", "compute_losses"]
 
 TERMS = ("depth_l1", "depth_ssim", "segm", "pose", "shape", "joints3d", "vertices", "joints2d")
 SSIM_SIGMA = 1.5
@@ -110,10 +110,10 @@ class LossWeights:
         return self.factor * getattr(self, name)
 
 
-PAPER = LossWeights()
+PAPER_WEIGHTS = LossWeights()
 # What the authors' code computes, where it departs from the paper (the book's page on the two lists it all).
 # Its shipped configuration leaves the depth terms out; here they are as its code has them.
-RELEASED = LossWeights(
+RELEASED_WEIGHTS = LossWeights(
     lambda_2=0.01,
     num_joints=24,
     pose_root=False,
@@ -143,8 +143,8 @@ MINI_WEIGHTS = LossWeights(
 )
 
 
-def losses(
-    pred: Prediction, batch: Batch, body: Callable[..., Any], weights: LossWeights = PAPER
+def compute_losses(
+    pred: Prediction, batch: Batch, body: Callable[..., Any], weights: LossWeights = PAPER_WEIGHTS
 ) -> dict[str, Tensor]:
     """All terms of the loss on one batch, eq. 1.
 

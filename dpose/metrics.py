@@ -19,7 +19,7 @@ import torchmetrics
 from torch import Tensor
 
 from dpose.body import BodyOutput
-from dpose.body.convert import combine
+from dpose.body.regressors import combine
 
 __all__ = [
     "PROTOCOLS",

@@ -20,17 +20,12 @@ import torch
 from torch import nn
 
 from dpose.body import Body, load_body
-from dpose.camera import BOX_UNIT, crop_affine, default_focal, full_translation, project
-from dpose.data.loader import IMAGENET_MEAN, IMAGENET_STD
+from dpose.camera import BOX_FACTOR, BOX_UNIT, crop_affine, default_focal, full_translation, project
 from dpose.data.sample import warp_image
-from dpose.evaluate import run_network, usable_device
 from dpose.model import checkpoint as checkpoints
-from dpose.model.inference import FastDPose
+from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, FastDPose, run_network, usable_device
 from dpose.model.network import DPose
 
-BOX_FACTOR = (
-    1.2  # side of the network's square / longer side of the person's box, as the training boxes have it
-)
 FILES = ("overlay.png", "depth.png", "parts.png", "mesh.glb", "params.npz")
 
 
@@ -93,6 +88,8 @@ def predict(
     )
     model = model.to(device).eval()
     if not isinstance(body, Body):
+        if body is None and not isinstance(checkpoint, DPose | FastDPose):
+            body = checkpoints.metadata(checkpoint).get("body", {}).get("name")
         body = load_body(body, num_betas=model.config.num_betas)
     person = _run(model, body.to(device), picture, center, side, focal)
     if out is not None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dpose.data.shards import read_manifest
-from dpose.files import replacing
+from dpose.io import file_hash, write_json  # noqa: F401 (callers move to dpose.io)
 from dpose.paths import is_url, shard_folder
 
 LIBRARIES = ("torch", "numpy", "lightning", "smplx", "warp-lang", "albumentations", "webdataset")
@@ -63,12 +63,6 @@ def hardware() -> dict[str, Any]:
     if torch.cuda.is_available():
         info["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return info
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def data_fingerprint(root: str | Path) -> str:
@@ -129,16 +123,6 @@ def summary(values: np.ndarray, weights: np.ndarray | None = None, digits: int =
         "ci95": interval(draws @ (values * weights) / (draws @ weights), digits),
         "n": len(values),
     }
-
-
-def write_json(path: str | Path, content: Any) -> Path:
-    """Write JSON whole or not at all."""
-    path = Path(path)
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
 
 
 def read_json(path: str | Path) -> Any:

@@ -23,7 +23,7 @@
 
 # %% tags=["parameters"]
 licensed = None  # a folder of licensed files; None: $DPOSE_BODY_MODELS, else the open body
-activity = "walk"  # the pose to measure with, see dpose.data.synthetic.poses
+activity = "walk"  # the pose to measure with, see dpose.synthetic.poses
 seed = 3
 strength = 2.0  # how far the row of bodies goes from the mean, in standard deviations
 
@@ -42,11 +42,10 @@ from scipy.spatial import cKDTree
 from trimesh.triangles import closest_point
 
 import dpose
-from dpose import doctor, load_body
-from dpose.body import JOINT_NAMES, OPEN_BODY, OPEN_SMPL, PARENTS, PART_NAMES, files
-from dpose.body.convert import combine, joint_regressor, smplx_to_smpl
+from dpose import load_body
+from dpose.body import JOINT_NAMES, OPEN_BODY, PARENTS, PART_NAMES, files
+from dpose.body.regressors import combine, joint_regressor, smplx_to_smpl
 from dpose.camera import project
-from dpose.data.synthetic.poses import sample_pose
 from dpose.figures import (
     INK,
     MESH_COLOURS,
@@ -57,9 +56,11 @@ from dpose.figures import (
     quiet,
 )
 from dpose.metrics import PROTOCOLS, protocol_points
-from dpose.paths import BODY_MODELS_VARIABLE, body_models
+from dpose.paths import BODY_MODELS_VARIABLE
 from dpose.render import render_mesh, render_parts, shade
 from dpose.results import read_json
+from dpose.synthetic.poses import sample_pose
+from dpose.tools import doctor
 
 torch.set_grad_enabled(False)
 plt.rcParams["figure.dpi"] = 130
@@ -137,7 +138,7 @@ posed = body(mean_shape, pose, form="axis-angle")
 # of the file and in no hurry.
 
 # %%
-path = OPEN_BODY if body_models() is None else files.locate("smplx-neutral")
+path = OPEN_BODY
 arrays = files.read_body(path)
 template, regressor, weights = (
     torch.as_tensor(arrays[name]).double() for name in ("v_template", "J_regressor", "weights")
@@ -524,7 +525,7 @@ Markdown(
 # matrix between them.
 
 # %%
-smpl = load_body(OPEN_SMPL if body_models() is None else files.locate("smpl-neutral"))
+smpl = load_body("open-smpl")
 to_smpl = smplx_to_smpl()  # sparse
 converted = combine(to_smpl, posed.vertices)  # (1, 6890, 3)
 html_table(

@@ -51,9 +51,9 @@ from dpose.camera import (
 )
 from dpose.data.loader import make_loader
 from dpose.data.sample import warp_image
-from dpose.data.synthetic.poses import sample_pose
 from dpose.figures import INK, MESH_COLOURS, NOBODY, draw_mesh, html_table, quiet, show_source
 from dpose.render import render_mesh
+from dpose.synthetic.poses import sample_pose
 
 torch.set_grad_enabled(False)
 plt.rcParams["figure.dpi"] = 130

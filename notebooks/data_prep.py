@@ -69,13 +69,10 @@ from matplotlib.patches import Rectangle
 from scipy.spatial.transform import Rotation
 
 import dpose
-from dpose.body import JOINT_NAMES, PARENTS, named_body
-from dpose.data import bedlam as bedlam_files
-from dpose.data.augment import MINI, NONE, PAPER, picture_transforms, sample_generator
-from dpose.data.bedlam import read_bedlam
-from dpose.data.depth import depth_target
+from dpose.body import JOINT_NAMES, PARENTS, load_body
+from dpose.data.augment import MINI_AUGMENT, NO_AUGMENT, PAPER_AUGMENT, picture_transforms, sample_generator
 from dpose.data.frames import (
-    Scene,
+    FrameSet,
     Skipped,
     frames_of,
     labelled_joints,
@@ -86,12 +83,13 @@ from dpose.data.frames import (
     read_person_mask,
     read_png,
 )
-from dpose.data.labels import DEFAULT_BODY, Labels
+from dpose.data.labels import Labels
 from dpose.data.loader import BadCount, find_shards, make_loader, prepare_sample, read_members
 from dpose.data.prepare import PRESETS, SETS, prepare, prepare_scenes, set_module
+from dpose.data.sets import bedlam as bedlam_files
+from dpose.data.sets.bedlam import read_bedlam
 from dpose.data.shards import decode_sample, encode_sample, read_manifest
-from dpose.data.synthetic import generate, person_samples, sample_scene, write_frames
-from dpose.data.synthetic.poses import ACTIVITIES
+from dpose.data.targets import depth_target
 from dpose.figures import (
     INK,
     NOBODY,
@@ -106,6 +104,8 @@ from dpose.figures import (
 from dpose.paths import data_root, shard_folder
 from dpose.processes import one_thread
 from dpose.results import read_json
+from dpose.synthetic import generate, person_samples, sample_scene, write_frames
+from dpose.synthetic.poses import ACTIVITIES
 
 LEFT, MIDDLE, RIGHT = "#0072B2", "#009E73", "#E69F00"
 ink = ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -138,7 +138,7 @@ if bedlam is None:
     if read_manifest(shard_folder(made)) is None:
         generate(made, {"train": train_scenes, "val": val_scenes, "test": test_scenes}, seed=seed, frames=0)
     synthetic = read_manifest(shard_folder(made))
-    if synthetic.get("generator") != "dpose.data.synthetic":
+    if synthetic.get("generator") != "dpose.synthetic":
         raise ValueError(f"{made} holds other data: set `data` to the open data's folder")
     if not (made / "frames" / "labels" / "open_test.npz").is_file():
         write_frames(made / "frames", "test", frames, seed=synthetic["seed"], progress=False)
@@ -423,7 +423,7 @@ def to_unreal(labels, some, size):
     turn = stand.transpose(0, 2, 1) @ world @ Rotation.from_rotvec(poses[:, :3]).as_matrix()
     poses[:, :3] = Rotation.from_matrix(turn).as_rotvec()
     shape = torch.from_numpy(labels.shape[some])
-    rest = named_body(DEFAULT_BODY)(shape, torch.zeros(n, 22, 3), form="axis-angle", surface=False)
+    rest = load_body()(shape, torch.zeros(n, 22, 3), form="axis-angle", surface=False)
     pelvis, transl = rest.joints[:, 0].double().numpy(), rng.normal(0, 1, (n, 3))
     ahead = np.einsum("nij,nj->ni", world, pelvis + labels.transl[some])
     body_place = place + 100 * (ahead - np.einsum("nij,nj->ni", stand, pelvis + transl))
@@ -439,7 +439,7 @@ size = tuple(np.rint(2 * labels.cam_int[0, :2, 2]).astype(int).tolist())  # upri
 rows, camera = to_unreal(labels, some, size)
 with one_thread():
     started = clock()
-    table = bedlam_files.place_people(rows, camera, named_body(DEFAULT_BODY), size)
+    table = bedlam_files.place_people(rows, camera, load_body(), size)
     converting = (clock() - started) / len(some)
 off = np.linalg.norm(table["gtkps"][:, :22, :2] - labels.gtkps[some, :22, :2], axis=-1)
 off = off[labels.gtkps[some, :22, 2] > 0]
@@ -718,7 +718,7 @@ for kind, what, act in tasks:
                 if name == kind:
                     act(copy)
         some_depth = (copies["depth"], copies["masks"]) if scene.depth else (None, None)
-        bad, broken = Scene(scene.name, scene.labels, copies["image"], *some_depth), Skipped()
+        bad, broken = FrameSet(scene.name, scene.labels, copies["image"], *some_depth), Skipped()
         samples = read_frame(bad, imgname, members, labels, PRESETS["mini"], skipped=broken)
         report = [fault.replace(f"{folder}/", "") for fault in broken.faults]
         report += [f"counted, {count}: {rule}" for rule, count in broken.dropped.items()]
@@ -782,7 +782,7 @@ def several(augment, epochs):
     """(image, parts) of the crop in some epochs; None is the crop unchanged."""
     pairs = []
     for epoch in epochs:
-        strength = NONE if epoch is None else augment
+        strength = NO_AUGMENT if epoch is None else augment
         generator = sample_generator(seed, epoch or 0, one["label"]["key"])
         row = prepare_sample(one, config, strength, generator, picture_transforms(strength))
         pairs.append((row["image"], colour_parts(row["parts"])))
@@ -792,7 +792,7 @@ def several(augment, epochs):
 one = cut[person % len(cut)]
 epochs = [None, 1, 2, 3, 4, 5]
 picture_grid(
-    [*several(PAPER, epochs), *several(MINI, epochs)],
+    [*several(PAPER_AUGMENT, epochs), *several(MINI_AUGMENT, epochs)],
     titles=[f"epoch {epoch}" if epoch else "before" for epoch in epochs],
     labels=("the paper's", "its parts", "MINI's", "its parts"),
     side=1.42,
@@ -819,7 +819,7 @@ for member in itertools.islice(read_members(shards, BadCount(0, 0)), 600):
 column = lambda name: torch.tensor([label[name] for label in counted])  # noqa: E731
 facing = roma.rotvec_to_rotmat(column("pose")[:, :3]) @ torch.tensor([0.0, 0.0, 1.0])
 turn = torch.rad2deg(torch.atan2(facing[:, 0], -facing[:, 2])).numpy()
-body = named_body(DEFAULT_BODY)
+body = load_body()
 heights = torch.cat(
     [
         (lambda y: y.amax(1) - y.amin(1))(body.rest_vertices(betas)[..., 1])

@@ -32,7 +32,6 @@ from IPython.display import Markdown
 import dpose
 from dpose.config import PAPER
 from dpose.data.loader import make_loader
-from dpose.evaluate import run_network
 from dpose.figures import (
     colour_depth,
     colour_parts,
@@ -45,6 +44,7 @@ from dpose.figures import (
 )
 from dpose.model.decoder import Decoder, UpFuse
 from dpose.model.hrnet import EncoderFeatures, upsample2x
+from dpose.model.inference import run_network
 from dpose.model.network import DPose
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)

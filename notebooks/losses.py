@@ -45,10 +45,12 @@ from IPython.display import Markdown
 
 import dpose
 import dpose.losses as terms
+from dpose.batch import Prediction
 from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info
-from dpose.config import NUM_PARTS
+from dpose.config import NUM_CLASSES
 from dpose.data.loader import make_loader
+from dpose.data.means import weak_perspective
 from dpose.figures import (
     INK,
     colour_depth,
@@ -60,13 +62,11 @@ from dpose.figures import (
     show_source,
     to_picture,
 )
-from dpose.losses import MINI_WEIGHTS, PAPER, RELEASED, TERMS, LossWeights, losses
-from dpose.model.network import Prediction
-from dpose.statistics import weak_perspective
+from dpose.losses import MINI_WEIGHTS, PAPER_WEIGHTS, RELEASED_WEIGHTS, TERMS, LossWeights, compute_losses
 
 torch.manual_seed(seed)
 plt.rcParams["figure.dpi"] = 130
-RECIPES = {"PAPER": PAPER, "MINI": MINI_WEIGHTS, "RELEASED": RELEASED}
+RECIPES = {"PAPER": PAPER_WEIGHTS, "MINI": MINI_WEIGHTS, "RELEASED": RELEASED_WEIGHTS}
 COLOUR = {
     "pose": "#0072B2", "joints3d": "#009E73", "vertices": "#E69F00", "joints2d": "#CC79A7", "shape": "#56B4E9",
     "depth_l1": "#0072B2", "depth_ssim": "#E69F00", "segm": "#D55E00", "camera": "#D55E00",
@@ -95,11 +95,13 @@ html_table(("", *RECIPES), rows, "Coefficients, and the variants of the terms (d
 everybody = next(iter(make_loader(data, "test", config, max(people, sample + 1))))
 batch = {name: value[sample : sample + 1] for name, value in everybody.items()}
 true_cam = weak_perspective(batch)  # (1, 3), `full_translation` undone
-certain = 30 * torch.nn.functional.one_hot(batch["parts"], NUM_PARTS).movedim(-1, 1).float()
+certain = 30 * torch.nn.functional.one_hot(batch["parts"], NUM_CLASSES).movedim(-1, 1).float()
 truth = Prediction(batch["pose"], batch["betas"], true_cam, certain, batch["depth"])
 
-perfect = losses(truth, batch, light_body)
-assert perfect["total"] - PAPER.of("joints2d") * perfect["joints2d"] < 1e-6  # 2D labels may be measured
+perfect = compute_losses(truth, batch, light_body)
+assert (
+    perfect["total"] - PAPER_WEIGHTS.of("joints2d") * perfect["joints2d"] < 1e-6
+)  # 2D labels may be measured
 Markdown(
     f"The loss of the perfect answer is {perfect['total']:.1e}: zero, but for the rounding of stored labels."
 )
@@ -131,7 +133,7 @@ def dial(move, values, weights):
     value, slope = {}, {}
     for setting in values:
         x = torch.tensor(float(setting), requires_grad=True)
-        said = losses(move(x), batch, light_body, weights)
+        said = compute_losses(move(x), batch, light_body, weights)
         for name in (*TERMS, "camera"):
             if name in said and said[name].requires_grad:
                 weighted = weights.of(name) * said[name]
@@ -191,7 +193,7 @@ def growth(name, weights, low=1.0, high=4.0):
 Markdown(
     "On such axes a power is a straight line and its exponent the slope. Between 1° and 4° the exponents of PAPER are "
     + ", ".join(
-        f"{growth(name, PAPER):.2f} ({name})" for name in ("pose", "joints3d", "vertices", "joints2d")
+        f"{growth(name, PAPER_WEIGHTS):.2f} ({name})" for name in ("pose", "joints3d", "vertices", "joints2d")
     )
     + "."
 )
@@ -291,7 +293,7 @@ def pull(batch, weights):
     said = Prediction(
         batch["pose"], batch["betas"], true_cam.expand(4, 3), certain.expand(4, -1, -1, -1), answer
     )
-    found = losses(said, batch, light_body, weights)
+    found = compute_losses(said, batch, light_body, weights)
     value = weights.of("depth_l1") * found["depth_l1"] + weights.of("depth_ssim") * found["depth_ssim"]
     return torch.autograd.grad(value, answer)[0], value.item()
 
@@ -302,7 +304,7 @@ for weights in RECIPES.values():
     assert gradient.isfinite().all() and gradient[[1, 2]].count_nonzero() == 0 and gradient[[0, 3]].any()
     gradient, value = pull(nobody, weights)
     assert value == 0 and gradient.count_nonzero() == 0
-gradient, _ = pull(mixed, PAPER)
+gradient, _ = pull(mixed, PAPER_WEIGHTS)
 background = mixed["depth"] == 0
 Markdown(
     f"Gradients that are not exactly zero, PAPER: {', '.join(str(int(g.count_nonzero())) for g in gradient)} of "
@@ -314,7 +316,7 @@ Markdown(
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Target, and size of the gradient at each pixel under PAPER and RELEASED (dark blue: zero), for the four people.", "name": "fig-masks"}}
 rows = [
     [colour_depth(d[0].numpy()) for d in mixed["depth"] * mixed["has_depth"].view(4, 1, 1, 1)],
-    *(list(colour_values(pull(mixed, w)[0].abs().sqrt()[:, 0])) for w in (PAPER, RELEASED)),
+    *(list(colour_values(pull(mixed, w)[0].abs().sqrt()[:, 0])) for w in (PAPER_WEIGHTS, RELEASED_WEIGHTS)),
 ]
 titles = ("with depth", "without", "nobody in view", "with depth")
 figure = picture_grid(rows, titles=titles, labels=("target", "PAPER", "RELEASED"), side=1.55)
@@ -333,7 +335,7 @@ fresh = dpose.DPose(config).train()
 means = dpose.load("mini").regressor
 fresh.set_means(means.init_pose, means.init_shape, means.init_cam)
 crowd = {name: value[:people] for name, value in everybody.items()}
-share = torch.bincount(crowd["parts"].flatten(), minlength=NUM_PARTS) / crowd["parts"].numel()
+share = torch.bincount(crowd["parts"].flatten(), minlength=NUM_CLASSES) / crowd["parts"].numel()
 fresh.init_head_priors(share, crowd["depth"][crowd["depth"] > 0].mean())
 box = bbox_info(crowd["center"], crowd["scale"], crowd["img_size"], crowd["cam_int"][:, 0, 0])
 said, features = fresh(crowd["image"], box, return_features=True)
@@ -342,7 +344,7 @@ inner = (features.f1, features.f2, features.f3, features.f4)
 
 def pulls(weights):
     """Norm of each weighted term's gradient at the encoder's maps."""
-    found = losses(said, crowd, light_body, weights)
+    found = compute_losses(said, crowd, light_body, weights)
     out = {}
     for name in (*TERMS, "camera"):
         if name in found:
@@ -396,17 +398,21 @@ Markdown(
 show_source(terms.segmentation)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How much each class weighs in the cross-entropy, as a share of all, for three exponents b. Classes by size.", "name": "fig-balance"}}
-counts = torch.zeros(NUM_PARTS)
+counts = torch.zeros(NUM_CLASSES)
 for some in make_loader(data, "test", config, 16, limit=count):
-    counts += torch.bincount(some["parts"].flatten(), minlength=NUM_PARTS)
+    counts += torch.bincount(some["parts"].flatten(), minlength=NUM_CLASSES)
 share = counts / counts.sum()
 order = share.argsort(descending=True)
 labels = ("background", *(name.replace("_", " ") for name in JOINT_NAMES[:22]))
 figure, axis = plt.subplots(figsize=(8.6, 3.2), layout="constrained")
-for b, colour in ((PAPER.parts_balance, "#0072B2"), (MINI_WEIGHTS.parts_balance, "#D55E00"), (1.0, INK)):
+for b, colour in (
+    (PAPER_WEIGHTS.parts_balance, "#0072B2"),
+    (MINI_WEIGHTS.parts_balance, "#D55E00"),
+    (1.0, INK),
+):
     weight = torch.where(share > 0, share ** (1 - b), 0.0)
     axis.semilogy(
-        range(NUM_PARTS),
+        range(NUM_CLASSES),
         100 * (weight / weight.sum())[order],
         "o-",
         color=colour,
@@ -414,7 +420,7 @@ for b, colour in ((PAPER.parts_balance, "#0072B2"), (MINI_WEIGHTS.parts_balance,
         label=f"b = {b:g}",
     )
 axis.set(ylabel="% of the weight")
-axis.set_xticks(range(NUM_PARTS), [labels[i] for i in order], rotation=50, ha="right", fontsize=8)
+axis.set_xticks(range(NUM_CLASSES), [labels[i] for i in order], rotation=50, ha="right", fontsize=8)
 axis.legend(fontsize=9, frameon=False)
 axis.minorticks_off()
 axis.spines[["top", "right"]].set_visible(False)

@@ -34,18 +34,19 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import dpose
-from dpose import losses as terms
+from dpose import compute_losses as terms
 from dpose.camera import bbox_info, default_focal
 from dpose.config import RELEASED_PARTS
-from dpose.data.augment import PAPER as PAPER_JITTER
+from dpose.data.augment import PAPER_WEIGHTS as PAPER_JITTER
 from dpose.data.augment import jitter_box, sample_generator
-from dpose.data.depth import depth_target
 from dpose.data.loader import BadCount, find_shards, make_loader, read_members
 from dpose.data.sample import crop_matrix, relative_matrix, warp_image, warp_nearest
 from dpose.data.shards import decode_sample
+from dpose.data.targets import depth_target
 from dpose.figures import INK, colour_depth, html_table, picture_grid, quiet
-from dpose.losses import PAPER, RELEASED, losses
-from dpose.model.regressor import Regressor, sixd_to_rotmat
+from dpose.losses import PAPER_WEIGHTS, RELEASED_WEIGHTS, compute_losses
+from dpose.model.regressor import Regressor
+from dpose.rotations import sixd_to_rotmat
 
 torch.manual_seed(seed)
 plt.rcParams["figure.dpi"] = 130
@@ -295,14 +296,14 @@ def check(number, what, value, holds):
 check(
     4,
     "weight of SSIM, PAPER and RELEASED",
-    f"{PAPER.lambda_2:g}, {RELEASED.lambda_2:g}",
-    (PAPER.lambda_2, RELEASED.lambda_2) == (0.02, 0.01),
+    f"{PAPER_WEIGHTS.lambda_2:g}, {RELEASED_WEIGHTS.lambda_2:g}",
+    (PAPER_WEIGHTS.lambda_2, RELEASED_WEIGHTS.lambda_2) == (0.02, 0.01),
 )
 check(
     6,
     "RELEASED's factor on all terms",
-    f"{RELEASED.factor:g}",
-    RELEASED.factor == 60,
+    f"{RELEASED_WEIGHTS.factor:g}",
+    RELEASED_WEIGHTS.factor == 60,
 )
 
 mini, without = dpose.load("mini").train(), dpose.DPose(dpose.preset("mini-no-depth"))
@@ -314,7 +315,7 @@ check(
     [len(b["key"]) for b in batches] == [2, 2, 1],
 )
 said = mini(batches[0]["image"], torch.zeros(2, 3))
-losses(said, batches[0], body := dpose.load_body(vertex_stride=8), PAPER)["total"].backward()
+compute_losses(said, batches[0], body := dpose.load_body(vertex_stride=8), PAPER_WEIGHTS)["total"].backward()
 idle = all(p.grad is None for p in mini.attention.conv_shape_cam.parameters())
 check(
     22,

@@ -31,7 +31,7 @@ from IPython.display import Markdown
 
 import dpose
 from dpose.data.loader import make_loader
-from dpose.evaluate import measure, run_network, summarise
+from dpose.evaluate import measure, summarise
 from dpose.figures import (
     PREDICTION_TITLES,
     mesh_figure,
@@ -41,6 +41,7 @@ from dpose.figures import (
     quiet,
 )
 from dpose.model import checkpoint as checkpoints
+from dpose.model.inference import run_network
 
 network = dpose.load(checkpoint)
 story = checkpoints.metadata(checkpoint)

@@ -49,7 +49,7 @@ from torch.utils.benchmark import Timer
 import dpose
 from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info
-from dpose.config import NUM_JOINTS
+from dpose.config import NUM_BODY_JOINTS
 from dpose.data.loader import make_loader
 from dpose.figures import (
     INK,
@@ -60,7 +60,8 @@ from dpose.figures import (
     show_source,
     to_picture,
 )
-from dpose.model.regressor import MultiLinear, Regressor, sixd_to_rotmat
+from dpose.model.regressor import MultiLinear, Regressor
+from dpose.rotations import sixd_to_rotmat
 
 torch.set_grad_enabled(False)
 torch.manual_seed(seed)
@@ -86,7 +87,7 @@ show_source(MultiLinear)
 # %%
 stacked = regressor.pose_hidden
 separate = nn.ModuleList(
-    nn.Linear(stacked.weight.shape[2], stacked.weight.shape[1]) for _ in range(NUM_JOINTS)
+    nn.Linear(stacked.weight.shape[2], stacked.weight.shape[1]) for _ in range(NUM_BODY_JOINTS)
 )
 for layer, weight, bias in zip(separate, stacked.weight, stacked.bias, strict=True):
     layer.weight.copy_(weight), layer.bias.copy_(bias)
@@ -97,7 +98,7 @@ def loop(x):
     return torch.stack([layer(x[:, j]) for j, layer in enumerate(separate)], 1)
 
 
-x = torch.randn(64, NUM_JOINTS, stacked.weight.shape[2])
+x = torch.randn(64, NUM_BODY_JOINTS, stacked.weight.shape[2])
 exact = torch.einsum("kij,bkj->bki", stacked.weight.double(), x.double()) + stacked.bias.double()
 difference = (stacked(x) - loop(x)).abs().max().item()
 errors = [(y - exact).abs().max().item() for y in (stacked(x), loop(x))]
@@ -231,7 +232,7 @@ heard = []
 handle = network.regressor.pose_out.register_forward_hook(lambda module, inputs, output: heard.append(output))
 prediction = network(batch["image"], box)
 handle.remove()
-mean = network.regressor.init_pose.view(NUM_JOINTS, 6)
+mean = network.regressor.init_pose.view(NUM_BODY_JOINTS, 6)
 residual = heard[0]  # (B, 22, 6)
 first, second = (mean + residual).unflatten(-1, (3, 2)).unbind(-1)
 between = torch.atan2(
@@ -269,7 +270,7 @@ plt.show()
 
 # %% tags=["hide-input"]
 Markdown(
-    f"Over {between.shape[0]} test people and {NUM_JOINTS} joints, {network.config.name.upper()}'s columns are between "
+    f"Over {between.shape[0]} test people and {NUM_BODY_JOINTS} joints, {network.config.name.upper()}'s columns are between "
     f"{between.min():.0f}° and {between.max():.0f}° apart, where the result is a rotation to {defect(prediction.rotmats.flatten(0, 1)).max():.0e}. "
     "Exactly parallel columns, or a column of zeros, say nothing about a second direction; the package then returns finite numbers, but no rotation."
 )

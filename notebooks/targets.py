@@ -39,12 +39,20 @@ from matplotlib.patches import Rectangle
 
 import dpose
 from dpose.camera import crop_affine, crop_intrinsics, project
-from dpose.data.bedlam import label_scenes
-from dpose.data.depth import REACH, depth_target, person_pixels
 from dpose.data.frames import frames_of, mask_numbers, read_depth, read_person_mask, read_png
 from dpose.data.labels import Labels
 from dpose.data.loader import BadCount, find_shards, make_loader, read_members
+from dpose.data.sets.bedlam import label_scenes
 from dpose.data.shards import decode_sample
+from dpose.data.targets import (
+    PAPER_SIDE,
+    PERSON_DEPTH_REACH,
+    depth_target,
+    paper_intrinsics,
+    paper_translation,
+    part_targets,
+    person_pixels,
+)
 from dpose.figures import (
     INK,
     NOBODY,
@@ -59,7 +67,6 @@ from dpose.figures import (
 )
 from dpose.metrics import mean_iou, parts_confusion, parts_overlap
 from dpose.paths import data_root
-from dpose.targets import PAPER_SIDE, paper_intrinsics, paper_translation, part_targets
 
 torch.set_grad_enabled(False)
 rng = np.random.default_rng(seed)
@@ -368,7 +375,7 @@ dropped = sum(int(((c["depth"] > 0) & ~person_pixels(c["depth"])).sum()) for c i
 sky, wider = damage["one pixel of sky"].mean(0), damage["1 pixel too wide"].mean(0)
 Markdown(
     f"Against the sky the check does all that is needed: the mean error falls from {sky[0]:.2f} to {sky[1]:.3f}. Against a mask that takes in "
-    f"floor and walls all around it does little ({wider[0]:.2f} to {wider[1]:.2f}), because most of them are within {REACH} m. The released rule "
+    f"floor and walls all around it does little ({wider[0]:.2f} to {wider[1]:.2f}), because most of them are within {PERSON_DEPTH_REACH} m. The released rule "
     f"forgives up to 5 % of wrong pixels at either end and one pixel all around is {100 * np.median(ring):.0f} % of the median person: it comes to {wider[2]:.2f} with one "
     f"pixel too many and to {damage['2 pixels too wide'].mean(0)[2]:.2f} with two. Nothing but a better mask would help.\n\n"
     f"Where masks are right the check changes nothing: among the {len(crops)} people above it drops **{dropped}** pixels. The one who reaches "

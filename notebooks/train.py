@@ -46,7 +46,7 @@ from IPython.display import Markdown
 
 import dpose
 from dpose.data.loader import find_shards, make_loader
-from dpose.evaluate import evaluate, run_network
+from dpose.evaluate import evaluate
 from dpose.figures import (
     PREDICTION_TITLES,
     colour_depth,
@@ -59,9 +59,10 @@ from dpose.figures import (
 )
 from dpose.losses import TERMS
 from dpose.model import checkpoint
+from dpose.model.inference import run_network
 from dpose.paths import shard_folder
 from dpose.results import read_json
-from dpose.train import TrainConfig, train
+from dpose.training import TrainConfig, train
 
 # %% [markdown]
 # ## What will be run

@@ -26,7 +26,7 @@ import torch
 from smplx.vertex_ids import vertex_ids
 
 from dpose.body import JOINT_NAMES, OPEN_BODY, PARENTS
-from dpose.files import replacing
+from dpose.io import replacing
 
 NUM_BETAS = 11
 COLUMNS = 400  # smplx reads fewer columns as "10 betas + 10 expressions"

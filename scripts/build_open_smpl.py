@@ -32,7 +32,7 @@ from build_open_body import fit_regressor
 
 from dpose.body import JOINT_NAMES, OPEN_BODY, SMPL_PARENTS, load_body
 from dpose.body.files import SMPL_VERTICES, read_body
-from dpose.files import replacing
+from dpose.io import replacing
 
 NUM_BETAS = 11
 COLUMNS = 300  # SMPL's files have so many, or 10

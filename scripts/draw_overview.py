@@ -23,10 +23,10 @@ import dpose
 from dpose.camera import full_translation
 from dpose.data.loader import collate, prepare_sample
 from dpose.data.sample import SAMPLE_SIZE, Sample
-from dpose.data.synthetic import person_samples, sample_scene
-from dpose.evaluate import run_network
 from dpose.figures import INK, colour_depth, colour_parts, overlay
-from dpose.files import replacing
+from dpose.io import replacing
+from dpose.model.inference import run_network
+from dpose.synthetic import person_samples, sample_scene
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static" / "overview.png"
 # Scene and person of the test split: picked for variety before any network had seen them.

@@ -94,7 +94,7 @@ real to run without a licence or a GPU.
 
 In the file the weights have 16 bits, once loaded 32. {note}
 
-The recipe is `dpose.train.MINI_RECIPE`, not the paper's; the book's page on training says where they differ.
+The recipe is `dpose.training.MINI_RECIPE`, not the paper's; the book's page on training compares them.
 
 ## Test
 

@@ -16,7 +16,7 @@ def people(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def trained(people, tmp_path_factory):
     """The result of a run of 6 steps on `people`."""
-    from dpose.train import TrainConfig, train
+    from dpose.training import TrainConfig, train
 
     torch.set_num_threads(1)
     return train(

@@ -35,6 +35,7 @@ def random_label(rng: np.random.Generator, key: str = "person", **changes) -> di
         "scale": 0.5,
         "img_size": SIZE,
         "cam_int": CAM_INT,
+        "body": "open",
     }
     return make_label(**(values | changes))
 
@@ -125,5 +126,6 @@ def write_bedlam_frame(root, body, people, scene="scene", frame="seq_000/seq_000
         trans_cam=[trans for _, _, trans in people],
         gtkps=joints2d,
         cam_int=[CAM_INT] * n,
+        body=["open"] * n,
         sub=[f"person{i}" for i in range(n)],
     )

@@ -17,9 +17,9 @@ from licensed_files import write_smpl_pkl, write_smplx_npz
 from scipy.spatial.transform import Rotation
 from smplx.lbs import lbs
 
-from dpose.body import OPEN_BODY, OPEN_SMPL, PARENTS, named_body
+from dpose.body import OPEN_BODY, OPEN_SMPL, PARENTS
 from dpose.body.files import read_body
-from dpose.data.frames import Scene, Skipped, read_scenes
+from dpose.data.frames import FrameSet, Skipped, read_scenes
 from dpose.data.labels import Labels
 from dpose.paths import BODY_MODELS_VARIABLE
 
@@ -50,9 +50,7 @@ def licensed_bodies(folder: Path, *names: str) -> Iterator[dict[str, dict[str, n
         write(folder / name.partition("-")[0] / file, content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(BODY_MODELS_VARIABLE, str(folder))
-        named_body.cache_clear()
         yield arrays
-    named_body.cache_clear()
 
 
 def posed(arrays: dict, betas, pose, trans) -> np.ndarray:
@@ -134,7 +132,7 @@ def parsed_pixels(labels: Labels, arrays: dict[str, dict]) -> np.ndarray:
     return points
 
 
-def check_samples(found: list[Scene], people: int, size: int = 64) -> list[dict]:
+def check_samples(found: list[FrameSet], people: int, size: int = 64) -> list[dict]:
     """The whole way to samples: all are there, and their joints lie on their part labels. Their labels."""
     skipped = Skipped(limit=0)
     samples = list(read_scenes(found, size, skipped=skipped))

@@ -54,6 +54,7 @@ def random_samples(n: int, seed: int = 0, side: int = 160, prefix: str = "p") ->
             scale=box / 200,
             img_size=(WIDTH, HEIGHT),
             cam_int=cam_int,
+            body="open",
         )
         samples.append(Sample(image=colours[parts], depth=depth, parts=parts, label=label))
     return samples
@@ -63,5 +64,5 @@ def write_random_people(root: Path, train: int = 24, test: int = 10) -> Path:
     """A data root with a training, a validation and a test split."""
     for seed, (split, n) in enumerate({"train": train, "val": 4, "test": test}.items()):
         write_shards(random_samples(n, seed, prefix=split), root / "shards", split)
-    write_manifest(root / "shards")
+    write_manifest(root / "shards", bodies={"open": load_body().record})
     return root

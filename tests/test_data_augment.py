@@ -12,8 +12,8 @@ from dpose.config import MINI
 from dpose.config import PAPER as PAPER_MODEL
 from dpose.data.augment import (
     MIRRORED,
-    NONE,
-    PAPER,
+    NO_AUGMENT,
+    PAPER_AUGMENT,
     Augment,
     augmentation,
     change_picture,
@@ -23,9 +23,9 @@ from dpose.data.augment import (
     picture_transforms,
     sample_generator,
 )
-from dpose.data.depth import depth_target
 from dpose.data.loader import prepare_sample
 from dpose.data.sample import SAMPLE_SIZE, crop_matrix, relative_matrix, sample_from_frame, warp_nearest
+from dpose.data.targets import depth_target
 
 
 def person_label(rng, body, **changes):
@@ -202,10 +202,10 @@ def test_a_box_outside_the_frame_gives_a_black_crop_with_its_labels():
 def test_a_samples_changes_follow_from_seed_epoch_and_key_alone():
     """So the same on any rank or worker, which is as well: no two have a sample in the same epoch."""
     sample = random_sample(np.random.default_rng(0), "p1", size=160)
-    groups = picture_transforms(PAPER)
+    groups = picture_transforms(PAPER_AUGMENT)
 
     def result(*of):
-        row = prepare_sample(sample, MINI, PAPER, sample_generator(*of), groups)
+        row = prepare_sample(sample, MINI, PAPER_AUGMENT, sample_generator(*of), groups)
         return row["image"].tobytes(), row["label"]["scale"]
 
     first = result(0, 0, "p1")
@@ -232,7 +232,7 @@ def test_mirrored_maps_follow_the_image_and_swap_sides():
     label = random_label(rng)
     sample = sample_from_frame(frame, depth, np.ones((180, 320), bool), label, 160, parts)
     plain = prepare_sample(sample, MINI)
-    augment = Augment(**{**NONE.__dict__, "flip_p": 1.0})
+    augment = Augment(**{**NO_AUGMENT.__dict__, "flip_p": 1.0})
     flipped = prepare_sample(sample, MINI, augment, sample_generator(0, 0, "a"))
     assert (flipped["image"] == plain["image"][:, ::-1]).all()
     assert (flipped["depth"] == plain["depth"][:, ::-1]).all()
@@ -243,7 +243,7 @@ def test_mirrored_maps_follow_the_image_and_swap_sides():
 
 def test_jitter_has_the_papers_chances_and_limits():
     label = random_label(np.random.default_rng(0))
-    boxes = [jitter_box(label, PAPER, sample_generator(0, i, "a")) for i in range(4000)]
+    boxes = [jitter_box(label, PAPER_AUGMENT, sample_generator(0, i, "a")) for i in range(4000)]
     factor = np.array([scale for _, scale in boxes]) / label["scale"]
     halved = np.array([center[1] != label["center"][1] for center, _ in boxes])
     assert abs(halved.mean() - 0.2) < 0.02
@@ -276,4 +276,7 @@ def test_occlusion_boxes_change_part_of_a_copy():
 
 
 def test_the_augmentation_of_a_mini_preset_is_milder():
-    assert augmentation("paper") == PAPER == Augment() and augmentation("mini-no-depth").scale_sigma < 0.25
+    assert (
+        augmentation("paper") == PAPER_AUGMENT == Augment()
+        and augmentation("mini-no-depth").scale_sigma < 0.25
+    )

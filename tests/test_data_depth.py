@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from dpose.data.depth import REACH, RULES, depth_target, person_pixels
+from dpose.data.targets import DEPTH_RULES, PERSON_DEPTH_REACH, depth_target, person_pixels
 
 TENTH = np.float32(0.1)
 CENTIMETRES = st.integers(0, 200)  # whole numbers of them, so that sums and products below are exact
@@ -81,7 +81,7 @@ def test_clean_depth_gives_the_same_bits_as_the_bare_formula():
 
 def test_reach_is_counted_from_the_lower_median():
     assert person_pixels(np.array([[2.0, 9e7]])).tolist() == [[True, False]]
-    depth = 5 + np.array([[-REACH, 0, 0, REACH, REACH + 0.01]])
+    depth = 5 + np.array([[-PERSON_DEPTH_REACH, 0, 0, PERSON_DEPTH_REACH, PERSON_DEPTH_REACH + 0.01]])
     assert person_pixels(depth).tolist() == [[True, True, True, True, False]]
 
 
@@ -117,7 +117,7 @@ def test_the_released_rule_is_left_as_it_is_with_far_pixels_clipped():
     assert (depth_target(np.full((2, 2), 3.0), rule="released") == 0).all()
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DEPTH_RULES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float16, 2e-3), (np.float32, 1e-6), (np.float64, 1e-7)])
 def test_half_and_double_precision_give_the_target_of_single_up_to_rounding(rule, dtype, tolerance):
     depth = np.random.default_rng(0).uniform(2, 3, (9, 9))

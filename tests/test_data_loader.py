@@ -7,13 +7,9 @@ import torch
 from data_people import keys, random_sample
 
 from dpose.config import MINI
-from dpose.data.loader import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TooManyBadSamples,
-    make_loader,
-)
+from dpose.data.loader import TooManyBadSamples, make_loader
 from dpose.data.shards import write_manifest, write_shards
+from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD
 
 
 @pytest.fixture(scope="module")

@@ -24,16 +24,15 @@ from dpose.body import load_body
 from dpose.cli import main
 from dpose.config import MINI
 from dpose.data import prepare as prepare_module
-from dpose.data.augment import MINI as MINI_AUGMENT
-from dpose.data.augment import PAPER, jitter_box
-from dpose.data.bedlam import label_scenes
-from dpose.data.frames import NO_MASK, Scene, Skipped, TooManyFaults
+from dpose.data.augment import MINI_AUGMENT, PAPER_AUGMENT, jitter_box
+from dpose.data.frames import NO_MASK, FrameSet, Skipped, TooManyFaults
 from dpose.data.labels import COLUMNS, Labels
 from dpose.data.loader import BadCount, make_loader, read_members
 from dpose.data.prepare import clean, prepare, prepare_scenes, split_of
 from dpose.data.sample import relative_matrix
+from dpose.data.sets.bedlam import label_scenes
 from dpose.data.shards import read_manifest
-from dpose.files import HOST
+from dpose.io import HOST
 
 SCENES, SEQUENCES, FRAMES, PEOPLE = 2, 20, 2, 2
 TOTAL = SCENES * SEQUENCES * FRAMES * PEOPLE
@@ -151,7 +150,7 @@ def test_a_fifth_of_the_sequences_goes_to_val_whatever_else_is_there():
     assert {split_of("scene", f"{i}/a.png", "test", 0.0) for i in range(1000)} == {"test"}
 
 
-@pytest.mark.parametrize("augment", [PAPER, MINI_AUGMENT])
+@pytest.mark.parametrize("augment", [PAPER_AUGMENT, MINI_AUGMENT])
 def test_the_margin_suffices_for_every_jitter(augment):
     rng = np.random.default_rng(0)
     label = random_label(rng, center=(0.0, 0.0))
@@ -165,7 +164,7 @@ def test_the_margin_suffices_for_every_jitter(augment):
 
 RUN = """
 import sys
-from dpose.data.bedlam import label_scenes
+from dpose.data.sets.bedlam import label_scenes
 from dpose.data.prepare import prepare_scenes
 
 if __name__ == "__main__":
@@ -299,7 +298,7 @@ def test_samples_of_two_scenes_that_would_have_the_same_key_are_refused(root, tm
     for name, imgname in (("a", "b/c.png"), ("a-b", "c.png")):
         table = replace(labels, imgname=np.array([imgname] * len(labels)))
         path = table.save(tmp_path / f"{name}.npz")
-        scenes.append(Scene(name, path, folder / "png", folder / "depth", folder / "masks"))
+        scenes.append(FrameSet(name, path, folder / "png", folder / "depth", folder / "masks"))
     with pytest.raises(ValueError, match="scenes 'a' and 'a-b' both have samples a-b-c-"):
         prepare_scenes(scenes, tmp_path / "out", "train", 40, workers=1)
     with pytest.raises(ValueError, match="two scenes have the same name"):
@@ -538,7 +537,7 @@ def test_numbers_out_of_range_are_refused(root, tmp_path, changes, message):
 @pytest.fixture
 def made_set(monkeypatch) -> ModuleType:
     """A data set `made` of BEDLAM's layout, which converts its labels."""
-    module = ModuleType("dpose.data.made", "Made: a set for tests.\n\n    <root>/labels/<scene>.npz")
+    module = ModuleType("dpose.data.sets.made", "Made: a set for tests.\n\n    <root>/labels/<scene>.npz")
     module.SPLITS, module.PROTOCOL = ("train", "test"), "smplx24"
 
     def scenes(root, out, split, skipped, *, bodies=None, progress=False):
@@ -552,7 +551,7 @@ def made_set(monkeypatch) -> ModuleType:
 
     module.scenes = scenes
     monkeypatch.setitem(prepare_module.SETS, "made", "made")
-    monkeypatch.setitem(sys.modules, "dpose.data.made", module)
+    monkeypatch.setitem(sys.modules, "dpose.data.sets.made", module)
     return module
 
 

@@ -194,10 +194,10 @@ def test_sets_of_unknown_size_need_weights(two_sets, tmp_path):
 
 
 def test_people_without_depth_stand_in_the_same_batch_and_train(two_sets):
-    from dpose.evaluate import run_network
-    from dpose.losses import losses
+    from dpose.losses import compute_losses
+    from dpose.model.inference import run_network
     from dpose.model.network import DPose
-    from dpose.train import recipe
+    from dpose.training import recipe
 
     batch = next(iter(make_loader(two_sets, "train", MINI, 8, train=True, mix=[1, 1], seed=1)))
     without = torch.tensor([key.startswith("n") for key in batch["key"]])
@@ -205,14 +205,16 @@ def test_people_without_depth_stand_in_the_same_batch_and_train(two_sets):
     assert (batch["has_depth"] == ~without).all()
     assert (batch["depth"][without] == 0).all() and (batch["depth"][~without] > 0).any()
     model = DPose(MINI)
-    terms = losses(run_network(model, batch), batch, load_body(vertex_stride=64), recipe("mini").weights)
+    terms = compute_losses(
+        run_network(model, batch), batch, load_body(vertex_stride=64), recipe("mini").weights
+    )
     terms["total"].backward()
     assert all(torch.isfinite(value) for value in terms.values())
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_smpl_bodies_keep_their_hands_and_training_refuses_them(tmp_path):
-    from dpose.train import TrainConfig, check_bodies
+    from dpose.training import TrainConfig, check_bodies
 
     rng = np.random.default_rng(0)
     pose = rng.normal(0, 0.3, 72)
@@ -270,7 +272,7 @@ def frames(tmp_path_factory):
 
 
 def test_frames_are_read_as_prepare_would_cut_and_split_them(frames, tmp_path):
-    from dpose.data.bedlam import read_bedlam
+    from dpose.data.sets.bedlam import read_bedlam
 
     cut = {sample["label"]["key"]: sample for sample in read_bedlam(frames, 160, load_body())}
     seen = {}
@@ -504,12 +506,12 @@ def test_shards_of_an_unfinished_preparation_are_read_with_a_warning(tmp_path):
 
 
 def test_the_statistics_of_a_split_do_not_stop_at_its_first_shards(tmp_path):
-    from dpose.statistics import training_statistics
+    from dpose.data.means import training_means
 
     rng = np.random.default_rng(0)
     for number in range(4):
         people = [random_sample(rng, f"p{number}-{i}", betas=np.full(11, number)) for i in range(5)]
         write_shards(people, tmp_path, "train", start=number)
-    statistics = training_statistics(tmp_path, MINI, samples=8)
+    statistics = training_means(tmp_path, MINI, samples=8)
     assert statistics.samples == 8
     torch.testing.assert_close(statistics.betas, torch.full((11,), 1.5))

@@ -13,15 +13,16 @@ from data_people import random_sample
 
 import dpose.evaluate as evaluation
 from dpose import results
+from dpose.batch import Prediction
 from dpose.body import OPEN_BODY, OPEN_SMPL, PART_NAMES, load_body
 from dpose.cli import main
 from dpose.config import preset
 from dpose.data.loader import make_loader
+from dpose.data.means import training_means, weak_perspective
 from dpose.data.shards import write_manifest, write_shards
 from dpose.evaluate import best_constant, evaluate, format_table, measure, summarise
 from dpose.metrics import PROTOCOLS, BodyErrors
-from dpose.model.network import Prediction
-from dpose.statistics import nearest_rotation, training_statistics, weak_perspective
+from dpose.rotations import nearest_rotation
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +328,7 @@ def test_a_wrong_argument_is_refused_and_no_results_are_written(
 
 def test_statistics_are_the_plain_means_of_the_training_set(people):
     config = preset("mini")
-    statistics = training_statistics(people, config)
+    statistics = training_means(people, config)
     batches = list(make_loader(people, "train", config, 3, workers=0))
     parts = torch.cat([batch["parts"].flatten() for batch in batches])
     depth = torch.cat([batch["depth"].flatten() for batch in batches])

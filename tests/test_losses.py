@@ -16,8 +16,8 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from dpose import losses as L
+from dpose.batch import Prediction
 from dpose.camera import full_translation, project
-from dpose.model.network import Prediction
 
 B, M, DOUBLE = 3, 24, torch.float64
 
@@ -102,14 +102,14 @@ def wrong(batch):
 
 
 def test_a_perfect_prediction_costs_nothing(batch, body):
-    terms = L.losses(perfect(batch), batch, body, L.PAPER)
+    terms = L.compute_losses(perfect(batch), batch, body, L.PAPER_WEIGHTS)
 
     assert set(terms) == {*L.TERMS, "total"}
     assert {name for name, value in terms.items() if abs(value.item()) > 1e-5} == set()
 
 
 def test_a_perfect_prediction_costs_the_released_loss_only_its_camera_term(batch, body):
-    terms = L.losses(perfect(batch), batch, body, L.RELEASED)
+    terms = L.compute_losses(perfect(batch), batch, body, L.RELEASED_WEIGHTS)
     scales = TRUE_CAM[:, 0].double().clamp(max=0.5)
 
     assert set(terms) == {*L.TERMS, "camera", "total"}
@@ -122,9 +122,9 @@ def test_the_coefficients_are_the_paper_s_and_the_total_is_the_weighted_sum(batc
         "depth_l1": 0.1, "depth_ssim": 0.02, "segm": 0.1, "pose": 10, "shape": 0.01,
         "joints3d": 50, "vertices": 10, "joints2d": 50,
     }  # fmt: skip
-    terms = L.losses(wrong(batch), batch, body)
+    terms = L.compute_losses(wrong(batch), batch, body)
 
-    assert {term: L.PAPER.of(term) for term in L.TERMS} == paper
+    assert {term: L.PAPER_WEIGHTS.of(term) for term in L.TERMS} == paper
     assert terms["total"].item() == pytest.approx(
         sum(w * terms[term].item() for term, w in paper.items()), rel=1e-5
     )
@@ -135,9 +135,9 @@ def test_the_released_coefficients_are_sixty_times_the_paper_s_but_for_ssim_and_
         "depth_l1": 6, "depth_ssim": 0.6, "segm": 6, "pose": 600, "shape": 0.6,
         "joints3d": 3000, "vertices": 600, "joints2d": 3000, "camera": 600,
     }  # fmt: skip
-    terms = L.losses(wrong(batch), batch, body, L.RELEASED)
+    terms = L.compute_losses(wrong(batch), batch, body, L.RELEASED_WEIGHTS)
 
-    assert {term: L.RELEASED.of(term) for term in released} == pytest.approx(released)
+    assert {term: L.RELEASED_WEIGHTS.of(term) for term in released} == pytest.approx(released)
     assert terms["total"].item() == pytest.approx(
         sum(w * terms[term].item() for term, w in released.items()), rel=1e-5
     )
@@ -147,7 +147,7 @@ def test_the_released_terms_are_those_of_numpy_in_float64(batch, body):
     """Its departures from the paper written out: 24 joints as they are, no root, all pixels, box weight."""
     pred = wrong(batch)
     batch["joints2d"][0, :5, 2] = torch.tensor([-2.0, 0, 0.5, 1, 2])
-    terms = L.losses(pred, batch, body, L.RELEASED)
+    terms = L.compute_losses(pred, batch, body, L.RELEASED_WEIGHTS)
     np_ = lambda x: x.detach().double().numpy()  # noqa: E731
     posed, true = body(pred.betas, pred.rotmats), body(batch["betas"], batch["pose"])
     geometry = batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0]
@@ -176,7 +176,7 @@ def test_each_coefficient_scales_its_own_term_only(term, batch, body):
     none = L.LossWeights(0, 0, 0, 0, 0, 0, 0, 0)
     one = replace(none, **{f"lambda_{L.TERMS.index(term) + 1}": 2.0})
 
-    terms = L.losses(wrong(batch), batch, body, one)
+    terms = L.compute_losses(wrong(batch), batch, body, one)
 
     assert terms["total"].item() == pytest.approx(2 * terms[term].item()) and terms[term].item() > 0
 
@@ -222,9 +222,9 @@ def test_the_order_of_the_samples_does_not_matter(batch, body):
     pred, order = wrong(batch), [2, 0, 1]
     shuffled = {k: v[order] if isinstance(v, Tensor) else [v[i] for i in order] for k, v in batch.items()}
 
-    for weights in (L.PAPER, L.RELEASED, L.MINI_WEIGHTS):
-        one = L.losses(pred, batch, body, weights)
-        other = L.losses(Prediction(*(x[order] for x in pred)), shuffled, body, weights)
+    for weights in (L.PAPER_WEIGHTS, L.RELEASED_WEIGHTS, L.MINI_WEIGHTS):
+        one = L.compute_losses(pred, batch, body, weights)
+        other = L.compute_losses(Prediction(*(x[order] for x in pred)), shuffled, body, weights)
         assert {k: v.item() for k, v in one.items()} == pytest.approx(
             {k: v.item() for k, v in other.items()}, rel=1e-4
         )
@@ -407,21 +407,21 @@ def test_the_released_depth_error_is_the_mean_square_over_all_pixels_of_samples_
     assert actual.item() == pytest.approx(np.square((depth - target)[has_depth].numpy()).mean(), rel=1e-12)
 
 
-@pytest.mark.parametrize("weights", [L.PAPER, L.RELEASED])
+@pytest.mark.parametrize("weights", [L.PAPER_WEIGHTS, L.RELEASED_WEIGHTS])
 def test_a_sample_without_depth_or_without_a_person_gets_no_depth_gradient_at_all(weights, batch, body):
     batch["has_depth"][0] = False
     batch["depth"][0] = float("nan")
     batch["depth"][1] = 0
     pred = wrong(batch)
 
-    terms = L.losses(pred, batch, body, weights)
+    terms = L.compute_losses(pred, batch, body, weights)
     terms["total"].backward()
 
     assert all(value.isfinite() for value in terms.values())
     assert (pred.depth.grad[:2] == 0).all() and (pred.depth.grad[2] != 0).any()
 
 
-@pytest.mark.parametrize("weights", [L.PAPER, L.RELEASED])
+@pytest.mark.parametrize("weights", [L.PAPER_WEIGHTS, L.RELEASED_WEIGHTS])
 @pytest.mark.parametrize("why", ["no sample has depth", "nobody in the crop"])
 def test_a_batch_without_any_depth_costs_exactly_zero_with_zero_gradient(why, weights, batch, body):
     if why == "no sample has depth":
@@ -430,7 +430,7 @@ def test_a_batch_without_any_depth_costs_exactly_zero_with_zero_gradient(why, we
         batch["depth"] = torch.zeros_like(batch["depth"])
     pred = wrong(batch)
 
-    terms = L.losses(pred, batch, body, weights)
+    terms = L.compute_losses(pred, batch, body, weights)
     terms["total"].backward()
 
     assert terms["depth_l1"].item() == 0 and terms["depth_ssim"].item() == 0
@@ -439,7 +439,7 @@ def test_a_batch_without_any_depth_costs_exactly_zero_with_zero_gradient(why, we
 
 
 def test_a_network_without_depth_has_zero_depth_terms(batch, body):
-    terms = L.losses(wrong(batch)._replace(depth=None), batch, body)
+    terms = L.compute_losses(wrong(batch)._replace(depth=None), batch, body)
 
     assert terms["depth_l1"].item() == 0 and terms["depth_ssim"].item() == 0 and terms["total"].isfinite()
 
@@ -449,7 +449,7 @@ def test_a_network_without_depth_has_zero_depth_terms(batch, body):
 def test_any_camera_of_an_untrained_network_gives_finite_losses_and_gradients(cam, frame, batch, body):
     pred = wrong(batch)._replace(cam=torch.tensor([cam] * B, requires_grad=True))
 
-    total = L.losses(pred, batch, body, replace(L.PAPER, joints2d_frame=frame))["total"]
+    total = L.compute_losses(pred, batch, body, replace(L.PAPER_WEIGHTS, joints2d_frame=frame))["total"]
     total.backward()
 
     assert total.isfinite() and all(x.grad.isfinite().all() for x in pred)
@@ -457,14 +457,14 @@ def test_any_camera_of_an_untrained_network_gives_finite_losses_and_gradients(ca
 
 def test_the_truth_s_body_is_made_without_gradient_and_the_prediction_s_with(batch, body):
     body.grad_modes.clear()
-    L.losses(wrong(batch), batch, body)
+    L.compute_losses(wrong(batch), batch, body)
 
     assert sorted(body.grad_modes) == [False, True]
 
 
 def test_every_output_gets_a_gradient(batch, body):
     pred = wrong(batch)
-    L.losses(pred, batch, body, L.MINI_WEIGHTS)["total"].backward()
+    L.compute_losses(pred, batch, body, L.MINI_WEIGHTS)["total"].backward()
 
     assert all((x.grad != 0).any() for x in pred)
 
@@ -475,14 +475,14 @@ def test_half_precision_predictions_are_compared_in_float32_also_under_autocast(
     rounded = Prediction(*(x.float() for x in half))
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = L.losses(half, batch, body)
-    expected = L.losses(rounded, batch, body)
+        actual = L.compute_losses(half, batch, body)
+    expected = L.compute_losses(rounded, batch, body)
 
     assert all(actual[term].dtype == torch.float32 for term in actual)
     assert all(actual[term].item() == expected[term].item() for term in actual)
 
 
-ALL_WEIGHTS = [L.PAPER, L.RELEASED, L.MINI_WEIGHTS]
+ALL_WEIGHTS = [L.PAPER_WEIGHTS, L.RELEASED_WEIGHTS, L.MINI_WEIGHTS]
 
 
 def test_nothing_waits_for_the_device(batch, monkeypatch):
@@ -508,7 +508,7 @@ def test_nothing_waits_for_the_device(batch, monkeypatch):
             waits()
     for weights in ALL_WEIGHTS:
         with watched():
-            total = L.losses(pred, batch, body, weights)["total"]
+            total = L.compute_losses(pred, batch, body, weights)["total"]
         total.backward()
     assert all(x.grad.shape == x.shape for x in pred)
 
@@ -519,11 +519,11 @@ def test_cuda_never_makes_the_host_wait(batch, body):
     pred = Prediction(*(x.detach().cuda().requires_grad_() for x in wrong(batch)))
     batch = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in batch.items()}
     body.cuda()
-    L.losses(pred, batch, body)["total"].backward()  # libraries load
+    L.compute_losses(pred, batch, body)["total"].backward()  # libraries load
     torch.cuda.set_sync_debug_mode("error")
     try:
         for weights in ALL_WEIGHTS:
-            L.losses(pred, batch, body, weights)["total"].backward()
+            L.compute_losses(pred, batch, body, weights)["total"].backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -531,9 +531,9 @@ def test_cuda_never_makes_the_host_wait(batch, body):
 @pytest.mark.parametrize("weights", ALL_WEIGHTS)
 def test_the_loss_compiles_as_one_graph(weights, batch, body):
     pred = wrong(batch)
-    compiled = torch.compile(L.losses, fullgraph=True, backend="eager")
+    compiled = torch.compile(L.compute_losses, fullgraph=True, backend="eager")
 
-    actual, expected = (f(pred, batch, body, weights) for f in (compiled, L.losses))
+    actual, expected = (f(pred, batch, body, weights) for f in (compiled, L.compute_losses))
 
     assert {k: v.item() for k, v in actual.items()} == pytest.approx(
         {k: v.item() for k, v in expected.items()}
@@ -595,7 +595,7 @@ def test_the_open_body_gives_zero_at_the_truth_and_gradients_elsewhere(batch):
     batch["joints2d"][..., :2] = project(joints + trans[:, None], batch["cam_int"])
     exact, off = perfect(batch), wrong(batch)
 
-    at_truth, elsewhere = L.losses(exact, batch, body), L.losses(off, batch, body)
+    at_truth, elsewhere = L.compute_losses(exact, batch, body), L.compute_losses(off, batch, body)
     elsewhere["total"].backward()
 
     assert at_truth["total"].item() < 1e-4 < elsewhere["total"].item()

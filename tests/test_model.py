@@ -15,7 +15,8 @@ from dpose.model.attention import SoftAttention
 from dpose.model.decoder import UpScale
 from dpose.model.hrnet import BasicBlock, HRModule
 from dpose.model.network import DPose, parameter_table
-from dpose.model.regressor import MultiLinear, Regressor, rotmat_to_sixd, sixd_to_rotmat
+from dpose.model.regressor import MultiLinear, Regressor
+from dpose.rotations import rotmat_to_sixd, sixd_to_rotmat
 
 TINY = ModelConfig(
     name="tiny", image_size=64, map_size=32, width=4, stem_width=8, bottlenecks=1, bottleneck_width=4,

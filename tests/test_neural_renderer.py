@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from dpose import install_neural_renderer as installer
 from dpose.body import load_body
 from dpose.cli import main
 from dpose.render import neural, render_mesh, render_parts
+from dpose.tools import install_neural_renderer as installer
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 import trimesh
 
 from dpose.body import JOINT_NAMES, OPEN_SMPL, PART_NAMES, load_body
-from dpose.body.convert import combine, joint_regressor, smplx_to_smpl
+from dpose.body.regressors import combine, joint_regressor, smplx_to_smpl
 from dpose.metrics import PROTOCOLS, BodyErrors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))

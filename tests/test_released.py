@@ -18,7 +18,8 @@ from dpose.config import MINI, PAPER, PAPER_NO_DEPTH, RELEASED_PARTS, ModelConfi
 from dpose.model import checkpoint, released
 from dpose.model.hrnet import HRNet
 from dpose.model.network import DPose
-from dpose.train import TrainConfig, _initial, train
+from dpose.training import TrainConfig, train
+from dpose.training.run import _initial
 
 KEYS = Path(__file__).parent / "data" / "released_keys.txt"
 NORM = ("weight", "bias", "running_mean", "running_var")

@@ -586,7 +586,7 @@ def test_shading_refuses_what_rendering_refuses(change, message):
 
 def test_importing_and_rendering_print_nothing():
     program = (
-        "import torch, dpose.render as r, dpose.data.synthetic\n"
+        "import torch, dpose.render as r, dpose.synthetic\n"
         "r.render_mesh(torch.tensor([[[0., 0, 2], [1, 0, 2], [0, 1, 2]]]), torch.tensor([[0, 1, 2]]), "
         "torch.eye(3)[None], 8)\n"
         "import os; os.write(2, b'still open')\n"

@@ -12,13 +12,13 @@ import torch
 
 from dpose import cli
 from dpose.body import load_body
-from dpose.data.bedlam import read_bedlam
 from dpose.data.frames import Skipped
+from dpose.data.sets.bedlam import read_bedlam
 from dpose.data.shards import decode_sample, read_manifest
-from dpose.data.synthetic import Prepared, generate, person_samples, poses, sample_scene, write_frames
-from dpose.data.synthetic.scene import IDENTITIES, sample_identity
+from dpose.synthetic import Prepared, generate, person_samples, poses, sample_scene, write_frames
+from dpose.synthetic.scene import IDENTITIES, sample_identity
 
-generator = importlib.import_module("dpose.data.synthetic.generate")  # the package's name is the function's
+generator = importlib.import_module("dpose.synthetic.dataset")  # the package's name is the function's
 
 SIZE = 96
 SCENES = 24

@@ -19,13 +19,13 @@ from dpose.body import load_body
 from dpose.cli import main
 from dpose.config import preset
 from dpose.data.loader import make_loader
+from dpose.data.means import training_means
 from dpose.data.shards import write_shards
-from dpose.losses import RELEASED, TERMS
+from dpose.losses import RELEASED_WEIGHTS, TERMS
 from dpose.model.network import DPose
 from dpose.paths import shard_folder
 from dpose.results import data_fingerprint
-from dpose.statistics import training_statistics
-from dpose.train import TrainConfig, Training, learning_rate, recipe, train
+from dpose.training import TrainConfig, Training, learning_rate, recipe, train
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_the_paper_recipe_is_the_papers_and_the_released_one_is_chosen_by_name(p
     assert recipe("paper-no-depth") == paper
     released = TrainConfig(preset="paper", recipe="released", data=people, accelerator="cpu").resolve().recipe
     assert (released.steps, released.lr, released.weights, released.depth_rule) == (
-        200_000, 1e-4, RELEASED, "released",
+        200_000, 1e-4, RELEASED_WEIGHTS, "released",
     )  # fmt: skip
     with pytest.raises(ValueError, match="unknown preset"):
         recipe("huge")
@@ -155,7 +155,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does_given_the_same_batch
 ):
     resolved = replace(quick, steps=6).resolve()
     batches = [batch for batch, _ in zip(_training_batches(resolved), range(6), strict=False)]
-    monkeypatch.setattr("dpose.train.make_loader", lambda *a, epoch=0, **k: Stream(batches[epoch:]))
+    monkeypatch.setattr("dpose.training.run.make_loader", lambda *a, epoch=0, **k: Stream(batches[epoch:]))
     straight = train(replace(quick, steps=6, out=tmp_path / "straight"))
 
     class Killed(Exception):
@@ -165,7 +165,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does_given_the_same_batch
         save(self, trainer, module)
         raise Killed
 
-    from dpose.train import Journal
+    from dpose.training import Journal
 
     save = Journal._save
     with monkeypatch.context() as patch:
@@ -289,7 +289,7 @@ def test_a_run_names_the_code_that_it_started_with(quick, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(quick, monkeypatch):
-    from dpose.train import losses as real
+    from dpose.training.run import compute_losses as real
 
     def poisoned(*args):
         terms = real(*args)
@@ -297,7 +297,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(qu
 
     train(replace(quick, steps=1))
     before = (quick.out / "last.ckpt").read_bytes()
-    monkeypatch.setattr("dpose.train.losses", poisoned)
+    monkeypatch.setattr("dpose.training.run.compute_losses", poisoned)
     with pytest.raises(FloatingPointError, match="no longer finite at step 1"):
         train(replace(quick, overwrite=True))
     assert (quick.out / "last.ckpt").read_bytes() == before
@@ -313,7 +313,7 @@ def test_the_network_without_depth_trains_too(quick):
 
 def test_the_loss_falls_when_one_batch_comes_again_and_again(quick, monkeypatch):
     batch = next(iter(_training_batches(replace(quick, batch_size=4).resolve())))
-    monkeypatch.setattr("dpose.train.make_loader", lambda *a, **k: Stream([batch] * 20))
+    monkeypatch.setattr("dpose.training.run.make_loader", lambda *a, **k: Stream([batch] * 20))
     log = rows(train(replace(quick, steps=20, batch_size=4, lr=2e-3)).log)
     for name in ("total", "vertices", "joints2d"):
         assert log[-1][name] < 0.85 * log[0][name]
@@ -350,7 +350,7 @@ def test_a_training_step_never_waits_for_the_device(quick):
 
 TWO_PROCESSES = """
 import os, sys
-from dpose import train
+from dpose.training import run as train
 
 out = sys.argv[2]
 rank = os.environ.get("LOCAL_RANK", "0")
@@ -398,8 +398,8 @@ def test_a_run_may_mix_sets_and_says_which(people, tmp_path):
     story = json.loads((out / "run.json").read_text())
     assert story["data"] == [data_fingerprint(root) for root in (people, other)]
     assert story["data_samples"] == [16, 8] and story["mix"] == [4, 1]
-    parts = [training_statistics(root, preset("mini")) for root in (people, other)]
-    both = training_statistics([people, other], preset("mini"), mix=(4, 1))
+    parts = [training_means(root, preset("mini")) for root in (people, other)]
+    both = training_means([people, other], preset("mini"), mix=(4, 1))
     torch.testing.assert_close(both.betas, 0.8 * parts[0].betas + 0.2 * parts[1].betas)
     torch.testing.assert_close(dpose.load(out / "model.safetensors").regressor.init_shape, both.betas)
 

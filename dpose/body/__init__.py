@@ -12,8 +12,8 @@ Frames: a body with identity root rotation stands y up, facing +z, x towards its
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,34 +23,55 @@ import torch
 from torch import Tensor, nn
 
 from dpose.body import files
-from dpose.body.skeleton import JOINT_NAMES, PARENTS, PART_NAMES, SMPL_JOINT_NAMES, SMPL_PARENTS
-from dpose.model.regressor import sixd_to_rotmat
-from dpose.paths import BODY_MODELS_VARIABLE, body_models
+from dpose.rotations import sixd_to_rotmat
+from dpose.skeleton import (
+    JOINT_NAMES,
+    NUM_BODY_JOINTS,
+    NUM_JOINTS,
+    NUM_SMPL_JOINTS,
+    PARENTS,
+    PART_NAMES,
+    SMPL_JOINT_NAMES,
+    SMPL_PARENTS,
+)  # fmt: skip
 
 __all__ = [
+    "BODY_NAMES",
+    "DEFAULT_BODY",
     "FORMS",
     "JOINT_NAMES",
+    "NUM_BODY_JOINTS",
+    "NUM_JOINTS",
+    "NUM_SMPL_JOINTS",
+    "OPEN_BODIES",
     "OPEN_BODY",
     "OPEN_SMPL",
     "PARENTS",
     "PART_NAMES",
     "SMPL_JOINT_NAMES",
     "SMPL_PARENTS",
+    "Bodies",
     "Body",
     "BodyOutput",
+    "check_record",
     "load_body",
-    "named_body",
+    "num_rotations",
 ]
+
+DEFAULT_BODY = "smplx-neutral"  # of labels that name none: BEDLAM's published files
+OPEN_BODIES = ("open", "open-smpl")  # the open body in SMPL-X's format, and coarser in SMPL's
+BODY_NAMES = OPEN_BODIES + tuple(
+    f"{model}-{gender}" for model in ("smplx", "smpl") for gender in ("neutral", "male", "female")
+)
 
 OPEN_BODY = Path(__file__).resolve().parents[1] / "assets" / "smplx" / "SMPLX_NEUTRAL.npz"
 OPEN_SMPL = OPEN_BODY.parents[1] / "smpl" / "SMPL_NEUTRAL.npz"  # the same body, coarser, in SMPL's layout
 
-NUM_PARTS, NUM_JOINTS, NUM_SMPL_JOINTS = len(PART_NAMES), len(JOINT_NAMES), len(SMPL_JOINT_NAMES)
 HEAD, FIRST_FINGER = 15, 25
 
 # The body joint that carries each of the 55 joints while face and fingers rest; and SMPL's hands.
-FOLD = (*range(NUM_PARTS), HEAD, HEAD, HEAD, *[20] * 15, *[21] * 15)
-SMPL_FOLD = (*range(NUM_PARTS), 20, 21)
+FOLD = (*range(NUM_BODY_JOINTS), HEAD, HEAD, HEAD, *[20] * 15, *[21] * 15)
+SMPL_FOLD = (*range(NUM_BODY_JOINTS), 20, 21)
 
 # How rotations may be given: the shape of one, and what makes matrices (..., 3, 3) of them.
 FORMS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
@@ -58,6 +79,11 @@ FORMS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "axis-angle": ((3,), roma.rotvec_to_rotmat),
     "6d": ((6,), sixd_to_rotmat),
 }
+
+
+def num_rotations(name: str) -> int:
+    """How many joints a label for the body of this name poses: 24 of SMPL's, 22 of SMPL-X's."""
+    return NUM_SMPL_JOINTS if name == "open-smpl" or name.startswith("smpl-") else NUM_BODY_JOINTS
 
 
 class BodyOutput(NamedTuple):
@@ -73,11 +99,15 @@ class Body(nn.Module):
     """A body model; make one with `load_body`. All tensors are buffers: `.to()`, `.double()` work as usual.
 
     Attributes: faces (F, 3) int64 (empty if `vertex_stride` > 1), part_of_vertex (V,) int64 in 0..21,
-    num_vertices, num_betas, num_rotations (22; SMPL's are 24, the hands last). `vertex_stride` n keeps every
-    n-th vertex (and all joints), for losses that need no surface.
+    num_vertices, num_betas, num_rotations (22; SMPL's are 24, the hands last). `name` is one of `BODY_NAMES`
+    ("custom" for a file under another name), `hash` identifies the model's arrays whatever file format and
+    options they were read with; `record` is both, for what is made with this body.
+    `vertex_stride` n keeps every n-th vertex (and all joints), for losses that need no surface.
     """
 
-    def __init__(self, arrays: dict[str, np.ndarray], num_betas: int = 11, vertex_stride: int = 1) -> None:
+    def __init__(
+        self, arrays: dict[str, np.ndarray], num_betas: int = 11, vertex_stride: int = 1, name: str = "custom"
+    ) -> None:
         super().__init__()
         if vertex_stride < 1 or num_betas < 1:
             raise ValueError(
@@ -90,7 +120,7 @@ class Body(nn.Module):
         smpl = len(regressor) == NUM_SMPL_JOINTS
         directions = _shape_directions(arrays["shapedirs"], num_betas, full=300 if smpl else 400)
         directions = directions.astype(np.float64)  # (V, 3, num_betas)
-        folded = np.zeros((len(weights), NUM_PARTS))
+        folded = np.zeros((len(weights), NUM_BODY_JOINTS))
         np.add.at(folded.T, np.array(SMPL_FOLD if smpl else FOLD), weights.T)
         joint_directions = np.einsum("jv,vkc->ckj", regressor, directions)  # (num_betas, 3, 55)
 
@@ -109,14 +139,16 @@ class Body(nn.Module):
             buffer("weights", weights[stride].T)  # (24, V)
             buffer("fold", moving, torch.int64)
         else:
-            moving = np.r_[:NUM_PARTS, FIRST_FINGER:NUM_JOINTS]  # jaw and eyes rest
+            moving = np.r_[:NUM_BODY_JOINTS, FIRST_FINGER:NUM_JOINTS]  # jaw and eyes rest
             with_hands = np.concatenate([folded, weights[:, FIRST_FINGER:]], axis=1)  # (V, 52)
             with_hands[:, 20] -= weights[:, 25:40].sum(1)
             with_hands[:, 21] -= weights[:, 40:55].sum(1)
             buffer("weights", folded[stride].T)  # (22, V)
             buffer("weights_hands", with_hands[stride].T)  # (52, V)
             buffer("fold", np.array(FOLD), torch.int64)
-            buffer("fold_hands", np.r_[FOLD[:FIRST_FINGER], NUM_PARTS : NUM_PARTS + 30], torch.int64)
+            buffer(
+                "fold_hands", np.r_[FOLD[:FIRST_FINGER], NUM_BODY_JOINTS : NUM_BODY_JOINTS + 30], torch.int64
+            )
         posedirs = arrays["posedirs"]
         self.has_pose_directions = bool(posedirs.any())
         if self.has_pose_directions:
@@ -127,8 +159,15 @@ class Body(nn.Module):
         faces = arrays["f"] if vertex_stride == 1 else np.zeros((0, 3))
         buffer("faces", faces.astype(np.int64), torch.int64)
         self.num_betas = num_betas
-        self.num_rotations = NUM_SMPL_JOINTS if smpl else NUM_PARTS
+        self.name = name
+        self.hash = _hash(arrays)
+        self.num_rotations = NUM_SMPL_JOINTS if smpl else NUM_BODY_JOINTS
         self.num_vertices = self.template.shape[1]
+
+    @property
+    def record(self) -> dict[str, str]:
+        """{"name", "hash"}: what data, checkpoints and results say about the body they belong to."""
+        return {"name": self.name, "hash": self.hash}
 
     def forward(
         self,
@@ -215,51 +254,81 @@ class Body(nn.Module):
         return torch.addmm(self.template.reshape(-1), betas, self.directions).unflatten(1, (3, -1))
 
 
-def load_body(
-    path: str | Path | None = None, gender: str = "neutral", num_betas: int = 11, vertex_stride: int = 1
-) -> Body:
+def load_body(path: str | Path | None = None, num_betas: int = 11, vertex_stride: int = 1) -> Body:
     """Reads a body: SMPL-X or SMPL, .npz or .pkl, as downloaded. Nothing in a file is ever run.
 
-    path: the file, of whatever gender, or a folder in which SMPL-X of that gender lies, in the layout that
-    `smplx` documents (`<path>/smplx/SMPLX_<GENDER>.npz`) or as a download unpacks. None: that file under the
-    folder $DPOSE_BODY_MODELS if set, else the shipped open body (neutral only). `dpose.body.files.locate`
-    finds SMPL's.
+    path: None, the open body; one of `BODY_NAMES`, whose licensed files are looked for below
+    $DPOSE_BODY_MODELS; or a file, of whatever gender. Its name among `BODY_NAMES` follows from the file's.
     SMPL-X files with fewer than 400 `shapedirs` columns, and SMPL files with fewer than 300, hold 10 betas
     (smplx's own reading); further betas then do nothing. Raises FileNotFoundError for a missing file,
     ValueError for one with missing keys, wrong shapes or values, or with a pickle that could run something.
     """
-    return Body(files.read_body(_body_file(path, gender)), num_betas, vertex_stride)
+    path = path or "open"
+    if str(path) in BODY_NAMES:
+        name = str(path)
+        path = {"open": OPEN_BODY, "open-smpl": OPEN_SMPL}.get(name) or files.locate(name)
+    else:
+        known = {OPEN_BODY: "open", OPEN_SMPL: "open-smpl"}
+        name = known.get(Path(path).resolve()) or files.key_of(path) or "custom"
+    return Body(files.read_body(path), num_betas, vertex_stride, name)
 
 
-@functools.lru_cache(maxsize=6)
-def named_body(name: str, folder: str | Path | None = None) -> Body:
-    """The body that a label names, "smplx-neutral", "smpl-female", ...: read once, with 11 betas, on the CPU.
+class Bodies:
+    """Body models by name: `bodies("smplx-neutral")`. Each is read once, with 11 betas, and kept.
 
-    folder: as $DPOSE_BODY_MODELS. Without either, "smplx-neutral" and "smpl-neutral" are the open body and
-    its SMPL-like mesh. Raises ValueError for another name, FileNotFoundError, with where to get it, for a
-    licensed file that is not there.
+    Args:
+        device: where they are put.
+        given: bodies that stand for their own names, for instance one read from a file of the user's.
+        records: {name: {"hash": ...}} of what is going to be used with them, as manifests and checkpoints
+            hold it. A body whose hash differs is refused.
     """
-    if name not in files.LICENSED or not name.startswith(("smpl-", "smplx-")):
-        raise ValueError(f"there is no body {name!r}; its name is smplx or smpl, '-', and a gender")
-    if body_models(folder) is None and name.endswith("-neutral"):
-        return load_body(OPEN_SMPL if name == "smpl-neutral" else OPEN_BODY)
-    return load_body(files.locate(name, folder))
+
+    def __init__(
+        self,
+        device: str | torch.device = "cpu",
+        given: Iterable[Body] = (),
+        records: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        self.device, self.records = torch.device(device), records or {}
+        self._bodies: dict[str, Body] = {}
+        for body in given:
+            self._add(body.name, body)
+
+    def __call__(self, name: str) -> Body:
+        """Raises ValueError for an unknown name or another body than was recorded, FileNotFoundError, with
+        where to get it, for a licensed file that is not there.
+        """
+        if name not in self._bodies:
+            if name not in BODY_NAMES:
+                raise ValueError(f"unknown body {name!r}; choose one of {', '.join(BODY_NAMES)}")
+            self._add(name, load_body(name))
+        return self._bodies[name]
+
+    def _add(self, name: str, body: Body) -> None:
+        check_record(body, self.records.get(name), "the data")
+        self._bodies[name] = body.to(self.device)
 
 
-def _body_file(path: str | Path | None, gender: str) -> Path:
-    if gender not in files.GENDERS:
-        raise ValueError(f"no gender {gender!r}: the body models are {', '.join(files.GENDERS)}")
-    folder = body_models(path)
-    if path and not folder.is_dir():
-        return folder
-    if folder is None:
-        if gender == "neutral":
-            return OPEN_BODY
+def check_record(body: Body, record: Mapping[str, str] | None, what: str) -> None:
+    """Raises ValueError if `what` was made with another body than this one; no record, no check."""
+    if record and record.get("hash") and record["hash"] != body.hash:
         raise ValueError(
-            f"the open body is neutral only; for {gender!r} "
-            f"set {BODY_MODELS_VARIABLE} to licensed SMPL-X files"
+            f"{what} belongs to the body {record.get('name', body.name)} ({record['hash']}), not to "
+            f"{body.name} ({body.hash}): another version or file of the body model was used to make it"
         )
-    return files.locate(f"smplx-{gender}", folder)
+
+
+def _hash(arrays: Mapping[str, np.ndarray]) -> str:
+    """16 hexadecimal digits that are the same for one model in any file format."""
+    digest = hashlib.sha256()
+    for key in ("v_template", "J_regressor", "weights", "posedirs", "f"):
+        array = np.asarray(arrays[key])
+        if key == "posedirs" and not array.any():
+            array = array[:0]
+        digest.update(np.ascontiguousarray(array, np.int64 if key == "f" else np.float32))
+    full = 300 if len(arrays["J_regressor"]) == NUM_SMPL_JOINTS else 400
+    digest.update(np.ascontiguousarray(_shape_directions(arrays["shapedirs"], 11, full), np.float32))
+    return digest.hexdigest()[:16]
 
 
 def _shape_directions(shapedirs: np.ndarray, num_betas: int, full: int) -> np.ndarray:
@@ -270,19 +339,11 @@ def _shape_directions(shapedirs: np.ndarray, num_betas: int, full: int) -> np.nd
     return np.pad(shapedirs[..., :held], ((0, 0), (0, 0), (0, num_betas - held)))
 
 
-def _levels(parents: tuple[int, ...]) -> list[list[int]]:
-    """Joints by depth in the tree, so that a level can be computed at once."""
-    depth: list[int] = []
-    for parent in parents:
-        depth.append(0 if parent < 0 else depth[parent] + 1)
-    return [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
-
-
 # The trees that are walked: 22 body joints; these and the 30 fingers (whose indices shift by 3); SMPL's.
 _TREES = {
     NUM_SMPL_JOINTS: SMPL_PARENTS,
-    NUM_PARTS: PARENTS[:NUM_PARTS],
-    NUM_JOINTS - 3: PARENTS[:NUM_PARTS]
+    NUM_BODY_JOINTS: PARENTS[:NUM_BODY_JOINTS],
+    NUM_JOINTS - 3: PARENTS[:NUM_BODY_JOINTS]
     + tuple(p if p < FIRST_FINGER else p - 3 for p in PARENTS[FIRST_FINGER:]),
 }
 
@@ -295,7 +356,7 @@ def _kinematics(rotations: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
     """
     parents = _TREES[rotations.shape[1]]
     if rotations.shape[1] > NUM_SMPL_JOINTS:
-        joints = torch.cat([joints[:, :, :NUM_PARTS], joints[:, :, FIRST_FINGER:]], dim=2)
+        joints = torch.cat([joints[:, :, :NUM_BODY_JOINTS], joints[:, :, FIRST_FINGER:]], dim=2)
     rest = joints.transpose(1, 2)[:, : len(parents), :, None]  # (B, K, 3, 1)
     linear, offset = [rotations[:, 0]], [rest[:, 0] - rotations[:, 0] @ rest[:, 0]]
     for joint in range(1, len(parents)):

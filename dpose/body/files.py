@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dpose.body.skeleton import PARENTS, SMPL_PARENTS
 from dpose.paths import BODY_MODELS_VARIABLE, body_models
+from dpose.skeleton import PARENTS, SMPL_PARENTS
 from dpose.unpickle import NotRead, read_pickle
 
 __all__ = [
@@ -114,6 +114,12 @@ def find(key: str, folder: str | Path) -> Path | None:
             if files := sorted(path for path in Path(folder).glob(place + name) if path.is_file()):
                 return files[0]
     return None
+
+
+def key_of(path: str | Path) -> str | None:
+    """The name among `LICENSED` of the body model that a file is called like, or None."""
+    name = Path(path).name.lower()
+    return next((key for key in LICENSED if "-" in key and name in map(str.lower, LICENSED[key].names)), None)
 
 
 def locate(key: str, folder: str | Path | None = None) -> Path:

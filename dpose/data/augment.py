@@ -44,14 +44,14 @@ class Augment:
     occlusion_side: tuple[float, float] = (0.05, 0.3)  # of the crop's side
 
 
-PAPER = Augment()
-MINI = Augment(half_crop_p=0.05, half_crop_side=0.6, scale_sigma=0.1, flip_p=0.5, occlusion_p=0.2)
-NONE = Augment(half_crop_p=0, scale_sigma=0, flip_p=0, fault_p=0, colour_p=0, occlusion_p=0)
+PAPER_AUGMENT = Augment()
+MINI_AUGMENT = Augment(half_crop_p=0.05, half_crop_side=0.6, scale_sigma=0.1, flip_p=0.5, occlusion_p=0.2)
+NO_AUGMENT = Augment(half_crop_p=0, scale_sigma=0, flip_p=0, fault_p=0, colour_p=0, occlusion_p=0)
 
 
 def augmentation(preset: str) -> Augment:
     """The augmentation that belongs to a model preset's name: milder for the mini presets."""
-    return MINI if preset.startswith("mini") else PAPER
+    return MINI_AUGMENT if preset.startswith("mini") else PAPER_AUGMENT
 
 
 def sample_generator(seed: int, epoch: int, key: str) -> np.random.Generator:

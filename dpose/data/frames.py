@@ -24,19 +24,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dpose.body import Bodies
 from dpose.data.labels import Labels
-from dpose.data.sample import (
-    MARGIN,
-    Sample,
-    crop_matrix,
-    make_label,
-    render_label_parts,
-    sample_from_frame,
-    warp_nearest,
-)
+from dpose.data.sample import MARGIN, Sample, crop_matrix, make_label, sample_from_frame, warp_nearest
+from dpose.data.targets import render_label_parts
 from dpose.paths import BODY_MODELS_VARIABLE
 
-UNREAL = 0.01  # metres in an Unreal unit
+METRES_PER_UNREAL_UNIT = 0.01  # metres in an Unreal unit
 NO_MASK = "no mask shows them: wholly hidden, or its files are missing"  # the renderer writes no empty masks
 MASKS = ("body", "clothing", "hair")
 FAR = 0.9  # metres between the pelvis and what a mask shows, in the median: farther is somebody else
@@ -52,7 +46,7 @@ class TooManyFaults(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Scene:
+class FrameSet:
     """One label file and the folders of its frames; `prepare` cuts scenes into shards.
 
     name: unique in the data set, the beginning of its samples' keys. labels: a `Labels` file. images: what
@@ -95,7 +89,7 @@ class Skipped:
 
 
 def read_scenes(
-    scenes: Iterable[Scene],
+    scenes: Iterable[FrameSet],
     size: int,
     bodies: Callable | None = None,
     *,
@@ -105,12 +99,13 @@ def read_scenes(
 ) -> Iterator[Sample]:
     """Every labelled person of the scenes, as samples of `size` pixels.
 
-    bodies: a function of a body's name (`Labels.body`) that returns it; None: `dpose.body.named_body`. keep:
+    bodies: a function of a body's name (`Labels.body`) that returns it; None: `dpose.body.Bodies()`. keep:
     a function of (scene's name, imgname) that says whether to take a frame. Frames that cannot be read are
     faults of `skipped` and warned about; people whom no mask shows are counted there. Raises ValueError on a
     malformed label file, or one whose bodies do not project onto its own 2D joints, and TooManyFaults.
     """
     skipped = Skipped() if skipped is None else skipped
+    bodies = bodies or Bodies()
     scenes = list(scenes)
     for scene in scenes:  # all of them first: a fault in the last scene should not show after hours
         Labels.load(scene.labels)
@@ -137,7 +132,7 @@ def sample_key(scene: str, imgname: str, row: int | None = None) -> str:
 
 
 def read_frame(
-    scene: Scene,
+    scene: FrameSet,
     imgname: str,
     rows: list[int],
     labels: Labels,
@@ -149,7 +144,7 @@ def read_frame(
 ) -> list[Sample]:
     """The samples of one frame's people, `rows` of `labels`; arguments as for `read_scenes`.
 
-    camera: whose view the part labels are, "crop" or "paper", see `dpose.targets.part_targets`.
+    camera: whose view the part labels are, "crop" or "paper", see `dpose.data.targets.part_targets`.
     Whatever is wrong with the frame is a fault of `skipped`; only too many of them raise.
     """
     skipped = Skipped() if skipped is None else skipped
@@ -199,7 +194,7 @@ def read_depth(path: Path) -> np.ndarray:
     pixels = channels["Depth"].pixels
     if pixels is None:
         raise UnreadableFile(f"{path}: not a readable EXR, cut short?")
-    return np.asarray(pixels, np.float32) * np.float32(UNREAL)
+    return np.asarray(pixels, np.float32) * np.float32(METRES_PER_UNREAL_UNIT)
 
 
 def read_person_mask(masks: Path, imgname: str, number: str) -> np.ndarray:
@@ -223,7 +218,7 @@ def read_person_mask(masks: Path, imgname: str, number: str) -> np.ndarray:
 
 
 def _frame_samples(
-    scene: Scene,
+    scene: FrameSet,
     imgname: str,
     rows,
     labels: Labels,
@@ -294,8 +289,7 @@ def people_by_body(
     labels: Labels, rows, bodies: Callable | None = None
 ) -> Iterator[tuple[object, list[int]]]:
     """The body models of `rows` and which of the rows (as indices into `rows`) each of them poses."""
-    if bodies is None:
-        from dpose.body import named_body as bodies
+    bodies = bodies or Bodies()
     names = labels.body[np.asarray(rows, int)]
     for name in sorted(set(names.tolist())):
         yield bodies(name), np.flatnonzero(names == name).tolist()

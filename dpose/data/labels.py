@@ -20,15 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dpose.files import replacing
+from dpose.body import BODY_NAMES, DEFAULT_BODY
+from dpose.io import replacing
 
 NUM_BETAS = 11
 NUM_JOINTS_2D = 24
+MIN_VISIBLE_JOINTS = 8  # of the 22 body joints, in the image; a person with fewer is left out
 POSE_SIZE = 165
 HANDS = slice(75, 165)
-DEFAULT_BODY = "smplx-neutral"
-BODIES = tuple(f"{model}-{gender}" for model in ("smplx", "smpl") for gender in ("neutral", "male", "female"))
-
 REQUIRED = ("imgname", "center", "scale", "pose_cam", "shape", "trans_cam", "gtkps", "cam_int")
 TEXT = ("imgname", "gender", "sub", "motion_info", "body")
 
@@ -47,7 +46,7 @@ class Labels:
     gender, sub (the person's identity), motion_info (N,) str: "neutral", "" and "" when absent. `gender` is
     the person's, as BEDLAM has it, and does not say which model to pose: that is
     body (N,) str: the body model that pose_cam and shape are meant for, a name that
-    `dpose.body.named_body` knows, "smplx-neutral" when absent. Of SMPL's the first 72 numbers of pose_cam
+    is among `dpose.body.BODY_NAMES`, "smplx-neutral" when absent. Of SMPL's the first 72 numbers of pose_cam
     count: root 3, body 63, hands 6.
     """
 
@@ -116,10 +115,10 @@ class Labels:
             raise ValueError(f"{self.source}: column 'gtkps' has shape {got}, expected (N, >= 24, 2 or 3)")
 
     def _check_values(self) -> None:
-        unknown = sorted(set(self.body.tolist()) - set(BODIES))
+        unknown = sorted(set(self.body.tolist()) - set(BODY_NAMES))
         if unknown:
             raise ValueError(
-                f"{self.source}: column 'body' names {', '.join(unknown)}; there are {', '.join(BODIES)}"
+                f"{self.source}: column 'body' names {', '.join(unknown)}; there are {', '.join(BODY_NAMES)}"
             )
         for name in NUMBERS:
             value = getattr(self, name)

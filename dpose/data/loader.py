@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dpose.batch import Batch
+from dpose.body import DEFAULT_BODY
 from dpose.config import ModelConfig
 from dpose.data.augment import (
     MIRRORED_PARTS,
@@ -33,8 +34,6 @@ from dpose.data.augment import (
     picture_transforms,
     sample_generator,
 )
-from dpose.data.depth import RULES, depth_target
-from dpose.data.labels import DEFAULT_BODY
 from dpose.data.sample import Sample, relative_matrix, warp_image, warp_nearest
 from dpose.data.shards import BadSample
 from dpose.data.sources import (
@@ -48,6 +47,8 @@ from dpose.data.sources import (
     share_out,
     spread_over,
 )
+from dpose.data.targets import DEPTH_RULES, depth_target
+from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD
 from dpose.paths import Data
 
 __all__ = [
@@ -55,8 +56,6 @@ __all__ = [
     "prepare_sample", "read_members",
 ]  # fmt: skip
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_BAD = 20  # unreadable samples of a data set that a worker skips in an epoch before it gives up
 OPEN_AT_ONCE = 8  # shards, or frames not yet cut, that a training stream reads in turns
 
@@ -107,8 +106,8 @@ def make_loader(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if workers < 0:
         raise ValueError(f"workers must not be negative, got {workers}")
-    if depth_rule not in RULES:
-        raise ValueError(f"unknown depth rule {depth_rule!r}; choose one of {', '.join(RULES)}")
+    if depth_rule not in DEPTH_RULES:
+        raise ValueError(f"unknown depth rule {depth_rule!r}; choose one of {', '.join(DEPTH_RULES)}")
     infinite = train if infinite is None else infinite
     sources = find_sources(data, split, config)
     mixed = len(sources) > 1 and (train or infinite)

@@ -33,22 +33,23 @@ import numpy as np
 from tqdm import tqdm
 
 import dpose
+from dpose.body import Bodies
 from dpose.data.frames import (
     MAX_FAULTS,
     NO_MASK,
-    Scene,
+    FrameSet,
     Skipped,
     check_projection,
     frames_of,
     read_frame,
     sample_key,
 )
-from dpose.data.labels import DEFAULT_BODY, Labels
+from dpose.data.labels import Labels
 from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
 from dpose.data.shards import MANIFEST, encode_sample, shard_row, write_manifest, write_tar
-from dpose.files import HOST, replacing
+from dpose.data.targets import CAMERAS
+from dpose.io import HOST, replacing
 from dpose.processes import advance, one_thread, run_jobs, usable_cores
-from dpose.targets import CAMERAS
 
 SETS = {"bedlam": "bedlam", "agora": "agora", "3dpw": "threedpw", "emdb": "emdb", "rich": "rich"}  # modules
 WHOLE = ("agora", "3dpw")  # sets that train whole: as in the paper, or with a split "validation" of their own
@@ -91,7 +92,7 @@ class Job:
     frames themselves.
     """
 
-    scene: Scene
+    scene: FrameSet
     settings: Settings
     split: str
     number: int
@@ -144,7 +145,7 @@ def deal(
 
 
 def plan(
-    scenes: Iterable[Scene],
+    scenes: Iterable[FrameSet],
     settings: Settings,
     progress: bool = False,
     bad: Callable[[str], object] | None = None,
@@ -160,16 +161,15 @@ def plan(
     numbers: dict[str, int] = {}
     owners: dict[str, str] = {}
     bodies: dict[str, dict[str, str]] = {}
-    sequences, people = set(), 0
+    sequences, people, read = set(), 0, Bodies()
     scenes = list(scenes)
     if len({scene.name for scene in scenes}) < len(scenes):
         raise ValueError("two scenes have the same name")
     for scene in tqdm(scenes, desc="labels", unit="scene", disable=not progress):
         labels = Labels.load(scene.labels, bad)
         names = np.unique(labels.body).tolist()
-        bodies |= {name: _body(name) for name in names if name not in bodies}
-        exact = DEFAULT_BODY in names and bodies[DEFAULT_BODY]["model"] == "open"
-        check_projection(labels, exact=exact)
+        bodies |= {name: read(name).record for name in names if name not in bodies}
+        check_projection(labels, read, exact=True)
         limit = None if settings.limit is None else settings.limit - people
         made_from = {"scene": scene.name, "dataset": scene.dataset, "depth": scene.depth is not None}
         made_from |= {"labels": _hash(scene.labels), "limit": limit}
@@ -204,29 +204,21 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _body(name: str) -> dict[str, str]:
-    """For the manifest: whether a body is an open or a licensed one, and a hash of all that computes it."""
-    from dpose.body import OPEN_BODY, OPEN_SMPL, load_body, named_body
-
-    def digest(body) -> str:
-        buffers = (buffer.cpu().numpy().tobytes() for buffer in body.buffers())
-        return hashlib.sha256(b"".join(buffers)).hexdigest()[:16]
-
-    ours = {DEFAULT_BODY: OPEN_BODY, "smpl-neutral": OPEN_SMPL}.get(name)
-    found = digest(named_body(name))
-    model = "open" if ours and found == digest(load_body(ours)) else "licensed"
-    return {"model": model, "hash": found}
-
-
 # --- one job ------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
-def _dealt(scene: Scene, settings: Settings, limit: int | None):
+def _dealt(scene: FrameSet, settings: Settings, limit: int | None):
     """A scene's labels, the rows of its frames, its shards' frames. A worker's jobs come scene by scene."""
     labels = Labels.load(scene.labels, bad=lambda reason: None)  # which `plan` has counted
     rows = frames_of(labels)
     return labels, rows, deal(rows, scene.name, settings, limit)
+
+
+@lru_cache(maxsize=1)
+def _bodies() -> Bodies:
+    """The body models that this worker has read."""
+    return Bodies()
 
 
 def job_frames(job: Job) -> list[str]:
@@ -239,7 +231,7 @@ def frame_samples(job: Job, imgname: str, skipped: Skipped) -> list[Sample]:
     labels, rows, _ = _dealt(job.scene, job.settings, job.limit)
     s = job.settings
     return read_frame(
-        job.scene, imgname, rows[imgname], labels, s.size, None, s.margin, skipped, s.parts_camera
+        job.scene, imgname, rows[imgname], labels, s.size, _bodies(), s.margin, skipped, s.parts_camera
     )
 
 
@@ -431,7 +423,7 @@ def _duration(seconds: float) -> str:
 
 
 def prepare_scenes(
-    scenes: Iterable[Scene],
+    scenes: Iterable[FrameSet],
     out: str | os.PathLike,
     split: str,
     size: int,
@@ -454,9 +446,9 @@ def prepare_scenes(
     validation: share of the sequences that goes to split "val" instead. workers: processes (None: one a
     core; 1: this very process). limit: people, about; the first scenes' only. max_hidden: share of a scene's
     people whom no mask may show; checked on those tried for the estimate, and in the end. parts_camera:
-    "crop", or "paper" for part labels as the paper draws them (`dpose.targets.part_targets`). skipped: what
-    has been left out so far, and the limit on faults. say: gets the estimate, a line at a time. about: more
-    for the manifest.
+    "crop", or "paper" for part labels as the paper draws them (`part_targets`). skipped:
+    what has been left out so far, and the limit on faults. say: gets the estimate, a line at a time. about:
+    more for the manifest.
 
     Raises ValueError on malformed labels, a number out of range, other data in the folder, a disk too small;
     TooManyFaults; FileNotFoundError on a missing body model. The shards made until then stay, and the next
@@ -479,7 +471,8 @@ def prepare_scenes(
     if validation and split == "val":
         raise ValueError("the split 'val' cannot be cut off itself: validation must be 0")
     skipped = Skipped(MAX_FAULTS) if skipped is None else skipped
-    _dealt.cache_clear()  # labels may have changed since
+    _dealt.cache_clear()  # labels and body files may have changed since
+    _bodies.cache_clear()
     folder = Path(out) / "shards"
     settings = Settings(dataset, split, size, MARGIN, validation, per_shard, limit, parts_camera)
     jobs, sequences, bodies = plan(scenes, settings, progress, skipped.fault)
@@ -622,7 +615,7 @@ def set_module(name: str) -> ModuleType:
     """The module of a data set. Raises ValueError for an unknown one."""
     if name not in SETS:
         raise ValueError(f"unknown data set {name!r}; one of {', '.join(SETS)}")
-    return import_module(f"dpose.data.{SETS[name]}")
+    return import_module(f"dpose.data.sets.{SETS[name]}")
 
 
 # --- the command --------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from typing import NotRequired, TypedDict
 import cv2
 import numpy as np
 
-from dpose.data.depth import person_pixels
-from dpose.data.labels import DEFAULT_BODY
+from dpose.body import DEFAULT_BODY, num_rotations
+from dpose.data.targets import person_pixels
 
 MARGIN = 1.25  # side of the stored cut / side of the person's box
 SAMPLE_SIZE = {128: 160, 224: 280}  # stored side for a network's input side: MARGIN times as large
@@ -24,7 +24,7 @@ class SampleLabel(TypedDict):
     key: str  # unique in the data set; no '.' and no '/'
     dataset: str
     subject: str  # identity
-    body: NotRequired[str]  # the model of pose and betas, see `dpose.body.named_body`; left out: DEFAULT_BODY
+    body: NotRequired[str]  # the model of pose and betas, one of `BODY_NAMES`; left out: DEFAULT_BODY
     pose: list[float]  # axis-angle, root in the camera frame; 66: SMPL-X's 22 joints; 72: SMPL's 24
     betas: list[float]  # 11
     trans: list[float]  # 3: SMPL-X `transl`, camera frame
@@ -74,7 +74,7 @@ def make_label(
     key = str(key)
     if not key or "." in key or "/" in key:
         raise ValueError(f"sample key {key!r} must be non-empty, without '.' and '/'")
-    betas, pose_size = np.ravel(betas), 72 if body.startswith("smpl-") else 66
+    betas, pose_size = np.ravel(betas), 3 * num_rotations(body)
     arrays = {
         "pose": (np.ravel(pose)[:pose_size], pose_size),
         "betas": (np.pad(betas, (0, 1)) if betas.size == 10 else betas, 11),
@@ -191,39 +191,3 @@ def sample_from_frame(
         parts = np.zeros((size, size), np.uint8)
     label = {**label, "has_depth": cut_depth is not None and bool(cut_depth.any())}
     return Sample(image=warp_image(image, matrix, size), depth=cut_depth, parts=parts, label=label)
-
-
-def render_label_parts(
-    poses,
-    betas,
-    trans,
-    labels: list[SampleLabel],
-    body,
-    size: int,
-    camera: str = "crop",
-    backend: str = "warp",
-) -> np.ndarray:
-    """Part labels of people in their stored cuts, hands included (spec 6).
-
-    poses (N, 66 or 165; SMPL's 72) axis-angle, betas (N, 11), trans (N, 3) metres in the camera frame, N
-    labels, body: the `dpose.body.Body` they are of -> (N, size, size) uint8, 0 background, j + 1 joint j;
-    nobody else hides them. camera and backend as in `dpose.targets.part_targets`; the paper's camera is that
-    of the label's box, so that a later jitter moves the box, and the labels with it, but not the camera.
-    """
-    import torch
-
-    from dpose.targets import part_targets
-
-    device = body.faces.device
-    tensor = lambda value: torch.as_tensor(np.asarray(value, np.float32), device=device)  # noqa: E731
-    column = lambda name: tensor([label[name] for label in labels])  # noqa: E731
-    poses, n, count = tensor(poses), len(labels), body.num_rotations
-    fingers = poses.shape[1] == 165 and count == 22  # SMPL has none
-    hands = poses[:, 75:165].reshape(n, 30, 3) if fingers else None
-    with torch.no_grad():
-        rotations = poses[:, : 3 * count].reshape(n, count, 3)
-        posed = body(tensor(betas), rotations, tensor(trans), hands=hands, form="axis-angle")
-    cam_int = column("cam_int").reshape(n, 3, 3)
-    geometry = column("joints2d"), column("center"), column("scale"), cam_int
-    parts = part_targets(*posed, *geometry, body, size, camera, backend, column("margin"))
-    return parts.cpu().numpy()

@@ -21,9 +21,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dpose.data.labels import BODIES, DEFAULT_BODY
+from dpose.body import BODY_NAMES, DEFAULT_BODY, num_rotations
 from dpose.data.sample import Sample
-from dpose.files import replacing
+from dpose.io import replacing
 
 JPEG_QUALITY = 95
 MANIFEST = "manifest.json"
@@ -161,10 +161,10 @@ def check_sample(sample: Sample) -> None:
     key, body, side = label["key"], label.get("body", DEFAULT_BODY), image.shape[0]
     if not key or set(key) & set("./\\"):
         raise BadSample(f"sample key {key!r} must be non-empty, without '.' and '/'")
-    if body not in BODIES:
+    if body not in BODY_NAMES:
         raise BadSample(f"sample {key}: unknown body {body!r}")
     joints = list(chain.from_iterable(label["joints2d"]))
-    sizes = SIZES | {"pose": 72 if body.startswith("smpl-") else 66}
+    sizes = SIZES | {"pose": 3 * num_rotations(body)}
     wrong = [name for name, size in sizes.items() if len(label[name]) != size]
     if wrong or len(joints) != 72:
         raise BadSample(f"sample {key}: '{(wrong or ['joints2d'])[0]}' has too many or too few numbers")

@@ -22,7 +22,7 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext, tar_file_iterator
 
 from dpose.config import ModelConfig
-from dpose.data.frames import Scene, Skipped, TooManyFaults, check_projection, frames_of, read_frame
+from dpose.data.frames import FrameSet, Skipped, TooManyFaults, check_projection, frames_of, read_frame
 from dpose.data.labels import Labels
 from dpose.data.remote import check_protocol, open_url, read_remote_manifest
 from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
@@ -98,7 +98,7 @@ class Frames:
     name: str
     pieces: list[tuple[int, str, list[int]]]
     counts: list[int]
-    scenes: list[tuple[Scene, Labels]]
+    scenes: list[tuple[FrameSet, Labels]]
     size: int
     buffered = False  # samples are big and the order of frames is random enough
 
@@ -208,8 +208,8 @@ def _frames(root: Path, split: str, config: ModelConfig) -> Frames:
         raise FileNotFoundError(
             f"{root} is not cut into shards, and so has the splits train and val only, not {split}"
         )
-    from dpose.data.bedlam import label_scenes  # neither is needed to read shards
     from dpose.data.prepare import VALIDATION, split_of
+    from dpose.data.sets.bedlam import label_scenes  # neither is needed to read shards
 
     scenes, pieces = [], []
     for scene in label_scenes(root, dataset=root.name):

@@ -19,7 +19,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from dpose.config import ModelConfig
-from dpose.files import replacing
+from dpose.io import replacing
 from dpose.model import released
 from dpose.model.network import DPose
 

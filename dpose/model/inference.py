@@ -15,9 +15,53 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dpose.model.network import DPose, Prediction
+from dpose.batch import Batch, Prediction
+from dpose.camera import bbox_info
+from dpose.model.network import DPose
 
-__all__ = ["FastDPose", "computes_in_bf16", "fold_batch_norms"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "FastDPose",
+    "computes_in_bf16",
+    "fold_batch_norms",
+    "run_network",
+    "to_device",
+    "usable_device",
+]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def usable_device(device: str | None) -> str:
+    """`device`, or CUDA where there is one if None. Raises ValueError if this machine has no such device."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter: torch was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device {device!r} cannot be used here ({reason}); take 'cpu', or leave it out"
+        ) from None
+    return device
+
+
+def run_network(model: nn.Module, batch: Batch, bf16: bool = False) -> Prediction:
+    """The network's prediction for a Batch: images channels-last and, if asked, its arithmetic in bf16."""
+    image = batch["image"].contiguous(memory_format=torch.channels_last)
+    box = bbox_info(batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0])
+    with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=bf16):
+        return model(image, box)
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with its tensors on `device`."""
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
 
 
 class FastDPose(nn.Module):

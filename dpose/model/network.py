@@ -15,23 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dpose.config import NUM_PARTS, ModelConfig
+from dpose.batch import Prediction
+from dpose.config import ModelConfig
 from dpose.model.attention import SoftAttention
 from dpose.model.decoder import Decoder
 from dpose.model.hrnet import HRNet
 from dpose.model.regressor import Regressor
+from dpose.skeleton import NUM_CLASSES
 
-__all__ = ["DPose", "Features", "ParameterRow", "Prediction", "parameter_table"]
-
-
-class Prediction(NamedTuple):
-    """What the network says about B crops; all float32."""
-
-    rotmats: Tensor  # (B, 22, 3, 3) parent-relative rotations; the root's is in the camera frame
-    betas: Tensor  # (B, num_betas)
-    cam: Tensor  # (B, 3) weak-perspective (s, tx, ty) of the crop; `dpose.camera.full_translation`
-    parts: Tensor  # (B, 23, M, M) logits, background first, then in joint order
-    depth: Tensor | None  # (B, 1, M, M) in (0, 1), near to far on the person, anything beside; or None
+__all__ = ["DPose", "Features", "ParameterRow", "parameter_table"]
 
 
 class Features(NamedTuple):
@@ -56,7 +48,7 @@ class DPose(nn.Module):
         self.config = config
         self.encoder = HRNet(config)
         self.depth_decoder = Decoder(config, channels=1) if config.depth else None
-        self.parts_decoder = Decoder(config, channels=NUM_PARTS)
+        self.parts_decoder = Decoder(config, channels=NUM_CLASSES)
         self.attention = SoftAttention(config)
         self.regressor = Regressor(config)
         self._init_convolutions()
@@ -120,8 +112,8 @@ class DPose(nn.Module):
             ValueError: a wrong number of classes, a negative share, or a depth outside (0, 1).
         """
         prior = torch.as_tensor(part_prior, dtype=torch.float32)
-        if prior.shape != (NUM_PARTS,) or not bool((prior >= 0).all()) or not float(prior.sum()) > 0:
-            raise ValueError(f"part_prior must be {NUM_PARTS} shares >= 0 that are not all zero")
+        if prior.shape != (NUM_CLASSES,) or not bool((prior >= 0).all()) or not float(prior.sum()) > 0:
+            raise ValueError(f"part_prior must be {NUM_CLASSES} shares >= 0 that are not all zero")
         if not 0 < float(depth_mean) < 1:
             raise ValueError(f"depth_mean must lie in (0, 1), got {depth_mean}")
         bias = self.parts_decoder.head[-1].bias

@@ -9,37 +9,20 @@ from __future__ import annotations
 
 import math
 
-import roma
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpose.config import NUM_JOINTS, ModelConfig
+from dpose.config import ModelConfig
+from dpose.rotations import rotmat_to_sixd, sixd_to_rotmat
+from dpose.skeleton import NUM_BODY_JOINTS
 
-__all__ = ["MultiLinear", "Regressor", "rotmat_to_sixd", "sixd_to_rotmat"]
-
-
-def sixd_to_rotmat(sixd: Tensor) -> Tensor:
-    """Six numbers a joint to a rotation (Zhou et al. 2019): read as 3x2, row by row, columns orthonormalised.
-
-    A zero or parallel pair of columns gives no rotation but no NaN either.
-
-    Args:
-        sixd: (..., 6).
-    Returns:
-        (..., 3, 3) rotation matrices.
-    """
-    return roma.special_gramschmidt(sixd.unflatten(-1, (3, 2)), epsilon=1e-8)
-
-
-def rotmat_to_sixd(rotmats: Tensor) -> Tensor:
-    """The first two columns, row by row: (..., 3, 3) -> (..., 6); `sixd_to_rotmat` undoes it exactly."""
-    return rotmats[..., :2].flatten(-2)
+__all__ = ["MultiLinear", "Regressor"]
 
 
 def rest_pose() -> Tensor:
     """(132,) 6D pose of a person upright, facing the camera: y and z turn round."""
-    rotmats = torch.eye(3).repeat(NUM_JOINTS, 1, 1)
+    rotmats = torch.eye(3).repeat(NUM_BODY_JOINTS, 1, 1)
     rotmats[0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     return rotmat_to_sixd(rotmats).flatten()
 
@@ -69,11 +52,11 @@ class Regressor(nn.Module):
         self.register_buffer("init_pose", rest_pose())  # (132,)
         self.register_buffer("init_shape", torch.zeros(betas))  # (11,)
         self.register_buffer("init_cam", torch.tensor([0.9, 0.0, 0.0]))  # (3,)
-        self.pose_hidden = MultiLinear(NUM_JOINTS, 6 + feature, hidden)
-        self.pose_out = MultiLinear(NUM_JOINTS, hidden, 6)
-        self.shape_hidden = nn.Linear(betas + NUM_JOINTS * feature, hidden)
+        self.pose_hidden = MultiLinear(NUM_BODY_JOINTS, 6 + feature, hidden)
+        self.pose_out = MultiLinear(NUM_BODY_JOINTS, hidden, 6)
+        self.shape_hidden = nn.Linear(betas + NUM_BODY_JOINTS * feature, hidden)
         self.shape_out = nn.Linear(hidden, betas)
-        self.cam_hidden = nn.Linear(3 + NUM_JOINTS * feature, hidden)
+        self.cam_hidden = nn.Linear(3 + NUM_BODY_JOINTS * feature, hidden)
         self.cam_out = nn.Linear(hidden, 3)
         for last in (self.pose_out, self.shape_out, self.cam_out):  # start at the means, near enough
             nn.init.normal_(last.weight, std=0.01)
@@ -99,11 +82,11 @@ class Regressor(nn.Module):
                 if depth_feature is None
                 else torch.cat([bbox_info, depth_feature.to(bbox_info.dtype)], 1)
             )
-            shared = shared.to(dtype)[:, None].expand(batch, NUM_JOINTS, -1)
+            shared = shared.to(dtype)[:, None].expand(batch, NUM_BODY_JOINTS, -1)
             feature = torch.cat([attended.transpose(1, 2).to(dtype), shared], 2)  # (B, 22, 15w + 3 [+ w])
             flat = feature.flatten(1)
 
-            pose = self.init_pose.view(1, NUM_JOINTS, 6).expand(batch, -1, -1)
+            pose = self.init_pose.view(1, NUM_BODY_JOINTS, 6).expand(batch, -1, -1)
             shape, cam = self.init_shape.expand(batch, -1), self.init_cam.expand(batch, -1)
             pose = pose + self.pose_out(F.relu(self.pose_hidden(torch.cat([pose, feature], 2))))  # (B, 22, 6)
             shape = shape + self.shape_out(F.relu(self.shape_hidden(torch.cat([shape, flat], 1))))

@@ -1,0 +1,28 @@
+"""Names and trees of the joints that SMPL-X and SMPL share."""
+
+# fmt: off
+PART_NAMES = (
+    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle",
+    "right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head",
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+)
+JOINT_NAMES = (
+    *PART_NAMES, "jaw", "left_eye", "right_eye",
+    *(f"{side}_{finger}{i}" for side in ("left", "right")
+      for finger in ("index", "middle", "pinky", "ring", "thumb") for i in (1, 2, 3)),
+)
+PARENTS = (
+    -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15,
+    20, 25, 26, 20, 28, 29, 20, 31, 32, 20, 34, 35, 20, 37, 38,
+    21, 40, 41, 21, 43, 44, 21, 46, 47, 21, 49, 50, 21, 52, 53,
+)
+# fmt: on
+
+# SMPL: the same body, and two joints that carry the whole hands.
+SMPL_JOINT_NAMES = (*PART_NAMES, "left_hand", "right_hand")
+SMPL_PARENTS = (*PARENTS[:22], 20, 21)
+
+NUM_BODY_JOINTS = len(PART_NAMES)  # 22: pelvis to wrists, which the network poses
+NUM_CLASSES = NUM_BODY_JOINTS + 1  # 23 part labels: 0 is the background, j + 1 is body joint j
+NUM_JOINTS = len(JOINT_NAMES)  # 55, SMPL-X
+NUM_SMPL_JOINTS = len(SMPL_JOINT_NAMES)  # 24

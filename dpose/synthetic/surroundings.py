@@ -1,0 +1,279 @@
+"""What surrounds the people: a room or the open air, its things, its light; sampled after the people."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dpose.synthetic.props import WOOD, Props, random_color, stand_thing
+from dpose.synthetic.textures import pick
+
+
+def sample_surroundings(
+    rng: np.random.Generator, camera: np.ndarray, people: np.ndarray, props: Props
+) -> dict[str, Any]:
+    """Fills `props` with things and returns the fields of `raytrace.World` that say what else there is.
+
+    camera: (3,) its place in the world. people: (N, 3) their places on the ground.
+    """
+    u = rng.uniform
+    reach = np.linalg.norm(people[:, ::2], axis=1).max()
+
+    def free(place: np.ndarray, gap: float) -> bool:
+        """Far enough from people, from the camera, and from the line between."""
+        if np.linalg.norm((people - place)[:, ::2], axis=1).min() < gap:
+            return False
+        eye, spot = camera[::2], place[::2]
+        along = np.clip(spot @ eye / (eye @ eye), 0, 1.2)
+        return bool(np.linalg.norm(spot - along * eye) > gap or np.linalg.norm(spot) > 6 and along <= 0)
+
+    elevation, azimuth = u(0.35, 1.35), u(0, 2 * np.pi)
+    world: dict[str, Any] = {"backdrop": -1, "room": 0, "haze": 0.0}
+    if rng.random() < 0.45:
+        spread = np.array([u(0.8, 3.5), 0, u(0.8, 3.5)])
+        low = np.minimum(camera, -reach) - 0.4 - spread
+        high = np.maximum(camera, reach) + 0.4 + spread[::-1]
+        low[1], high[1] = 0, max(u(2.3, 3.4), camera[1] + 0.3)
+        photo = rng.random() < 0.22  # a photograph all around, as if the person had been pasted into it
+        _indoor_things(rng, props, low, high, free, decorated=not photo)
+        lamp, ambient = u(0.3, 1.3), u(0.35, 0.75)
+        warm = np.array([1.0, u(0.8, 1.0), u(0.6, 1.05)])
+        floor = str(
+            rng.choice(["wood", "tile", "carpet", "concrete", "checks"], p=[0.45, 0.2, 0.15, 0.15, 0.05])
+        )
+        bright = rng.random() < 0.7
+        wall_color = random_color(rng, 0.5, 0.9, 0.1) if bright else random_color(rng, 0.15, 0.7, 0.4)
+        world |= {
+            "room": 1,
+            "room_min": low,
+            "room_max": high,
+            "sun_color": lamp * warm,
+            "sun_size": u(0.02, 0.06),
+            "sky": ambient * warm,
+            "bounce": ambient * warm * u(0.25, 0.6),
+            "floor_tint": WOOD[rng.integers(len(WOOD))]
+            if floor == "wood"
+            else random_color(rng, 0.12, 0.75, 0.2),
+            "wall_texture": pick(rng, "scenery")
+            if photo
+            else pick(rng, "plaster", "plaster", "wallpaper", "brick", "concrete", "wood"),
+            "wall_scale": u(2.5, 5.0) if photo else u(1.0, 2.5),
+            "wall_tint": random_color(rng, 0.6, 1.0, 0.1) if photo else wall_color,
+            "ceiling": random_color(rng, 0.7, 0.9, 0.04),
+        }
+        elevation = u(0.8, 1.45)
+        floor_scale = u(0.8, 2.0)
+    else:
+        overcast = rng.random() < 0.35
+        sun = u(0.05, 0.35) if overcast else u(1.3, 2.6)
+        warm = np.array([1.0, u(0.82, 1.0), u(0.6, 0.95)])
+        blue = np.array([u(0.65, 0.95), u(0.8, 1.0), 1.0]) if not overcast else np.array([0.95, 0.97, 1.0])
+        sky = u(0.7, 1.1) if overcast else u(0.22, 0.5)
+        floor = str(
+            rng.choice(
+                ["grass", "gravel", "asphalt", "concrete", "brick", "tile"],
+                p=[0.3, 0.15, 0.22, 0.18, 0.08, 0.07],
+            )
+        )
+        ground_tint = (
+            np.array([u(0.2, 0.45), u(0.35, 0.6), u(0.08, 0.2)])
+            if floor == "grass"
+            else random_color(rng, 0.15, 0.7, 0.12)
+        )
+        zenith = np.array([0.16, 0.32, 0.75]) * u(0.6, 1.4) if not overcast else np.full(3, u(0.55, 0.9))
+        world |= {
+            "sun_color": sun * warm,
+            "sun_size": 0.015 if not overcast else 0.06,
+            "sky": sky * blue,
+            "bounce": sky * 0.4 * ground_tint + 0.05,
+            "floor_tint": ground_tint,
+            "backdrop": pick(rng, "skyline") if rng.random() < 0.85 else -1,
+            "backdrop_tint": random_color(rng, 0.35, 0.9, 0.2),
+            "backdrop_height": u(0.06, 0.35),
+            "backdrop_turn": u(0, 2),
+            "zenith": zenith,
+            "horizon": np.array([u(0.75, 0.95), u(0.82, 0.97), 1.0]) * u(0.7, 1.2),
+            "haze": u(0.05, 0.5),
+            "ceiling": np.ones(3),
+        }
+        _outdoor_things(rng, props, camera, free)
+        floor_scale = u(0.8, 3.0)
+    world |= {
+        "sun": np.array(
+            [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)]
+        ),
+        "hair_texture": pick(rng, "strands"),
+        "floor_texture": pick(rng, floor),
+        "floor_scale": floor_scale,
+    }
+    light = 0.6 * np.max(world["sun_color"]) + 0.75 * np.mean(world["sky"])
+    world["exposure"] = float(np.clip(np.exp(rng.normal(0, 0.25)) * 0.85 / light, 0.35, 2.5))
+    return world
+
+
+def _indoor_things(
+    rng: np.random.Generator,
+    props: Props,
+    low: np.ndarray,
+    high: np.ndarray,
+    free: Callable[[np.ndarray, float], bool],
+    decorated: bool,
+) -> None:
+    """Furniture in the room between corners `low` and `high` (3,); things on its walls if `decorated`."""
+    walls = [(0, low[0], 1), (0, high[0], -1), (2, low[2], 1), (2, high[2], -1)]
+    for axis, place, sign in walls if decorated else ():
+        along = 2 - axis
+        yaw = 0.0 if axis == 2 else np.pi / 2
+        x = low[along] + 0.5
+        while x < high[along] - 0.5:
+            what = rng.choice(
+                ["picture", "window", "door", "shelf", "cabinet", "nothing"],
+                p=[0.3, 0.14, 0.08, 0.1, 0.13, 0.25],
+            )
+            width = {"picture": rng.uniform(0.3, 1.2), "window": rng.uniform(0.8, 1.8), "door": 0.9}.get(
+                what, rng.uniform(0.7, 1.6)
+            )
+            center = np.zeros(3)
+            center[along], center[axis] = x + width / 2, place + sign * 0.015
+            x += width + rng.uniform(0.2, 1.2)
+            if center[along] + width / 2 > high[along]:
+                break
+            if what == "picture":
+                height = width * rng.uniform(0.6, 1.4)
+                center[1] = rng.uniform(1.3, 1.8)
+                props.box(
+                    center,
+                    [width, height, 0.03],
+                    yaw,
+                    random_color(rng, 0.7, 0.9),
+                    pick(rng, "picture", "scenery"),
+                    None,
+                )
+            elif what == "window":
+                center[1] = 1.6
+                glow = float(rng.uniform(0.4, 1.6))
+                props.box(
+                    center,
+                    [width, 1.2, 0.03],
+                    yaw,
+                    (0.8, 0.85, 0.9),
+                    pick(rng, "scenery") if rng.random() < 0.5 else -1,
+                    None,
+                    glow,
+                )
+                for side in (-1, 0, 1):
+                    bar = center.copy()
+                    bar[along] += side * width / 2
+                    bar[axis] += sign * 0.02
+                    props.box(bar, [0.05, 1.25, 0.05], yaw, (0.75, 0.75, 0.73))
+            elif what == "door":
+                center[1] = 1.02
+                props.box(
+                    center,
+                    [width, 2.04, 0.05],
+                    yaw,
+                    WOOD[rng.integers(len(WOOD))],
+                    pick(rng, "wood", "plaster"),
+                    2.0,
+                )
+            elif what in ("shelf", "cabinet"):
+                depth = rng.uniform(0.25, 0.5)
+                height = rng.uniform(0.6, 1.0) if what == "cabinet" else rng.uniform(1.4, 2.1)
+                center[axis] = place + sign * depth / 2
+                center[1] = height / 2
+                if free(center, width * 0.6):
+                    texture = pick(rng, "books") if what == "shelf" else pick(rng, "wood", "plaster")
+                    color = (0.75, 0.75, 0.75) if what == "shelf" else WOOD[rng.integers(len(WOOD))]
+                    props.box(center, [width, height, depth], yaw, color, texture, 1.2)
+    for _ in range(rng.integers(0, 5)):
+        place = np.array(
+            [rng.uniform(low[0] + 0.4, high[0] - 0.4), 0, rng.uniform(low[2] + 0.4, high[2] - 0.4)]
+        )
+        if free(place, 0.9):
+            stand_thing(rng, props, place)
+
+
+def _outdoor_things(
+    rng: np.random.Generator, props: Props, camera: np.ndarray, free: Callable[[np.ndarray, float], bool]
+) -> None:
+    """Trees, bushes, houses or walls, mostly on the far side of the people as the camera sees them."""
+    setting = rng.choice(["park", "street", "yard", "field"], p=[0.35, 0.35, 0.2, 0.1])
+    away = -camera * [1, 0, 1]
+    heading = np.arctan2(away[0], away[2])
+    for _ in range({"park": 14, "street": 9, "yard": 5, "field": 4}[setting]):
+        angle, distance = heading + rng.uniform(-1.0, 1.0), rng.uniform(3, 30)
+        place = np.array([np.sin(angle), 0, np.cos(angle)]) * distance
+        if not free(place, 1.6):
+            continue
+        if setting == "street" and rng.random() < 0.75:
+            distance = rng.uniform(8, 30)
+            place = place / np.linalg.norm(place) * (distance + 5)
+            size = np.array([rng.uniform(5, 14), rng.uniform(4, 16), rng.uniform(5, 10)])
+            props.box(
+                place + [0, size[1] / 2, 0],
+                size,
+                heading + rng.normal(0, 0.3),
+                random_color(rng, 0.3, 0.9, 0.25),
+                pick(rng, "facade", "brick", "facade", "concrete"),
+                rng.uniform(3, 8),
+            )
+        elif setting == "yard":
+            size = np.array([rng.uniform(2, 7), rng.uniform(0.8, 3), 0.15])
+            place = place / np.linalg.norm(place) * rng.uniform(2.5, 9)
+            if free(place, size[0] / 2 + 0.6):
+                props.box(
+                    place + [0, size[1] / 2, 0],
+                    size,
+                    heading + rng.normal(0, 0.7),
+                    random_color(rng, 0.3, 0.9, 0.25),
+                    pick(rng, "brick", "wood", "concrete"),
+                    rng.uniform(1, 2),
+                )
+        elif rng.random() < 0.6:
+            height = rng.uniform(2.5, 7)
+            bark, green = (0.16, 0.11, 0.07), np.array([rng.uniform(0.08, 0.25), rng.uniform(0.2, 0.4), 0.06])
+            props.cylinder(place, 0.05 * height**0.7, height * 0.6, bark, pick(rng, "wood"), 0.6)
+            for _ in range(rng.integers(3, 7)):
+                crown = place + np.array([*rng.normal(0, 0.13, 2) * height, 0])[[0, 2, 1]]
+                crown = crown + [0, height * rng.uniform(0.55, 0.95), 0]
+                props.foliage(rng, crown, height * rng.uniform(0.12, 0.26, 3), green, 0.06 * height, 130)
+        else:
+            for _ in range(rng.integers(1, 4)):
+                bush = place + [rng.normal(0, 0.5), rng.uniform(0.2, 0.5), rng.normal(0, 0.5)]
+                green = np.array([rng.uniform(0.08, 0.25), rng.uniform(0.18, 0.4), 0.06])
+                props.foliage(rng, bush, rng.uniform(0.3, 0.9, 3), green, 0.15, 150)
+    for _ in range(rng.integers(0, 4)):
+        place = np.array([rng.uniform(-4, 4), 0, rng.uniform(-4, 4)])
+        if free(place, 1.0):
+            if rng.random() < 0.4:
+                props.cylinder(
+                    place, rng.uniform(0.04, 0.1), rng.uniform(1, 4.5), random_color(rng, 0.1, 0.5, 0.2)
+                )
+            else:
+                stand_thing(rng, props, place)
+
+
+def add_occluders(rng: np.random.Generator, props: Props, camera: np.ndarray, people: np.ndarray) -> None:
+    """Something between the camera and one of the people that hides a part: a post, a table, a plant, ..."""
+    target = people[rng.integers(len(people))]
+    path = (target - camera) * [1, 0, 1]
+    length = np.linalg.norm(path)
+    if length < 1.8:
+        return
+    ahead = path / length
+    aside = np.array([ahead[2], 0, -ahead[0]])
+    place = (
+        target * [1, 0, 1] - ahead * rng.uniform(0.75, min(1.6, length - 0.9)) + aside * rng.normal(0, 0.28)
+    )
+    if np.linalg.norm((people - place)[:, ::2], axis=1).min() < 0.7:
+        return
+    if rng.random() < 0.35:
+        props.cylinder(
+            place,
+            rng.uniform(0.03, 0.1),
+            rng.uniform(0.8, 2.6),
+            random_color(rng, 0.1, 0.8, 0.3),
+            pick(rng, "wood", "concrete"),
+        )
+    else:
+        stand_thing(rng, props, place)

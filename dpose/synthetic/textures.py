@@ -1,0 +1,169 @@
+"""The pictures that paper a synthetic world: photographs that ship with scikit-image, and drawn materials.
+
+A photograph that shows a person is not used, since it would put unlabelled people behind the labelled ones.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from dpose.synthetic.raytrace import MIP_SIDE, mip_chain
+
+GROUPS: dict[str, list[int]] = {}  # filled by `textures`: kind of surface -> indices into the bank
+
+
+def _noise(rng: np.random.Generator, octaves: tuple[int, ...], weights: tuple[float, ...]) -> np.ndarray:
+    """Tileable smooth noise (S, S) in about [-1, 1]: random spectra on rings of the given frequencies."""
+    frequency = np.fft.fftfreq(MIP_SIDE, 1 / MIP_SIDE)
+    radius = np.hypot(frequency[:, None], frequency[None])
+    spectrum = np.zeros((MIP_SIDE, MIP_SIDE), complex)
+    for octave, weight in zip(octaves, weights, strict=True):
+        ring = np.exp(-(((radius - octave) / (0.5 * octave + 0.5)) ** 2))
+        phase = np.exp(2j * np.pi * rng.random((MIP_SIDE, MIP_SIDE)))
+        layer = np.fft.ifft2(ring * phase).real
+        spectrum += weight * np.fft.fft2(layer / layer.std())
+    field = np.fft.ifft2(spectrum).real
+    return np.clip(field / (2.5 * field.std()), -1, 1)
+
+
+def _drawn(rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
+    """Materials as (S, S, 3) arrays around 0.8 grey, so that a tint gives the colour."""
+    s = MIP_SIDE
+    y, x = np.mgrid[:s, :s] / s
+    grey = lambda a: np.repeat(np.clip(a, 0, 1)[..., None], 3, -1)  # noqa: E731
+
+    def planks(count: int, seams: bool) -> np.ndarray:
+        plank = np.floor(x * count)
+        shade = rng.normal(0, 0.06, count)[plank.astype(int)]
+        grain = _noise(rng, (3, 40), (0.3, 1.0))
+        grain = np.repeat(np.repeat(grain[:16], s // 16, 0), 1, 1)  # drawn out along the plank
+        board = 0.78 + shade + 0.07 * grain
+        edge = np.abs(x * count - plank - 0.5) > 0.485
+        ends = np.abs((y * 2 + rng.random(count)[plank.astype(int)]) % 1 - 0.5) > 0.492
+        return np.where((edge | ends) & seams, board * 0.6, board)
+
+    def tiles(count: int, joint: float) -> np.ndarray:
+        u, v = x * count, y * count
+        shade = rng.normal(0, 0.035, (count, count))[(v.astype(int)) % count, (u.astype(int)) % count]
+        line = np.maximum(np.abs(u % 1 - 0.5), np.abs(v % 1 - 0.5)) > 0.5 - joint
+        return np.where(line, 0.55, 0.82 + shade + 0.02 * _noise(rng, (20,), (1.0,)))
+
+    plaster = [0.85 + a * _noise(rng, (4, 12, 40), (1, 0.6, 0.5)) for a in (0.02, 0.05, 0.1)]
+    concrete = [0.72 + 0.14 * _noise(rng, (3, 10, 60), (1, 0.8, 0.8)) for _ in range(2)]
+    asphalt = [0.7 + 0.2 * _noise(rng, (6, 50, 100), (0.5, 0.6, 1.2))]
+    checks = [np.where((np.floor(x * 4) + np.floor(y * 4)) % 2 > 0, 0.9, 0.45)]
+    wallpaper = [
+        np.where((x * 8) % 1 < 0.5, 0.88, 0.76),
+        0.8 + 0.12 * np.sin(2 * np.pi * 6 * x) * np.sin(2 * np.pi * 6 * y),
+    ]
+    cloth = [0.78 + 0.1 * np.sign(np.sin(2 * np.pi * 64 * x) * np.sin(2 * np.pi * 64 * y))]
+    facade = np.full((s, s), 0.75)
+    window = (np.abs((x * 4) % 1 - 0.5) < 0.3) & (np.abs((y * 4) % 1 - 0.5) < 0.33)
+    facade[window] = (0.25 + 0.3 * rng.random((4, 4)))[(y * 4).astype(int), (x * 4).astype(int)][window]
+    leaves = 0.55 + 0.45 * _noise(rng, (12, 40), (1, 1.2))
+    skyline = _skylines(rng)
+    strands = np.repeat(0.45 + 0.5 * _noise(rng, (25, 70), (1, 1))[:4], s // 4, 0)
+    carpet = [
+        0.7
+        + 0.18 * np.sin(2 * np.pi * (3 * x + 0.15 * np.sin(2 * np.pi * 3 * y))) * np.sin(2 * np.pi * 3 * y)
+    ]
+    books = np.repeat(rng.random((1, 32, 3)) * 0.7 + 0.15, s, 0).repeat(s // 32, 1)
+    books[np.broadcast_to(((y * 4) % 1 < 0.12)[..., None], books.shape)] = 0.3
+    return {
+        "wood": [grey(planks(4, True)), grey(planks(8, True)), grey(planks(3, False))],
+        "tile": [grey(tiles(4, 0.02)), grey(tiles(8, 0.03))],
+        "plaster": [grey(a) for a in plaster],
+        "concrete": [grey(a) for a in concrete],
+        "asphalt": [grey(a) for a in asphalt],
+        "checks": [grey(a) for a in checks],
+        "wallpaper": [grey(a) for a in wallpaper],
+        "cloth": [grey(a) for a in cloth],
+        "facade": [grey(facade)],
+        "leaves": [grey(leaves)],
+        "carpet": [grey(a) for a in carpet],
+        "books": [books],
+        "skyline": skyline,
+        "strands": [grey(strands)],
+    }
+
+
+def _skylines(rng: np.random.Generator) -> list[np.ndarray]:
+    """Strips along the horizon, black above their outline: tree lines, hills, towns."""
+    s = MIP_SIDE
+    rows = 1 - np.arange(s)[:, None] / s  # height above the horizon
+    out = []
+    for k in range(4):
+        outline = 0.45 + 0.25 * _noise(rng, (2, 5, 20, 60), (1, 0.6, 0.35, 0.25))[0]
+        green = np.stack([0.28 + 0.2 * k / 4, np.full((), 0.42), np.full((), 0.2)], -1)
+        crowns = 0.75 + 0.45 * _noise(rng, (14, 45), (1.0, 1.0))
+        out.append(np.where(rows[..., None] < outline[None, :, None], green * crowns[..., None], 0))
+    for _ in range(4):
+        picture = np.zeros((s, s, 3))
+        for depth in range(3):
+            x = 0
+            while x < s:
+                width, height = int(rng.integers(10, 50)), rng.uniform(0.15, 0.95 - 0.22 * depth)
+                wall = rng.uniform(0.35, 0.9) * np.exp(rng.normal(0, 0.12, 3))
+                block = np.broadcast_to(wall, (int(height * s), min(width, s - x), 3)).copy()
+                if rng.random() < 0.8:
+                    pitch, inset = int(rng.integers(5, 10)), int(rng.integers(2, 4))
+                    v, u = np.mgrid[: block.shape[0], : block.shape[1]]
+                    block[(v % pitch >= inset) & (u % pitch >= inset)] *= rng.uniform(0.4, 0.8)
+                picture[s - len(block) :, x : x + block.shape[1]] = block
+                x += width + int(rng.integers(0, 12))
+        out.append(picture)
+    far = np.zeros((s, s, 3))
+    for level, shade in ((0.7, 0.75), (0.5, 0.6), (0.3, 0.45)):
+        outline = level + 0.15 * _noise(rng, (2, 6), (1, 0.4))[0]
+        far[rows[:, 0][:, None] < outline[None]] = shade * np.array([0.8, 0.95, 1.0])
+    return [*out, far]
+
+
+def _photographs() -> dict[str, list[np.ndarray]]:
+    import cv2
+    from skimage import data
+
+    def cut(image: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+        h, w = image.shape[:2]
+        part = image[int(y0 * h) : int(y1 * h), int(x0 * w) : int(x1 * w)]
+        if part.ndim == 2:
+            part = np.repeat(part[..., None], 3, -1)
+        return cv2.resize(part[..., :3], (MIP_SIDE, MIP_SIDE), interpolation=cv2.INTER_AREA) / 255.0
+
+    garage = data.stereo_motorcycle()[0]
+    coffee, cat, rocket = data.coffee(), data.chelsea(), data.rocket()
+    nature = [data.retina(), data.hubble_deep_field(), data.immunohistochemistry()]
+    level = lambda a: np.clip(a / a.mean() * 0.6, 0, 1)  # noqa: E731
+    return {
+        "brick": [level(cut(data.brick(), 0, 0, 1, 1))],
+        "grass": [level(cut(data.grass(), 0, 0, 1, 1))],
+        "gravel": [level(cut(data.gravel(), 0, 0, 1, 1))],
+        "scenery": [
+            cut(garage, 0, 0, 0.5, 0.6), cut(garage, 0.5, 0, 1, 0.6), cut(garage, 0, 0.3, 1, 1),
+            cut(rocket, 0, 0.2, 1, 1), cut(coffee, 0, 0, 1, 1), cut(garage, 0, 0, 1, 1),
+        ],
+        "picture": [
+            cut(cat, 0, 0, 1, 1), cut(rocket, 0, 0, 1, 1), cut(coffee, 0.2, 0, 0.8, 0.9),
+            cut(garage, 0.2, 0.2, 0.8, 1), *(cut(a, 0, 0, 1, 1) for a in nature),
+        ],
+        "print": [
+            *(cut(a, 0.1, 0.1, 0.9, 0.9) for a in nature), cut(cat, 0.1, 0.1, 0.9, 0.9),
+            cut(coffee, 0.3, 0.1, 0.8, 0.7),
+        ],
+    }  # fmt: skip
+
+
+@cache
+def textures() -> np.ndarray:
+    """The bank of textures with their mip levels: (T, texels, 3) uint8, the same in every process."""
+    bank: list[np.ndarray] = []
+    for name, images in (_drawn(np.random.default_rng(11)) | _photographs()).items():
+        GROUPS[name] = list(range(len(bank), len(bank) + len(images)))
+        bank += images
+    return mip_chain((np.stack(bank) * 255).round().astype(np.uint8))
+
+
+def pick(rng: np.random.Generator, *groups: str) -> int:
+    """The index of a random texture out of these groups."""
+    textures()
+    return int(rng.choice([i for group in groups for i in GROUPS[group]]))
