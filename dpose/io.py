@@ -1,9 +1,16 @@
-"""Files that are complete or absent: what is written takes its name only once it is whole."""
+"""Writing files atomically: a file has its final name only when it is complete.
+
+Every writer of the package goes through `replacing`. What a killed process leaves behind has a name that
+`remove_stale` recognises.
+"""
 
 import hashlib
 import json
 import os
+import re
+import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,44 +18,94 @@ from typing import Any
 
 import numpy as np
 
-HOST = socket.gethostname().partition(".")[0]  # on a shared disk a process number alone identifies nobody
+HOST = socket.gethostname().partition(".")[0]  # a process id is unique on one host only
+STALE_SECONDS = 3600.0  # unfinished files of other hosts are stale when not written to for this long
+UNFINISHED = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<process>\d+)\.part")
 
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; it replaces `path` on success and is removed on an exception."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.part")
+    """Yields a temporary path beside `path`, which replaces `path` on success and is removed on an exception.
+
+    Parent folders are made, symbolic links are followed, and an existing file keeps its permissions. Raises
+    FileExistsError as `check_target` does.
+    """
+    target = check_target(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{HOST}.{os.getpid()}.part")
     try:
         yield temporary
-        os.replace(temporary, path)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike, content: Any, indent: int | None = 2) -> Path:
-    """Write JSON; numbers must be finite. The parent folder is made."""
+def check_target(path: str | os.PathLike) -> Path:
+    """The file to write for `path`, with symbolic links resolved.
+
+    Raises FileExistsError if `path` exists and is not a regular file, for instance a folder or /dev/null,
+    which a rename would destroy.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise FileExistsError(f"{path} is {kind}, not a regular file; name another file to write")
+    return path.resolve()
+
+
+def remove_stale(folder: str | os.PathLike) -> None:
+    """Removes the unfinished files that killed processes left in `folder`; call it before writing there.
+
+    These are the files of this host whose process does not run, and those of other hosts (the folder may be
+    on a shared disk) that were not written to for an hour.
+    """
+    for path in Path(folder).glob(".*.part"):
+        owner = UNFINISHED.fullmatch(path.name)
+        if owner is None:
+            continue
+        try:
+            if owner["host"] == HOST:
+                stale = not _runs(int(owner["process"]))
+            else:
+                stale = time.time() - path.stat().st_mtime > STALE_SECONDS
+            if stale:
+                path.unlink()
+        except FileNotFoundError:  # another process removed it
+            pass
+
+
+def _runs(process: int) -> bool:
+    """Whether another process has this id. A file with our own id is an earlier process's."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def write_json(path: str | os.PathLike, content: Any, indent: int | None = 2) -> Path:
+    """Writes JSON and returns the path. Raises ValueError for numbers that are not finite."""
     text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return path
+    return Path(path)
 
 
 def write_png(path: str | os.PathLike, picture: np.ndarray) -> Path:
-    """Write (H, W, 3) RGB or (H, W) gray, uint8 or uint16, as PNG."""
-    import cv2
+    """Writes (H, W, 3) RGB or (H, W) grey values, uint8 or uint16, as PNG and returns the path."""
+    import cv2  # slow to import, and most users of this module do not need it
 
-    path = Path(path)
-    ok, data = cv2.imencode(
-        ".png", np.ascontiguousarray(picture[..., ::-1] if picture.ndim == 3 else picture)
-    )
+    channels_reversed = picture[..., ::-1] if picture.ndim == 3 else picture
+    ok, data = cv2.imencode(".png", np.ascontiguousarray(channels_reversed))
     if not ok:
         raise OSError(f"{path}: cannot be encoded as PNG")
     with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())
-    return path
+    return Path(path)
 
 
 def file_hash(path: str | os.PathLike) -> str:
