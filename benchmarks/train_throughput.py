@@ -19,6 +19,7 @@ import torch
 
 from dpose import results
 from dpose.config import preset
+from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.model.inference import run_network
 from dpose.model.network import DPose
@@ -102,7 +103,7 @@ def main() -> None:
             "rounds": rounds,
             "ratio": round(ratio, 3),
             "goal": GOAL,
-            "data": {"fingerprint": results.data_fingerprint(config.data)},
+            "data": {"fingerprint": data_fingerprint(config.data)},
         }
         results.write_json(args.out, result | results.provenance())
 

@@ -1,12 +1,14 @@
-"""Measuring a network on a test split: errors of the mesh, the part map and the depth map, with baselines.
+"""Evaluation on a test split: errors of the mesh, the part map and the depth map, with baselines.
 
-Every number comes per sample, with a bootstrap interval over the samples, and beside it what a constant
-answer would score: the training set's mean pose, the same with the true orientation, and the one depth value
-that errs least on the test persons' pixels. The mesh errors follow a protocol by name (`dpose.metrics`), as a
-rule `smplx24`: the first 24 SMPL-X joints, both bodies aligned at the midpoint of the hips. What the others
-need is read from the licensed files, or stands in for them with the open body, whose numbers compare with no
-benchmark's; the results say which it was. The truth is posed by the body that each sample's labels are for:
-SMPL of the person's gender on 3DPW and EMDB, SMPL-X of it on RICH, the neutral SMPL-X everywhere else.
+All errors are computed per sample. Results hold their means with 95 % intervals (`dpose.bootstrap`), and the
+errors of constant predictions as baselines: the training set's mean pose, the same with the true global
+orientation, and the depth value with the smallest error on the persons' pixels.
+
+The mesh errors follow a protocol (`dpose.metrics.PROTOCOLS`). The prediction is posed by the body that the
+checkpoint was trained for, the truth by the body of each sample's label: gendered SMPL on 3DPW and EMDB,
+gendered SMPL-X on RICH, neutral SMPL-X on BEDLAM, the open body on the open data. The matrices that a
+protocol needs are those of the open body or of the licensed ones, according to the prediction's body. Errors
+computed with the open body's matrices are not comparable with any benchmark's.
 """
 
 from __future__ import annotations
@@ -24,19 +26,34 @@ from tqdm import tqdm
 
 from dpose import metrics, results
 from dpose.batch import Batch, Prediction
-from dpose.body import OPEN_BODIES, PART_NAMES, Bodies, Body, BodyOutput, load_body, regressors
+from dpose.body import (
+    BODY_NAMES,
+    OPEN_BODIES,
+    PART_NAMES,
+    Bodies,
+    Body,
+    BodyOutput,
+    check_record,
+    load_body,
+    regressors,
+)
+from dpose.bootstrap import ClusterBootstrap
 from dpose.camera import default_focal
+from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.data.shards import read_manifest
+from dpose.data.targets import DEPTH_RULES
+from dpose.io import check_target, file_hash, write_json
 from dpose.model import checkpoint as checkpoints
+from dpose.model import released
 from dpose.model.inference import run_network, to_device, usable_device
 from dpose.paths import data_root, shard_folder
 
 MESH_METRICS = metrics.BodyErrors.names
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
 FOCALS = ("label", "diagonal")
-REGRESSORS = {metrics.H36M_REGRESSOR: "h36m", metrics.SMPL_REGRESSOR: "smpl"}  # as `joint_regressor` says
+DEPTH_BINS = 1 << 20  # of `measure`'s depth histogram, per unit of target
 
 
 def evaluate(
@@ -52,78 +69,103 @@ def evaluate(
     body: str | Path | None = None,
     protocol: str | None = None,
     focal: str = "label",
+    depth_rule: str | None = None,
     smplx_to_smpl: Tensor | None = None,
     regressor: Tensor | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure a checkpoint on a split and return (and, with `out`, write as JSON) the results.
+    """Evaluates a checkpoint on a split, returns the results and, with `out`, writes them as JSON.
 
     Args:
-        checkpoint: a `.safetensors` file, or "mini" for the shipped network.
-        data: data root; None: $DPOSE_DATA, else the open data set.
+        checkpoint: a `.safetensors` file, a released `.ckpt`, or "mini" for the shipped network.
+        data: data folder; None: $DPOSE_DATA, else the open data set.
         split: "train", "val" or "test".
-        samples: only the first so many; None: all, the last partial batch included.
-        device: None: CUDA if there is one.
-        body: body model file, as for `dpose.load_body`: the prediction's, and of labels for "smplx-neutral".
-        protocol: one of `dpose.metrics.PROTOCOLS`; None: the data set's own, which `dpose prepare` wrote into
-            its manifest, else "smplx24".
-        focal: whose focal length the network is told: "label", the camera's own, or "diagonal", the image's
-            diagonal, as in the released evaluation and wherever a camera is unknown (spec 11, item 29).
-        smplx_to_smpl, regressor: what other protocols than "smplx24" need (`metrics.protocol_points`); None:
-            those under $DPOSE_BODY_MODELS if set, else the open body's.
+        samples: number of samples, taken from shards all over the split; None: all.
+        device: None: CUDA if available.
+        body: the body of the prediction, a name or a file as for `dpose.load_body`; None: the one that the
+            checkpoint records. It must be the recorded one.
+        protocol: one of `dpose.metrics.PROTOCOLS`; None: the data set's own, from its manifest, or "smplx24".
+        focal: focal length that is passed to the network: "label", the label's, or "diagonal", the image
+            diagonal, as in the released evaluation and for images of unknown cameras.
+        depth_rule: how depth becomes a target, one of `dpose.data.targets.DEPTH_RULES`; None: the rule that
+            the checkpoint was trained with.
+        smplx_to_smpl, regressor: matrices for protocols other than "smplx24" (`metrics.protocol_points`);
+            None: the open body's, or for licensed bodies those below $DPOSE_BODY_MODELS.
     Returns:
         A JSON-ready dict: `metrics` (mpjpe, pa_mpjpe, mve in mm; orientation in degrees; parts_miou over the
-        22 parts; depth_l1 on the persons' pixels), each with mean, 95 % interval and number of samples;
-        `baselines` likewise (the mean pose's only where the data have a training split); `ratios` of metric
-        to baseline; `protocol` and, where it needs them, `matrices` ("open", "licensed" or "given"); and
-        where all of it comes from.
+        22 parts; depth_l1 on the persons' pixels), each with mean, 95 % interval (None if all samples are of
+        one cluster) and number of samples; `baselines` likewise (the mean pose only if the data have a
+        training split); `ratios` of metric to baseline; `intervals`: how intervals were made, and the number
+        of clusters; `bodies` of the prediction and of the truth; `matrices` of the protocol ("open",
+        "licensed" or "given"); settings and provenance.
     Raises:
-        FileNotFoundError: the checkpoint, the data root, its split or a licensed file (of the truth's bodies
-            or the protocol) is missing.
-        ValueError: a count below 1, a device that is not there, an unknown protocol or focal, matrices that
-            do not fit the body, or a split without samples.
+        FileNotFoundError: the checkpoint, the data, the split or a licensed file is missing.
+        FileExistsError: `out` is not a regular file.
+        ValueError: an argument is invalid, the checkpoint does not record its body and `body` is not given,
+            `body` or the data's bodies are not the recorded ones, one of prediction and labels belongs to an
+            open body and the other to a licensed one, or the split has no samples.
+        FloatingPointError: a prediction is not finite.
         RuntimeError: a sample of the split cannot be read.
     """
     for name, value in (("samples", samples), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    if focal not in FOCALS:
-        raise ValueError(f"focal must be one of {', '.join(FOCALS)}, got {focal!r}")
+    for name, value, allowed in (("focal", focal, FOCALS), ("depth_rule", depth_rule, (None, *DEPTH_RULES))):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(filter(None, allowed))}, got {value!r}")
+    if out is not None:
+        check_target(out)
     begin = time.monotonic()
     device = usable_device(device)
     root = data_root(data)
     model = checkpoints.load(checkpoint, device=device).eval()
-    loader = make_loader(  # no sample may be missing: a number over fewer people is another number
-        root, split, model.config, batch_size, train=False, seed=0, workers=workers, max_bad=0
+    metadata = checkpoints.metadata(checkpoint)
+    depth_rule = depth_rule or _trained_depth_rule(checkpoint, metadata)
+    loader = make_loader(  # max_bad=0: an average over fewer samples would not be comparable
+        root,
+        split,
+        model.config,
+        batch_size,
+        workers=workers,
+        depth_rule=depth_rule,
+        max_bad=0,
+        spread=samples,
     )
-    body = body or checkpoints.metadata(checkpoint).get("body", {}).get("name", "open")
-    mesh = load_body(body, num_betas=model.config.num_betas).to(device)
-    if protocol is None:
-        protocol = (read_manifest(shard_folder(root)) or {}).get("protocol", "smplx24")
+    manifest = read_manifest(shard_folder(root)) or {}
+    mesh = _predicted_body(checkpoint, metadata.get("body"), body, model.config.num_betas).to(device)
+    bodies = Bodies(device, given=[mesh], records=manifest.get("bodies"))
+    protocol = protocol or manifest.get("protocol", "smplx24")
     errors, origins = _body_errors(protocol, mesh, smplx_to_smpl, regressor)
     mean_pose = training_means(root, model.config) if any(shard_folder(root).glob("train-*.tar")) else None
     baseline = mean_pose and (mean_pose.pose, mean_pose.betas)
-    table = measure(model, loader, mesh, baseline, samples, progress, errors=errors, focal=focal)
+    table = measure(
+        model, loader, mesh, baseline, samples, progress, errors=errors, focal=focal, bodies=bodies
+    )
     result = {
         "dataset": root.name,
         "split": split,
         "protocol": protocol,
         "focal": focal,
+        "depth_rule": depth_rule,
+        "bodies": {
+            "prediction": mesh.record,
+            "truth": [bodies(name).record for name in sorted(set(table["body"]))],
+        },
         "matrices": origins,
         **summarise(table),
         "baseline_samples": mean_pose.samples if mean_pose else 0,
         "checkpoint": {
             "name": Path(checkpoint).name,
-            "sha256": results.file_hash(checkpoints.resolve(checkpoint)),
+            "sha256": file_hash(checkpoints.resolve(checkpoint)),
             "config": model.config.to_dict(),
-            "metadata": checkpoints.metadata(checkpoint),
+            "metadata": metadata,
         },
-        "data": {"fingerprint": results.data_fingerprint(root)},
+        "data": {"fingerprint": data_fingerprint(root)},
         "seconds": round(time.monotonic() - begin, 1),
         **results.provenance(),
     }
     if out is not None:
-        results.write_json(out, result)
+        write_json(out, result)
     return result
 
 
@@ -131,43 +173,55 @@ def evaluate(
 def measure(
     model: nn.Module,
     loader: Iterable[Batch],
-    body: nn.Module,
+    body: Body,
     mean_pose: tuple[Tensor, Tensor] | None = None,
     samples: int | None = None,
     progress: bool = False,
     bf16: bool = False,
     errors: metrics.BodyErrors | None = None,
     focal: str = "label",
+    bodies: Bodies | None = None,
 ) -> dict[str, Any]:
     """Errors of `model` for every sample of `loader`, computed on the body's device.
 
+    Memory is bounded: about 0.4 kB per sample.
+
     Args:
-        body: with all its vertices, or strided for a quick look (mve is then over those).
+        body: the prediction's body. With a vertex stride, for a quick look, mve is over fewer vertices.
         mean_pose: rotations (22, 3, 3) and betas (11,) of the constant prediction; None: no baselines.
-        samples: stop after so many.
-        errors: how bodies are compared; None: by the protocol `smplx24`.
-        focal: "label" or "diagonal", see `evaluate`.
+        samples: stop after this number of samples.
+        errors: how bodies are compared; None: by the protocol "smplx24".
+        focal: "label" or "diagonal", as for `evaluate`.
+        bodies: the bodies of the labels; None: `Bodies`, with `body` under its name.
     Returns:
-        Columns of N: `key`; mpjpe, pa_mpjpe, mve (mm), orientation (degrees), the same for each of
-        `BASELINES` as "<baseline>/<metric>"; `intersection` and `union` (N, 23) pixels; with a depth branch
-        `depth_l1` (mean over the person's pixels) and `depth_pixels`. `depth_values`: the target on every
-        such pixel, for `best_constant`.
+        Columns of length N: `key` and `body`, the label's; mpjpe, pa_mpjpe, mve (mm), orientation (degrees),
+        and the same for each of `BASELINES` as "<baseline>/<metric>"; `intersection` and `union` (N, 23),
+        pixels; with a depth branch `depth_l1` (mean over the person's pixels) and `depth_pixels`. Also
+        `depth_histogram`, the counts of the depth targets on these pixels, for `best_constant`.
     Raises:
-        ValueError: no sample at all.
+        ValueError: there are no samples, or prediction and label belong to an open and a licensed body.
+        FloatingPointError: a prediction is not finite, or too large for its errors to be finite.
     """
     device = body.faces.device
     errors = metrics.BodyErrors() if errors is None else errors
-    bodies = Bodies(device, given=[body])
+    bodies = Bodies(device, given=[body]) if bodies is None else bodies
     columns: dict[str, list[Any]] = {}
+    histogram = np.zeros(DEPTH_BINS + 1, np.int64)
     count = 0
     bar = tqdm(desc="evaluate", unit="image", total=samples, disable=not progress, leave=False)
     for batch in loader:
-        if samples is not None and len(batch["key"]) > samples - count:
-            batch = {name: value[: samples - count] for name, value in batch.items()}
         batch = to_device(batch, device)
-        told = batch if focal == "label" else {**batch, "cam_int": diagonal_cameras(batch)}
-        prediction = run_network(model, told, bf16)
-        for name, value in _measure_batch(prediction, batch, body, bodies, mean_pose, errors).items():
+        if samples is not None:
+            batch = _first(batch, samples - count)
+        _check_families(body, batch)
+        seen = batch if focal == "label" else {**batch, "cam_int": diagonal_cameras(batch)}
+        prediction = run_network(model, seen, bf16)
+        measured = _measure_batch(prediction, batch, body, bodies, mean_pose, errors)
+        _check_finite(prediction, measured, batch["key"])
+        if "depth_l1" in measured:
+            values = batch["depth"][batch["depth"] > 0]
+            histogram += torch.bincount((values * DEPTH_BINS).long(), minlength=len(histogram)).cpu().numpy()
+        for name, value in measured.items():
             columns.setdefault(name, []).append(value.cpu() if isinstance(value, Tensor) else value)
         count += len(batch["key"])
         bar.update(len(batch["key"]))
@@ -175,38 +229,65 @@ def measure(
             break
     bar.close()
     if count == 0:
-        raise ValueError("the split holds no sample to measure")
-    return {
+        raise ValueError("the split has no samples to measure")
+    table = {
         name: torch.cat(parts).numpy() if isinstance(parts[0], Tensor) else sum(parts, [])
         for name, parts in columns.items()
     }
+    return table | ({"depth_histogram": histogram} if "depth_l1" in table else {})
 
 
 def summarise(table: dict[str, Any]) -> dict[str, Any]:
-    """`measure`'s columns as means with intervals: `samples`, `metrics`, `baselines`, `ratios`."""
-    scores: dict[str, Any] = {name: results.summary(table[name]) for name in (*MESH_METRICS, "orientation")}
-    scores["parts_miou"] = _mean_iou(table["intersection"], table["union"])
+    """Means with intervals of `measure`'s columns: `samples`, `metrics`, `baselines`, `ratios`, `intervals`.
+
+    Intervals are over the choice of sequences or scenes, not of single samples (`dpose.bootstrap`).
+    """
+    bootstrap = ClusterBootstrap(table["key"])
+    names = (*MESH_METRICS, "orientation")
+    baseline_names = [f"{baseline}/{name}" for baseline in BASELINES for name in names]
+    values = {name: table[name] for name in (*names, *baseline_names) if name in table}
+    weights = {}
+    if "depth_l1" in table and table["depth_pixels"].any():
+        values["depth_l1"], weights["depth_l1"] = table["depth_l1"], table["depth_pixels"]
+    means = bootstrap.means(values, weights)
+    scores: dict[str, Any] = {name: means[name] for name in names}
+    scores["parts_miou"] = _mean_iou(table["intersection"], table["union"], bootstrap)
     baselines: dict[str, Any] = {}
-    ratios: dict[str, float] = {}
     for baseline in BASELINES:
-        if f"{baseline}/mpjpe" in table:
-            names = (*MESH_METRICS, "orientation") if baseline == "mean_pose" else MESH_METRICS
-            baselines[baseline] = {name: results.summary(table[f"{baseline}/{name}"]) for name in names}
+        if f"{baseline}/mpjpe" in means:
+            baselines[baseline] = {
+                name: means[f"{baseline}/{name}"] for name in names if f"{baseline}/{name}" in means
+            }
+    ratios: dict[str, float] = {}
     if "mean_pose" in baselines:
         for name in MESH_METRICS:
             ratios[name] = round(scores[name]["mean"] / baselines["mean_pose"][name]["mean"], 4)
-    if "depth_l1" in table and table["depth_pixels"].any():
-        scores["depth_l1"] = results.summary(table["depth_l1"], table["depth_pixels"])
-        constant, error = best_constant(table["depth_values"])
+    if "depth_l1" in means:
+        scores["depth_l1"] = means["depth_l1"]
+        constant, error = best_constant(table["depth_histogram"])
         baselines["constant_depth"] = {"value": round(constant, 4), "depth_l1": {"mean": round(error, 4)}}
         ratios["depth_l1"] = round(scores["depth_l1"]["mean"] / error, 4)
-    return {"samples": len(table["key"]), "metrics": scores, "baselines": baselines, "ratios": ratios}
+    return {
+        "samples": len(table["key"]),
+        "metrics": scores,
+        "baselines": baselines,
+        "ratios": ratios,
+        "intervals": bootstrap.record,
+    }
 
 
-def best_constant(values: np.ndarray) -> tuple[float, float]:
-    """The constant with the smallest mean absolute error to `values`, their median, and that error."""
-    median = float(np.median(values))
-    return median, float(np.abs(values.astype(np.float64) - median).mean())
+def best_constant(histogram: np.ndarray) -> tuple[float, float]:
+    """The constant with the smallest mean absolute error to the values of a depth histogram, and that error.
+
+    The constant is the median. Values count as the middle of their bin, so both are exact to 2^-21, half a
+    bin of `measure`'s histogram.
+    """
+    middles = (np.arange(len(histogram)) + 0.5) / DEPTH_BINS
+    cumulative = np.cumsum(histogram)
+    total = cumulative[-1]
+    low, high = np.searchsorted(cumulative, [(total - 1) // 2, total // 2], side="right")
+    median = float(middles[low] + middles[high]) / 2
+    return median, float(np.abs(middles - median) @ histogram / total)
 
 
 def format_table(result: dict[str, Any]) -> str:
@@ -214,57 +295,112 @@ def format_table(result: dict[str, Any]) -> str:
     metric, baseline, ratio = result["metrics"], result["baselines"], result["ratios"]
     protocol = result["protocol"]
     if "open" in result["matrices"].values():
-        protocol += " as the open body has it: no benchmark's number"
-    lines = [f"{result['samples']} samples of {result['dataset']}/{result['split']}, protocol {protocol}"]
-    lines.append(
-        f"{'':20}{'measured':>10}  {'95 % interval':<20}{'mean pose':>10}{'+ true root':>12}{'ratio':>8}"
-    )
+        protocol += " with the open body's matrices (not comparable with benchmarks)"
+    lines = [
+        f"{result['samples']} samples of {result['dataset']}/{result['split']} in "
+        f"{result['intervals']['clusters']} clusters, protocol {protocol}",
+        f"{'':20}{'measured':>10}  {'95 % interval':<20}{'mean pose':>10}{'+ true root':>12}{'ratio':>8}",
+    ]
 
-    def row(label: str, name: str, unit: str, digits: int) -> None:
-        low, high = metric[name]["ci95"]
+    def row(label: str, name: str, digits: int) -> None:
+        score = metric[name]
         constants = [baseline.get(b, {}).get(name, {}).get("mean") for b in BASELINES]
         if name == "depth_l1":
             constants = [baseline["constant_depth"]["depth_l1"]["mean"], None]
         cells = ["" if c is None else f"{c:.{digits}f}" for c in constants]
+        span = "[{:.{d}f}, {:.{d}f}]".format(*score["ci95"], d=digits) if score["ci95"] else "one cluster"
         share = f"{ratio[name]:.2f}" if name in ratio else ""
-        span = f"[{low:.{digits}f}, {high:.{digits}f}]"
-        mean = f"{metric[name]['mean']:.{digits}f}"
-        lines.append(f"{label + unit:20}{mean:>10}  {span:<20}{cells[0]:>10}{cells[1]:>12}{share:>8}")
-
-    row("MPJPE", "mpjpe", " (mm)", 1)
-    row("PA-MPJPE", "pa_mpjpe", " (mm)", 1)
-    row("MVE", "mve", " (mm)", 1)
-    row("orientation", "orientation", " (deg)", 1)
-    row("parts mIoU", "parts_miou", "", 3)
-    if "depth_l1" in metric:
-        row("depth L1, person", "depth_l1", "", 4)
         lines.append(
-            "(the depth row's constant is the best single value for these pixels, not the mean pose)"
+            f"{label:20}{score['mean']:>10.{digits}f}  {span:<20}{cells[0]:>10}{cells[1]:>12}{share:>8}"
         )
+
+    row("MPJPE (mm)", "mpjpe", 1)
+    row("PA-MPJPE (mm)", "pa_mpjpe", 1)
+    row("MVE (mm)", "mve", 1)
+    row("orientation (deg)", "orientation", 1)
+    row("parts mIoU", "parts_miou", 3)
+    if "depth_l1" in metric:
+        row("depth L1, person", "depth_l1", 4)
+        lines.append("(baseline of the depth row: the best constant for these pixels, not the mean pose)")
     return "\n".join(lines)
+
+
+def _trained_depth_rule(checkpoint: str | Path, metadata: dict[str, Any]) -> str:
+    """The depth rule of a checkpoint's recipe; without a recipe the released code's, or else the paper's."""
+    if recipe := metadata.get("recipe"):
+        return recipe.get("depth_rule", "paper")
+    from_authors = "converted_from" in metadata or released.is_torch_file(checkpoints.resolve(checkpoint))
+    return "released" if from_authors else "paper"
+
+
+def _predicted_body(
+    checkpoint: str | Path, record: dict[str, str] | None, body: str | Path | None, num_betas: int
+) -> Body:
+    """The body whose parameters the network predicts."""
+    if body is None and record is None:
+        raise ValueError(
+            f"{checkpoint} does not record which body it predicts; name it with body= (--body), "
+            f"for instance one of {', '.join(BODY_NAMES[:3])}"
+        )
+    mesh = load_body(record["name"] if body is None else body, num_betas=num_betas)
+    if record is None:
+        return mesh
+    check_record(mesh, record, f"checkpoint {Path(checkpoint).name}")
+    if record.get("hash"):
+        mesh.name = record["name"]  # also if it was read from a file under another name
+    elif mesh.name not in (record["name"], "custom"):
+        raise ValueError(f"{checkpoint} predicts the body {record['name']!r}, not {mesh.name!r}")
+    return mesh
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    """The first samples of a batch, at most `count`."""
+    rows = {name: value for name, value in batch.items() if isinstance(value, Tensor | list)}
+    return {**batch, **{name: value[:count] for name, value in rows.items()}}
+
+
+def _check_families(body: Body, batch: Batch) -> None:
+    """Raises ValueError if prediction and label are for an open and a licensed body."""
+    for key, name in zip(batch["key"], batch["body"], strict=True):
+        if (name in OPEN_BODIES) != (body.name in OPEN_BODIES):
+            raise ValueError(
+                f"the network predicts the body {body.name!r}, but the label of {key} is for {name!r}: open "
+                "and licensed bodies cannot be compared; evaluate on data that are labelled for the former"
+            )
+
+
+def _check_finite(prediction: Prediction, measured: dict[str, Any], keys: list[str]) -> None:
+    """Raises FloatingPointError if a prediction or an error computed from it is not finite."""
+    values = [value for value in (*prediction, *measured.values()) if isinstance(value, Tensor)]
+    finite = torch.stack([value.reshape(len(keys), -1).isfinite().all(1) for value in values]).all(0)
+    if not finite.all():
+        key = keys[int(finite.logical_not().nonzero()[0])]
+        raise FloatingPointError(
+            f"the network's prediction for sample {key} is not finite, or too large to measure: its weights "
+            "are damaged, or its training diverged"
+        )
 
 
 def _body_errors(
     protocol: str, body: Body, smplx_to_smpl: Tensor | None, regressor: Tensor | None
 ) -> tuple[metrics.BodyErrors, dict[str, str]]:
-    """The errors on the body's device, and where the matrices that the protocol needs come from."""
+    """The errors, on the body's device, and the origins of the matrices that the protocol needs."""
+    rule = metrics.PROTOCOLS.get(protocol)
+    if rule is None or rule.regressor is None:
+        return metrics.BodyErrors(protocol), {}  # raises if the protocol is unknown
     matrices = {"smplx_to_smpl": smplx_to_smpl, "regressor": regressor}
-    needed = metrics.PROTOCOLS.get(protocol)
-    if needed is None or needed.regressor is None:
-        return metrics.BodyErrors(protocol), {}  # which refuses an unknown one
     origins = {name: "given" for name, matrix in matrices.items() if matrix is not None}
-    found = "open" if body.name in OPEN_BODIES else "licensed"
-    path = "open" if found == "open" else None
+    family, path = ("open", "open") if body.name in OPEN_BODIES else ("licensed", None)
     if regressor is None:
-        matrices["regressor"] = regressors.joint_regressor(REGRESSORS[needed.regressor], path)
-        origins["regressor"] = found
+        matrices["regressor"] = regressors.joint_regressor(rule.regressor, path)
+        origins["regressor"] = family
     if smplx_to_smpl is None and body.num_vertices != matrices["regressor"].shape[1]:
         matrix = matrices["smplx_to_smpl"] = regressors.smplx_to_smpl(path)
-        origins["smplx_to_smpl"] = found
+        origins["smplx_to_smpl"] = family
         if matrix.shape[1] != body.num_vertices:
             raise ValueError(
-                f"protocol {protocol!r}: the {found} matrix to SMPL's vertices takes {matrix.shape[1]}, the "
-                f"body has {body.num_vertices}"
+                f"protocol {protocol!r}: the {family} matrix converts {matrix.shape[1]} vertices to SMPL's, "
+                f"but the body {body.name!r} has {body.num_vertices}"
             )
     return metrics.BodyErrors(protocol, **matrices).to(body.faces.device), origins
 
@@ -272,13 +408,14 @@ def _body_errors(
 def _measure_batch(
     prediction: Prediction,
     batch: Batch,
-    body: nn.Module,
+    body: Body,
     bodies: Bodies,
     mean_pose: tuple[Tensor, Tensor] | None,
     errors: metrics.BodyErrors,
 ) -> dict[str, Any]:
+    """The columns of `measure` for one batch."""
     truth = true_points(batch, bodies, errors)
-    columns = {"key": list(batch["key"])}
+    columns = {"key": list(batch["key"]), "body": list(batch["body"])}
     columns |= errors.per_sample(body(prediction.betas, prediction.rotmats), truth)
     columns["orientation"] = metrics.orientation_error(prediction.rotmats[:, 0], batch["pose"][:, 0])
     if mean_pose is not None:
@@ -292,11 +429,9 @@ def _measure_batch(
         columns["mean_pose/orientation"] = metrics.orientation_error(pose[:, 0], batch["pose"][:, 0])
 
     confusion = metrics.parts_confusion(prediction.parts.argmax(1), batch["parts"])
-    columns["intersection"], columns["union"] = metrics.parts_overlap(confusion)
-
+    columns["intersection"], columns["union"] = (x.int() for x in metrics.parts_overlap(confusion))
     if prediction.depth is not None:
         columns["depth_l1"], columns["depth_pixels"] = metrics.depth_l1(prediction.depth, batch["depth"])
-        columns["depth_values"] = batch["depth"][batch["depth"] > 0]  # no depth in the data: no such pixel
     return columns
 
 
@@ -308,43 +443,42 @@ def diagonal_cameras(batch: Batch) -> Tensor:
 
 
 def true_points(batch: Batch, bodies: Bodies, errors: metrics.BodyErrors) -> BodyOutput:
-    """The points of the labelled bodies that `errors` compares, each posed by the model its labels are for.
+    """The points of the labelled bodies that `errors` compares, each posed by the body that its label is for.
 
-    Raises FileNotFoundError for a licensed model that is not there, ValueError where the protocol has no
-    points in common for the models of one batch, as `smplx24` has none for SMPL.
+    Raises FileNotFoundError for a missing licensed body, and ValueError if the protocol compares SMPL-X's own
+    joints ("smplx24") and a label is for a SMPL body.
     """
     names = batch["body"]
     points: list[BodyOutput] = []
     order: list[int] = []
     for name in sorted(set(names)):
-        rows = [row for row, its in enumerate(names) if its == name]
-        model = bodies(name)
-        smpl = model.num_rotations > batch["pose"].shape[1]
-        if smpl and metrics.PROTOCOLS[errors.protocol].regressor is None:
-            raise ValueError(
-                f"protocol {errors.protocol!r} compares SMPL-X's own joints, the truth of "
-                f"{batch['key'][rows[0]]} is a SMPL body; take h36m14, smpl22 or smpl24"
-            )
+        rows = [row for row, label in enumerate(names) if label == name]
+        body = bodies(name)
         pose = batch["pose"][rows]
-        if smpl:
+        if body.num_rotations > pose.shape[1]:  # SMPL
+            if metrics.PROTOCOLS[errors.protocol].regressor is None:
+                raise ValueError(
+                    f"protocol {errors.protocol!r} compares SMPL-X's own joints, but the truth of "
+                    f"{batch['key'][rows[0]]} is a SMPL body; choose h36m14, smpl22 or smpl24"
+                )
             pose = torch.cat([pose, batch["smpl_hands"][rows]], 1)
-        points.append(errors.points(model(batch["betas"][rows], pose)))
+        points.append(errors.points(body(batch["betas"][rows], pose)))
         order += rows
     if len(points) == 1:
         return points[0]
-    back = torch.tensor(order, device=bodies.device).argsort()
-    return BodyOutput(*(torch.cat(parts)[back] for parts in zip(*points, strict=True)))
+    original = torch.tensor(order, device=bodies.device).argsort()
+    return BodyOutput(*(torch.cat(parts)[original] for parts in zip(*points, strict=True)))
 
 
-def _mean_iou(intersection: np.ndarray, union: np.ndarray) -> dict[str, Any]:
-    """Mean over the 22 parts of the IoU of all samples' pooled pixels, its interval, and every part's."""
-    i, u = (torch.from_numpy(pixels).double() for pixels in (intersection, union))
-    background, *parts = metrics.parts_iou(i.sum(0), u.sum(0)).tolist()
-    draws = torch.from_numpy(results.bootstrap_weights(len(i)))
+def _mean_iou(intersection: np.ndarray, union: np.ndarray, bootstrap: ClusterBootstrap) -> dict[str, Any]:
+    """Mean IoU over the 22 parts, of the pooled pixels of all samples, its interval, and the IoU per part."""
+    pooled = torch.from_numpy(intersection).double().sum(0), torch.from_numpy(union).double().sum(0)
+    background, *parts = metrics.parts_iou(*pooled).tolist()
+    resampled = torch.from_numpy(bootstrap.sums(np.concatenate([intersection, union], axis=1)))
     return {
-        "mean": round(metrics.mean_iou(i.sum(0), u.sum(0)).item(), 4),
-        "ci95": results.interval(metrics.mean_iou(draws @ i, draws @ u).numpy()),
-        "n": len(i),
+        "mean": round(metrics.mean_iou(*pooled).item(), 4),
+        "ci95": bootstrap.interval(metrics.mean_iou(*resampled.chunk(2, dim=1)).numpy()),
+        "n": len(intersection),
         "per_part": {
             name: None if math.isnan(part) else round(part, 4)
             for name, part in zip(PART_NAMES, parts, strict=True)

@@ -1,22 +1,22 @@
-"""The training loss L = L_depth + L_segm + L_human (eqs. 1-4), one function a term.
+"""The training loss L = L_depth + L_segm + L_human (eqs. 1-4), one function per term.
 
-Each term is the bare mean that its equation names; `losses` weighs them by `LossWeights` and adds them up.
-Every term is finite and differentiable whatever an untrained network says, never waits for the device, and is
-exactly zero, with zero gradient, where a batch holds nothing to supervise it. All runs in float32, also under
-autocast.
+Each term is the plain mean of its equation. `compute_losses` multiplies the terms by `LossWeights` and sums
+them. Every term is finite and differentiable for any prediction, never synchronises the device, and is
+exactly zero, with zero gradient, if the batch has no supervision for it. All terms are computed in float32,
+also under autocast.
 
-What the equations leave open, and how `PAPER_WEIGHTS` reads it. `RELEASED_WEIGHTS` does what the authors'
-code does instead:
+Where the equations are ambiguous, `PAPER_WEIGHTS` and `RELEASED_WEIGHTS` (the authors' code) differ:
 
-- *Rotations* are compared as matrices, the root included. Released: without the root.
-- *3D joints* are taken relative to the pelvis, the midpoint of the hips, on both sides: where the body stands
-  is the camera's business. Released: in the body's own frame, as the *vertices* are in both.
-- *2D joints* are divided by half the image's width and height, so that the image spans [-1, 1]. Released:
-  their squared errors times image side / box side. `joints2d_frame="crop"`: the box spans [-1, 1].
-- *Depth* is supervised where the target shows the person (target > 0). Released: on all pixels.
-- A sample without depth, or without the person in its crop, has no part in the depth terms, in both.
+- *Rotations* are compared as matrices, including the root. Released: without the root.
+- *3D joints* are relative to the pelvis, the midpoint of the hips, because the camera determines where the
+  body is. Released: in the body's own frame. *Vertices* are in the body's own frame in both.
+- *2D joints* are divided by half the image's width and height. Released: their squared errors are also
+  multiplied by image side / box side. `joints2d_frame="crop"` divides by half the box's side.
+- *Depth* is supervised on the person's pixels, where the target is positive. Released: on all pixels. Samples
+  without depth, or without person pixels in the crop, do not contribute in either.
+- *First depth term*: mean absolute error. Released: mean squared error, although the code calls it L1.
 
-A mean runs over the batch that it is given; of several devices each has its share of it.
+Means are over the batch that is passed; with several devices each takes its own share of the batch.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from dpose.camera import BOX_UNIT, full_translation, project
 __all__ = ["MINI_WEIGHTS", "PAPER_WEIGHTS", "RELEASED_WEIGHTS", "TERMS", "LossWeights", "compute_losses"]
 
 TERMS = ("depth_l1", "depth_ssim", "segm", "pose", "shape", "joints3d", "vertices", "joints2d")
+COEFFICIENTS = {term: f"lambda_{number}" for number, term in enumerate(TERMS, 1)} | {"camera": "camera"}
 SSIM_SIGMA = 1.5
 
-# Of the fields below that name a variant: what they may be.
-VARIANTS = {
+VARIANTS = {  # allowed values of the fields of `LossWeights` that select a variant of a term
     "depth_error": ("l1", "mse"),
     "depth_pixels": ("person", "all"),
     "ssim_window": (11, 8),
@@ -50,7 +50,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The coefficients of eqs. 2-4, and the variants of their terms. Defaults: the paper's.
+    """The coefficients of eqs. 2-4 and the variants of their terms. The defaults are the paper's.
 
     Attributes:
         lambda_1: depth, L1.
@@ -60,19 +60,20 @@ class LossWeights:
         lambda_5: shape, MSE of betas.
         lambda_6: 3D joints, MSE, metres.
         lambda_7: vertices, L1, metres.
-        lambda_8: 2D joints, MSE, half image or box sides.
-        num_joints: how many of SMPL-X's first joints the two joint terms take (22; the released code: 24).
-        pose_root: whether the pose term sees the global orientation.
-        joints2d_frame: what the 2D term's errors are measured in: "image", half the image's sides; "crop",
-            half the box's; "image/box", half the image's, each squared error times image side / box side.
-        parts_balance: exponent b in [0, 1]: a pixel of a class with share f of the batch's pixels weighs
-            f^-b in the cross-entropy. 0 (the paper): all the same; 1: all classes the same.
-        camera: a penalty on small camera scales, which the paper does not have (the released code: 10).
-        factor: multiplies every coefficient; it matters where gradients are clipped (the released code: 60).
-        depth_error: "l1" or "mse", what the first depth term is.
-        depth_pixels: "person", or "all": the depth terms see the background too.
-        ssim_window: 11, centred and wholly in the map, or 8, off-centre and over its edges (`depth_ssim`).
-        joints3d_frame: "pelvis": each side relative to its pelvis; "body": as the body model puts them.
+        lambda_8: 2D joints, MSE, in half image or box sides.
+        num_joints: number of SMPL-X joints in the two joint terms (22; released code: 24).
+        pose_root: whether the pose term includes the global orientation.
+        joints2d_frame: unit of the 2D term's errors: "image", half the image's sides; "crop", half the box's
+            side; "image/box", half the image's sides, with squared errors times image side / box side.
+        parts_balance: exponent b in [0, 1]. The weight of a pixel in the cross-entropy is f^-b, where f is
+            the share of its class in the batch. 0 (the paper): equal pixels; 1: equal classes.
+        camera: weight of a penalty on small camera scales (released code: 10), which the paper does not have.
+        factor: multiplies every coefficient, which matters when gradients are clipped (released code: 60).
+        depth_error: "l1" or "mse": the first depth term. Its coefficient is lambda_1 and its name "depth_l1"
+            in both cases.
+        depth_pixels: "person" or "all": the pixels of the depth terms.
+        ssim_window: 11, centred and inside the map, or 8, off-centre and over its edges (`depth_ssim`).
+        joints3d_frame: "pelvis": joints relative to their pelvis; "body": in the body's own frame.
     """
 
     lambda_1: float = 0.1
@@ -105,14 +106,14 @@ class LossWeights:
             raise ValueError(f"parts_balance must lie in [0, 1], got {self.parts_balance}")
 
     def of(self, term: str) -> float:
-        """What multiplies a term (of `TERMS`, or "camera") in the total: its coefficient times `factor`."""
-        name = term if term == "camera" else f"lambda_{TERMS.index(term) + 1}"
-        return self.factor * getattr(self, name)
+        """The weight of a term (one of `TERMS`, or "camera") in the total: its coefficient times `factor`."""
+        return self.factor * getattr(self, COEFFICIENTS[term])
 
 
 PAPER_WEIGHTS = LossWeights()
-# What the authors' code computes, where it departs from the paper (the book's page on the two lists it all).
-# Its shipped configuration leaves the depth terms out; here they are as its code has them.
+# The loss of the authors' code, where it differs from the paper (the book's page "paper versus code" has the
+# full list). "depth_l1" is a mean squared error here, as in that code. The configuration shipped with the
+# code disables the depth terms.
 RELEASED_WEIGHTS = LossWeights(
     lambda_2=0.01,
     num_joints=24,
@@ -125,10 +126,11 @@ RELEASED_WEIGHTS = LossWeights(
     ssim_window=8,
     joints3d_frame="body",
 )
-# From scratch the paper's ratio, which presumes a pretrained encoder, leaves the maps unlearned. Here the
-# maps' terms count 24 times as much, the joints' and vertices' a tenth, the pose's a fifth. Betas count twice
-# as much, else they follow the noise of the vertex term; the 2D term a hundredth, being larger in the crop.
-# Of a crop's pixels four in five are background and one in a thousand is a toe: small parts get more weight.
+# The paper's weights assume a pretrained encoder; from random weights they leave the maps untrained. Relative
+# to them, the map terms are multiplied by 24, the joint and vertex terms by a tenth and the pose term by a
+# fifth. The weight of the betas is doubled, because otherwise they follow the noise of the vertex term. The
+# 2D term's weight is a hundredth, because its errors are larger in units of the crop. Four in five pixels of
+# a crop are background and one in a thousand is a toe, so small parts get more weight.
 MINI_WEIGHTS = LossWeights(
     lambda_1=2.4,
     lambda_2=0.48,
@@ -146,17 +148,17 @@ MINI_WEIGHTS = LossWeights(
 def compute_losses(
     pred: Prediction, batch: Batch, body: Callable[..., Any], weights: LossWeights = PAPER_WEIGHTS
 ) -> dict[str, Tensor]:
-    """All terms of the loss on one batch, eq. 1.
+    """All terms of the loss for one batch (eq. 1).
 
     Args:
         pred: the network's output.
-        batch: the ground truth, on the same device.
+        batch: the ground truth, on the same device, with float images (`dpose.model.inference.to_device`).
         body: `dpose.body.Body`: body(betas, rotmats) -> (vertices (B, V, 3), joints (B, J >= 24, 3)), metres.
         weights: coefficients and variants.
     Returns:
-        Scalars: every one of `TERMS`, unweighted ("depth_l1" is the MSE if `weights` says so); "camera" if
-        it has a weight; and "total", the sum of all, each times `weights.of(term)`. Without a depth branch
-        the two depth terms are zero.
+        Scalars: every term of `TERMS`, unweighted ("depth_l1" is an MSE if `weights.depth_error` is "mse");
+        "camera" if its weight is not zero; and "total", the sum of all terms times `weights.of(term)`. The
+        two depth terms are zero for a network without a depth branch.
     """
     with torch.autocast(pred.rotmats.device.type, enabled=False):
         rotmats, betas, cam, parts = (x.float() for x in pred[:4])
@@ -191,21 +193,21 @@ def compute_losses(
 
 
 def supervised_pixels(target: Tensor, has_depth: Tensor, pixels: str = "person") -> Tensor:
-    """Where the depth terms look: (B, 1, M, M) bool.
+    """The pixels on which the depth terms are computed: (B, 1, M, M) bool.
 
-    Only samples with depth and the person in the crop have such pixels: those of the person, where the target
-    is not the background's zero, or "all".
+    "person": pixels with a positive target. "all": all pixels of samples that have such a pixel. Samples
+    without depth have none.
     """
     person = (target > 0) & has_depth[:, None, None, None]
     return person if pixels == "person" else person.flatten(1).any(1)[:, None, None, None].expand_as(person)
 
 
 def depth_l1(depth: Tensor, target: Tensor, has_depth: Tensor, pixels: str = "person") -> Tensor:
-    """First part of eq. 2: mean |depth_gt - depth_pred| over the batch's supervised pixels.
+    """First term of eq. 2: mean |depth_gt - depth_pred| over the batch's supervised pixels.
 
     Args:
         depth: (B, 1, M, M) prediction.
-        target: (B, 1, M, M), 0 or [0.1, 1].
+        target: (B, 1, M, M), 0 on the background, [0.1, 1] on the person.
         has_depth: (B,) bool.
         pixels: "person" or "all", as in `supervised_pixels`.
     """
@@ -214,7 +216,7 @@ def depth_l1(depth: Tensor, target: Tensor, has_depth: Tensor, pixels: str = "pe
 
 
 def depth_mse(depth: Tensor, target: Tensor, has_depth: Tensor, pixels: str = "person") -> Tensor:
-    """The released code's first part of eq. 2: mean (depth_gt - depth_pred)^2. Arguments as `depth_l1`."""
+    """The released code's first term of eq. 2: mean (depth_gt - depth_pred)^2. Arguments as in `depth_l1`."""
     mask = supervised_pixels(target, has_depth, pixels)
     return torch.where(mask, depth - target, 0.0).square().sum() / mask.sum().clamp(min=1)
 
@@ -222,32 +224,33 @@ def depth_mse(depth: Tensor, target: Tensor, has_depth: Tensor, pixels: str = "p
 def depth_ssim(
     depth: Tensor, target: Tensor, has_depth: Tensor, pixels: str = "person", window: int = 11
 ) -> Tensor:
-    """Second part of eq. 2: mean 1 - SSIM(depth_gt, depth_pred) over the windows that see a supervised pixel.
+    """Second term of eq. 2: mean 1 - SSIM(depth_gt, depth_pred) over windows with a supervised pixel.
 
     SSIM = (2 m_x m_y + c1) (2 s_xy + c2) / ((m_x^2 + m_y^2 + c1) (s_xx + s_yy + c2)), with the means m and
-    (co)variances s of a window, c1 = 0.01^2, c2 = 0.03^2 (Wang et al. 2004, for values in a range of 1), by
-    `pytorch_msssim`. What is not supervised is zero on both sides, and a window of zeros has SSIM 1 exactly:
-    the mean over the windows that see something is therefore the library's over all N, N (1 - SSIM) / N_seen.
+    (co)variances s of a window, c1 = 0.01^2, c2 = 0.03^2 (Wang et al. 2004, for values in a range of 1),
+    computed by `pytorch_msssim`. Unsupervised pixels are set to zero in both maps. The SSIM of a window of
+    zeros is exactly 1, so the mean over the N_seen windows with a supervised pixel is the library's mean over
+    all N windows times N / N_seen.
 
     Args:
         depth, target, has_depth, pixels: as in `depth_l1`.
-        window: 11: Gaussian windows, sigma 1.5, that lie wholly in the map. 8: the released code's, weights
-            exp(-(i - 4)^2 / (2 sigma^2)), i = 0..7, on a map with four zeros around: (M + 1)^2 windows.
+        window: 11: Gaussian windows, sigma 1.5, inside the map. 8: the released code's, weights
+            exp(-(i - 4)^2 / (2 sigma^2)), i = 0..7, on a map padded with four zeros: (M + 1)^2 windows.
     """
     mask = supervised_pixels(target, has_depth, pixels)
     x, y = (torch.where(mask, z, 0.0) for z in (depth, target))
     mask = mask.to(x.dtype)
     side = x.shape[-1]
-    size = window if window == 8 else min(window, side - 1 + side % 2)  # odd also on a tiny map
+    size = window if window == 8 else min(window, side - 1 + side % 2)  # odd on tiny maps too
     offset = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
     gauss = torch.softmax(-offset.square() / (2 * SSIM_SIGMA**2), 0)
     if window == 8:
         mask = F.pad(mask, [size // 2] * 4)
-        # The library takes odd windows: a ninth weight of zero, and a ninth pixel for it to fall on.
+        # The library only takes odd windows: add a ninth weight, zero, and one more pixel of padding.
         x, y = (F.pad(z, [size // 2, size // 2 + 1] * 2) for z in (x, y))
         gauss = F.pad(gauss, [0, 1])
     seen = F.max_pool2d(F.max_pool2d(mask, (size, 1), 1), (1, size), 1)  # (B, 1, N, N) 0 or 1
-    # With the samples as channels its convolutions are depthwise: eight times as fast on a CPU.
+    # With samples as channels the library's convolutions are depthwise, which is 8 times as fast on a CPU.
     x, y = x.transpose(0, 1), y.transpose(0, 1)  # (1, B, M, M)
     weights = gauss.expand(x.shape[1], 1, 1, -1)
     similarity = pytorch_msssim.ssim(x, y, data_range=1.0, win=weights)
@@ -255,17 +258,17 @@ def depth_ssim(
 
 
 def segmentation(logits: Tensor, labels: Tensor, balance: float = 0.0) -> Tensor:
-    """Eq. 3: cross-entropy -log softmax(S)[label] of the background and 22 parts, mean over all pixels.
+    """Eq. 3: mean cross-entropy -log softmax(S)[label] over all pixels; background and 22 parts.
 
     Args:
         logits: (B, 23, M, M).
         labels: (B, M, M) int64.
-        balance: `LossWeights.parts_balance`; above 0 the mean is weighted.
+        balance: `LossWeights.parts_balance`; the mean is weighted if it is positive.
     """
     if balance == 0:
         return F.cross_entropy(logits, labels)
     flat = labels.flatten()
-    # `bincount` would wait for a GPU
+    # not `bincount`, which synchronises a GPU
     count = flat.new_zeros(logits.shape[1]).scatter_add_(0, flat, torch.ones_like(flat))
     share = count / len(flat)
     weight = torch.where(share > 0, share, 1.0) ** -balance
@@ -275,7 +278,8 @@ def segmentation(logits: Tensor, labels: Tensor, balance: float = 0.0) -> Tensor
 def pose(rotmats: Tensor, true_rotmats: Tensor, root: bool = True) -> Tensor:
     """L_SMPLpose of eq. 4: mean (R_gt - R_pred)^2 over the entries of rotation matrices (B, 22, 3, 3).
 
-    One joint off by an angle a costs 8 sin(a / 2)^2 / (9 x 22). With or without the root's matrix.
+    An error of angle a in one joint of one sample adds 8 sin(a / 2)^2 to the sum over entries. `root`:
+    whether the root's matrix is included.
     """
     first = 0 if root else 1
     return F.mse_loss(rotmats[:, first:], true_rotmats[:, first:])
@@ -289,7 +293,7 @@ def shape(betas: Tensor, true_betas: Tensor) -> Tensor:
 def joints3d(joints: Tensor, true_joints: Tensor, frame: str = "pelvis") -> Tensor:
     """L_J3D of eq. 4: mean (J_gt - J_pred)^2 over the coordinates of joints (B, J, 3), metres.
 
-    `frame`: "pelvis", each side relative to the midpoint of its hips; "body", as they are.
+    `frame`: "pelvis", both relative to the midpoint of their hips; "body", unchanged.
     """
     if frame == "pelvis":
         joints, true_joints = (j - j[:, 1:3].mean(1, keepdim=True) for j in (joints, true_joints))
@@ -299,7 +303,7 @@ def joints3d(joints: Tensor, true_joints: Tensor, frame: str = "pelvis") -> Tens
 def vertices(verts: Tensor, true_verts: Tensor) -> Tensor:
     """L_V3D of eq. 4: mean |V_gt - V_pred| over the coordinates of vertices (B, V, 3).
 
-    Metres, in the body's frame, global orientation applied, before any translation.
+    Vertices are in metres, with the global orientation applied and without translation.
     """
     return F.l1_loss(verts, true_verts)
 
@@ -316,16 +320,16 @@ def joints2d(
 ) -> Tensor:
     """L_J2D of eq. 4: mean c (2 (j_gt - j_pred) / side)^2 over the coordinates of joints projected by eq. 6.
 
-    c is the label's confidence. `side` and a further factor depend on `frame`: the image's width and height
-    ("image"), the box's side ("crop"), or the image's with squares times image side / box side ("image/box").
+    c is the label's confidence. `side` depends on `frame`: the image's width and height ("image"), the box's
+    side ("crop"), or the image's, with squared errors multiplied by image side / box side ("image/box").
 
     Args:
         joints: (B, J, 3) predicted joints, metres, body frame.
-        cam: (B, 3) predicted (s, tx, ty); `full_translation` keeps it finite for s near or below zero.
-        true_joints2d: (B, J or more, 3) x, y pixels, confidence; at 0 or less x and y are never read.
+        cam: (B, 3) predicted (s, tx, ty); `full_translation` is finite for s near or below zero.
+        true_joints2d: (B, J or more, 3) x, y pixels, confidence; x and y are ignored if it is 0 or less.
         cam_int: (B, 3, 3) intrinsics, pixels.
-        center, scale, img_size: the box and the image, as in `Batch`.
-        frame: as above.
+        center, scale, img_size: box and image, as in `Batch`.
+        frame: see above.
     """
     translation = full_translation(cam, center, scale, img_size, cam_int[:, 0, 0])
     projected = project(joints + translation[:, None], cam_int)  # (B, J, 2) pixels
@@ -342,6 +346,6 @@ def joints2d(
 def camera(cam: Tensor) -> Tensor:
     """The released code's camera term: mean exp(-10 s)^2, s clamped to [-0.5, 0.5].
 
-    It drives the scale s of cam (B, 3) = (s, tx, ty) away from zero and below; the paper has no such term.
+    It penalises small and negative scales s of cam (B, 3) = (s, tx, ty). The paper has no such term.
     """
     return torch.exp(-10 * cam[:, 0].clamp(-0.5, 0.5)).square().mean()

@@ -26,8 +26,8 @@ KEY = BUILD / "execution-key"
 
 def execution_key() -> str:
     """A hash of everything outside the notebooks that their outputs depend on."""
+    from dpose.data.fingerprint import data_fingerprint
     from dpose.paths import data_root
-    from dpose.results import data_fingerprint
 
     paths = [ROOT / "constraints.txt", *(ROOT / "dpose").rglob("*"), *(ROOT / "results").rglob("*")]
     digest = hashlib.sha256()

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from data_people import keys, random_sample
 
-from dpose import results
 from dpose.config import MINI
 from dpose.data import remote
+from dpose.data.fingerprint import data_fingerprint, data_samples
 from dpose.data.loader import TooManyBadSamples, make_loader
 from dpose.data.shards import MANIFEST, write_manifest, write_shards
 from dpose.paths import data_roots
@@ -191,7 +191,7 @@ def test_what_is_not_there_is_said_at_once(server, folder):
 def test_a_manifest_is_asked_for_once(server):
     for split in ("train", "val"):
         make_loader(server.url, split, MINI, 4)
-    assert results.data_samples(server.url, "train") == 10
+    assert data_samples(server.url, "train") == 10
     assert [name for name, _, _ in server.asked] == [MANIFEST]
 
 
@@ -271,8 +271,8 @@ def test_other_file_systems_are_read_and_taken_up_too(folder, monkeypatch):
 
 
 def test_a_remote_set_has_its_folders_fingerprint_and_numbers(server, folder):
-    assert results.data_fingerprint(server.url) == results.data_fingerprint(folder)
-    assert results.data_samples(server.url, "train") == 10
+    assert data_fingerprint(server.url) == data_fingerprint(folder)
+    assert data_samples(server.url, "train") == 10
     pattern = f"{server.url}/train-{{000000..000002}}.tar"
-    assert results.data_samples(pattern, "train") is None and len(results.data_fingerprint(pattern)) == 16
+    assert data_samples(pattern, "train") is None and len(data_fingerprint(pattern)) == 16
     assert json.loads(remote.read_url(f"{server.url}/{MANIFEST}"))["splits"] == {"train": 10, "val": 1}

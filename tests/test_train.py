@@ -18,13 +18,13 @@ import dpose
 from dpose.body import load_body
 from dpose.cli import main
 from dpose.config import preset
+from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.data.shards import write_shards
 from dpose.losses import RELEASED_WEIGHTS, TERMS
 from dpose.model.network import DPose
 from dpose.paths import shard_folder
-from dpose.results import data_fingerprint
 from dpose.training import TrainConfig, Training, learning_rate, recipe, train
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dpose import results
 from dpose.body import OPEN_BODY, OPEN_SMPL, files
+from dpose.data.fingerprint import data_samples
 from dpose.model import checkpoint
 from dpose.paths import BODY_MODELS_VARIABLE, DATA_VARIABLE, body_models, data_roots, is_url, shard_folder
 
@@ -100,7 +101,7 @@ def _data(data: str | os.PathLike[str] | None) -> Iterator[str]:
         if not (shards or is_url(root)):
             continue
         try:
-            samples = results.data_samples(root, split)
+            samples = data_samples(root, split)
             size = sum(path.stat().st_size for path in shards) / 1e6
         except (ValueError, OSError) as error:
             yield from _item("unusable", str(error))

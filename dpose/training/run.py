@@ -36,6 +36,7 @@ from dpose.batch import Batch
 from dpose.body import DEFAULT_BODY, Body, load_body
 from dpose.config import preset
 from dpose.data.augment import MINI_AUGMENT, PAPER_AUGMENT, Augment
+from dpose.data.fingerprint import data_fingerprint, data_samples
 from dpose.data.loader import MAX_BAD, make_loader
 from dpose.data.means import Means, training_means
 from dpose.data.sources import find_sources, mixture
@@ -518,8 +519,8 @@ def check_bodies(where: str, bodies: Iterable[str]) -> None:
 def _data_story(config: TrainConfig) -> dict[str, Any]:
     """Fingerprint and number of samples of the training data; of several sets, lists, and their weights."""
     roots = data_roots(config.data)
-    prints = [results.data_fingerprint(root) for root in roots]
-    samples = [results.data_samples(root, "train") for root in roots]
+    prints = [data_fingerprint(root) for root in roots]
+    samples = [data_samples(root, "train") for root in roots]
     if len(roots) == 1:
         return {"data": prints[0], "data_samples": samples[0]}
     return {"data": prints, "data_samples": samples, "mix": config.mix}

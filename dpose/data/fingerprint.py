@@ -1,0 +1,38 @@
+"""What identifies a data set in results and checkpoints: its fingerprint and its numbers of samples."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from dpose.data.remote import read_remote_manifest
+from dpose.data.shards import read_manifest
+from dpose.paths import is_url, shard_folder
+
+
+def data_fingerprint(root: str | Path) -> str:
+    """16 hexadecimal digits that change when the data at `root` change.
+
+    They are of the manifest's fingerprint, or without a manifest of the names and sizes of shards or label
+    files, or for a URL of a pattern of shards of the pattern. root: a folder or a URL, as for
+    `dpose.data.loader.make_loader`.
+    """
+    manifest = _manifest(root)
+    if manifest is not None and "fingerprint" in manifest:
+        return manifest["fingerprint"][:16]
+    if is_url(root):
+        return hashlib.sha256(root.encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for path in sorted(shard_folder(root).glob("*.tar")) or sorted((Path(root) / "labels").glob("*.npz")):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def data_samples(root: str | Path, split: str) -> int | None:
+    """Number of samples of a split by the manifest of the shards at `root`; None without a manifest."""
+    return (_manifest(root) or {}).get("splits", {}).get(split)
+
+
+def _manifest(root: str | Path) -> dict[str, Any] | None:
+    if not is_url(root):
+        return read_manifest(shard_folder(root))
+    return None if root.endswith(".tar") else read_remote_manifest(root)[1]
