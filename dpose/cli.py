@@ -162,8 +162,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="the focal length that the network is told: the camera's, or the image diagonal, as in the "
         "released evaluation",
     )
+    add(
+        "--depth-rule",
+        choices=["paper", "released"],
+        help="how depth becomes a target (default: as in the checkpoint's training)",
+    )
     add("--out", metavar="JSON", help="file for the results")
-    add("--samples", type=int, help="measure only the first so many")
+    add("--samples", type=int, help="number of samples, taken from all over the split (default: all)")
     add("--batch-size", type=int, default=64, help="images at once; no influence on the results")
     add("--workers", type=int, default=1, help="loader processes")
     add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")

@@ -253,11 +253,10 @@ def summarise(table: dict[str, Any]) -> dict[str, Any]:
     scores: dict[str, Any] = {name: means[name] for name in names}
     scores["parts_miou"] = _mean_iou(table["intersection"], table["union"], bootstrap)
     baselines: dict[str, Any] = {}
-    for baseline in BASELINES:
-        if f"{baseline}/mpjpe" in means:
-            baselines[baseline] = {
-                name: means[f"{baseline}/{name}"] for name in names if f"{baseline}/{name}" in means
-            }
+    for name in baseline_names:
+        if name in means:
+            baseline, _, metric = name.partition("/")
+            baselines.setdefault(baseline, {})[metric] = means[name]
     ratios: dict[str, float] = {}
     if "mean_pose" in baselines:
         for name in MESH_METRICS:
