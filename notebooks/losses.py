@@ -63,6 +63,7 @@ from dpose.figures import (
     to_picture,
 )
 from dpose.losses import MINI_WEIGHTS, PAPER_WEIGHTS, RELEASED_WEIGHTS, TERMS, LossWeights, compute_losses
+from dpose.model.inference import to_device
 
 torch.manual_seed(seed)
 plt.rcParams["figure.dpi"] = 130
@@ -92,7 +93,8 @@ html_table(("", *RECIPES), rows, "Coefficients, and the variants of the terms (d
 # body where it is, the true parts with full confidence, the true depth.
 
 # %%
-everybody = next(iter(make_loader(data, "test", config, max(people, sample + 1))))
+everybody = to_device(next(iter(make_loader(data, "test", config, max(people, sample + 1)))), "cpu")
+everybody.pop("position", None)  # of the data stream, not of a person
 batch = {name: value[sample : sample + 1] for name, value in everybody.items()}
 true_cam = weak_perspective(batch)  # (1, 3), `full_translation` undone
 certain = 30 * torch.nn.functional.one_hot(batch["parts"], NUM_CLASSES).movedim(-1, 1).float()
@@ -400,6 +402,7 @@ show_source(terms.segmentation)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How much each class weighs in the cross-entropy, as a share of all, for three exponents b. Classes by size.", "name": "fig-balance"}}
 counts = torch.zeros(NUM_CLASSES)
 for some in make_loader(data, "test", config, 16, limit=count):
+    some = to_device(some, "cpu")
     counts += torch.bincount(some["parts"].flatten(), minlength=NUM_CLASSES)
 share = counts / counts.sum()
 order = share.argsort(descending=True)

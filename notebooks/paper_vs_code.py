@@ -34,17 +34,17 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import dpose
-from dpose import compute_losses as terms
+import dpose.losses as terms
 from dpose.camera import bbox_info, default_focal
 from dpose.config import RELEASED_PARTS
-from dpose.data.augment import PAPER_WEIGHTS as PAPER_JITTER
-from dpose.data.augment import jitter_box, sample_generator
+from dpose.data.augment import PAPER_AUGMENT, jitter_box, sample_generator
 from dpose.data.loader import BadCount, find_shards, make_loader, read_members
 from dpose.data.sample import crop_matrix, relative_matrix, warp_image, warp_nearest
 from dpose.data.shards import decode_sample
 from dpose.data.targets import depth_target
 from dpose.figures import INK, colour_depth, html_table, picture_grid, quiet
 from dpose.losses import PAPER_WEIGHTS, RELEASED_WEIGHTS, compute_losses
+from dpose.model.inference import to_device
 from dpose.model.regressor import Regressor
 from dpose.rotations import sixd_to_rotmat
 
@@ -219,7 +219,7 @@ for crop in crops:
     zero.append((target[person] == 0).mean())
     ratios.append(np.divide(*np.percentile(metres[person], [95, 5])))
     for epoch in range(3):
-        center, scale = jitter_box(label, PAPER_JITTER, sample_generator(seed, epoch, label["key"]))
+        center, scale = jitter_box(label, PAPER_AUGMENT, sample_generator(seed, epoch, label["key"]))
         matrix = relative_matrix(label, size, center, scale, 56)
         if warp_nearest(person, matrix, 56).any():
             crops_seen += 1
@@ -307,7 +307,7 @@ check(
 )
 
 mini, without = dpose.load("mini").train(), dpose.DPose(dpose.preset("mini-no-depth"))
-batches = list(make_loader(data, "test", mini.config, 2, limit=5))
+batches = [to_device(batch, "cpu") for batch in make_loader(data, "test", mini.config, 2, limit=5)]
 check(
     28,
     "five test people in batches of two",

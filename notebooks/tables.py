@@ -123,6 +123,8 @@ main = [result for result in measured if not result["checkpoint"]["name"].starts
 
 
 def with_interval(score, digits=1):
+    if score["ci95"] is None:  # all people are of one cluster
+        return f"{score['mean']:.{digits}f}"
     low, high = score["ci95"]
     return f"{score['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
@@ -133,6 +135,8 @@ def result_table(result):
         for name, label in LABELS.items()
         if name in result["baselines"]
     ]
+    clusters = result.get("intervals", {}).get("clusters")
+    resampled = "people" if clusters is None else f"{clusters:,} scenes"
     name = result["checkpoint"]["name"].removesuffix(".safetensors").upper()
     rows.append((name, *(with_interval(result["metrics"][error]) for error in ERRORS)))
     return html_table(
@@ -140,7 +144,7 @@ def result_table(result):
         rows,
         f"Measured: {result['samples']:,} people of the {result['dataset']} data set's {result['split']} "
         "split, protocol "
-        f"{result['protocol']}, mm, with 95 % bootstrap intervals over the people",
+        f"{result['protocol']}, mm, with 95 % bootstrap intervals over the {resampled}",
         ours=[len(rows) - 1],
     )
 

@@ -349,7 +349,7 @@ def test_a_gendered_truth_without_its_licensed_body_says_what_is_missing(
     write_shards(
         [random_sample(rng, "p", 160, body="smpl-female", pose=np.zeros(72))], tmp_path / "shards", "test"
     )
-    with pytest.raises(FileNotFoundError, match="SMPL female is missing .*DPOSE_BODY_MODELS"):
+    with pytest.raises(FileNotFoundError, match="SMPL female.*DPOSE_BODY_MODELS"):
         evaluate(checkpoint_for(licensed.record), tmp_path, protocol="h36m14", **OPTIONS)
 
 
@@ -367,7 +367,7 @@ def test_the_matrix_to_smpl_must_fit_the_prediction_s_body(licensed, checkpoint_
 # --- what is measured, and how ------------------------------------------------------------------------------
 
 
-def test_the_network_can_be_told_the_image_diagonal_for_a_focal_length(people, body, monkeypatch):
+def test_the_network_s_input_may_have_the_image_diagonal_as_focal_length(people, body, monkeypatch):
     inputs = []
 
     def recording(model, batch, bf16=False):

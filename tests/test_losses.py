@@ -118,10 +118,8 @@ def test_a_perfect_prediction_costs_the_released_loss_only_its_camera_term(batch
 
 
 def test_the_coefficients_are_the_paper_s_and_the_total_is_the_weighted_sum(batch, body):
-    paper = {
-        "depth_l1": 0.1, "depth_ssim": 0.02, "segm": 0.1, "pose": 10, "shape": 0.01,
-        "joints3d": 50, "vertices": 10, "joints2d": 50,
-    }  # fmt: skip
+    coefficients = 0.1, 0.02, 0.1, 10, 0.01, 50, 10, 50  # lambda_1 to lambda_8
+    paper = dict(zip(L.TERMS, coefficients, strict=True))
     terms = L.compute_losses(wrong(batch), batch, body)
 
     assert {term: L.PAPER_WEIGHTS.of(term) for term in L.TERMS} == paper
@@ -131,10 +129,8 @@ def test_the_coefficients_are_the_paper_s_and_the_total_is_the_weighted_sum(batc
 
 
 def test_the_released_coefficients_are_sixty_times_the_paper_s_but_for_ssim_and_a_camera_term(batch, body):
-    released = {
-        "depth_l1": 6, "depth_ssim": 0.6, "segm": 6, "pose": 600, "shape": 0.6,
-        "joints3d": 3000, "vertices": 600, "joints2d": 3000, "camera": 600,
-    }  # fmt: skip
+    coefficients = 6, 0.6, 6, 600, 0.6, 3000, 600, 3000, 600
+    released = dict(zip((*L.TERMS, "camera"), coefficients, strict=True))
     terms = L.compute_losses(wrong(batch), batch, body, L.RELEASED_WEIGHTS)
 
     assert {term: L.RELEASED_WEIGHTS.of(term) for term in released} == pytest.approx(released)
@@ -198,7 +194,7 @@ def test_without_the_root_its_turn_costs_nothing(batch):
     assert L.pose(turned, batch["pose"], root=False) == 0 < L.pose(turned, batch["pose"])
 
 
-def test_joints_forget_where_the_pelvis_is_and_vertices_do_not():
+def test_joints_are_relative_to_the_pelvis_and_vertices_are_not():
     points = torch.randn(B, 24, 3, generator=torch.Generator().manual_seed(3), dtype=DOUBLE)
 
     assert L.joints3d(points + 0.5, points).item() == pytest.approx(0, abs=1e-12)
@@ -489,7 +485,8 @@ def test_nothing_waits_for_the_device(batch, monkeypatch):
     """On the meta device, whose tensors hold no values: reading one, or branching on one, raises."""
     from dpose.body import load_body
 
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no meta device
+    # autocast does not support the meta device
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     body = load_body(vertex_stride=64).to("meta")
     pred = Prediction(*(x.detach().to("meta").requires_grad_() for x in wrong(batch)))
     batch = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in batch.items()}

@@ -40,7 +40,7 @@ def test_one_joint_off_by_a_known_length_gives_its_share_of_the_mean():
     assert metrics.mpjpe(joints, truth).tolist() == pytest.approx([50 / 24] * 4)
 
 
-def test_mpjpe_forgets_where_the_pelvis_is_and_mve_too():
+def test_mpjpe_and_mve_are_relative_to_the_pelvis():
     truth, shift = random_joints(0), torch.tensor([1.0, -2.0, 3.0])
     vertices = random_joints(1, joints=50)
 
@@ -68,7 +68,7 @@ def test_joints_beyond_the_protocol_s_do_not_count():
 
 @settings(deadline=None, max_examples=30)
 @given(seeds, st.floats(0.1, 10))
-def test_pa_mpjpe_does_not_see_a_similarity(seed, scale):
+def test_pa_mpjpe_is_invariant_to_a_similarity(seed, scale):
     truth, joints = random_joints(seed), random_joints(seed + 1)
     rotation = random_rotation(seed)
 
@@ -285,7 +285,7 @@ def test_depth_error_counts_person_pixels_only_and_survives_an_empty_crop():
 def test_an_unknown_protocol_and_too_few_joints_are_refused():
     with pytest.raises(ValueError, match="smplx24"):
         metrics.mpjpe(random_joints(0), random_joints(0), protocol="coco")
-    with pytest.raises(ValueError, match="24 joints, got 22"):
+    with pytest.raises(ValueError, match="24.*22"):
         metrics.pa_mpjpe(random_joints(0, joints=22), random_joints(0, joints=22))
 
 
@@ -310,16 +310,18 @@ def matrices(protocol):
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_protocol_on_smpl_is_its_definition_in_numpy(protocol, compared, pelvis, sparse):
     to_smpl, regressor = matrices(protocol)
-    said, truth = random_joints(0, joints=SMPLX), random_joints(1, joints=SMPL)  # a truth that is SMPL's
-    given_as = (lambda x: x.to_sparse()) if sparse else (lambda x: x)
+    vertices, truth = random_joints(0, joints=SMPLX), random_joints(1, joints=SMPL)  # a truth that is SMPL's
 
-    errors = metrics.BodyErrors(protocol, given_as(to_smpl), given_as(regressor))
-    actual = errors.per_sample(BodyOutput(said, None), BodyOutput(truth, None))
+    def distance(a, b):
+        return 1000 * np.linalg.norm(a - b, axis=1).mean()
+
+    given = [matrix.to_sparse() if sparse else matrix for matrix in (to_smpl, regressor)]
+    errors = metrics.BodyErrors(protocol, *given)
+    actual = errors.per_sample(BodyOutput(vertices, None), BodyOutput(truth, None))
     for i in range(4):
-        x, y = to_smpl.numpy() @ said[i].numpy(), truth[i].numpy()
+        x, y = to_smpl.numpy() @ vertices[i].numpy(), truth[i].numpy()
         jx, jy = regressor.numpy() @ x, regressor.numpy() @ y
         px, py = jx[pelvis].mean(0), jy[pelvis].mean(0)
-        distance = lambda a, b: 1000 * np.linalg.norm(a - b, axis=1).mean()  # noqa: E731
         aligned, centred = best_similarity(jx[compared], jy[compared])
 
         assert actual["mpjpe"][i].item() == pytest.approx(distance(jx[compared] - px, jy[compared] - py))
@@ -339,20 +341,20 @@ def test_matrices_that_are_missing_or_do_not_fit_are_named():
     to_smpl, regressor = matrices("h36m14")
     body = BodyOutput(random_joints(0, joints=SMPLX), None)
 
-    with pytest.raises(ValueError, match=r"'smpl24' needs `regressor`: SMPL's own .*\(24, 6890\)"):
+    with pytest.raises(ValueError, match=r"'smpl24'.*`regressor`.*\(24, 6890\)"):
         metrics.BodyErrors("smpl24", to_smpl)
-    with pytest.raises(ValueError, match=r"J_regressor_h36m.npy .* shape \(24, 40\)"):
+    with pytest.raises(ValueError, match=r"J_regressor_h36m.npy.*\(24, 40\)"):
         metrics.BodyErrors("h36m14", to_smpl, matrices("smpl24")[1])
-    with pytest.raises(ValueError, match="this body has 60: give `smplx_to_smpl`"):
+    with pytest.raises(ValueError, match="60.*`smplx_to_smpl`"):
         metrics.BodyErrors("h36m14", regressor=regressor).points(body)
-    with pytest.raises(ValueError, match=r"shape \(60, 40\).*must be \(40, 60\)"):
+    with pytest.raises(ValueError, match=r"\(60, 40\).*\(40, 60\)"):
         metrics.BodyErrors("h36m14", to_smpl.T, regressor).points(body)
 
 
 def bodies(start, stop):
     """Bodies of a fixed list of 9, predicted and true."""
-    said, truth = (BodyOutput(random_joints(i, 9, 30), random_joints(i + 2, 9)) for i in (0, 1))
-    return (BodyOutput(*(x[start:stop] for x in body)) for body in (said, truth))
+    pair = (BodyOutput(random_joints(i, 9, 30), random_joints(i + 2, 9)) for i in (0, 1))
+    return (BodyOutput(*(x[start:stop] for x in body)) for body in pair)
 
 
 def test_the_metric_averages_over_samples_however_they_are_batched():
