@@ -560,9 +560,10 @@ def trained_on(trained) -> str:
         ),
     ],
 )
-def test_a_wrong_argument_is_refused_and_no_results_are_written(
-    people, trained, tmp_path, wrong, error, message
+def test_a_wrong_argument_is_refused_before_anything_is_measured(
+    people, trained, tmp_path, wrong, error, message, monkeypatch
 ):
+    monkeypatch.setattr(evaluation, "measure", None)
     options = {"checkpoint": trained.checkpoint, "data": people, "out": tmp_path / "r.json", "body": "open"}
     with pytest.raises(error, match=message):
         evaluate(**(OPTIONS | options | wrong))
