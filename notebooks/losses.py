@@ -93,8 +93,8 @@ html_table(("", *RECIPES), rows, "Coefficients, and the variants of the terms (d
 # body where it is, the true parts with full confidence, the true depth.
 
 # %%
-everybody = to_device(next(iter(make_loader(data, "test", config, max(people, sample + 1)))), "cpu")
-everybody.pop("position", None)  # of the data stream, not of a person
+everybody = next(iter(make_loader(data, "test", config, max(people, sample + 1))))
+everybody = to_device(everybody, "cpu")
 batch = {name: value[sample : sample + 1] for name, value in everybody.items()}
 true_cam = weak_perspective(batch)  # (1, 3), `full_translation` undone
 certain = 30 * torch.nn.functional.one_hot(batch["parts"], NUM_CLASSES).movedim(-1, 1).float()

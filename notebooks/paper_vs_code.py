@@ -34,10 +34,11 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import dpose
-import dpose.losses as terms
+from dpose import losses as terms
 from dpose.camera import bbox_info, default_focal
 from dpose.config import RELEASED_PARTS
-from dpose.data.augment import PAPER_AUGMENT, jitter_box, sample_generator
+from dpose.data.augment import PAPER_AUGMENT as PAPER_JITTER
+from dpose.data.augment import jitter_box, sample_generator
 from dpose.data.loader import BadCount, find_shards, make_loader, read_members
 from dpose.data.sample import crop_matrix, relative_matrix, warp_image, warp_nearest
 from dpose.data.shards import decode_sample
@@ -219,7 +220,7 @@ for crop in crops:
     zero.append((target[person] == 0).mean())
     ratios.append(np.divide(*np.percentile(metres[person], [95, 5])))
     for epoch in range(3):
-        center, scale = jitter_box(label, PAPER_AUGMENT, sample_generator(seed, epoch, label["key"]))
+        center, scale = jitter_box(label, PAPER_JITTER, sample_generator(seed, epoch, label["key"]))
         matrix = relative_matrix(label, size, center, scale, 56)
         if warp_nearest(person, matrix, 56).any():
             crops_seen += 1

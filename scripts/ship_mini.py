@@ -100,8 +100,8 @@ The recipe is `dpose.training.MINI_RECIPE`, not the paper's; the book's page on 
 
 `dpose evaluate --checkpoint mini`: {result["samples"]:,} people of the open test split, none of whom is in
 the training set, seen from all sides; protocol `{result["protocol"]}`; 95 % bootstrap intervals over their
-{result["intervals"]["clusters"]:,} scenes. The baseline of the errors is the mean pose of the training set, that of depth the best constant
-(targets run from 0.1 to 1).
+{result["intervals"]["clusters"]:,} scenes. The baseline of the errors is the mean pose of the training set,
+that of depth the best constant (targets run from 0.1 to 1).
 
 | | measured | 95 % interval | baseline | ratio |
 | --- | --- | --- | --- | --- |

@@ -26,6 +26,7 @@ from dpose.data.shards import write_manifest, write_shards
 from dpose.evaluate import best_constant, evaluate, format_table, measure, summarise
 from dpose.metrics import PROTOCOLS, BodyErrors
 from dpose.model import checkpoint as checkpoints
+from dpose.model.inference import to_device
 from dpose.rotations import nearest_rotation
 
 OPTIONS = {"workers": 0, "device": "cpu", "progress": False}
@@ -38,6 +39,10 @@ def body():
 
 def loader(people, batch_size=4, split="test"):
     return make_loader(people, split, preset("mini"), batch_size, workers=0)
+
+
+def first_batch(people, size=7, **options):
+    return to_device(next(iter(make_loader(people, "test", preset("mini"), size, **options))), "cpu")
 
 
 def truth(model, batch, bf16=False) -> Prediction:
@@ -99,7 +104,7 @@ def test_another_protocol_compares_smpl_s_vertices_and_regressed_joints(people, 
     table = measure(
         None, loader(people), body, (torch.eye(3).expand(22, 3, 3), torch.zeros(11)), errors=errors
     )
-    batch = next(iter(loader(people, 7)))
+    batch = first_batch(people)
     rest = body(torch.zeros(7, 11), torch.eye(3).expand(7, 22, 3, 3))
     apart = errors.points(rest).vertices - errors.points(body(batch["betas"], batch["pose"])).vertices
     assert table["mpjpe"].max() < 1e-3 and len(table["mpjpe"]) == 7
@@ -132,7 +137,7 @@ def test_every_protocol_is_measured_on_open_data_without_licensed_files(
     assert main(["evaluate", *arguments]) == 0
     result = json.loads(out.read_text())
 
-    batch, exact = next(iter(loader(people, 7))), load_body().double()
+    batch, exact = first_batch(people), load_body().double()
     predicted, true = (
         [x.numpy() for x in exact(betas, batch["pose"])] for betas in (batch["betas"] + 1, batch["betas"])
     )
@@ -376,7 +381,7 @@ def test_the_network_s_input_may_have_the_image_diagonal_as_focal_length(people,
 
     monkeypatch.setattr(evaluation, "run_network", recording)
     label, diagonal = (measure(None, loader(people, 7), body, focal=focal) for focal in evaluation.FOCALS)
-    batch = next(iter(loader(people, 7)))
+    batch = first_batch(people)
     assert inputs[0].equal(batch["cam_int"]) and not inputs[1].equal(batch["cam_int"])
     for own, cam_int, size in zip(batch["cam_int"], inputs[1], batch["img_size"].tolist(), strict=True):
         assert cam_int.diagonal().tolist() == pytest.approx([np.hypot(*size)] * 2 + [1])
@@ -434,11 +439,11 @@ def test_depth_is_compared_by_the_rule_that_the_network_was_trained_with(
     monkeypatch.setattr(evaluation, "run_network", truth)
     checkpoint = checkpoint_for(load_body().record, **({"recipe": recipe} if recipe else {}))
     result = evaluate(checkpoint, people, depth_rule=given, **OPTIONS)
-    batch = next(iter(make_loader(people, "test", preset("mini"), 7, depth_rule=expected)))
+    batch = first_batch(people, depth_rule=expected)
     median = float(batch["depth"][batch["depth"] > 0].double().median())
     assert result["depth_rule"] == expected
     assert result["baselines"]["constant_depth"]["value"] == pytest.approx(median, abs=2e-3)
-    other = next(iter(make_loader(people, "test", preset("mini"), 7, depth_rule="paper")))["depth"]
+    other = first_batch(people, depth_rule="paper")["depth"]
     assert batch["depth"].equal(other) == (expected == "paper")
 
 
@@ -481,7 +486,7 @@ def test_the_best_constant_is_the_median_and_no_other_constant_beats_it(count):
 def test_the_depth_histogram_counts_each_person_s_pixel(people, body, monkeypatch):
     monkeypatch.setattr(evaluation, "run_network", truth)
     histogram = measure(None, loader(people), body)["depth_histogram"]
-    depth = next(iter(loader(people, 7)))["depth"].numpy()
+    depth = first_batch(people)["depth"].numpy()
     values = depth[depth > 0].astype(float)
     assert histogram.sum() == len(values) and histogram[-1] == (values == 1).sum() > 0
     middles = (np.arange(len(histogram)) + 0.5) / evaluation.DEPTH_BINS
@@ -573,7 +578,7 @@ def test_a_wrong_argument_is_refused_before_anything_is_measured(
 def test_statistics_are_the_plain_means_of_the_training_set(people):
     config = preset("mini")
     statistics = training_means(people, config)
-    batches = list(make_loader(people, "train", config, 3, workers=0))
+    batches = [to_device(b, "cpu") for b in make_loader(people, "train", config, 3, workers=0)]
     parts = torch.cat([batch["parts"].flatten() for batch in batches])
     depth = torch.cat([batch["depth"].flatten() for batch in batches])
     assert statistics.samples == 16
@@ -596,7 +601,7 @@ def test_statistics_are_the_plain_means_of_the_training_set(people):
 def test_weak_perspective_is_the_inverse_of_full_translation(people):
     from dpose.camera import full_translation
 
-    batch = next(iter(loader(people)))
+    batch = first_batch(people)
     focal = batch["cam_int"][:, 0, 0]
     back = full_translation(
         weak_perspective(batch), batch["center"], batch["scale"], batch["img_size"], focal
