@@ -43,7 +43,7 @@ def _people_mesh(vertices: np.ndarray) -> wp.Mesh:
 
 
 class View(NamedTuple):
-    """What a viewport shows, pixel by pixel; see `Prepared.render`."""
+    """What a viewport shows, pixel by pixel; see `SceneRenderer.render`."""
 
     image: np.ndarray
     person: np.ndarray
@@ -51,16 +51,16 @@ class View(NamedTuple):
     skin: np.ndarray
 
 
-class Prepared:
+class SceneRenderer:
     """A scene in the renderer's memory. One at a time in a process: the next one takes its trees over.
 
     Rendering one whose time is over raises RuntimeError.
     """
 
-    _latest: "Prepared | None" = None
+    _latest: "SceneRenderer | None" = None
 
     def __init__(self, scene: Scene) -> None:
-        Prepared._latest = self
+        SceneRenderer._latest = self
         self.scene = scene
         constants = _constants()
         mesh = _people_mesh(scene.vertices)
@@ -120,8 +120,8 @@ class Prepared:
         Returns image (H, W, 3) uint8 RGB; person (H, W) int8, -1 none; depth along z (H, W) float32 metres
         of whatever is seen, 0 outside the border; skin (H, W) bool: whether it is bare skin.
         """
-        if Prepared._latest is not self:
-            raise RuntimeError("a later Prepared(scene) has taken this scene's place; prepare it again")
+        if SceneRenderer._latest is not self:
+            raise RuntimeError("a later SceneRenderer(scene) has taken this scene's place; prepare it again")
         scene = self.scene
         camera = raytrace.camera_struct(cam_int, scene.rotation, scene.translation, border)
         shape = (height, width)
