@@ -112,21 +112,35 @@ def _locked(root: Path, settings: dict[str, Any], progress: bool) -> Iterator[No
     except ImportError:  # Windows
         yield
         return
-    with open(root / ".synth.lock", "w") as file:
+    path = root / ".synth.lock"
+    with open(path, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if other := _other_settings(root / "shards", settings):
+            other = _read_json(path)
+            if other and (differences := _differences(other, settings)):
                 raise RuntimeError(
-                    f"another process is writing to {root}, which holds {other}: wait until it has "
-                    "finished, or choose another --root"
+                    f"another process is making data in {root} ({differences}): wait until it has finished, "
+                    "or choose another --root"
                 ) from None
             if progress:
                 print(f"waiting for another process that is making the same data in {root}")
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
             pass
+        file.truncate(0)
+        file.write(json.dumps(settings))
+        file.flush()
         yield
+
+
+def _differences(found: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Settings that are not those of this run, for messages; empty if all are equal."""
+    return ", ".join(
+        f"{name} {found.get(name)} instead of {value}"
+        for name, value in settings.items()
+        if found.get(name) != value
+    )
 
 
 def _other_settings(folder: Path, settings: dict[str, Any]) -> str | None:
@@ -139,12 +153,8 @@ def _other_settings(folder: Path, settings: dict[str, Any]) -> str | None:
         return "shards with a damaged manifest"
     if "generator" not in manifest:
         return "shards that `dpose synth` did not make"
-    differences = [
-        f"{name} {manifest.get(name)} instead of {value}"
-        for name, value in settings.items()
-        if manifest.get(name) != value
-    ]
-    return f"shards of other settings ({', '.join(differences)})" if differences else None
+    differences = _differences(manifest, settings)
+    return f"shards of other settings ({differences})" if differences else None
 
 
 def _make_shards(
@@ -156,9 +166,9 @@ def _make_shards(
     if progress and (damaged := [row["name"] for row in listed if row["name"] not in rows]):
         print(f"{folder}: missing or damaged, made again: {', '.join(damaged)}")
     jobs = [
-        (split, number)
+        (split, number, range(start, start + SCENES_PER_SHARD))
         for split, count in scenes.items()
-        for number in range(-(-count // SCENES_PER_SHARD))
+        for number, start in enumerate(range(0, count, SCENES_PER_SHARD))
         if _shard_name(split, number) not in rows
     ]
 
@@ -183,19 +193,21 @@ def _shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}.tar"
 
 
-def _make_shard(folder: Path, seed: int, size: int, split: str, number: int) -> dict[str, Any] | None:
+def _make_shard(
+    folder: Path, seed: int, size: int, split: str, number: int, scenes: range
+) -> dict[str, Any] | None:
     """Write one shard; returns its row of the manifest, or None if nobody is visible in its scenes."""
     count = 0
 
     def samples() -> Iterator[Sample]:
         nonlocal count
-        for index in range(number * SCENES_PER_SHARD, (number + 1) * SCENES_PER_SHARD):
+        for index in scenes:
             people = person_samples(sample_scene(seed, split, index), size)
             count += len(people)
             yield from people
             advance()
 
-    if not write_shards(samples(), folder, split, start=number, per_shard=10 * SCENES_PER_SHARD):
+    if not write_shards(samples(), folder, split, start=number, per_shard=10 * len(scenes)):
         return None
     name = _shard_name(split, number)
     return shard_row(name, folder / name, count)
@@ -220,7 +232,7 @@ def write_frames(
     root, name = Path(root), f"open_{split}"
     folder, target, settings_file = root / name, root / "labels" / f"{name}.npz", root / name / "frames.json"
     settings = {"scenes": count, "seed": seed, "version": VERSION}
-    if target.is_file() and settings_file.is_file() and _read_json(settings_file) == settings:
+    if target.is_file() and _read_json(settings_file) == settings:
         return target
     target.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)  # masks of other people must not remain
@@ -278,10 +290,10 @@ def _mask(where: np.ndarray) -> np.ndarray:
 
 
 def _read_json(path: Path) -> Any:
-    """The content of the file, None if it is not JSON."""
+    """The content of the file, None if there is none."""
     try:
         return json.loads(path.read_text())
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         return None
 
 

@@ -42,26 +42,15 @@ CLOTHS = np.array(
 )
 # fmt: on
 
-# Per hairstyle: height of the hairline on the T-pose, and thickness of the hair, metres.
-HAIRLINES = {
-    "bald": 9.0,
-    "shaved": 1.525,
-    "short": 1.52,
-    "medium": 1.48,
-    "afro": 1.51,
-    "long": 1.47,
-    "bun": 1.51,
-    "hat": 1.56,
-}
-HAIR_VOLUMES = {
-    "bald": 0,
-    "shaved": 0.002,
-    "short": 0.013,
-    "medium": 0.02,
-    "afro": 0.055,
-    "long": 0.014,
-    "bun": 0.01,
-    "hat": 0.018,
+HAIRSTYLES = {  # height of the hairline on the T-pose, and thickness of the hair, metres
+    "bald": (9.0, 0),
+    "shaved": (1.525, 0.002),
+    "short": (1.52, 0.013),
+    "medium": (1.48, 0.02),
+    "afro": (1.51, 0.055),
+    "long": (1.47, 0.014),
+    "bun": (1.51, 0.01),
+    "hat": (1.56, 0.018),
 }
 
 
@@ -250,7 +239,7 @@ class Outfit:
     loose_bottom: float
     wrinkle: int  # index of the wrinkle pattern
     wrinkle_depth: float
-    hairstyle: str  # a key of HAIRLINES
+    hairstyle: str  # a key of HAIRSTYLES
     hair_length: int  # rings of long hair
     hair_volume: float  # factor of the hair's thickness
     beard: float  # 0 for none
@@ -351,8 +340,9 @@ def dress(outfit: Outfit) -> tuple[np.ndarray, np.ndarray]:
     top = np.minimum(np.minimum(arm, y - outfit.hem), np.where(ax < 0.12, collar - y, 1.0))
     bottom = np.minimum(outfit.waist - y, y - outfit.leg)
     shoe = outfit.shoe - y if outfit.shoe > 0 else np.full_like(y, -1.0)
+    hairline, hair_thickness = HAIRSTYLES[outfit.hairstyle]
     slope = 0.45 if outfit.hairstyle == "hat" else 0.8
-    hair = np.where(f.is_head > 0, y - (HAIRLINES[outfit.hairstyle] + slope * (z + 0.02)), -1.0)
+    hair = np.where(f.is_head > 0, y - (hairline + slope * (z + 0.02)), -1.0)
     if outfit.beard:
         lower = np.minimum(np.minimum(1.535 - y - 0.5 * ax, y - 1.465), np.minimum(z - 0.08, 0.06 - ax))
         hair = np.maximum(hair, np.where((f.is_head > 0) & (f.tones[:, 0] == 1), lower, -1.0))
@@ -363,7 +353,7 @@ def dress(outfit: Outfit) -> tuple[np.ndarray, np.ndarray]:
     thick_top = 0.007 + outfit.loose_top * torso + wrinkle
     thick_bottom = 0.005 + outfit.loose_bottom * (0.3 + 0.7 * _smooth(0.95 - y, 0.0, 0.8)) + wrinkle
     thick_bottom = thick_bottom * (1 - 0.6 * _smooth(0.05 - ax, 0.0, 0.05))  # thinner between the legs
-    thick_hair = HAIR_VOLUMES[outfit.hairstyle] * outfit.hair_volume * (0.4 + 0.6 * _smooth(hair, 0, 0.08))
+    thick_hair = hair_thickness * outfit.hair_volume * (0.4 + 0.6 * _smooth(hair, 0, 0.08))
     thick_hair = thick_hair + np.where((z > 0.07) & (y < 1.55), 0.006 * outfit.beard, 0)
     thick_hair = thick_hair * (1 + 0.15 * f.wrinkles[(outfit.wrinkle + 7) % NUM_WRINKLES])
     move = np.zeros_like(y)

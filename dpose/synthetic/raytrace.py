@@ -31,16 +31,8 @@ LAYERS = wp.constant(5)
 PROP = wp.constant(64)
 
 # Cloth patterns and their numbers in the kernel.
-PATTERNS = {
-    "plain": 0,
-    "stripes": 1,
-    "pinstripes": 2,
-    "plaid": 3,
-    "dots": 4,
-    "camouflage": 5,
-    "print": 6,
-    "blocks": 7,
-}
+_NAMES = ("plain", "stripes", "pinstripes", "plaid", "dots", "camouflage", "print", "blocks")
+PATTERNS = {name: number for number, name in enumerate(_NAMES)}
 
 
 @wp.struct
