@@ -1,10 +1,10 @@
-"""Rate of the synthetic generator: samples a second and core, and where the time goes.
+"""Speed of the synthetic generator: samples per second and core, and the time per stage.
 
     python benchmarks/synthetic.py [--size 128] [--scenes 60] [--profile]
 
-Stages: sampling the scene, labels and parts, preparing the scene for the renderer, the picture, and encoding
-as shards do. Rates are per second of this process' CPU time on one thread, so
-that a busy machine changes them little. Goal: 60 samples a second and core at 128 pixels.
+Stages: sampling the scene, labels and part labels, upload to the renderer, rendering, and encoding for
+shards. Rates refer to the CPU time of this process on one thread, which depends little on other processes.
+Goal: 60 samples per second and core at 128 pixels.
 """
 
 import argparse
@@ -19,18 +19,18 @@ import cv2
 import numpy as np
 import torch
 
-from dpose.body import Body, load_body
+from dpose.body import Body
 from dpose.data.sample import MARGIN, Sample
 from dpose.data.shards import encode_sample
 from dpose.data.targets import render_label_parts
-from dpose.synthetic import Prepared, person_samples, sample_scene
-from dpose.synthetic.dataset import MIN_VISIBLE, people_labels
+from dpose.synthetic import SceneRenderer, person_samples, sample_scene
+from dpose.synthetic.samples import MIN_VISIBLE, open_body, people_labels
 
 SPLIT, WARM_UP = "train", 3
 
 
 class Stages:
-    """CPU seconds by name."""
+    """CPU seconds per stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -43,7 +43,7 @@ class Stages:
 
 
 def person_samples_in_stages(index: int, size: int, body: Body, stage: Stages) -> list[Sample]:
-    """What `person_samples` does, taken apart; the benchmark checks that both give the same."""
+    """`person_samples` in separate stages; `measure` checks that both give the same pictures."""
     with stage("scene"):
         scene = sample_scene(0, SPLIT, index)
     with stage("parts"):
@@ -54,21 +54,21 @@ def person_samples_in_stages(index: int, size: int, body: Body, stage: Stages) -
         poses = np.stack([pose for _, pose, _ in people])
         betas, trans = ([label[name] for label in labels] for name in ("betas", "trans"))
         parts = render_label_parts(poses, betas, trans, labels, body, size)
-    with stage("prepare"):
-        prepared = Prepared(scene)
+    with stage("upload"):
+        renderer = SceneRenderer(scene)
     samples = []
     for (k, _, label), part in zip(people, parts, strict=True):
         with stage("render"):
-            view = prepared.crop(label["center"], label["scale"], size, MARGIN)
-        own = view.person == k
-        if own.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
-            depth = np.where(own, view.depth, np.float32(0))
+            view = renderer.crop(label["center"], label["scale"], size, MARGIN)
+        person = view.person == k
+        if person.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
+            depth = np.where(person, view.depth, np.float32(0))
             samples.append(Sample(image=view.image, depth=depth, parts=part, label=label))
     return samples
 
 
 def measure(size: int, scenes: int) -> dict:
-    stage, count, body = Stages(), 0, load_body()
+    stage, count, body = Stages(), 0, open_body()
     for index in range(WARM_UP):
         person_samples_in_stages(index, size, body, Stages())
     for index in range(WARM_UP, WARM_UP + scenes):
@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=128, help="side of a crop in pixels (default 128)")
     parser.add_argument("--scenes", type=int, default=60)
-    parser.add_argument("--profile", action="store_true", help="also the functions that take longest")
+    parser.add_argument("--profile", action="store_true", help="also print the slowest functions")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

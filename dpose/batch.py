@@ -56,10 +56,13 @@ class Batch(TypedDict):
 
 
 class Prediction(NamedTuple):
-    """What the network says about B crops; all float32."""
+    """The network's outputs for B crops; all float32. Maps are in the crop frame.
 
-    rotmats: Tensor  # (B, 22, 3, 3) parent-relative rotations; the root's is in the camera frame
-    betas: Tensor  # (B, num_betas)
-    cam: Tensor  # (B, 3) weak-perspective (s, tx, ty) of the crop; `dpose.camera.full_translation`
-    parts: Tensor  # (B, 23, M, M) logits, background first, then in joint order
-    depth: Tensor | None  # (B, 1, M, M) in (0, 1), near to far on the person, anything beside; or None
+    A network without depth branch has no `depth`.
+    """
+
+    rotmats: Tensor  # (B, 22, 3, 3) rotations relative to the parent joint; the root's is in the camera frame
+    betas: Tensor  # (B, num_betas) shape coefficients
+    cam: Tensor  # (B, 3) weak-perspective camera (s, tx, ty) of the crop, see `dpose.camera.full_translation`
+    parts: Tensor  # (B, 23, M, M) part logits, background first, then in joint order
+    depth: Tensor | None  # (B, 1, M, M) in (0, 1), small is near; undefined off the person

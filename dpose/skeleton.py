@@ -1,4 +1,4 @@
-"""Names and trees of the joints that SMPL-X and SMPL share."""
+"""Joint names and kinematic trees of SMPL-X and SMPL."""
 
 # fmt: off
 PART_NAMES = (
@@ -18,11 +18,11 @@ PARENTS = (
 )
 # fmt: on
 
-# SMPL: the same body, and two joints that carry the whole hands.
+# SMPL has the same body joints, and one joint per hand.
 SMPL_JOINT_NAMES = (*PART_NAMES, "left_hand", "right_hand")
 SMPL_PARENTS = (*PARENTS[:22], 20, 21)
 
-NUM_BODY_JOINTS = len(PART_NAMES)  # 22: pelvis to wrists, which the network poses
-NUM_CLASSES = NUM_BODY_JOINTS + 1  # 23 part labels: 0 is the background, j + 1 is body joint j
-NUM_JOINTS = len(JOINT_NAMES)  # 55, SMPL-X
+NUM_BODY_JOINTS = len(PART_NAMES)  # 22, pelvis to wrists: the joints whose rotations the network predicts
+NUM_CLASSES = NUM_BODY_JOINTS + 1  # 23 part labels: 0 is the background, j + 1 the part of body joint j
+NUM_JOINTS = len(JOINT_NAMES)  # 55, SMPL-X with face and fingers
 NUM_SMPL_JOINTS = len(SMPL_JOINT_NAMES)  # 24

@@ -1,7 +1,12 @@
-"""The open data: same seed, same people; labels that the body, the BEDLAM reader and anatomy agree with."""
+"""The open data: a seed always gives the same people; labels agree with body, anatomy and BEDLAM's reader."""
 
-import importlib
-import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -9,16 +14,28 @@ import numpy as np
 import pytest
 import roma
 import torch
+from gendered_people import licensed_bodies
+from licensed_files import write_smplx_npz
 
 from dpose import cli
-from dpose.body import load_body
+from dpose.body import OPEN_BODY, load_body
 from dpose.data.frames import Skipped
 from dpose.data.sets.bedlam import read_bedlam
-from dpose.data.shards import decode_sample, read_manifest
-from dpose.synthetic import Prepared, generate, person_samples, poses, sample_scene, write_frames
+from dpose.data.shards import decode_sample, read_manifest, write_manifest
+from dpose.io import write_json
+from dpose.synthetic import (
+    SceneRenderer,
+    dataset,
+    generate,
+    person_samples,
+    poses,
+    sample_scene,
+    write_frames,
+)
+from dpose.synthetic import (
+    samples as samples_module,
+)
 from dpose.synthetic.scene import IDENTITIES, sample_identity
-
-generator = importlib.import_module("dpose.synthetic.dataset")  # the package's name is the function's
 
 SIZE = 96
 SCENES = 24
@@ -41,29 +58,25 @@ def samples(scenes):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    """Shards of two scenes, so that a handful of scenes makes several."""
-    monkeypatch.setattr(generator, "SCENES_PER_SHARD", 2)
+    """Shards of two scenes each, so that a few scenes make several shards."""
+    monkeypatch.setattr(dataset, "SCENES_PER_SHARD", 2)
 
 
 def posed(body, betas, axis_angle, trans):
-    """Vertices and joints of N people by `dpose.body`, which the generator's own skinning does not use."""
-    tensor = lambda a: torch.as_tensor(np.asarray(a), dtype=torch.float32)  # noqa: E731
-    rotmats = roma.rotvec_to_rotmat(tensor(axis_angle).reshape(len(betas), 22, 3))
+    """Vertices and joints of N people by `dpose.body`, which the skinning of the generator does not use."""
+    betas, axis_angle, trans = (
+        torch.as_tensor(np.asarray(values), dtype=torch.float32) for values in (betas, axis_angle, trans)
+    )
+    rotmats = roma.rotvec_to_rotmat(axis_angle.reshape(len(betas), 22, 3))
     with torch.no_grad():
-        out = body(tensor(betas), rotmats, tensor(trans))
+        out = body(betas, rotmats, trans)
     return out.vertices.numpy(), out.joints.numpy()
 
 
 def as_bytes(samples) -> list[bytes]:
-    return [
-        part
-        for s in samples
-        for part in (
-            s["image"].tobytes(),
-            s["depth"].tobytes(),
-            s["parts"].tobytes(),
-            repr(s["label"]).encode(),
-        )
+    names = ("image", "depth", "parts")
+    return [s[name].tobytes() for s in samples for name in names] + [
+        repr(s["label"]).encode() for s in samples
     ]
 
 
@@ -71,10 +84,45 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
-# --- what a seed makes --------------------------------------------------------------------------------------
+# --- what a seed gives --------------------------------------------------------------------------------------
 
 
-def test_a_scene_is_the_same_bytes_whatever_was_made_before_it():
+def test_a_seed_gives_the_people_that_it_always_gave():
+    """If this fails on purpose, increase VERSION: data sets of the same settings would differ."""
+    first, second = person_samples(sample_scene(0, "test", 4), SIZE)
+    label = first["label"]
+    assert (label["key"], label["subject"], label["body"]) == ("000-test-0000004-0", "test-00671", "open")
+    np.testing.assert_allclose(label["betas"][:3], [-0.507275, -1.650308, 1.137359], atol=1e-5)
+    np.testing.assert_allclose(label["trans"], [-2.398753, -0.141688, 5.674406], atol=1e-4)
+    np.testing.assert_allclose(label["center"], [95.281062, 372.531891], atol=1e-2)
+    np.testing.assert_allclose(label["joints2d"][15], [66.112363, 208.770712, 1], atol=1e-2)
+    np.testing.assert_allclose(first["image"].mean((0, 1)), [127.693, 103.471, 113.973], atol=0.1)
+    depth = second["depth"][second["depth"] > 0]  # partly hidden by the first person
+    assert abs(len(depth) - 726) <= 4 and np.median(depth) == pytest.approx(5.979256, abs=2e-3)
+
+
+def test_licensed_bodies_on_the_machine_change_nothing(tmp_path, body):
+    scene = sample_scene(3, "train", 7)
+    before = as_bytes(person_samples(scene, 48))
+    with licensed_bodies(tmp_path, "smplx-male"):
+        arrays = dict(np.load(OPEN_BODY)) | {"v_template": np.load(OPEN_BODY)["v_template"] * 1.3}
+        write_smplx_npz(tmp_path / "smplx" / "SMPLX_NEUTRAL.npz", arrays)
+        assert load_body("smplx-neutral").hash != body.hash  # the stand-in is found
+        samples_module.open_body.cache_clear()
+        after = as_bytes(person_samples(scene, 48))
+        manifest = generate(tmp_path / "data", {}, frames=0, progress=False)
+    assert before and after == before
+    assert read_manifest(manifest)["bodies"] == {"open": {"name": "open", "hash": body.hash}}
+
+
+def test_only_the_formats_of_the_data_package_are_imported():
+    code = "import sys, dpose.synthetic; print(*[name for name in sys.modules if 'dpose.data.' in name])"
+    modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    names = {name.removeprefix("dpose.data.") for name in modules.split()}
+    assert names == {"labels", "sample", "shards", "targets"}
+
+
+def test_a_scene_is_the_same_whatever_was_made_before_it():
     first = as_bytes(person_samples(sample_scene(3, "train", 7), 48))
     for index in (2, 9):
         person_samples(sample_scene(3, "train", index), 48)
@@ -103,15 +151,24 @@ def test_an_identity_keeps_its_body_and_skin_in_every_scene(scenes):
             np.testing.assert_array_equal(outfit.wear["skin"], looks["skin"])
 
 
-def test_unknown_split_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="unknown split 'training'; one of train, val, test"):
-        sample_scene(0, "training", 0)
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        ((0, "training", 0), "training.*train, val, test"),
+        ((-1, "train", 0), "seed.*-1"),
+        ((2**32, "train", 0), "seed.*4294967295.*4294967296"),
+        ((0, "train", -1), "train.*-1"),
+    ],
+)
+def test_a_scene_that_does_not_exist_is_refused_by_name(arguments, fact):
+    with pytest.raises(ValueError, match=fact):
+        sample_scene(*arguments)
 
 
-def test_a_scene_whose_place_was_taken_does_not_render_the_other_ones_people(scenes):
-    first = Prepared(scenes[0])
-    Prepared(scenes[1])
-    with pytest.raises(RuntimeError, match="prepare it again"):
+def test_a_renderer_whose_mesh_was_replaced_refuses_to_render_other_people(scenes):
+    first = SceneRenderer(scenes[0])
+    SceneRenderer(scenes[1])
+    with pytest.raises(RuntimeError, match="later SceneRenderer"):
         first.frame()
 
 
@@ -138,7 +195,7 @@ def test_knees_and_elbows_bend_only_the_way_they_can(activity):
 
 
 @pytest.mark.parametrize("side", [1, -1])
-def test_upper_arm_points_where_its_angles_say(side):
+def test_the_upper_arm_points_in_the_direction_of_its_angles(side):
     up = np.pi / 2
     for lift, forward, direction in ((0, 0, [0, -1, 0]), (up, up, [0, 0, 1]), (up, 0, [side, 0, 0])):
         arm = poses._arm(side, lift, forward, twist=0.4)
@@ -146,7 +203,7 @@ def test_upper_arm_points_where_its_angles_say(side):
 
 
 def test_unknown_activity_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="unknown activity 'swim'; one of stand"):
+    with pytest.raises(ValueError, match="swim.*stand"):
         poses.sample_pose(np.random.default_rng(0), "swim")
 
 
@@ -156,7 +213,7 @@ def test_people_stand_on_the_ground_and_only_jumpers_leave_it(body, scenes):
         vertices, _ = posed(body, scene.betas, scene.rotations[:, :22], scene.transl)
         for activity, lowest in zip(scene.activities, vertices[..., 1].min(1), strict=True):
             assert -0.01 < lowest < 0.6, activity
-            raised = lowest > 0.035  # soles, clothes: the dressed surface touches, the bare one is inside
+            raised = lowest > 0.035  # the dressed surface touches the ground, soles and clothes are thick
             assert not raised or activity in ("run", "sport", "lie"), (activity, lowest)
             on_ground += not raised
     assert on_ground >= 0.75 * sum(len(scene.subjects) for scene in scenes)
@@ -177,7 +234,7 @@ def test_sitters_have_a_seat_under_them(body):
             seat_part = np.isin(body.part_of_vertex.numpy(), (0, 1, 2))
             bottom = vertices[k, seat_part, 1].min()
             hits, _, _ = props.ray.intersects_location([joints[k, 0]], [[0.0, -1, 0]], multiple_hits=False)
-            if bottom > 0.2:  # lower ones sit on the ground
+            if bottom > 0.2:  # the others sit on the ground
                 assert len(hits) == 1
                 assert -0.02 < bottom - hits[0, 1] < 0.06
                 seen += 1
@@ -212,7 +269,7 @@ def test_the_visible_person_lies_within_the_labelled_bodys_silhouette(samples):
         near = cv2.dilate(silhouette.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         shares.append((visible & silhouette).sum() / visible.sum())
         near_shares.append((visible & near).sum() / visible.sum())
-    # Clothes, hair and shoes stick out by centimetres, which is a pixel or two around a person of 30 x 80.
+    # Clothes, hair and shoes extend by centimetres, a pixel or two for a person of 30 x 80 pixels.
     assert np.mean(shares) >= 0.85 and np.min(shares) > 0.7
     assert np.mean(near_shares) >= 0.99 and np.min(near_shares) > 0.9
 
@@ -234,12 +291,17 @@ def test_depth_is_that_of_the_body_under_the_clothes(body, samples):
         assert np.quantile(np.abs(gap), 0.8) < 0.08
 
 
-def test_people_mostly_hidden_are_left_out(samples):
-    for sample in samples:
-        assert (sample["depth"] > 0).sum() >= 0.3 * (sample["parts"] > 0).sum()
+def test_people_of_whom_less_than_a_third_is_visible_are_left_out(monkeypatch):
+    scene = sample_scene(0, "test", 26)
+    kept = [sample["label"]["key"] for sample in person_samples(scene, SIZE)]
+    monkeypatch.setattr(samples_module, "MIN_VISIBLE", 0.0)
+    everyone = person_samples(scene, SIZE)
+    shares = {s["label"]["key"]: (s["depth"] > 0).sum() / (s["parts"] > 0).sum() for s in everyone}
+    assert [key for key, share in shares.items() if share >= 0.3] == kept
+    assert (len(kept), len(everyone)) == (2, 3)
 
 
-# --- both ways to the same sample ---------------------------------------------------------------------------
+# --- full frames --------------------------------------------------------------------------------------------
 
 
 def test_frames_read_as_bedlam_give_the_samples_that_are_rendered_directly(tmp_path, body, scenes):
@@ -251,36 +313,36 @@ def test_frames_read_as_bedlam_give_the_samples_that_are_rendered_directly(tmp_p
     for ours in direct:
         joints = np.array(ours["label"]["joints2d"])
         theirs = min(read, key=lambda s: np.abs(np.array(s["label"]["joints2d"]) - joints).max())  # noqa: B023
-        for key, tolerance in (
-            ("pose", 1e-5), ("betas", 1e-5), ("trans", 1e-5), ("joints2d", 1e-3), ("center", 1e-3),
-            ("scale", 1e-6), ("cam_int", 1e-3), ("img_size", 0), ("margin", 0),
-        ):  # fmt: skip
+        tolerances = {"pose": 1e-5, "betas": 1e-5, "trans": 1e-5, "joints2d": 1e-3, "center": 1e-3}
+        tolerances |= {"scale": 1e-6, "cam_int": 1e-3, "img_size": 0, "margin": 0}
+        for key, tolerance in tolerances.items():
             np.testing.assert_allclose(ours["label"][key], theirs["label"][key], rtol=0, atol=tolerance)
         assert ours["label"]["subject"] == theirs["label"]["subject"] and theirs["label"]["has_depth"]
         assert (ours["parts"] == theirs["parts"]).mean() > 0.999
-        mine, other = ours["depth"] > 0, theirs["depth"] > 0
-        assert (mine == other).mean() > 0.97
-        both = mine & other
-        assert both.sum() > 0.9 * mine.sum()
+        person, other = ours["depth"] > 0, theirs["depth"] > 0
+        assert (person == other).mean() > 0.97
+        both = person & other
+        assert both.sum() > 0.9 * person.sum()
         assert np.median(np.abs(ours["depth"] - theirs["depth"])[both]) < 0.002
         assert np.abs(ours["image"].astype(float) - theirs["image"]).mean() < 6
 
 
-def test_frames_of_another_seed_replace_those_that_are_there(tmp_path, monkeypatch):
-    def cheap_frame(self, grid=3):  # a view of a few pixels' worth of work
-        view = self.crop((640, 360), 1280 / 200, 64, 1.0, grid=1)
+def test_frames_of_another_seed_replace_existing_ones(tmp_path, monkeypatch):
+    def small_frame(self):
+        view = self.crop((640, 360), 1280 / 200, 64, 1.0)
         return type(view)(*(np.ascontiguousarray(part[:36]) for part in view))
 
-    monkeypatch.setattr(Prepared, "frame", cheap_frame)
-    monkeypatch.setattr(generator, "SPLITS", {"test": 2})
+    monkeypatch.setattr(SceneRenderer, "frame", small_frame)
     first = write_frames(tmp_path, "test", 2, progress=False)
     content, stamp = first.read_bytes(), first.stat().st_mtime_ns
     assert write_frames(tmp_path, "test", 2, progress=False).stat().st_mtime_ns == stamp
     assert write_frames(tmp_path, "test", 2, seed=5, progress=False).read_bytes() != content
     masks = len(list(tmp_path.rglob("*_body.png")))
     assert masks == sum(len(sample_scene(5, "test", index).subjects) for index in range(2))
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         write_frames(tmp_path, "test", 0)
+    with pytest.raises(ValueError, match="seed.*-3"):
+        write_frames(tmp_path, "test", 1, seed=-3)
 
 
 # --- generate -----------------------------------------------------------------------------------------------
@@ -291,17 +353,123 @@ def make(root: Path, scenes=None, **options) -> dict:
     return read_manifest(generate(root, scenes or {"train": 3, "val": 1}, **options))
 
 
-def test_an_interrupted_run_goes_on_to_the_same_data(tmp_path, small_shards):
+SETTINGS = ("generator", "version", "seed", "size", "bodies")
+
+
+def stamps(root: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in root.rglob("*.tar")}
+
+
+def test_scenes_are_rounded_up_to_whole_shards_and_the_manifest_lists_them(tmp_path, small_shards, body):
     manifest = make(tmp_path)
     names = [shard["name"] for shard in manifest["shards"]]
-    assert names == ["train-000000.tar", "train-000001.tar", "val-000000.tar"]  # 3 scenes: two whole shards
+    assert names == ["train-000000.tar", "train-000001.tar", "val-000000.tar"]
     assert manifest["splits"]["train"] >= 2 and manifest["size"] == 32
-    kept = tmp_path / "shards" / names[1]
-    stamp = kept.stat().st_mtime_ns
-    (tmp_path / "shards" / names[0]).unlink()
-    (tmp_path / "shards" / "manifest.json").unlink()
-    assert make(tmp_path)["fingerprint"] == manifest["fingerprint"]
-    assert kept.stat().st_mtime_ns == stamp
+    assert manifest["bodies"] == {"open": {"name": "open", "hash": body.hash}}
+
+
+def test_a_second_run_writes_nothing_and_makes_only_what_is_missing(tmp_path, small_shards):
+    manifest, before = make(tmp_path), stamps(tmp_path)
+    listed = (tmp_path / "shards" / "manifest.json").stat().st_mtime_ns
+    assert make(tmp_path) == manifest and stamps(tmp_path) == before
+    assert (tmp_path / "shards" / "manifest.json").stat().st_mtime_ns == listed
+    more = make(tmp_path, {"train": 3, "val": 3})
+    assert more["splits"]["val"] > manifest["splits"]["val"]
+    assert {name: stamp for name, stamp in stamps(tmp_path).items() if name in before} == before
+
+
+@pytest.mark.parametrize("damage", ["shorter", "one byte", "missing", "empty manifest"])
+def test_damaged_shards_are_made_again_and_the_others_kept(tmp_path, small_shards, damage, capsys):
+    manifest, before = make(tmp_path), stamps(tmp_path)
+    victim = tmp_path / "shards" / "train-000001.tar"
+    content = victim.read_bytes()
+    if damage == "shorter":
+        victim.write_bytes(content[:1000])
+    elif damage == "one byte":
+        victim.write_bytes(content[:700] + bytes([content[700] ^ 1]) + content[701:])
+    elif damage == "missing":
+        victim.unlink()
+    else:
+        kept = [row for row in manifest["shards"] if row["name"] != victim.name]
+        write_manifest(tmp_path / "shards", kept, **{name: manifest[name] for name in SETTINGS})
+    assert make(tmp_path, progress=True) == manifest
+    assert victim.read_bytes() == content
+    assert {name for name, stamp in stamps(tmp_path).items() if stamp != before[name]} == {victim.name}
+    assert (victim.name in capsys.readouterr().out) == (damage != "empty manifest")
+
+
+def test_overwrite_makes_everything_again(tmp_path, small_shards):
+    manifest, before = make(tmp_path), stamps(tmp_path)
+    (tmp_path / "shards" / "train-000009.tar").write_bytes(b"stray")
+    assert make(tmp_path, overwrite=True)["fingerprint"] == manifest["fingerprint"]
+    assert stamps(tmp_path).keys() == before.keys()
+    assert all(stamp > before[name] for name, stamp in stamps(tmp_path).items())
+
+
+def test_a_killed_run_continues_to_the_same_data(tmp_path, small_shards):
+    code = (
+        "import sys; from dpose.synthetic import dataset; dataset.SCENES_PER_SHARD = 2; "
+        "dataset.generate(sys.argv[1], {'train': 40}, size=32, frames=0, workers=1, progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")])
+    listing, rows = tmp_path / "a" / "shards" / "manifest.json", []
+    while len(rows) < 2:
+        assert process.poll() is None
+        rows = read_manifest(listing.parent)["shards"] if listing.is_file() else []
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = stamps(tmp_path / "a")
+    finished = make(tmp_path / "a", {"train": 8})
+    assert finished["shards"][:4] == make(tmp_path / "b", {"train": 8})["shards"]
+    listed = {row["name"] for row in rows}
+    assert {name: stamp for name, stamp in stamps(tmp_path / "a").items() if name in listed} == {
+        name: before[name] for name in listed
+    }
+
+
+def test_a_second_process_with_other_settings_is_refused_and_spoils_nothing(
+    tmp_path, small_shards, monkeypatch
+):
+    real, refused = person_samples, []
+
+    def interrupting(scene, size):
+        for options in ({"size": 48}, {"seed": 5, "overwrite": True}, {"size": 48, "replace_other": True}):
+            with pytest.raises(
+                RuntimeError, match=f"{tmp_path}.*(size 32 instead of 48|seed 0 instead of 5)"
+            ):
+                make(tmp_path, {"train": 2}, **options)
+            refused.append(options)
+        return real(scene, size)
+
+    monkeypatch.setattr(dataset, "person_samples", interrupting)
+    manifest = make(tmp_path, {"train": 2})
+    monkeypatch.setattr(dataset, "person_samples", real)
+    assert len(refused) == 6 and manifest["size"] == 32
+    assert manifest == make(tmp_path / "alone", {"train": 2})
+
+
+def test_a_second_process_with_the_same_settings_waits_and_finds_the_data(
+    tmp_path, small_shards, monkeypatch
+):
+    real, calls, threads, manifests = person_samples, [], [], []
+
+    def second():
+        manifests.append(make(tmp_path, {"train": 2}))
+
+    def counting(scene, size):
+        if not calls:
+            threads.append(threading.Thread(target=second))
+            threads[0].start()
+            time.sleep(0.3)
+            assert not manifests  # it waits
+        calls.append(scene)
+        return real(scene, size)
+
+    monkeypatch.setattr(dataset, "person_samples", counting)
+    manifest = make(tmp_path, {"train": 2})
+    threads[0].join()
+    assert manifests == [manifest] and len(calls) == 2
 
 
 def test_a_small_set_is_the_beginning_of_a_large_one(tmp_path, small_shards):
@@ -317,8 +485,6 @@ def test_several_processes_make_what_one_makes(tmp_path, small_shards):
 
 
 def test_shards_hold_the_samples_of_their_scenes(tmp_path, small_shards):
-    import tarfile
-
     make(tmp_path, {"val": 2})
     members: dict[str, dict[str, bytes]] = {}
     with tarfile.open(tmp_path / "shards" / "val-000000.tar") as tar:
@@ -333,26 +499,39 @@ def test_shards_hold_the_samples_of_their_scenes(tmp_path, small_shards):
         np.testing.assert_allclose(stored["depth"], sample["depth"], atol=1e-3)
 
 
-def test_data_of_other_settings_is_not_touched_unless_told(tmp_path, small_shards):
+def test_data_of_other_settings_are_refused_unless_they_are_to_be_replaced(tmp_path, small_shards):
     manifest = make(tmp_path, {"val": 2})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.tar")}
-    with pytest.raises(ValueError, match=r"holds other data .*'seed': 0.*--overwrite"):
+    with pytest.raises(ValueError, match=r"seed 0 instead of 1.*--overwrite"):
         make(tmp_path, {"val": 2}, seed=1)
-    with pytest.raises(ValueError, match="--overwrite"):
+    with pytest.raises(ValueError, match=r"size 32 instead of 48.*--overwrite"):
         make(tmp_path, {"val": 2}, size=48)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.tar")} == before
-    assert make(tmp_path, {"val": 2}, seed=1, overwrite=True)["fingerprint"] != manifest["fingerprint"]
+    kept = stamps(tmp_path)
+    make(tmp_path, {"val": 2}, replace_other=True)
+    assert stamps(tmp_path) == kept  # these are not other data
+    other = make(tmp_path, {"val": 2}, seed=1, replace_other=True)
+    assert other["seed"] == 1 and other["fingerprint"] != manifest["fingerprint"]
+    assert make(tmp_path, {"val": 2}, overwrite=True) == manifest
 
 
-def test_shards_of_unknown_origin_are_not_touched(tmp_path, small_shards):
+@pytest.mark.parametrize("manifest", [None, {"shards": [], "splits": {}}, "not JSON"])
+def test_shards_of_unknown_origin_are_not_touched(tmp_path, small_shards, manifest):
     (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "train-000000.tar").write_bytes(b"somebody's")
-    with pytest.raises(ValueError, match="without synth.json"):
+    (tmp_path / "shards" / "train-000000.tar").write_bytes(b"of another program")
+    if isinstance(manifest, dict):
+        write_json(tmp_path / "shards" / "manifest.json", manifest)
+    elif manifest:
+        (tmp_path / "shards" / "manifest.json").write_text(manifest)
+    before = files(tmp_path / "shards")
+    with pytest.raises(ValueError, match="--overwrite"):
         make(tmp_path)
-    assert files(tmp_path) == {"train-000000.tar"}
+    assert files(tmp_path / "shards") == before
 
 
-def test_a_failure_leaves_no_half_written_file_and_the_next_run_mends_it(tmp_path, small_shards, monkeypatch):
+def test_after_a_failure_there_is_no_partial_file_and_the_next_run_completes(
+    tmp_path, small_shards, monkeypatch
+):
     real, calls = person_samples, []
 
     def fails_later(scene, size):
@@ -361,56 +540,82 @@ def test_a_failure_leaves_no_half_written_file_and_the_next_run_mends_it(tmp_pat
             raise MemoryError("out of memory")
         return real(scene, size)
 
-    monkeypatch.setattr(generator, "person_samples", fails_later)
+    monkeypatch.setattr(dataset, "person_samples", fails_later)
     with pytest.raises(MemoryError):
         make(tmp_path, {"train": 4})
-    assert files(tmp_path) == {"synth.json", "train-000000.tar"}
-    monkeypatch.setattr(generator, "person_samples", real)
-    assert make(tmp_path, {"train": 4})["fingerprint"] == make(tmp_path / "b", {"train": 4})["fingerprint"]
+    assert files(tmp_path / "shards") == {"manifest.json", "train-000000.tar"}
+    monkeypatch.setattr(dataset, "person_samples", real)
+    assert make(tmp_path, {"train": 4}) == make(tmp_path / "b", {"train": 4})
 
 
 @pytest.mark.parametrize(
-    ("scenes", "options", "message"),
+    ("scenes", "options", "fact"),
     [
-        ({"dev": 1}, {}, "unknown split 'dev'; one of train, val, test"),
-        ({"train": -1}, {}, "train: the number of scenes must not be negative, got -1"),
-        ({"train": 1}, {"size": 0}, "size must be at least 16"),
-        ({"train": 1}, {"frames": -1}, "frames must be at least 0"),
-        ({"train": 1}, {"workers": -2}, "workers must be at least 1"),
+        ({"dev": 1}, {}, "dev.*train, val, test"),
+        ({"train": -1}, {}, "train.*-1"),
+        ({"train": 10**8}, {}, "train.*100000000"),
+        ({"train": 1}, {"size": 0}, "size.*16.*0"),
+        ({"train": 1}, {"size": 10**6}, "size.*2048.*1000000"),
+        ({"train": 1}, {"frames": -1}, "frames.*-1"),
+        ({"train": 1}, {"workers": -2}, "workers.*-2"),
+        ({"train": 1}, {"seed": -1}, "seed.*-1"),
+        ({"train": 1}, {"seed": 2**32}, "seed.*4294967295"),
     ],
 )
-def test_bad_numbers_are_refused_before_anything_is_written(tmp_path, scenes, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, scenes, options, fact):
+    with pytest.raises(ValueError, match=fact):
         make(tmp_path / "root", scenes, **options)
     assert not (tmp_path / "root").exists()
 
 
 # --- command line -------------------------------------------------------------------------------------------
 
+FEW = ["--train", "2", "--val", "0", "--test", "0", "--frames", "0", "--size", "32", "--workers", "1"]
 
-def test_help_of_the_command_names_its_arguments(capsys):
+
+def test_the_help_of_the_command_names_its_arguments(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["synth", "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    for word in (
-        "--root",
-        "--train",
-        "--val",
-        "--test",
-        "--frames",
-        "--size",
-        "--seed",
-        "--workers",
-        "--overwrite",
-    ):
-        assert word in text
+    for word in ("root", "train", "val", "test", "frames", "size", "seed", "workers", "overwrite"):
+        assert f"--{word}" in text
 
 
-def test_the_command_makes_data_and_says_where(tmp_path, small_shards, capsys):
+def test_the_command_makes_data_and_prints_where(tmp_path, small_shards, capsys):
     root = tmp_path / "open"
-    counts = ["--train", "2", "--val", "0", "--test", "0", "--frames", "0"]
-    code = cli.main(["synth", "--root", str(root), *counts, "--size", "32", "--workers", "1"])
-    manifest = read_manifest(root / "shards")
-    assert not code and f"train {manifest['splits']['train']}" in capsys.readouterr().out
-    assert json.loads((root / "synth.json").read_text())["size"] == 32
+    assert not cli.main(["synth", "--root", str(root), *FEW])
+    manifest, out = read_manifest(root / "shards"), capsys.readouterr().out
+    assert f"train {manifest['splits']['train']}" in out and str(root) in out
+    assert manifest["size"] == 32
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
+def test_a_root_below_a_file_is_refused_in_one_line_before_any_work(tmp_path, capsys, place):
+    (tmp_path / "file").write_text("content")
+    assert cli.main(["synth", "--root", str(tmp_path / place), *FEW]) == 2
+    text = capsys.readouterr().err.strip()
+    assert f"{tmp_path / 'file'} is a file" in text and len(text.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "content"
+
+
+def test_a_bad_seed_is_refused_in_one_line_before_any_work(tmp_path, capsys):
+    assert cli.main(["synth", "--root", str(tmp_path / "root"), *FEW, "--seed", "-1"]) == 2
+    text = capsys.readouterr().err.strip()
+    assert "seed" in text and "-1" in text and len(text.splitlines()) == 1
+
+
+def test_old_data_in_the_users_cache_are_made_anew_and_elsewhere_refused(tmp_path, small_shards, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("DPOSE_DATA", raising=False)
+    cache, elsewhere = tmp_path / "dpose" / "open", tmp_path / "elsewhere"
+    for root in (cache, elsewhere):
+        manifest = make(root, {"train": 2})
+        old = {name: manifest[name] for name in ("seed", "size")}
+        old |= {"generator": "dpose.data.synthetic", "version": 1}
+        (root / "shards" / "train-000000.tar").write_bytes(b"of version 1")
+        write_json(root / "shards" / "manifest.json", {"shards": [], "splits": {}, **old})
+    assert cli.main(["synth", "--root", str(elsewhere), *FEW]) == 2
+    assert (elsewhere / "shards" / "train-000000.tar").read_bytes() == b"of version 1"
+    assert not cli.main(["synth", *FEW])
+    assert read_manifest(cache / "shards") == manifest

@@ -1,7 +1,7 @@
-"""Soft attention (eq. 5): each part's segmentation map says where that joint's features are read.
+"""Soft attention (eq. 5): the segmentation map of each part weights the features of that joint.
 
-A = softmax(S) F_up^T: the softmax runs over positions, so every part has a distribution over the map, and its
-feature is the mean of F_up under it. Not a transformer: no queries, no keys.
+A = softmax(S) F_up^T. The softmax runs over positions: each part has a distribution over the map, and the
+feature of its joint is the mean of F_up under this distribution. There are no queries and keys.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ __all__ = ["SoftAttention"]
 
 
 class SoftAttention(nn.Module):
-    """Part logits and F_up to one feature vector a joint."""
+    """Part logits and F_up to one feature vector per joint."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels = 15 * config.width
         self.feature_size = config.feature_size
-        self.conv_pose = nn.Conv1d(channels, channels, 1)  # eq. 5 lacks it, the released code has it
-        self.conv_shape_cam = nn.Conv1d(channels, channels, 1)  # in the released checkpoint, never reached
+        self.conv_pose = nn.Conv1d(channels, channels, 1)  # in the released code, but not in eq. 5
+        self.conv_shape_cam = nn.Conv1d(channels, channels, 1)  # in the released checkpoint, but never used
 
     def weights(self, logits: Tensor) -> Tensor:
-        """Where each part looks: (B, 23, M, M) logits -> (B, 22, s, s), each map sums to one; float32."""
-        pool = logits.shape[-1] // self.feature_size
-        pooled = F.avg_pool2d(logits, pool) if pool > 1 else logits
-        parts = pooled[:, 1:].float()  # the background has no joint
-        return parts.flatten(2).softmax(-1).view_as(parts)
+        """(B, 23, M, M) part logits -> (B, 22, s, s) weights, float32; those of each joint sum to one."""
+        pool = logits.shape[-1] // self.feature_size  # M / s
+        pooled = F.avg_pool2d(logits, pool) if pool > 1 else logits  # (B, 23, s, s)
+        parts = pooled[:, 1:].float()  # (B, 22, s, s), without the background
+        return parts.flatten(2).softmax(-1).view_as(parts)  # (B, 22, s, s)
 
     def forward(self, f_up: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Read features where the parts are.
+        """Average the features of each joint under its attention weights.
 
         Args:
             f_up: (B, 15w, s, s) encoder features.
@@ -41,6 +41,7 @@ class SoftAttention(nn.Module):
         Returns:
             A (B, 15w, 22), and the attention weights (B, 22, s, s).
         """
-        weights = self.weights(logits)
-        attended = torch.einsum("bcn,bjn->bcj", f_up.flatten(2), weights.flatten(2).to(f_up.dtype))
+        weights = self.weights(logits)  # (B, 22, s, s)
+        flat = weights.flatten(2).to(f_up.dtype)  # (B, 22, s s)
+        attended = torch.einsum("bcn,bjn->bcj", f_up.flatten(2), flat)  # (B, 15w, 22)
         return self.conv_pose(attended), weights

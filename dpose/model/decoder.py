@@ -1,7 +1,8 @@
-"""The decoder that both the depth map and the part segmentation use (eqs. 7-10).
+"""The decoder of the depth map and of the part segmentation (eqs. 7-10).
 
-A light U-Net from the encoder's coarsest map up to its finest, giving the features D, then up-scaling to the
-output maps. Depth and parts own one decoder each; they differ in the number of output channels only.
+A light U-Net: skip connections from the encoder's maps lead from the coarsest to the finest one, which gives
+the features D; up-scaling blocks then lead to the output maps. Depth and parts have one decoder each, which
+differ in the number of output channels only.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ __all__ = ["Decoder"]
 
 
 class UpFuse(nn.Module):
-    """Bring the coarse map up (eq. 7), join the encoder's (eq. 8), refine (eq. 9).
+    """Up-sample the coarse map (eq. 7), concatenate the skip connection (eq. 8), refine (eq. 9).
 
-    The paper's text up-samples before the 1x1 convolution, the released code after it: here, after.
+    The paper up-samples before the 1x1 convolution, the released code after it; this class does the latter.
     """
 
     def __init__(self, coarse: int, fine: int, blocks: int) -> None:
@@ -28,14 +29,16 @@ class UpFuse(nn.Module):
         self.refine = nn.Sequential(*(BasicBlock(2 * fine if i == 0 else fine, fine) for i in range(blocks)))
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        return self.refine(torch.cat([upsample2x(self.reduce(coarse)), fine], 1))
+        """(B, coarse, h, w) and (B, fine, 2h, 2w) -> (B, fine, 2h, 2w)."""
+        x = upsample2x(self.reduce(coarse))  # (B, fine, 2h, 2w)
+        return self.refine(torch.cat([x, fine], 1))  # (B, 2 fine, 2h, 2w) -> (B, fine, 2h, 2w)
 
 
 class UpScale(nn.Module):
-    """One doubling of the output maps: bilinear x2 -> (ReLU) -> 3x3 conv -> BN -> ReLU, width kept.
+    """Doubles the resolution: bilinear x2 -> (ReLU) -> 3x3 conv -> BN -> ReLU, same number of channels.
 
-    The bracketed ReLU is the released code's. It is left out because it does nothing: its input is an average
-    of a ReLU's outputs.
+    The ReLU in brackets is in the released code. It is left out, because it changes nothing: its input is an
+    average of outputs of a ReLU.
     """
 
     def __init__(self, width: int) -> None:
@@ -43,11 +46,12 @@ class UpScale(nn.Module):
         self.conv, self.bn = conv(width, width, 3, bias=True), nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, w, h, h) -> (B, w, 2h, 2h)."""
         return F.relu(self.bn(self.conv(upsample2x(x))), inplace=True)
 
 
 class Decoder(nn.Module):
-    """F1..F4 -> output maps (B, channels, M, M) and features D (B, w, s, s); no sigmoid or softmax yet."""
+    """F1..F4 to output maps (B, channels, M, M), before sigmoid or softmax, and features D (B, w, s, s)."""
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
@@ -64,5 +68,6 @@ class Decoder(nn.Module):
     def forward(self, maps: EncoderFeatures) -> tuple[Tensor, Tensor]:
         x = self.fuse_4_to_3(maps.f4, maps.f3)  # (B, 4w, s/4, s/4)
         x = self.fuse_3_to_2(x, maps.f2)  # (B, 2w, s/2, s/2)
-        features = self.fuse_2_to_1(x, maps.f1)  # (B, w, s, s), D in the paper
-        return self.head(self.upscale(features)), features
+        features = self.fuse_2_to_1(x, maps.f1)  # (B, w, s, s), D
+        x = self.upscale(features)  # (B, w, M, M)
+        return self.head(x), features  # (B, channels, M, M), (B, w, s, s)

@@ -1,8 +1,8 @@
-"""The encoder: HRNet ("Deep High-Resolution Representation Learning"), with up-sampling.
+"""The encoder: HRNet ("Deep High-Resolution Representation Learning"), with up-sampling to F_up.
 
-Four resolutions are kept side by side and exchange features after every module; nothing here knows of people.
-Layer names are HRNet's public ones (conv1, layer1, transition1, ..., final_layer), so that COCO weights
-can be read by name. S is the image's side, s = S / 4 the finest map's.
+Up to four branches of different resolutions run in parallel and exchange features after every module. Layers
+have the names of the public HRNet (conv1, layer1, transition1, ..., final_layer), so that COCO weights can be
+loaded by name. S is the side of the image, s = S / 4 that of the finest branch, w `config.width`.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from dpose.config import ModelConfig
 
 __all__ = ["BasicBlock", "Bottleneck", "EncoderFeatures", "HRNet", "upsample2x"]
 
-COCO_LAYER_CHANNELS = 24  # HRNet's unused 1x1 `final_layer`, part of the paper's parameter count
+COCO_LAYER_CHANNELS = 24  # of `final_layer`, COCO's keypoint layer: never used, but counted by the paper
 
 
 class EncoderFeatures(NamedTuple):
-    """What the encoder sees; w is `config.width`."""
+    """The feature maps of the encoder."""
 
     f1: Tensor  # (B, w, s, s)
     f2: Tensor  # (B, 2w, s/2, s/2)
     f3: Tensor  # (B, 4w, s/4, s/4)
     f4: Tensor  # (B, 8w, s/8, s/8)
-    f_up: Tensor  # (B, 15w, s, s): all four at the finest resolution
+    f_up: Tensor  # (B, 15w, s, s), F1..F4 up-sampled and concatenated
 
 
 def conv(inp: int, out: int, size: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """A convolution that keeps the map's side (divided by `stride`)."""
+    """A padded convolution: (B, inp, h, w) -> (B, out, h / stride, w / stride)."""
     return nn.Conv2d(inp, out, size, stride=stride, padding=size // 2, bias=bias)
 
 
 def upsample2x(x: Tensor) -> Tensor:
-    """Bilinear up-sampling by two with aligned corners: (B, C, h, w) -> (B, C, 2h, 2w)."""
+    """Bilinear up-sampling with aligned corners: (B, C, h, w) -> (B, C, 2h, 2w)."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 def projection(inp: int, out: int) -> nn.Sequential | None:
-    """The 1x1 shortcut of a residual block that changes its width; none where it does not."""
+    """The 1x1 convolution on the skip connection of a residual block; None if the width does not change."""
     return None if inp == out else nn.Sequential(conv(inp, out, 1), nn.BatchNorm2d(out))
 
 
@@ -55,13 +55,13 @@ class BasicBlock(nn.Module):
         self.downsample = projection(inp, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)).add_(shortcut), inplace=True)
+        skip = x if self.downsample is None else self.downsample(x)  # (B, out, h, w)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, out, h, w)
+        return F.relu(self.bn2(self.conv2(x)).add_(skip), inplace=True)
 
 
 class Bottleneck(nn.Module):
-    """Residual block 1x1 -> 3x3 -> 1x1 that widens to 4 x `width`: (B, inp, h, w) -> (B, 4 width, h, w)."""
+    """Residual block 1x1 -> 3x3 -> 1x1: (B, inp, h, w) -> (B, 4 width, h, w)."""
 
     def __init__(self, inp: int, width: int) -> None:
         super().__init__()
@@ -71,20 +71,20 @@ class Bottleneck(nn.Module):
         self.downsample = projection(inp, 4 * width)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)).add_(shortcut), inplace=True)
+        skip = x if self.downsample is None else self.downsample(x)  # (B, 4 width, h, w)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, width, h, w)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)  # (B, width, h, w)
+        return F.relu(self.bn3(self.conv3(x)).add_(skip), inplace=True)  # (B, 4 width, h, w)
 
 
 def down_step(inp: int, out: int, relu: bool) -> nn.Sequential:
-    """3x3 stride-2 convolution and batch norm, with or without a ReLU."""
+    """3x3 convolution of stride 2 -> BN [-> ReLU]: (B, inp, h, w) -> (B, out, h/2, w/2)."""
     layers: list[nn.Module] = [conv(inp, out, 3, stride=2), nn.BatchNorm2d(out)]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
 
 
 class HRModule(nn.Module):
-    """Residual blocks on every branch, then every branch receives the sum of all, at its own resolution."""
+    """Residual blocks on every branch, then fusion: every branch gets the sum of all at its resolution."""
 
     def __init__(self, widths: list[int], blocks: int) -> None:
         super().__init__()
@@ -100,13 +100,14 @@ class HRModule(nn.Module):
     def _fuse_path(widths: list[int], target: int, source: int) -> nn.Module:
         if source == target:
             return nn.Identity()
-        if source > target:  # coarse to fine: 1x1 here, nearest up-sampling in `forward`
+        if source > target:  # coarse to fine: 1x1 here, nearest-neighbour up-sampling in `forward`
             return nn.Sequential(conv(widths[source], widths[target], 1), nn.BatchNorm2d(widths[target]))
-        steps = target - source  # fine to coarse: the width changes in the last step only
+        steps = target - source  # fine to coarse: only the last step changes the width
         down = [down_step(widths[source], widths[source], relu=True) for _ in range(steps - 1)]
         return nn.Sequential(*down, down_step(widths[source], widths[target], relu=False))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Branch i: (B, widths[i], s / 2^i, s / 2^i), in and out."""
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         fused = []
         for i, paths in enumerate(self.fuse_layers):
@@ -114,7 +115,7 @@ class HRModule(nn.Module):
             for j, path in enumerate(paths):
                 if j == i:
                     continue
-                x = path(maps[j])
+                x = path(maps[j])  # (B, widths[i], s / 2^max(i, j), s / 2^max(i, j))
                 total = total + (F.interpolate(x, scale_factor=2 ** (j - i), mode="nearest") if j > i else x)
             fused.append(F.relu(total))
         return fused
@@ -133,20 +134,14 @@ class HRNet(nn.Module):
         self.layer1 = nn.Sequential(
             *(Bottleneck(stem if i == 0 else out, config.bottleneck_width) for i in range(config.bottlenecks))
         )
-        self.transition1 = nn.ModuleList(
-            [
-                nn.Sequential(conv(out, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)),
-                nn.Sequential(down_step(out, widths[1], relu=True)),
-            ]
-        )
+        first = nn.Sequential(conv(out, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
+        self.transition1 = nn.ModuleList([first, nn.Sequential(down_step(out, widths[1], relu=True))])
         self.stage2 = self._stage(widths[:2], config.modules[0], config.blocks)
         self.transition2 = self._new_branch(widths[:3])
         self.stage3 = self._stage(widths[:3], config.modules[1], config.blocks)
         self.transition3 = self._new_branch(widths)
         self.stage4 = self._stage(widths, config.modules[2], config.blocks)
-        self.final_layer = nn.Conv2d(
-            w, COCO_LAYER_CHANNELS, 1
-        )  # never used: COCO's keypoint layer, counted by the paper
+        self.final_layer = nn.Conv2d(w, COCO_LAYER_CHANNELS, 1)
         self.upsample_stage_2 = self._up_stack(widths[1], rounds=1)
         self.upsample_stage_3 = self._up_stack(widths[2], rounds=2)
         self.upsample_stage_4 = self._up_stack(widths[3], rounds=3)
@@ -157,13 +152,13 @@ class HRNet(nn.Module):
 
     @staticmethod
     def _new_branch(widths: list[int]) -> nn.ModuleList:
-        """Only the last entry does anything: the new, coarser branch starts from the coarsest old one."""
+        """The last entry starts a new branch from the coarsest existing one; the others are identities."""
         old = [nn.Identity() for _ in widths[:-1]]
         return nn.ModuleList([*old, nn.Sequential(down_step(widths[-2], widths[-1], relu=True))])
 
     @staticmethod
     def _up_stack(width: int, rounds: int) -> nn.Sequential:
-        """`rounds` of [bilinear x2 -> 3x3 conv -> BN -> ReLU], keeping the width."""
+        """`rounds` times bilinear x2 -> 3x3 conv -> BN -> ReLU: (B, C, h, h) -> (B, C, 2^rounds h, ...)."""
         layers: list[nn.Module] = []
         for _ in range(rounds):
             up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
@@ -171,12 +166,12 @@ class HRNet(nn.Module):
         return nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> EncoderFeatures:
-        """image: (B, 3, S, S), ImageNet-normalised RGB."""
+        """image: (B, 3, S, S) RGB, ImageNet-normalised."""
         x = F.relu(self.bn1(self.conv1(image)), inplace=True)  # (B, stem, S/2, S/2)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)  # (B, stem, s, s)
         x = self.layer1(x)  # (B, 4 bottleneck_width, s, s)
-        maps = self.stage2([path(x) for path in self.transition1])
-        maps = self.stage3([*maps, self.transition2[-1](maps[-1])])
-        f1, f2, f3, f4 = self.stage4([*maps, self.transition3[-1](maps[-1])])
+        maps = self.stage2([path(x) for path in self.transition1])  # branches of s and s/2
+        maps = self.stage3([*maps, self.transition2[-1](maps[-1])])  # s, s/2 and s/4
+        f1, f2, f3, f4 = self.stage4([*maps, self.transition3[-1](maps[-1])])  # s, s/2, s/4 and s/8
         up = [f1, self.upsample_stage_2(f2), self.upsample_stage_3(f3), self.upsample_stage_4(f4)]
-        return EncoderFeatures(f1, f2, f3, f4, torch.cat(up, 1))
+        return EncoderFeatures(f1, f2, f3, f4, torch.cat(up, 1))  # f_up: (B, w + 2w + 4w + 8w, s, s)

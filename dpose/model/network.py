@@ -1,11 +1,15 @@
-"""The whole D-PoSE on one page: image crop and box information to a body, depth and parts.
+"""The whole network: image crop and box information to body parameters, depth map and part segmentation.
 
     image -> encoder -> F1..F4 -> depth decoder -> depth map, D
                      |         -> parts decoder -> part logits S
-                     -> F_up, S -> soft attention -> A (one feature a joint)
-    A, bbox info, mean(D) -> regressor -> rotations, betas, camera
+                     -> F_up, S -> soft attention -> A (one feature vector per joint)
+    A, box information, mean(D) -> regressor -> rotations, betas, camera
 
-The network gives parameters and maps only. Vertices, joints and projections are the body's and the camera's.
+The network predicts parameters and maps. `dpose.body` turns the parameters into vertices and joints,
+`dpose.camera` projects them.
+
+Shapes in this package: B samples, image side S (`config.image_size`), finest feature map s = S / 4, output
+maps M (`config.map_size`), encoder width w (`config.width`).
 """
 
 from __future__ import annotations
@@ -27,21 +31,21 @@ __all__ = ["DPose", "Features", "ParameterRow", "parameter_table"]
 
 
 class Features(NamedTuple):
-    """The intermediate maps of one forward pass, for looking at; w is `config.width`, s = image_size / 4."""
+    """Intermediate results of a forward pass, for inspection and figures; not normalised."""
 
-    f1: Tensor  # (B, w, s, s)
+    f1: Tensor  # (B, w, s, s) encoder, finest branch
     f2: Tensor  # (B, 2w, s/2, s/2)
     f3: Tensor  # (B, 4w, s/4, s/4)
     f4: Tensor  # (B, 8w, s/8, s/8)
-    f_up: Tensor  # (B, 15w, s, s)
-    depth_features: Tensor | None  # D (B, w, s, s)
-    parts_features: Tensor  # (B, w, s, s)
-    attention: Tensor  # (B, 22, s, s) where joint j's head looks, each map sums to one
-    attended: Tensor  # A (B, 15w, 22)
+    f_up: Tensor  # (B, 15w, s, s) F1..F4 up-sampled and concatenated
+    depth_features: Tensor | None  # (B, w, s, s) D of the depth decoder; None without depth
+    parts_features: Tensor  # (B, w, s, s) D of the parts decoder
+    attention: Tensor  # (B, 22, s, s) attention weights of each joint's head; each map sums to one
+    attended: Tensor  # (B, 15w, 22) A, the regressor's features of each joint
 
 
 class DPose(nn.Module):
-    """D-PoSE in the size and with the branches that `config` names."""
+    """The network of the size and with the branches that `config` describes."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -56,27 +60,27 @@ class DPose(nn.Module):
     def forward(
         self, image: Tensor, bbox_info: Tensor, return_features: bool = False
     ) -> Prediction | tuple[Prediction, Features]:
-        """One pass.
+        """Predict body parameters and maps.
 
         Args:
-            image: (B, 3, S, S) ImageNet-normalised RGB crop, S = config.image_size.
-            bbox_info: (B, 3), `dpose.camera.bbox_info`.
-            return_features: also return the intermediate maps.
+            image: (B, 3, S, S) RGB crops, ImageNet-normalised.
+            bbox_info: (B, 3) of `dpose.camera.bbox_info`.
+            return_features: also return the intermediate results.
         Returns:
             Prediction, or (Prediction, Features).
         """
-        maps = self.encoder(image)
-        parts, parts_features = self.parts_decoder(maps)
+        maps = self.encoder(image)  # F1..F4 and F_up
+        parts, parts_features = self.parts_decoder(maps)  # (B, 23, M, M), (B, w, s, s)
         depth, depth_features, depth_mean = None, None, None
         if self.depth_decoder is not None:
-            depth_logits, depth_features = self.depth_decoder(maps)
+            depth_logits, depth_features = self.depth_decoder(maps)  # (B, 1, M, M), (B, w, s, s)
             depth = depth_logits.float().sigmoid()
-            depth_mean = depth_features.mean(
-                (2, 3)
-            )  # (B, w): all that the regressor sees of the depth branch
-        attended, attention = self.attention(maps.f_up, parts)
-        rotmats, betas, cam = self.regressor(attended, bbox_info, depth_mean)
-        if self.config.part_order != "joints":  # attention has read the channels as they come
+            depth_mean = depth_features.mean((2, 3))  # (B, w), all that the regressor gets of depth
+        attended, attention = self.attention(maps.f_up, parts)  # (B, 15w, 22), (B, 22, s, s)
+        rotmats, betas, cam = self.regressor(
+            attended, bbox_info, depth_mean
+        )  # (B, 22, 3, 3), (B, 11), (B, 3)
+        if self.config.part_order != "joints":  # attention pairs channels and heads in the stored order
             parts = torch.stack([parts[:, channel] for channel in self.config.part_channels], 1)
         prediction = Prediction(rotmats, betas, cam, parts.float(), depth)
         if not return_features:
@@ -85,10 +89,10 @@ class DPose(nn.Module):
 
     @torch.no_grad()
     def set_means(self, pose6d: Tensor, betas: Tensor, cam: Tensor) -> None:
-        """Fill the mean parameters the regressor starts from; they are stored with the weights.
+        """Set the mean parameters to which the regressor adds its outputs; they are stored with the weights.
 
         Args:
-            pose6d: (132,) 22 joints x 6, `dpose.model.regressor.rotmat_to_sixd`.
+            pose6d: (132,) 22 joints x 6, of `dpose.rotations.rotmat_to_sixd`.
             betas: (num_betas,).
             cam: (3,) = (s, tx, ty).
         Raises:
@@ -103,10 +107,10 @@ class DPose(nn.Module):
 
     @torch.no_grad()
     def init_head_priors(self, part_prior: Tensor, depth_mean: float) -> None:
-        """Let an untrained network predict the class frequencies and the mean depth (part of MINI's recipe).
+        """Initialise the output biases to the class frequencies and the mean depth (part of MINI's recipe).
 
         Args:
-            part_prior: (23,) share of map pixels of each class, background first; normalised here.
+            part_prior: (23,) share of pixels of each class, background first; need not sum to one.
             depth_mean: mean of the depth target, in (0, 1).
         Raises:
             ValueError: a wrong number of classes, a negative share, or a depth outside (0, 1).
@@ -122,12 +126,10 @@ class DPose(nn.Module):
             self.depth_decoder.head[-1].bias.fill_(torch.logit(torch.tensor(float(depth_mean))))
 
     def _init_convolutions(self) -> None:
-        """Kaiming (as HRNet from scratch) where batch norm follows; small where a head closes."""
+        """Kaiming where batch norm follows (as HRNet from scratch), small weights in output layers."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                if (
-                    module.kernel_size == (1, 1) and module.bias is not None
-                ):  # 1x1 with a bias: output layers only
+                if module.kernel_size == (1, 1) and module.bias is not None:  # output layers only
                     nn.init.normal_(module.weight, std=0.01)
                 else:
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -136,15 +138,15 @@ class DPose(nn.Module):
 
 
 class ParameterRow(NamedTuple):
-    """One line of the parameter table."""
+    """A row of the parameter table."""
 
     module: str
-    parameters: int  # trainable
-    buffers: int  # batch-norm statistics and mean parameters, counters included
+    parameters: int  # weights and biases, frozen ones included
+    buffers: int  # statistics and counters of batch norms, and mean parameters
 
 
 def parameter_table(model: DPose) -> list[ParameterRow]:
-    """Count what each part of the network holds; the last row is the total (81,099,394 for `PAPER`)."""
+    """Parameters and buffers of each part of the network, then the total (81,099,394 in `PAPER`)."""
     names = {
         "encoder": model.encoder,
         "depth decoder": model.depth_decoder,
@@ -155,7 +157,7 @@ def parameter_table(model: DPose) -> list[ParameterRow]:
     rows = [
         ParameterRow(
             name,
-            sum(p.numel() for p in module.parameters() if p.requires_grad),
+            sum(p.numel() for p in module.parameters()),
             sum(b.numel() for b in module.buffers()),
         )
         for name, module in names.items()

@@ -1,19 +1,27 @@
-"""Open training data: dressed people in furnished scenes, ray-cast from the open body, in the real formats.
+"""Open training data: dressed people of the open body in furnished scenes, ray-cast on the CPU.
 
-`sample_scene` makes a scene from a seed; `generate` writes crops as shards for training and full frames in
-BEDLAM's layout for looking at and for testing the BEDLAM reader. Everything is a function of (seed, split,
-scene number), so a small set is the beginning of a large one and any machine makes the same people.
+`sample_scene` makes a scene from (seed, split, scene number) alone, so a small data set is the beginning of a
+large one and every machine makes the same people. `generate` writes crops as shards for training and full
+frames in BEDLAM's layout. Of `dpose.data` only the label and shard formats and the part labels are used.
 
-`poses` and `people` say who does what in which clothes, `props` and `surroundings` what is around them,
-`scene` puts it together with a camera; `raytrace` (the kernels) and `viewport` take the picture, `generate`
-writes files.
+Modules: `poses` and `people` sample body poses and outfits, `props`, `textures` and `surroundings` the
+environment, `scene` combines them with a camera; `raytrace` (the kernels) and `viewport` render pictures;
+`samples` adds labels, and `dataset` writes the files.
 """
 
-from dpose.synthetic.dataset import VERSION, add_arguments, generate, person_samples, run, write_frames
+from dpose.synthetic.dataset import VERSION, add_arguments, generate, run, write_frames
+from dpose.synthetic.samples import person_samples
 from dpose.synthetic.scene import Scene, sample_scene
-from dpose.synthetic.viewport import Prepared
+from dpose.synthetic.viewport import SceneRenderer
 
 __all__ = [
-    "VERSION", "Prepared", "Scene", "add_arguments", "generate", "person_samples", "run", "sample_scene",
+    "VERSION",
+    "Scene",
+    "SceneRenderer",
+    "add_arguments",
+    "generate",
+    "person_samples",
+    "run",
+    "sample_scene",
     "write_frames",
-]  # fmt: skip
+]

@@ -1,126 +1,242 @@
-"""Scenes to files: crops as shards, full frames as BEDLAM lays them out, and the command `dpose synth`."""
+"""The open data set on disk: shards of crops, full frames in BEDLAM's layout, and `dpose synth`."""
 
 import argparse
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from functools import cache, partial
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from dpose.body import Body, load_body
-from dpose.camera import BOX_FACTOR, BOX_UNIT
-from dpose.data.labels import MIN_VISIBLE_JOINTS, Labels
-from dpose.data.sample import MARGIN, Sample, SampleLabel, make_label
-from dpose.data.shards import write_manifest, write_shards
-from dpose.data.targets import render_label_parts
-from dpose.io import replacing
+from dpose.data.labels import Labels
+from dpose.data.sample import Sample
+from dpose.data.shards import MANIFEST, read_manifest, shard_row, write_manifest, write_shards
+from dpose.io import file_hash, replacing, write_json, write_png
 from dpose.paths import data_root
 from dpose.processes import advance, run_jobs, usable_cores
-from dpose.synthetic.scene import IMAGE_SIZE, SPLITS, Scene, sample_scene
-from dpose.synthetic.viewport import Prepared
+from dpose.synthetic.samples import open_body, people_labels, person_samples
+from dpose.synthetic.scene import Scene, check_scenes, sample_scene
+from dpose.synthetic.viewport import SceneRenderer
 
-VERSION = 2  # raise it whenever the same seed gives other people or pictures
+VERSION = 2  # increase it whenever the same seed gives other people, pictures or labels
 SCENES_PER_SHARD = 250
-MIN_VISIBLE = 0.3  # share of a person's silhouette that must be in sight
 UNREAL_UNITS_PER_METRE = 100.0
 DEFAULT_SCENES = {"train": 1500, "val": 250, "test": 750}
-NEAR_PLANE = 0.2  # metres; nearer joints count as not visible
 
 
-@cache
-def _body() -> Body:
-    return load_body("open")
+def generate(
+    root: str | os.PathLike,
+    scenes: dict[str, int],
+    *,
+    size: int = 160,
+    seed: int = 0,
+    frames: int = 24,
+    workers: int | None = None,
+    overwrite: bool = False,
+    replace_other: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Make the open data below `root`: crops in `shards/`, full test frames in `frames/`.
 
+    Shards that the manifest lists are kept if their size and hash agree with it. Missing and damaged shards
+    are made, so an interrupted run continues and a damaged data set is repaired. One process at a time works
+    on a root: another one waits if its settings are the same.
 
-def people_labels(scene: Scene) -> list[tuple[int, np.ndarray, SampleLabel]]:
-    """(number in the scene, pose (165,), label) of the people with enough joints in the frame.
-
-    Poses (axis-angle, radians) and `trans` (metres) are in the camera's frame, as in BEDLAM's processed
-    labels. The box surrounds the body joints in sight, times BOX_FACTOR.
+    Args:
+        root: data folder, created if needed.
+        scenes: number of scenes per split (about 1.4 people each), rounded up to whole shards of
+            SCENES_PER_SHARD.
+        size: side of a crop, pixels.
+        seed: the same seed gives the same people and pictures.
+        frames: number of full frames.
+        workers: processes; None for one per core, 1 for the calling process.
+        overwrite: delete the data below `root` first.
+        replace_other: delete them first only if they were made with other settings.
+        progress: show progress bars and notes.
+    Returns:
+        The shard folder.
+    Raises:
+        ValueError: an unknown split, a number out of range, or `root` holds data made with other settings.
+        NotADirectoryError: a part of `root` is a file.
+        RuntimeError: another process is making data with other settings below `root`.
     """
-    out = []
-    for k, subject in enumerate(scene.subjects):
-        joints = scene.joints[k] @ scene.rotation.T + scene.translation  # (55, 3), camera
-        pixels = joints @ scene.cam_int.T
-        pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6)
-        front = joints[:, 2] > NEAR_PLANE
-        inside = front & ((pixels > 0) & (pixels < IMAGE_SIZE)).all(1)
-        seen = pixels[:22][inside[:22]]
-        if len(seen) < MIN_VISIBLE_JOINTS or (joints[:22, 2] < NEAR_PLANE).any():
-            continue
-        low, high = seen.min(0), seen.max(0)
-        pose = scene.rotations[k].copy()
-        pose[0] = (Rotation.from_matrix(scene.rotation) * Rotation.from_rotvec(pose[0])).as_rotvec()
-        pelvis = scene.pelvis[k]
-        label = make_label(
-            key=f"{scene.seed[0]:03d}-{subject.split('-')[0]}-{scene.seed[2]:07d}-{k}",
-            dataset="open",
-            body="open",
-            subject=subject,
-            pose=pose[:22],
-            betas=scene.betas[k],
-            trans=scene.rotation @ (pelvis + scene.transl[k]) + scene.translation - pelvis,
-            joints2d=np.concatenate([pixels[:24], front[:24, None]], 1),
-            center=(low + high) / 2,
-            scale=float((high - low).max()) * BOX_FACTOR / BOX_UNIT,
-            img_size=IMAGE_SIZE,
-            cam_int=scene.cam_int,
-        )
-        out.append((k, pose.reshape(165), label))
-    return out
+    check_scenes(scenes, seed)
+    for name, value, least, most in (
+        ("size", size, 16, 2048),
+        ("frames", frames, 0, 1_000_000),
+        ("workers", workers or 1, 1, 1024),
+    ):
+        if not least <= value <= most:
+            raise ValueError(f"{name} must be from {least} to {most}, got {value}")
+    root = Path(root)
+    settings = {"generator": "dpose.synthetic", "version": VERSION, "seed": seed, "size": size}
+    settings["bodies"] = {"open": open_body().record}
+    _make_folder(root)
+    with _locked(root, settings, progress):
+        folder = root / "shards"
+        other = _other_settings(folder, settings)
+        if other and not (overwrite or replace_other):
+            raise ValueError(f"{folder} holds {other}: choose another --root, or --overwrite to replace them")
+        if other or overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(root / "frames", ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        _make_shards(folder, settings, scenes, workers or usable_cores(), progress)
+        if frames:
+            write_frames(root / "frames", "test", frames, seed, progress)
+    return folder
 
 
-def person_samples(scene: Scene, size: int, grid: int = 2, margin: float = MARGIN) -> list[Sample]:
-    """The scene's people as crops of `size` pixels, rendered directly, without the frame.
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(path for path in (folder, *folder.parents) if path.exists())
+        raise NotADirectoryError(f"cannot make the folder {folder}: {file} is a file") from None
 
-    People of whose silhouette less than MIN_VISIBLE is in sight are left out. margin: side of the crop / side
-    of the box. grid: rays along a side of the pixels that need anti-aliasing.
+
+@contextmanager
+def _locked(root: Path, settings: dict[str, Any], progress: bool) -> Iterator[None]:
+    """Hold the lock of the data folder. The system releases it when the process ends, even by kill -9.
+
+    Waits for a process that makes data with the same settings; raises RuntimeError for other settings.
+    Without effect on Windows and on file systems that have no locks.
     """
-    people = people_labels(scene)
-    if not people:
-        return []
-    numbers, poses, labels = zip(*people, strict=True)
-    for label in labels:
-        label["margin"] = margin
-    betas, trans = [label["betas"] for label in labels], [label["trans"] for label in labels]
-    parts = render_label_parts(np.stack(poses), betas, trans, list(labels), _body(), size)
-    prepared, samples = Prepared(scene), []
-    for k, label, part in zip(numbers, labels, parts, strict=True):
-        view = prepared.crop(label["center"], label["scale"], size, margin, grid)
-        own = view.person == k
-        if own.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
-            depth = np.where(own, view.depth, np.float32(0))
-            samples.append(Sample(image=view.image, depth=depth, parts=part, label=label))
-    return samples
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    path = root / ".synth.lock"
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = _read_json(path)
+            if other and (differences := _differences(other, settings)):
+                raise RuntimeError(
+                    f"another process is making data in {root} ({differences}): wait until it has finished, "
+                    "or choose another --root"
+                ) from None
+            if progress:
+                print(f"waiting for another process that is making the same data in {root}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        file.truncate(0)
+        file.write(json.dumps(settings))
+        file.flush()
+        yield
+
+
+def _differences(found: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Settings that are not those of this run, for messages; empty if all are equal."""
+    return ", ".join(
+        f"{name} {found.get(name)} instead of {value}"
+        for name, value in settings.items()
+        if found.get(name) != value
+    )
+
+
+def _other_settings(folder: Path, settings: dict[str, Any]) -> str | None:
+    """Describes the shards in a folder if they were made with other settings, else None."""
+    if not any(folder.glob("*.tar")) and not (folder / MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_manifest(folder) or {}
+    except ValueError:
+        return "shards with a damaged manifest"
+    if "generator" not in manifest:
+        return "shards that `dpose synth` did not make"
+    differences = _differences(manifest, settings)
+    return f"shards of other settings ({differences})" if differences else None
+
+
+def _make_shards(
+    folder: Path, settings: dict[str, Any], scenes: dict[str, int], workers: int, progress: bool
+) -> None:
+    """Make the shards that are missing or damaged. The manifest always lists the finished ones."""
+    listed = (read_manifest(folder) or {"shards": []})["shards"]
+    rows = {row["name"]: row for row in listed if _is_intact(folder / row["name"], row)}
+    if progress and (damaged := [row["name"] for row in listed if row["name"] not in rows]):
+        print(f"{folder}: missing or damaged, made again: {', '.join(damaged)}")
+    jobs = [
+        (split, number, range(start, start + SCENES_PER_SHARD))
+        for split, count in scenes.items()
+        for number, start in enumerate(range(0, count, SCENES_PER_SHARD))
+        if _shard_name(split, number) not in rows
+    ]
+
+    def save(row: dict[str, Any] | None) -> None:
+        if row:
+            rows[row["name"]] = row
+        write_manifest(folder, [rows[name] for name in sorted(rows)], **settings)
+
+    if len(rows) < len(listed) or not (folder / MANIFEST).is_file():
+        save(None)
+    task = partial(_make_shard, folder, settings["seed"], settings["size"])
+    total = len(jobs) * SCENES_PER_SHARD
+    with tqdm(total=total, desc="people", unit="scene", disable=not progress or not jobs) as bar:
+        run_jobs(task, jobs, workers, done=save, tick=bar.update)
+
+
+def _is_intact(path: Path, row: dict[str, Any]) -> bool:
+    return path.is_file() and path.stat().st_size == row["bytes"] and file_hash(path) == row.get("sha256")
+
+
+def _shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:06d}.tar"
+
+
+def _make_shard(
+    folder: Path, seed: int, size: int, split: str, number: int, scenes: range
+) -> dict[str, Any] | None:
+    """Write one shard; returns its row of the manifest, or None if nobody is visible in its scenes."""
+    count = 0
+
+    def samples() -> Iterator[Sample]:
+        nonlocal count
+        for index in scenes:
+            people = person_samples(sample_scene(seed, split, index), size)
+            count += len(people)
+            yield from people
+            advance()
+
+    if not write_shards(samples(), folder, split, start=number, per_shard=10 * len(scenes)):
+        return None
+    name = _shard_name(split, number)
+    return shard_row(name, folder / name, count)
+
+
+# --- full frames --------------------------------------------------------------------------------------------
 
 
 def write_frames(
     root: str | os.PathLike, split: str, count: int, seed: int = 0, progress: bool = True
 ) -> Path:
-    """The first `count` scenes of a split as full frames in BEDLAM's layout; returns the label file.
+    """Write the first `count` scenes of a split as full frames in BEDLAM's layout; returns the label file.
 
-    One BEDLAM scene `open_<split>`, one frame a sequence: PNG, depth EXR in Unreal units, masks of skin,
-    clothes and surroundings, and the label file, which comes last, so that a root with labels is complete.
-    Frames that are there and were made the same way are kept, others are replaced. Raises ValueError for an
-    unknown split or a count below 1.
+    One BEDLAM scene `open_<split>` with one frame per sequence: PNG, depth as EXR in Unreal units, and masks
+    of skin, clothes and environment. The label file is written last, so a root with labels is complete.
+    Frames that were made with the same arguments are kept, others are replaced. Raises ValueError for an
+    unknown split or a number out of range.
     """
-    _check_scenes({split: count})
+    check_scenes({split: count}, seed)
     if count < 1:
         raise ValueError(f"the number of frames must be at least 1, got {count}")
     root, name = Path(root), f"open_{split}"
-    folder, target = root / name, root / "labels" / f"{name}.npz"
-    made = {"scenes": count, "seed": seed, "version": VERSION}
-    if target.is_file() and _read_json(folder / "frames.json") == made:
+    folder, target, settings_file = root / name, root / "labels" / f"{name}.npz", root / name / "frames.json"
+    settings = {"scenes": count, "seed": seed, "version": VERSION}
+    if target.is_file() and _read_json(settings_file) == settings:
         return target
     target.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)  # a mask of another person must not stay behind
-    rows: list[dict] = []
+    shutil.rmtree(folder, ignore_errors=True)  # masks of other people must not remain
+    rows: list[dict[str, Any]] = []
     for index in tqdm(range(count), desc=f"frames {split}", disable=not progress, unit="frame"):
         scene = sample_scene(seed, split, index)
         kept = {sample["label"]["key"] for sample in person_samples(scene, 64)}
@@ -146,160 +262,85 @@ def write_frames(
                 }
             )
     if not rows:
-        raise ValueError(f"nobody is in sight in the first {count} scenes of {split}: ask for more frames")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "frames.json") as temporary:
-        temporary.write_text(json.dumps(made))
-    columns = {column: np.asarray([row[column] for row in rows]) for column in rows[0]}
-    return Labels(**columns).save(target)
+        raise ValueError(f"no person is visible in the first {count} scenes of {split}: ask for more frames")
+    write_json(settings_file, settings, indent=None)
+    return Labels(**{column: np.asarray([row[column] for row in rows]) for column in rows[0]}).save(target)
 
 
 def _write_frame(folder: Path, sequence: str, frame: str, scene: Scene) -> None:
-    """One scene's picture, depth and masks under a BEDLAM scene's folder."""
-    import OpenEXR
+    """Write picture, depth and masks of one scene into the folder of a BEDLAM scene."""
+    import OpenEXR  # only frames need it
 
-    view = Prepared(scene).frame()
-    places = {kind: folder / kind / sequence for kind in ("png", "depth", "masks")}
-    for place in places.values():
+    view = SceneRenderer(scene).frame()
+    png, depth, masks = (folder / kind / sequence for kind in ("png", "depth", "masks"))
+    for place in (png, depth, masks):
         place.mkdir(parents=True, exist_ok=True)
-    _write_png(places["png"] / f"{frame}.png", view.image[..., ::-1])
-    with replacing(places["depth"] / f"{frame}_depth.exr") as temporary:
+    write_png(png / f"{frame}.png", view.image)
+    with replacing(depth / f"{frame}_depth.exr") as temporary:
         header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
         OpenEXR.File(header, {"Depth": view.depth * np.float32(UNREAL_UNITS_PER_METRE)}).write(str(temporary))
-    _write_png(places["masks"] / f"{frame}_env.png", np.where(view.person < 0, 255, 0).astype(np.uint8))
+    write_png(masks / f"{frame}_env.png", _mask(view.person < 0))
     for k in range(len(scene.subjects)):
-        for kind, mask in (("body", view.skin), ("clothing", ~view.skin)):
-            own = np.where((view.person == k) & mask, 255, 0).astype(np.uint8)
-            _write_png(places["masks"] / f"{frame}_{k:02d}_{kind}.png", own)
+        write_png(masks / f"{frame}_{k:02d}_body.png", _mask((view.person == k) & view.skin))
+        write_png(masks / f"{frame}_{k:02d}_clothing.png", _mask((view.person == k) & ~view.skin))
 
 
-def _write_png(path: Path, array: np.ndarray) -> None:
-    ok, data = cv2.imencode(".png", array)
-    if not ok:
-        raise OSError(f"{path}: could not encode a PNG")
-    with replacing(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+def _mask(where: np.ndarray) -> np.ndarray:
+    return np.where(where, 255, 0).astype(np.uint8)
 
 
-def _read_json(path: Path) -> dict | None:
-    """The file's content, None if it cannot be read."""
+def _read_json(path: Path) -> Any:
+    """The content of the file, None if there is none."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
 
 
-def _check_scenes(scenes: dict[str, int]) -> None:
-    for split, count in scenes.items():
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
-        if count < 0:
-            raise ValueError(f"{split}: the number of scenes must not be negative, got {count}")
-
-
-def _write_one_shard(folder: Path, seed: int, size: int, split: str, number: int, scenes: range) -> None:
-    def samples() -> Iterator[Sample]:
-        for index in scenes:
-            yield from person_samples(sample_scene(seed, split, index), size)
-            advance()
-
-    write_shards(samples(), folder, split, start=number, per_shard=10 * SCENES_PER_SHARD)
-
-
-def generate(
-    root: str | os.PathLike,
-    scenes: dict[str, int],
-    *,
-    size: int = 160,
-    seed: int = 0,
-    frames: int = 24,
-    workers: int | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> Path:
-    """Make the open data under `root`: `shards/`, crops of `size` pixels, and `frames/`, full test frames.
-
-    scenes: how many a split (about 1.4 people each), rounded up to whole shards of SCENES_PER_SHARD. What is
-    there already and was made the same way is kept, so an interrupted run goes on; made another way, it is an
-    error unless `overwrite`. frames: how many full frames. workers: processes that make shards (None: one a
-    core; 1: this very process). Returns the shard folder.
-    Raises ValueError for an unknown split, a number out of range, or data of other settings in the way.
-    """
-    _check_scenes(scenes)
-    for what, value, least in (("size", size, 16), ("frames", frames, 0), ("workers", workers or 1, 1)):
-        if value < least:
-            raise ValueError(f"{what} must be at least {least}, got {value}")
-    root = Path(root)
-    folder, marker = root / "shards", root / "synth.json"
-    settings = {"generator": "dpose.synthetic", "version": VERSION, "seed": seed, "size": size}
-    if marker.is_file() or (folder.is_dir() and any(folder.glob("*.tar"))):
-        found = _read_json(marker)
-        if found != settings:
-            if not overwrite:
-                raise ValueError(
-                    f"{root} holds other data ({found or 'without synth.json'}; asked for {settings}): "
-                    "give another --root, or --overwrite to replace it"
-                )
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.rmtree(root / "frames", ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(marker) as temporary:
-        temporary.write_text(json.dumps(settings) + "\n")
-    jobs = [
-        (split, number, range(start, start + SCENES_PER_SHARD))
-        for split, count in scenes.items()
-        for number, start in enumerate(range(0, count, SCENES_PER_SHARD))
-        if not (folder / f"{split}-{number:06d}.tar").is_file()
-    ]
-    if jobs:
-        task, total = partial(_write_one_shard, folder, seed, size), len(jobs) * SCENES_PER_SHARD
-        with tqdm(total=total, desc="people", unit="scene", disable=not progress) as bar:
-            run_jobs(task, jobs, workers or usable_cores(), tick=bar.update)
-    if jobs or not (folder / "manifest.json").is_file():
-        write_manifest(folder, **settings, bodies={"open": _body().record})
-    if frames:
-        write_frames(root / "frames", "test", frames, seed, progress)
-    return folder
+# --- command line -------------------------------------------------------------------------------------------
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `dpose synth`."""
     parser.description = (
-        "Make the open data set: random people rendered in random scenes. Crops for training go to "
-        "ROOT/shards, full frames in BEDLAM's layout to ROOT/frames. An interrupted run goes on where it "
-        "stopped; the same seed gives the same people."
+        "Make the open data set: random people rendered in random scenes. Crops for training are written to "
+        "ROOT/shards, full frames in BEDLAM's layout to ROOT/frames. Complete data are kept, damaged shards "
+        "are repaired, and an interrupted run continues. The same seed gives the same people."
     )
-    parser.add_argument("--root", help="where to (default: $DPOSE_DATA, else a folder in the user's cache)")
+    add = parser.add_argument
+    add("--root", help="data folder (default: $DPOSE_DATA, else a folder in the user's cache)")
     for split, count in DEFAULT_SCENES.items():
-        parser.add_argument(
-            f"--{split}", type=int, default=count, metavar="SCENES",
-            help=f"scenes in the {split} split, about 1.4 people each (default {count})",
-        )  # fmt: skip
-    parser.add_argument("--frames", type=int, default=24, help="full 1280x720 test frames (default 24)")
-    parser.add_argument(
+        text = f"scenes of the {split} split, about 1.4 people each (default {count})"
+        add(f"--{split}", type=int, default=count, metavar="SCENES", help=text)
+    add("--frames", type=int, default=24, help="full test frames of 1280x720 pixels (default 24)")
+    add(
         "--size",
         type=int,
         default=160,
         help="side of a crop in pixels: 160 for mini (default), 280 for paper",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
-    parser.add_argument("--overwrite", action="store_true", help="replace data made with other settings")
+    add("--seed", type=int, default=0)
+    add("--workers", type=int, help="processes (default: one per core)")
+    add("--overwrite", action="store_true", help="delete the data in ROOT and make all of them again")
 
 
 def run(args: argparse.Namespace) -> int:
     """`dpose synth`."""
-    from dpose.data.shards import read_manifest
-
     root = data_root(args.root)
-    scenes = {split: getattr(args, split) for split in DEFAULT_SCENES}
-    # The folder in the user's cache is ours alone: stale data in it is simply made anew.
-    ours = args.root is None and not os.environ.get("DPOSE_DATA")
+    in_cache = args.root is None and not os.environ.get(
+        "DPOSE_DATA"
+    )  # holds nothing but data of `dpose synth`
     folder = generate(
-        root, scenes, size=args.size, seed=args.seed, frames=args.frames, workers=args.workers,
-        overwrite=args.overwrite or ours,
-    )  # fmt: skip
-    manifest = read_manifest(folder) or {"splits": {}}
-    people = ", ".join(f"{split} {count}" for split, count in manifest["splits"].items())
+        root,
+        {split: getattr(args, split) for split in DEFAULT_SCENES},
+        size=args.size,
+        seed=args.seed,
+        frames=args.frames,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        replace_other=in_cache,
+    )
+    splits = (read_manifest(folder) or {"splits": {}})["splits"]
+    people = ", ".join(f"{split} {count}" for split, count in splits.items())
     print(f"{folder}: {people} people; frames in {root / 'frames'}")
     return 0

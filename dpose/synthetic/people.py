@@ -1,9 +1,11 @@
-"""Dressed people: the open body with hair, clothes and colours.
+"""Dressed people: the open body with clothes, hair and colours.
 
-Clothes are regions of the body's T-pose, held as signed distances at the vertices (top, bottom, shoes, hair),
-so that their borders are clean lines between vertices, and as displacements along the normal with wrinkles.
-What hangs free of the body, a skirt and long hair, is a ring mesh of its own that follows the bones. Everyone
-shares one topology; what a person does not wear collapses to a point.
+Clothes are regions of the T-pose, given as signed distances at the vertices (top, bottom, shoes, hair),
+so their borders may run between vertices, and as displacements along the normal, with wrinkles. Skirts and
+long hair are ring meshes of their own, skinned to the same joints. All people share one topology.
+
+The skinning is not `dpose.body.Body`'s: it includes the ring meshes and all 55 joints, in the precision that
+fixes the pictures of a seed.
 """
 
 from dataclasses import dataclass
@@ -22,53 +24,66 @@ NUM_WRINKLES = 24
 SKIRT_RINGS, SKIRT_SIDES = 12, 32
 HAIR_RINGS, HAIR_SIDES = 9, 17
 
-# Linear RGB of human skin, pale to dark, and of hair.
+# Linear RGB.
+# fmt: off
 SKINS = np.array(
     [[0.84, 0.60, 0.49], [0.77, 0.52, 0.40], [0.68, 0.43, 0.31], [0.56, 0.33, 0.22], [0.41, 0.23, 0.14],
      [0.27, 0.14, 0.085], [0.16, 0.085, 0.055], [0.10, 0.055, 0.04]]
-)  # fmt: skip
+)
 HAIRS = np.array(
     [[0.012, 0.010, 0.009], [0.03, 0.018, 0.012], [0.07, 0.035, 0.018], [0.16, 0.08, 0.035],
      [0.42, 0.27, 0.11], [0.24, 0.06, 0.02], [0.33, 0.32, 0.31], [0.6, 0.58, 0.55]]
-)  # fmt: skip
+)
 CLOTHS = np.array(
     [[0.02, 0.02, 0.025], [0.05, 0.05, 0.055], [0.16, 0.16, 0.17], [0.45, 0.45, 0.46], [0.8, 0.8, 0.79],
      [0.02, 0.035, 0.11], [0.05, 0.10, 0.28], [0.17, 0.30, 0.52], [0.35, 0.02, 0.03], [0.55, 0.07, 0.05],
      [0.06, 0.17, 0.07], [0.14, 0.16, 0.06], [0.48, 0.36, 0.20], [0.22, 0.12, 0.06], [0.72, 0.48, 0.06],
      [0.55, 0.20, 0.30], [0.24, 0.08, 0.28], [0.06, 0.32, 0.34], [0.78, 0.70, 0.55], [0.75, 0.30, 0.07]]
-)  # fmt: skip
+)
+# fmt: on
+
+HAIRSTYLES = {  # height of the hairline on the T-pose, and thickness of the hair, metres
+    "bald": (9.0, 0),
+    "shaved": (1.525, 0.002),
+    "short": (1.52, 0.013),
+    "medium": (1.48, 0.02),
+    "afro": (1.51, 0.055),
+    "long": (1.47, 0.014),
+    "bun": (1.51, 0.01),
+    "hat": (1.56, 0.018),
+}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """The common topology. V counts the body's vertices, then the skirt's, then the long hair's."""
+    """The topology of all people: V vertices, the body's, then the skirt's, then those of long hair."""
 
     body: slice
     skirt: slice
     hair: slice
-    faces: np.ndarray  # (F, 3) int32, the body's
-    skirt_faces: np.ndarray  # into the skirt's vertices
-    hair_faces: np.ndarray  # into the long hair's vertices
-    template: np.ndarray  # (V, 3) T-pose, pelvis at the origin
-    rest: np.ndarray  # (V, 3) the same with y = 0 at the soles: where cloth is painted
-    shapes: np.ndarray  # (11, 3 V)
-    weights: np.ndarray  # (V, 55)
-    joints: np.ndarray  # (55, 3)
-    joint_shapes: np.ndarray  # (11, 165)
-    tones: np.ndarray  # (V, 3) multiplies the skin's colour: lips, eyes, brows
-    wrinkles: np.ndarray  # (NUM_WRINKLES, V) about unit variance
+    faces: np.ndarray  # (F, 3) int32, of the body
+    skirt_faces: np.ndarray  # (F, 3) indices into the skirt's vertices
+    hair_faces: np.ndarray  # (F, 3) indices into the hair's vertices
+    template: np.ndarray  # (V, 3) T-pose, metres, pelvis at the origin
+    rest: np.ndarray  # (V, 3) the same with y = 0 at the soles: texture coordinates of cloth
+    shapes: np.ndarray  # (11, 3 V) shape directions
+    weights: np.ndarray  # (V, 55) skinning weights
+    joints: np.ndarray  # (55, 3) of the template
+    joint_shapes: np.ndarray  # (11, 165) shape directions of the joints
+    tones: np.ndarray  # (V, 3) factors of the skin colour: lips, eyes, brows
+    wrinkles: np.ndarray  # (NUM_WRINKLES, V) displacement patterns of about unit variance
     normals: np.ndarray  # (V, 3) of the template
-    is_head: np.ndarray  # (V,) 1 on the head's skin, 0 in eyes, mouth and elsewhere
+    is_head: np.ndarray  # (V,) 1 on the skin of the head, 0 in eyes and mouth and elsewhere
 
 
 def _smooth(x: np.ndarray | float, low: float, high: float) -> Any:
-    """0 below `low`, 1 above `high`, a smooth step between."""
+    """Smooth step from 0 at `low` to 1 at `high`."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def _ring_faces(rings: int, sides: int, closed: bool) -> np.ndarray:
-    """Triangles (T, 3) between rings of `sides` vertices each, given one ring after the other."""
+    """Triangles (T, 3) between neighbouring rings of `sides` vertices; vertices are ordered ring by ring."""
     columns = sides if closed else sides - 1
     i, k = np.meshgrid(np.arange(rings - 1), np.arange(columns), indexing="ij")
     a, b = i * sides + k, i * sides + (k + 1) % sides
@@ -88,7 +103,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 @cache
 def figure() -> Figure:
-    """The open body and its hanging extras, prepared once a process."""
+    """The open body with skirt and long hair, computed once per process."""
     file = np.load(OPEN_BODY, allow_pickle=False)
     body = file["v_template"].astype(np.float64)
     faces = file["f"].astype(np.int64)
@@ -104,7 +119,7 @@ def figure() -> Figure:
             mask[faces[group == names.index(name)]] = True
         return mask
 
-    # Skirt: rings from the waist to below the knee, an ellipse around both legs at each height.
+    # Skirt: elliptic rings around both legs, from the waist to below the knee.
     heights = np.linspace(1.06, 0.42, SKIRT_RINGS)
     angle = 2 * np.pi * np.arange(SKIRT_SIDES) / SKIRT_SIDES
     skirt, skirt_weights = [], []
@@ -114,14 +129,8 @@ def figure() -> Figure:
         low, high = near.min(0), near.max(0)
         center, half = (low + high) / 2, (high - low) / 2 + 0.026
         half[2] = max(half[2], 0.45 * half[0])
-        ring = np.stack(
-            [
-                half[0] * np.sin(angle),
-                np.full_like(angle, height + ground),
-                center[2] + half[2] * np.cos(angle),
-            ],
-            -1,
-        )
+        x, z = half[0] * np.sin(angle), center[2] + half[2] * np.cos(angle)
+        ring = np.stack([x, np.full_like(angle, height + ground), z], -1)
         drop = _smooth(0.98 - height, 0.0, 0.3)
         left = 0.5 + 0.5 * np.tanh(ring[:, 0] / 0.07)
         w = np.zeros((SKIRT_SIDES, 55))
@@ -130,7 +139,7 @@ def figure() -> Figure:
         skirt.append(ring)
         skirt_weights.append(w)
 
-    # Long hair: half-rings from the crown down to the shoulder blades, open at the face.
+    # Long hair: half rings from the crown to the shoulder blades, open at the face.
     hair, hair_weights = [], []
     for t in np.linspace(0, 1, HAIR_RINGS):
         spread = np.linspace(-2.05, 2.05, HAIR_SIDES)  # 0 is the back of the head
@@ -188,7 +197,18 @@ def figure() -> Figure:
     cavity = np.concatenate(
         [vertices_of("mouth_cavity", "tongue", "eye_cavity.L", "eye_cavity.R"), np.zeros(len(extra), bool)]
     )
-    as32 = lambda a: np.ascontiguousarray(a, dtype=np.float32)  # noqa: E731
+    arrays = {
+        "template": template,
+        "rest": rest,
+        "shapes": all_shapes.transpose(2, 0, 1).reshape(11, -1),
+        "weights": np.concatenate([weights, *skirt_weights, *hair_weights]),
+        "joints": joints,
+        "joint_shapes": np.einsum("jv,vkc->cjk", regressor, shapes).reshape(11, -1),
+        "tones": tones,
+        "wrinkles": wrinkles,
+        "normals": vertex_normals(template, all_faces),
+        "is_head": face & ~cavity,
+    }
     return Figure(
         body=slice(0, count),
         skirt=slice(count, count + count_skirt),
@@ -196,63 +216,50 @@ def figure() -> Figure:
         faces=faces.astype(np.int32),
         skirt_faces=skirt_faces,
         hair_faces=hair_faces,
-        template=as32(template),
-        rest=as32(rest),
-        shapes=as32(all_shapes.transpose(2, 0, 1).reshape(11, -1)),
-        weights=as32(np.concatenate([weights, *skirt_weights, *hair_weights])),
-        joints=as32(joints),
-        joint_shapes=as32(np.einsum("jv,vkc->cjk", regressor, shapes).reshape(11, -1)),
-        tones=as32(tones),
-        wrinkles=as32(wrinkles),
-        normals=as32(vertex_normals(template, all_faces)),
-        is_head=as32(face & ~cavity),
+        **{name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()},
     )
 
 
 @dataclass(frozen=True)
 class Outfit:
-    """What one person wears. Lengths in metres on the mean body's T-pose, soles at y = 0."""
+    """The clothes and hair of one person. Metres on the T-pose of the mean body, soles at y = 0."""
 
-    wear: dict[str, Any]  # the kernel's `Wear`
-    sleeve: float  # reaches to this |x|
-    hem: float
-    neckline: float
-    v_neck: float
-    waist: float
-    leg: float  # trousers end at this height
-    skirt_rings: int  # 0: none
-    skirt_is_top: bool
-    flare: float
-    shoe: float
-    loose_top: float
+    wear: dict[str, Any]  # fields of `raytrace.Wear`: colours and patterns
+    sleeve: float  # |x| at which the sleeves end
+    hem: float  # height of the top's lower border
+    neckline: float  # height of the top's upper border
+    v_neck: float  # depth of a V-neck, 0 for none
+    waist: float  # height of the upper border of trousers or skirt
+    leg: float  # height at which the trousers end
+    skirt_rings: int  # length of the skirt or dress in rings, 0 for none
+    skirt_is_top: bool  # a dress: the skirt has the top's colours
+    flare: float  # widening of the skirt towards its hem
+    shoe: float  # height of the shoes, 0 for bare feet
+    loose_top: float  # distance of the cloth from the body
     loose_bottom: float
-    wrinkle: int
+    wrinkle: int  # index of the wrinkle pattern
     wrinkle_depth: float
-    hairstyle: str
+    hairstyle: str  # a key of HAIRSTYLES
     hair_length: int  # rings of long hair
-    hair_volume: float
-    beard: float
+    hair_volume: float  # factor of the hair's thickness
+    beard: float  # 0 for none
 
 
 def _color(rng: np.random.Generator, palette: np.ndarray, spread: float = 0.25) -> np.ndarray:
-    """One of the palette's colours, varied in brightness and less in hue."""
+    """A colour (3,) of the palette, varied in brightness and, less, in hue."""
     base = palette[rng.integers(len(palette))]
     return np.clip(base * np.exp(rng.normal(0, spread, 3) * 0.4 + rng.normal(0, spread)), 0.008, 0.85)
 
 
 def sample_skin_and_hair(rng: np.random.Generator) -> dict[str, Any]:
-    """What stays with an identity: skin, hair colour and style, beard."""
+    """The looks of an identity, the same in every scene: skin, hair colour and style, beard."""
     place = rng.uniform(0, len(SKINS) - 1)
     low = int(place)
     skin = SKINS[low] * (low + 1 - place) + SKINS[min(low + 1, len(SKINS) - 1)] * (place - low)
     dark = place > 4
     hair = _color(rng, HAIRS[:3] if dark or rng.random() < 0.4 else HAIRS)
-    style = str(
-        rng.choice(
-            ["bald", "shaved", "short", "medium", "afro", "long", "bun"],
-            p=[0.06, 0.12, 0.3, 0.17, 0.07, 0.2, 0.08],
-        )
-    )
+    styles = ["bald", "shaved", "short", "medium", "afro", "long", "bun"]
+    style = str(rng.choice(styles, p=[0.06, 0.12, 0.3, 0.17, 0.07, 0.2, 0.08]))
     return {
         "skin": np.clip(skin * np.exp(rng.normal(0, 0.06, 3)), 0.01, 0.9),
         "hair": hair,
@@ -264,20 +271,17 @@ def sample_skin_and_hair(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def sample_outfit(rng: np.random.Generator, identity: dict[str, Any]) -> Outfit:
-    """Random clothes for a person with this skin and hair."""
+    """Random clothes for a person with these looks, see `sample_skin_and_hair`."""
     u = rng.uniform
     top, bottom = _color(rng, CLOTHS), _color(rng, CLOTHS[: 15 if rng.random() < 0.8 else None])
-    patterns = list(PATTERNS)
-    top_pattern = str(rng.choice(patterns, p=[0.46, 0.13, 0.05, 0.1, 0.05, 0.05, 0.11, 0.05]))
-    bottom_pattern = str(
-        rng.choice(["plain", "pinstripes", "plaid", "camouflage", "dots"], p=[0.82, 0.05, 0.05, 0.05, 0.03])
-    )
+    top_pattern = str(rng.choice(list(PATTERNS), p=[0.46, 0.13, 0.05, 0.1, 0.05, 0.05, 0.11, 0.05]))
+    patterns = ["plain", "pinstripes", "plaid", "camouflage", "dots"]
+    bottom_pattern = str(rng.choice(patterns, p=[0.82, 0.05, 0.05, 0.05, 0.03]))
     dress = rng.random() < 0.09
     skirt = not dress and rng.random() < 0.11
     sleeve = float(rng.choice([0.185, u(0.27, 0.36), u(0.40, 0.5), u(0.60, 0.68)], p=[0.1, 0.42, 0.08, 0.4]))
-    leg = float(
-        rng.choice([u(0.62, 0.75), u(0.48, 0.6), u(0.2, 0.35), u(0.02, 0.1)], p=[0.1, 0.17, 0.06, 0.67])
-    )
+    legs = [u(0.62, 0.75), u(0.48, 0.6), u(0.2, 0.35), u(0.02, 0.1)]
+    leg = float(rng.choice(legs, p=[0.1, 0.17, 0.06, 0.67]))
     jacket = sleeve > 0.55 and rng.random() < 0.3
     hat = rng.random() < 0.12
     wear = {
@@ -322,10 +326,10 @@ def sample_outfit(rng: np.random.Generator, identity: dict[str, Any]) -> Outfit:
 
 
 def dress(outfit: Outfit) -> tuple[np.ndarray, np.ndarray]:
-    """Where an outfit covers the T-pose, and how thickly.
+    """Where an outfit covers the T-pose, and its thickness.
 
-    Returns fields (V, 4), signed distances to the borders of top, bottom, shoes and hair, positive inside
-    (about metres), and displacement (V,) along the normal in metres.
+    Returns fields (V, 4): approximate signed distances in metres to the borders of top, bottom, shoes and
+    hair, positive inside; and displacement (V,) along the normal, metres.
     """
     f = figure()
     x, y, z = f.rest.T
@@ -336,20 +340,9 @@ def dress(outfit: Outfit) -> tuple[np.ndarray, np.ndarray]:
     top = np.minimum(np.minimum(arm, y - outfit.hem), np.where(ax < 0.12, collar - y, 1.0))
     bottom = np.minimum(outfit.waist - y, y - outfit.leg)
     shoe = outfit.shoe - y if outfit.shoe > 0 else np.full_like(y, -1.0)
-
-    line = {
-        "bald": 9.0,
-        "shaved": 1.525,
-        "short": 1.52,
-        "medium": 1.48,
-        "afro": 1.51,
-        "long": 1.47,
-        "bun": 1.51,
-        "hat": 1.56,
-    }
-    start = line[outfit.hairstyle]
+    hairline, hair_thickness = HAIRSTYLES[outfit.hairstyle]
     slope = 0.45 if outfit.hairstyle == "hat" else 0.8
-    hair = np.where(f.is_head > 0, y - (start + slope * (z + 0.02)), -1.0)
+    hair = np.where(f.is_head > 0, y - (hairline + slope * (z + 0.02)), -1.0)
     if outfit.beard:
         lower = np.minimum(np.minimum(1.535 - y - 0.5 * ax, y - 1.465), np.minimum(z - 0.08, 0.06 - ax))
         hair = np.maximum(hair, np.where((f.is_head > 0) & (f.tones[:, 0] == 1), lower, -1.0))
@@ -359,18 +352,8 @@ def dress(outfit: Outfit) -> tuple[np.ndarray, np.ndarray]:
     torso = np.where(y > 1.2, np.where(ax > 0.19, 0.5 + 0.5 * _smooth(ax, 0.19, outfit.sleeve), 0.45), 1.0)
     thick_top = 0.007 + outfit.loose_top * torso + wrinkle
     thick_bottom = 0.005 + outfit.loose_bottom * (0.3 + 0.7 * _smooth(0.95 - y, 0.0, 0.8)) + wrinkle
-    thick_bottom = thick_bottom * (1 - 0.6 * _smooth(0.05 - ax, 0.0, 0.05))  # less between the legs
-    volume = {
-        "bald": 0,
-        "shaved": 0.002,
-        "short": 0.013,
-        "medium": 0.02,
-        "afro": 0.055,
-        "long": 0.014,
-        "bun": 0.01,
-        "hat": 0.018,
-    }
-    thick_hair = volume[outfit.hairstyle] * outfit.hair_volume * (0.4 + 0.6 * _smooth(hair, 0, 0.08))
+    thick_bottom = thick_bottom * (1 - 0.6 * _smooth(0.05 - ax, 0.0, 0.05))  # thinner between the legs
+    thick_hair = hair_thickness * outfit.hair_volume * (0.4 + 0.6 * _smooth(hair, 0, 0.08))
     thick_hair = thick_hair + np.where((z > 0.07) & (y < 1.55), 0.006 * outfit.beard, 0)
     thick_hair = thick_hair * (1 + 0.15 * f.wrinkles[(outfit.wrinkle + 7) % NUM_WRINKLES])
     move = np.zeros_like(y)
@@ -387,7 +370,10 @@ def dress(outfit: Outfit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rest_surface(betas: np.ndarray, outfit: Outfit, move: np.ndarray) -> np.ndarray:
-    """The dressed T-pose (V, 3) of one person: betas (11,), displacement `move` (V,)."""
+    """The dressed T-pose (V, 3) of one person with betas (11,) and displacement `move` (V,).
+
+    Rings below the hem of the skirt or the ends of long hair are moved onto the last one.
+    """
     f = figure()
     rest = f.template + (betas.astype(np.float32) @ f.shapes).reshape(-1, 3) + f.normals * move[:, None]
     skirt = rest[f.skirt].reshape(SKIRT_RINGS, SKIRT_SIDES, 3)
@@ -405,27 +391,17 @@ def _rest_surface(betas: np.ndarray, outfit: Outfit, move: np.ndarray) -> np.nda
 
 
 @cache
-def _generations() -> list[tuple[list[int], list[int]]]:
-    """(joints, their parents) of the 55 from the root outwards; a generation turns in one go."""
-    depth = [0]
-    for joint in range(1, 55):
-        depth.append(depth[PARENTS[joint]] + 1)
-    ages = [[j for j in range(55) if depth[j] == age] for age in range(1, max(depth) + 1)]
-    return [(joints, [PARENTS[j] for j in joints]) for joints in ages]
-
-
-@cache
-def _torch_weights() -> torch.Tensor:
+def _skinning_weights() -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(figure().weights.T))  # (55, V)
 
 
 def pose_people(
     betas: np.ndarray, rotations: np.ndarray, outfits: list[Outfit]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Dressed surfaces of N people, each with the pelvis of its T-pose at the origin, y up.
+    """Dressed surfaces of N people by linear blend skinning, pelvis near the origin, y up.
 
     betas: (N, 11). rotations: (N, 55, 3) axis-angle. Returns vertices (N, V, 3) and joints (N, 55, 3) in
-    metres, and `dress`'s fields (N, V, 4).
+    metres, and the fields (N, V, 4) of `dress`.
     """
     f = figure()
     fields, rests = [], []
@@ -437,16 +413,16 @@ def pose_people(
     local = roma.rotvec_to_rotmat(torch.from_numpy(rotations.astype(np.float32))).numpy()
     world = local.copy()  # (N, 55, 3, 3)
     posed = joints.copy()
-    for children, parents in _generations():
-        world[:, children] = world[:, parents] @ local[:, children]
-        bones = joints[:, children] - joints[:, parents]
-        posed[:, children] = posed[:, parents] + (world[:, parents] @ bones[..., None])[..., 0]
+    for joint, parent in enumerate(PARENTS[1:], 1):
+        world[:, joint] = world[:, parent] @ local[:, joint]
+        bone = joints[:, joint] - joints[:, parent]
+        posed[:, joint] = posed[:, parent] + (world[:, parent] @ bone[..., None])[..., 0]
     offset = posed - (world @ joints[..., None])[..., 0]
     transform = np.concatenate([world, offset[..., None]], -1).reshape(len(betas), 55, 12)
-    blend = torch.from_numpy(transform.astype(np.float32)).transpose(1, 2) @ _torch_weights()  # (N, 12, V)
-    blend = blend.unflatten(1, (3, 4))
+    blend = torch.from_numpy(transform.astype(np.float32)).transpose(1, 2) @ _skinning_weights()  # (N, 12, V)
+    blend = blend.unflatten(1, (3, 4))  # (N, 3, 4, V)
     rest = torch.from_numpy(np.stack(rests)).transpose(1, 2).contiguous()  # (N, 3, V)
-    vertices = blend[:, :, 3]
+    vertices = blend[:, :, 3]  # (N, 3, V)
     for axis in range(3):
         vertices = torch.addcmul(vertices, blend[:, :, axis], rest[:, axis, None])
     return vertices.transpose(1, 2).contiguous().numpy(), posed, np.stack(fields)

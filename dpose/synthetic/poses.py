@@ -1,8 +1,8 @@
-"""What people do: joint rotations within anatomical limits, sampled by activity.
+"""Body poses: joint rotations within anatomical limits, sampled per activity.
 
-Angles are given the way an anatomist would (flexion, abduction, twist; radians) and turned into SMPL-X's
-axis-angle, whose rest is the T-pose (y up, facing +z, x to the left). Feet are put on the ground and seats
-under sitters later, from the posed surface.
+Joints are described by anatomical angles (flexion, abduction, twist; radians), which are converted to
+SMPL-X's axis-angle relative to the T-pose (y up, facing +z, x to the person's left). `dpose.synthetic.scene`
+puts the posed people on the ground or on seats.
 """
 
 import math
@@ -11,21 +11,30 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-# Index in `rotations` below: SMPL-X joints 0..21.
+# Indices of SMPL-X's body joints.
 HIPS, SPINE, KNEES, ANKLES, NECK, HEAD = (1, 2), (3, 6, 9), (4, 5), (7, 8), 12, 15
 COLLARS, SHOULDERS, ELBOWS, WRISTS = (13, 14), (16, 17), (18, 19), (20, 21)
 
-ACTIVITIES = {
-    "stand": 0.16, "walk": 0.15, "run": 0.06, "gesture": 0.15, "sit": 0.14, "crouch": 0.05, "kneel": 0.05,
-    "sit_floor": 0.05, "lie": 0.04, "bend": 0.05, "sport": 0.10,
-}  # fmt: skip
+ACTIVITIES = {  # name: probability
+    "stand": 0.16,
+    "walk": 0.15,
+    "run": 0.06,
+    "gesture": 0.15,
+    "sit": 0.14,
+    "crouch": 0.05,
+    "kneel": 0.05,
+    "sit_floor": 0.05,
+    "lie": 0.04,
+    "bend": 0.05,
+    "sport": 0.10,
+}
 
 
 class Pose(NamedTuple):
-    """What one person does.
+    """Pose of one person.
 
-    rotations: (55, 3) axis-angle in radians, SMPL-X order, root upright and facing +z. support: what carries
-    the person: "feet", "seat" (one at the height of the buttocks), "ground" (whatever is lowest), "air".
+    rotations: (55, 3) axis-angle in radians, SMPL-X order; the root is upright and faces +z. support: what
+    the person rests on: "feet", "seat" (at the height of the buttocks), "ground" (the lowest point), "air".
     """
 
     activity: str
@@ -34,7 +43,7 @@ class Pose(NamedTuple):
 
 
 def about(axis: str, angle: float) -> np.ndarray:
-    """Rotation matrix about a coordinate axis. (scipy's general constructor costs fifty times as much.)"""
+    """Rotation matrix (3, 3) about a coordinate axis; radians. Fifty times as fast as scipy's constructor."""
     c, s = math.cos(angle), math.sin(angle)
     if axis == "x":
         return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
@@ -48,7 +57,7 @@ def _turned(rotvec: np.ndarray) -> np.ndarray:
 
 
 def _leg(side: int, flex: float, spread: float = 0.06, twist: float = 0.0) -> np.ndarray:
-    """Hip: flex lifts the thigh forwards, spread takes it outwards, twist turns the knee outwards.
+    """Hip rotation (3, 3): flexion forwards, abduction outwards, twist that turns the knee outwards.
 
     side: +1 left, -1 right.
     """
@@ -56,7 +65,7 @@ def _leg(side: int, flex: float, spread: float = 0.06, twist: float = 0.0) -> np
 
 
 def _arm(side: int, lift: float, forward: float, twist: float) -> np.ndarray:
-    """Upper arm pointing `lift` away from straight down, towards `forward` (0 sideways, pi/2 ahead)."""
+    """Rotation (3, 3) of the upper arm: `lift` from straight down, towards `forward` (pi/2: ahead)."""
     to = np.array([side * np.sin(lift) * np.cos(forward), -np.cos(lift), np.sin(lift) * np.sin(forward)])
     start = np.array([side, 0.0, 0.0])
     axis = np.cross(start, to)
@@ -65,21 +74,18 @@ def _arm(side: int, lift: float, forward: float, twist: float) -> np.ndarray:
     return swing @ about("x", twist)
 
 
-def _set_arm(
-    r: list[np.ndarray], i: int, lift: float, forward: float, elbow: float, twist: float = 0.0
-) -> None:
-    """Collar bone, shoulder and elbow of arm `i` (0 left, 1 right) in `r`, the 22 rotation matrices."""
+def _set_arm(r: list[np.ndarray], i: int, lift: float, forward: float, elbow: float, twist: float) -> None:
+    """Set collar, shoulder and elbow of arm `i` (0 left, 1 right) in `r`, the 22 rotation matrices."""
     side = 1 - 2 * i
     arm = _arm(side, lift, forward, twist)
-    # The collar bone takes part of a lift above the shoulder's height.
-    share = 0.25 * max(lift - 0.9, 0.0)
+    share = 0.25 * max(lift - 0.9, 0.0)  # the collar contributes to high lifts
     r[COLLARS[i]] = about("z", side * share)
     r[SHOULDERS[i]] = r[COLLARS[i]].T @ arm
     r[ELBOWS[i]] = about("y", -side * elbow)
 
 
 def _hands(rng: np.random.Generator) -> np.ndarray:
-    """Fingers (30, 3): curled by a common amount a hand, a little different for each."""
+    """Finger rotations (30, 3): one amount of flexion per hand, slightly varied per finger."""
     out = np.zeros((2, 5, 3, 3))
     for hand, side in enumerate((1, -1)):
         curl = rng.choice([0.15, 0.35, 0.6, 1.3], p=[0.3, 0.35, 0.2, 0.15])
@@ -90,7 +96,7 @@ def _hands(rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_pose(rng: np.random.Generator, activity: str | None = None) -> Pose:
-    """A random pose; of `activity` if one is named (a key of ACTIVITIES, else ValueError)."""
+    """A random pose of `activity`, or of a random one if None. Raises ValueError for an unknown activity."""
     if activity is None:
         activity = str(rng.choice(list(ACTIVITIES), p=list(ACTIVITIES.values())))
     elif activity not in ACTIVITIES:
@@ -105,7 +111,7 @@ def sample_pose(rng: np.random.Generator, activity: str | None = None) -> Pose:
             _set_arm(r, i, u(0.08, 0.4), u(-0.3, 1.0), abs(n(0.25, 0.25)), n(0, 0.3))
 
     def busy_arms() -> None:
-        """Each arm hangs, reaches, folds, points, waves, or rests on the hip or the head."""
+        """Each arm hangs, reaches out, points up, folds, or has its hand on the hip or at the head."""
         for i in (0, 1):
             what = rng.choice(
                 ["hang", "front", "side", "up", "fold", "hip", "phone"],
@@ -133,7 +139,10 @@ def sample_pose(rng: np.random.Generator, activity: str | None = None) -> Pose:
             r[HIPS[i]] = _leg(side, bent + n(0, 0.05), abs(n(0.06, 0.05)) + side * weight, u(-0.05, 0.3))
             r[KNEES[i]] = about("x", 2 * bent)
             r[ANKLES[i]] = about("x", -bent)
-        hang_arms() if activity == "stand" and rng.random() < 0.6 else busy_arms()
+        if activity == "stand" and rng.random() < 0.6:
+            hang_arms()
+        else:
+            busy_arms()
     elif activity in ("walk", "run"):
         run = activity == "run"
         phase = u(0, 2 * np.pi)
@@ -146,15 +155,9 @@ def sample_pose(rng: np.random.Generator, activity: str | None = None) -> Pose:
             r[ANKLES[i]] = about("x", 0.4 * back - 0.15 * swing)
             bend = u(1.2, 1.8) if run else abs(n(0.35, 0.25))
             reach = -swing * (u(0.5, 0.9) if run else u(0.2, 0.55))
-            side_lift = u(0.12, 0.3)
-            _set_arm(
-                r,
-                i,
-                float(np.hypot(reach, side_lift)),
-                float(np.arctan2(reach, side_lift)),
-                bend,
-                u(-0.2, 0.2),
-            )
+            aside = u(0.12, 0.3)
+            lift, forward = float(np.hypot(reach, aside)), float(np.arctan2(reach, aside))
+            _set_arm(r, i, lift, forward, bend, u(-0.2, 0.2))
         if rng.random() < 0.2 and not run:
             busy_arms()
         lean = u(0.1, 0.3) if run else n(0.05, 0.04)
@@ -208,7 +211,10 @@ def sample_pose(rng: np.random.Generator, activity: str | None = None) -> Pose:
             knee = u(0, 1.4) if rng.random() < 0.6 else u(0, 0.3)
             r[HIPS[i]] = _leg(side, 0.6 * knee, u(0, 0.3), u(0, 0.3))
             r[KNEES[i]] = about("x", knee)
-        busy_arms() if rng.random() < 0.6 else hang_arms()
+        if rng.random() < 0.6:
+            busy_arms()
+        else:
+            hang_arms()
         lean = u(-0.05, 0.25)
     elif activity == "bend":
         fold = u(0.4, 1.3)
@@ -220,7 +226,7 @@ def sample_pose(rng: np.random.Generator, activity: str | None = None) -> Pose:
             _set_arm(r, i, u(0.6, 1.6), u(1.0, 1.7), u(0, 0.6), n(0, 0.3))
         r[0] = about("x", fold)
         lean = u(0.1, 0.7)
-    else:  # sport: a lunge, a kick, a throw, a jump, a balance
+    else:  # sport: a lunge, a kick, a jump, or standing on one leg
         what = rng.choice(["lunge", "kick", "jump", "balance"])
         for i, side in enumerate((1, -1)):
             r[HIPS[i]] = _leg(side, u(0, 0.3), u(0.05, 0.4), u(0, 0.4))
@@ -260,9 +266,8 @@ def sample_pose(rng: np.random.Generator, activity: str | None = None) -> Pose:
         r[ANKLES[i]] = r[ANKLES[i]] @ _turned(n(0, [0.06, 0.06, 0.03]))
     if activity == "lie":
         face_up = rng.random() < 0.7
-        r[0] = (
-            about("x", -np.pi / 2 if face_up else np.pi / 2) @ about("z", n(0, 0.1)) @ about("y", n(0, 0.25))
-        )
+        onto_back = about("x", -np.pi / 2 if face_up else np.pi / 2)
+        r[0] = onto_back @ about("z", n(0, 0.1)) @ about("y", n(0, 0.25))
     else:
         r[0] = _turned(n(0, [0.05, 0.0, 0.04])) @ r[0]
     rotations = np.zeros((55, 3))

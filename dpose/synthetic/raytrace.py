@@ -1,56 +1,51 @@
-"""The picture of a synthetic scene: Warp kernels that cast, shade and anti-alias every pixel of a viewport.
+"""Warp kernels that ray-trace, shade and anti-alias every pixel of a viewport of a scene.
 
-A viewport is a pinhole camera of its own; the full 1280x720 frame and a single person's crop are two
-viewports of the same scene, so both show the same thing. Light is a sun (or lamp) with shadow rays, a
-two-coloured ambient, and analytic occlusion by spheres on the body, which draws the soft contact shadow on
-the ground. Nothing here is differentiable; it makes data. Colours are linear RGB, lengths metres, the frame
-the world's (y up, ground at y = 0) throughout.
+A viewport is a pinhole camera: the full 1280x720 frame and the crop of a person are two viewports of the same
+scene. Light comes from a sun (or lamp) with shadow rays and from a two-coloured ambient term, which spheres
+on the bodies occlude analytically (soft contact shadows on the ground). Nothing here is differentiable.
+Colours are linear RGB, lengths metres, the frame is the world's (y up, ground at y = 0).
 """
 
-# ruff: noqa: UP018 (in a kernel, `float(0.0)` declares a variable that may change, `0.0` a constant)
+# ruff: noqa: UP018 (in a kernel, `float(0.0)` declares a variable, `0.0` a constant)
 
 import numpy as np
 import warp as wp
 
-from dpose.render import raycast  # noqa: F401  (initialises Warp quietly)
+from dpose.render.warp_setup import init_warp
 
+init_warp()
 wp.set_module_options({"fast_math": True, "enable_backward": False})
 
 MIP_SIDE = 256
 MIP_LEVELS = 5
 MIP_TEXELS = sum((MIP_SIDE >> level) ** 2 for level in range(MIP_LEVELS))
 
-# Texture codes: an index into the bank, -1 for none; at and below WORN, loose things that person p wears:
-# WORN - 3 p is a dress, one less a skirt, two less long hair.
+# Texture codes of props: an index into the texture bank, -1 for none. WORN and below are loose wear of person
+# p: WORN - 3 p is a dress, WORN - 3 p - 1 a skirt, WORN - 3 p - 2 long hair.
 WORN = wp.constant(-10)
 
-# Numbers that tell surfaces apart: the world below PERSON, then each person's skin and clothes, then props.
+# Surface ids: below PERSON the environment, then LAYERS ids per person (skin, shoes, bottom, top, hair), then
+# from PROP on the props.
 PERSON = wp.constant(8)
 LAYERS = wp.constant(5)
 PROP = wp.constant(64)
 
-# Patterns of cloth. The names are the scene sampler's vocabulary, the numbers the kernel's.
-PATTERNS = {
-    "plain": 0,
-    "stripes": 1,
-    "pinstripes": 2,
-    "plaid": 3,
-    "dots": 4,
-    "camouflage": 5,
-    "print": 6,
-    "blocks": 7,
-}
+# Cloth patterns and their numbers in the kernel.
+_NAMES = ("plain", "stripes", "pinstripes", "plaid", "dots", "camouflage", "print", "blocks")
+PATTERNS = {name: number for number, name in enumerate(_NAMES)}
 
 
 @wp.struct
 class Camera:
+    """A viewport."""
+
     fx: float
     fy: float
     cx: float
     cy: float
     to_world: wp.mat33  # columns: the camera's x, y, z axes in the world
     origin: wp.vec3
-    left: float  # the full image's borders in this viewport's pixels; outside them lies black padding
+    left: float  # borders of the full image in pixels of this viewport; black padding outside
     top: float
     right: float
     bottom: float
@@ -58,17 +53,18 @@ class Camera:
 
 @wp.struct
 class World:
-    people: wp.uint64
-    props: wp.uint64
-    num_people: int
-    vertices_each: int
+    """Meshes, light and environment of a scene."""
+
+    people: wp.uint64  # id of the mesh of all people
+    props: wp.uint64  # id of the mesh of all props
+    vertices_each: int  # per person
     faces_each: int
     sun: wp.vec3  # unit vector towards the light
     sun_color: wp.vec3
     sun_size: float
-    sky: wp.vec3
-    bounce: wp.vec3
-    room: int  # 1: inside a box with floor, walls, ceiling; 0: open air
+    sky: wp.vec3  # ambient light from above
+    bounce: wp.vec3  # ambient light from below
+    room: int  # 1: inside a box with floor, walls and ceiling; 0: outdoors
     room_min: wp.vec3
     room_max: wp.vec3
     hair_texture: int
@@ -79,7 +75,7 @@ class World:
     wall_scale: float
     wall_tint: wp.vec3
     ceiling: wp.vec3
-    backdrop: int
+    backdrop: int  # texture along the horizon, -1 for none
     backdrop_tint: wp.vec3
     backdrop_height: float
     backdrop_turn: float
@@ -87,14 +83,14 @@ class World:
     horizon: wp.vec3
     haze: float
     exposure: float
-    influence: wp.vec4  # centre and radius of the ground area darkened by people
+    influence: wp.vec4  # centre and radius of the region where the spheres occlude
     num_spheres: int
-    num_low: int  # the first so many spheres are near the ground; only these darken it
+    num_low: int  # the first num_low spheres are near the ground; only these occlude it
 
 
 @wp.struct
 class Wear:
-    """One person's colours, linear RGB."""
+    """Colours and patterns of one person."""
 
     skin: wp.vec3
     hair: wp.vec3
@@ -109,14 +105,31 @@ class Wear:
     shoe: wp.vec3
     sole: wp.vec3
     inner: wp.vec3
-    opening: float  # half-width in metres of an open jacket's front, 0 for none
+    opening: float  # half width in metres of the front of an open jacket, 0 for none
     shine: float
     print_texture: int
 
 
 @wp.struct
-class Seen:
-    """What one ray saw: linear colour, distance, a number that tells surfaces apart, and whose they are."""
+class Surfaces:
+    """Attributes of the meshes; V vertices per person, N people, M vertices and T triangles of props."""
+
+    rest: wp.array(dtype=wp.vec3)  # (V,) place on the T-pose, for cloth patterns
+    tones: wp.array(dtype=wp.vec3)  # (V,) factors of the skin colour
+    fields: wp.array(dtype=wp.vec4)  # (N V,) signed distances to the borders of top, bottom, shoes, hair
+    normals: wp.array(dtype=wp.vec3)  # (N V,) not normalised
+    wears: wp.array(dtype=Wear)  # (N,)
+    prop_uv: wp.array(dtype=wp.vec2)  # (M,)
+    prop_normal: wp.array(dtype=wp.vec3)  # (M,) zero for flat shading
+    prop_color: wp.array(dtype=wp.vec4)  # (T,) colour and emission
+    prop_texture: wp.array(dtype=int)  # (T,)
+    spheres: wp.array(dtype=wp.vec4)  # centre and radius
+    bank: wp.array2d(dtype=wp.vec3ub)  # (textures, texels of all mip levels)
+
+
+@wp.struct
+class Hit:
+    """What a ray hits: linear colour, distance, surface id, and the person or -1."""
 
     color: wp.vec3
     distance: float
@@ -126,14 +139,14 @@ class Seen:
 
 @wp.func
 def texel(bank: wp.array2d(dtype=wp.vec3ub), texture: int, offset: int, side: int, x: int, y: int) -> wp.vec3:
-    # `side` is a power of two: masking wraps, also below zero.
+    # `side` is a power of two: masking repeats the texture, also below zero.
     c = bank[texture, offset + (y & (side - 1)) * side + (x & (side - 1))]
     return wp.vec3(float(c[0]), float(c[1]), float(c[2])) / 255.0
 
 
 @wp.func
 def sample(bank: wp.array2d(dtype=wp.vec3ub), texture: int, u: float, v: float, footprint: float) -> wp.vec3:
-    """Bilinear look-up, wrapped, at the mip level whose texel is about `footprint` (share of the texture)."""
+    """Bilinear look-up with repetition, at the mip level whose texel is about `footprint` of the texture."""
     side = int(256)
     offset = int(0)
     level = int(0)
@@ -172,7 +185,7 @@ def cloth(
     bank: wp.array2d(dtype=wp.vec3ub),
     texture: int,
 ) -> wp.vec3:
-    """Colour of cloth at T-pose position `p` (metres)."""
+    """Colour of cloth at place `p` of the T-pose (metres)."""
     mix = float(0.0)
     if pattern == 1:
         mix = stripe(p[1] / scale, 0.5)
@@ -191,7 +204,7 @@ def cloth(
         n = wp.noise(state, p / (1.4 * scale)) + 0.5 * wp.noise(state, p / (0.6 * scale))
         mix = wp.where(n > 0.08, 1.0, wp.where(n > -0.15, 0.35, 0.0))
     elif pattern == 6:
-        # A print on the chest, 26 cm wide, front only; the rest is plain.
+        # A print of 26 cm on the chest; the rest is plain.
         u = p[0] / 0.26 + 0.5
         v = (1.32 - p[1]) / 0.26 + 0.5
         if p[2] > 0.02 and u > 0.0 and u < 1.0 and v > 0.0 and v < 1.0:
@@ -202,8 +215,18 @@ def cloth(
 
 
 @wp.func
+def top_cloth(wear: Wear, p: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), texture: int) -> wp.vec3:
+    return cloth(wear.top, wear.top_second, wear.top_pattern, wear.top_scale, p, bank, texture)
+
+
+@wp.func
+def bottom_cloth(wear: Wear, p: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), texture: int) -> wp.vec3:
+    return cloth(wear.bottom, wear.bottom_second, wear.bottom_pattern, wear.bottom_scale, p, bank, texture)
+
+
+@wp.func
 def strands(color: wp.vec3, p: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), texture: int) -> wp.vec3:
-    """Hair at T-pose position `p`: light and dark along vertical strands."""
+    """Colour of hair at place `p` of the T-pose: vertical strands."""
     around = wp.atan2(p[0], p[2] - 0.07)
     streak = sample(bank, texture, around * 1.3, p[1] * 1.5, 0.004)
     return color * (0.45 + 1.3 * streak[0])
@@ -211,7 +234,7 @@ def strands(color: wp.vec3, p: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), textu
 
 @wp.func
 def occlusion(p: wp.vec3, n: wp.vec3, spheres: wp.array(dtype=wp.vec4), count: int) -> float:
-    """Share of the ambient light that the spheres leave at point `p` with normal `n`."""
+    """Share of the ambient light at point `p` with normal `n` that the first `count` spheres let through."""
     open = float(1.0)
     for k in range(count):
         s = spheres[k]
@@ -227,24 +250,24 @@ def occlusion(p: wp.vec3, n: wp.vec3, spheres: wp.array(dtype=wp.vec4), count: i
 
 @wp.func
 def backdrop(world: World, ray: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), footprint: float) -> wp.vec3:
-    """What lies behind everything in the open: sky, and a strip of photograph above the horizon."""
+    """Background of outdoor scenes: sky, and a textured strip above the horizon."""
     up = wp.clamp(ray[1], 0.0, 1.0)
     color = world.horizon + (world.zenith - world.horizon) * wp.sqrt(up)
     turn = wp.atan2(ray[0], ray[2]) * 0.31831 * 2.0 + world.backdrop_turn
     height = ray[1] / world.backdrop_height
     if world.backdrop >= 0 and height < 1.0:
-        fold = turn - 2.0 * wp.floor(0.5 * turn)  # mirrored, so that there is no seam
+        fold = turn - 2.0 * wp.floor(0.5 * turn)  # mirrored repetition, without a seam
         fold = wp.where(fold > 1.0, 2.0 - fold, fold)
         photo = sample(bank, world.backdrop, fold, 1.0 - height, footprint * 1.5)
-        blend = wp.clamp((photo[0] + photo[1] + photo[2]) * 8.0, 0.0, 1.0)  # black is where the sky shows
+        blend = wp.clamp((photo[0] + photo[1] + photo[2]) * 8.0, 0.0, 1.0)  # black is transparent
         photo = wp.cw_mul(photo, world.backdrop_tint)
         color = color * (1.0 - blend) + (photo * (1.0 - world.haze) + world.horizon * world.haze) * blend
     return color
 
 
 @wp.func
-def lit(world: World, p: wp.vec3, n: wp.vec3, state: wp.uint32) -> float:
-    """Light from the sun: cosine, and 0 in shadow. The sun has a size, so that shadows have soft rims."""
+def sunlight(world: World, p: wp.vec3, n: wp.vec3, state: wp.uint32) -> float:
+    """Cosine to a random point of the sun, 0 in shadow; the sun's size gives soft shadows."""
     jitter = wp.sample_unit_sphere(state) * world.sun_size
     to_sun = wp.normalize(world.sun + jitter)
     cosine = wp.dot(n, to_sun)
@@ -260,24 +283,10 @@ def lit(world: World, p: wp.vec3, n: wp.vec3, state: wp.uint32) -> float:
 
 @wp.func
 def trace(
-    world: World,
-    origin: wp.vec3,
-    ray: wp.vec3,
-    spread: float,
-    state: wp.uint32,
-    rest: wp.array(dtype=wp.vec3),
-    skin: wp.array(dtype=wp.vec3),
-    fields: wp.array(dtype=wp.vec4),
-    normals: wp.array(dtype=wp.vec3),
-    wears: wp.array(dtype=Wear),
-    prop_uv: wp.array(dtype=wp.vec2),
-    prop_normal: wp.array(dtype=wp.vec3),
-    prop_color: wp.array(dtype=wp.vec4),
-    prop_texture: wp.array(dtype=int),
-    spheres: wp.array(dtype=wp.vec4),
-    bank: wp.array2d(dtype=wp.vec3ub),
-) -> Seen:
-    seen = Seen()
+    world: World, surfaces: Surfaces, origin: wp.vec3, ray: wp.vec3, spread: float, state: wp.uint32
+) -> Hit:
+    """Trace and shade a ray. spread: width of a pixel at distance 1, for texture look-up."""
+    out = Hit()
     best = float(1.0e4)
     kind = int(0)  # 0 sky, 1 person, 2 prop, 3 floor, 4 wall, 5 ceiling
     albedo = wp.vec3(0.0, 0.0, 0.0)
@@ -319,16 +328,16 @@ def trace(
                 n = wp.vec3(0.0, 0.0, -wp.sign(ray[2]))
     p = origin + ray * best
     footprint = spread * best
-    seen.distance = best
-    seen.surface = kind
-    seen.person = -1
+    out.distance = best
+    out.surface = kind
+    out.person = -1
 
     if kind == 0:
-        seen.color = backdrop(world, ray, bank, spread)
-        return seen
+        out.color = backdrop(world, ray, surfaces.bank, spread)
+        return out
     if kind == 1:
         person = hit.face / world.faces_each
-        seen.person = person
+        out.person = person
         layer = int(0)  # 0 skin, 1 shoe, 2 bottom, 3 top, 4 hair
         base = person * world.vertices_each
         i0 = wp.mesh_get_index(world.people, hit.face * 3)
@@ -337,11 +346,11 @@ def trace(
         a = hit.u
         b = hit.v
         c = 1.0 - a - b
-        n = wp.normalize(normals[i0] * a + normals[i1] * b + normals[i2] * c)
-        field = fields[i0] * a + fields[i1] * b + fields[i2] * c
-        r = rest[i0 - base] * a + rest[i1 - base] * b + rest[i2 - base] * c
-        wear = wears[person]
-        tone = skin[i0 - base] * a + skin[i1 - base] * b + skin[i2 - base] * c
+        n = wp.normalize(surfaces.normals[i0] * a + surfaces.normals[i1] * b + surfaces.normals[i2] * c)
+        field = surfaces.fields[i0] * a + surfaces.fields[i1] * b + surfaces.fields[i2] * c
+        r = surfaces.rest[i0 - base] * a + surfaces.rest[i1 - base] * b + surfaces.rest[i2 - base] * c
+        wear = surfaces.wears[person]
+        tone = surfaces.tones[i0 - base] * a + surfaces.tones[i1 - base] * b + surfaces.tones[i2 - base] * c
         albedo = wp.cw_mul(wear.skin, tone)
         gloss = 0.06
         if field[2] > 0.0:
@@ -352,86 +361,64 @@ def trace(
             gloss = 0.08
         if field[1] > 0.0:
             layer = 2
-            albedo = cloth(
-                wear.bottom,
-                wear.bottom_second,
-                wear.bottom_pattern,
-                wear.bottom_scale,
-                r,
-                bank,
-                wear.print_texture,
-            )
+            albedo = bottom_cloth(wear, r, surfaces.bank, wear.print_texture)
             gloss = 0.0
         if field[0] > 0.0:
             layer = 3
-            albedo = cloth(
-                wear.top, wear.top_second, wear.top_pattern, wear.top_scale, r, bank, wear.print_texture
-            )
+            albedo = top_cloth(wear, r, surfaces.bank, wear.print_texture)
             gloss = wear.shine
             if wear.opening > 0.0 and r[2] > 0.0 and wp.abs(r[0]) < wear.opening:
                 albedo = wear.inner
         if field[3] > 0.0:
             layer = 4
-            albedo = strands(wear.hair, r, bank, world.hair_texture)
+            albedo = strands(wear.hair, r, surfaces.bank, world.hair_texture)
             gloss = 0.1
-        seen.surface = PERSON + person * LAYERS + layer
+        out.surface = PERSON + person * LAYERS + layer
     elif kind == 2:
         n = other.normal
         j0 = wp.mesh_get_index(world.props, other.face * 3)
         j1 = wp.mesh_get_index(world.props, other.face * 3 + 1)
         j2 = wp.mesh_get_index(world.props, other.face * 3 + 2)
-        uv = prop_uv[j0] * other.u + prop_uv[j1] * other.v + prop_uv[j2] * (1.0 - other.u - other.v)
-        tint = prop_color[other.face]
+        a = other.u
+        b = other.v
+        c = 1.0 - a - b
+        uv = surfaces.prop_uv[j0] * a + surfaces.prop_uv[j1] * b + surfaces.prop_uv[j2] * c
+        tint = surfaces.prop_color[other.face]
         albedo = wp.vec3(tint[0], tint[1], tint[2])
         emission = tint[3]
-        texture = prop_texture[other.face]
-        seen.surface = PROP + other.face / 2
+        texture = surfaces.prop_texture[other.face]
+        out.surface = PROP + other.face / 2
         if texture <= WORN:
-            smooth = (
-                prop_normal[j0] * other.u
-                + prop_normal[j1] * other.v
-                + prop_normal[j2] * (1.0 - other.u - other.v)
-            )
-            n = wp.normalize(smooth)
-            seen.person = (WORN - texture) / 3
-            wear = wears[seen.person]
+            n = surfaces.prop_normal[j0] * a + surfaces.prop_normal[j1] * b + surfaces.prop_normal[j2] * c
+            n = wp.normalize(n)
+            out.person = (WORN - texture) / 3
+            wear = surfaces.wears[out.person]
             place = wp.vec3(uv[0], uv[1], 0.0)
             what = (WORN - texture) % 3
             if what == 0:
-                albedo = cloth(wear.top, wear.top_second, wear.top_pattern, wear.top_scale, place, bank, 0)
+                albedo = top_cloth(wear, place, surfaces.bank, 0)
             elif what == 1:
-                albedo = cloth(
-                    wear.bottom, wear.bottom_second, wear.bottom_pattern, wear.bottom_scale, place, bank, 0
-                )
+                albedo = bottom_cloth(wear, place, surfaces.bank, 0)
             else:
-                albedo = strands(
-                    wear.hair,
-                    wp.vec3(wp.sin(uv[0] * 5.0), uv[1], wp.cos(uv[0] * 5.0)) * 0.15,
-                    bank,
-                    world.hair_texture,
-                )
+                place = wp.vec3(wp.sin(uv[0] * 5.0), uv[1], wp.cos(uv[0] * 5.0)) * 0.15
+                albedo = strands(wear.hair, place, surfaces.bank, world.hair_texture)
                 gloss = 0.1
-        if texture == -1 and wp.dot(prop_normal[j0], prop_normal[j0]) > 0.0:
-            n = wp.normalize(n + prop_normal[j0])  # leaves: their cloud's normal, roughly
+        if texture == -1 and wp.dot(surfaces.prop_normal[j0], surfaces.prop_normal[j0]) > 0.0:
+            n = wp.normalize(n + surfaces.prop_normal[j0])  # leaves: roughly the normal of their ellipsoid
         if texture >= 0:
-            albedo = wp.cw_mul(albedo, sample(bank, texture, uv[0], uv[1], footprint))
+            albedo = wp.cw_mul(albedo, sample(surfaces.bank, texture, uv[0], uv[1], footprint))
     elif kind == 3:
         n = wp.vec3(0.0, 1.0, 0.0)
         slant = wp.max(-ray[1], 0.05)
-        albedo = sample(
-            bank, world.floor_texture, p[0] / world.floor_scale, p[2] / world.floor_scale,
-            footprint / (world.floor_scale * wp.sqrt(slant)),
-        )  # fmt: skip
+        u = p[0] / world.floor_scale
+        v = p[2] / world.floor_scale
+        reach = footprint / (world.floor_scale * wp.sqrt(slant))
+        albedo = sample(surfaces.bank, world.floor_texture, u, v, reach)
         albedo = wp.cw_mul(albedo, world.floor_tint)
     elif kind == 4:
-        u = p[0] + p[2]
-        albedo = sample(
-            bank,
-            world.wall_texture,
-            u / world.wall_scale,
-            -p[1] / world.wall_scale,
-            footprint / world.wall_scale,
-        )
+        u = (p[0] + p[2]) / world.wall_scale
+        v = -p[1] / world.wall_scale
+        albedo = sample(surfaces.bank, world.wall_texture, u, v, footprint / world.wall_scale)
         albedo = wp.cw_mul(albedo, world.wall_tint)
         if p[1] < 0.1:
             albedo = albedo * 0.6 + wp.vec3(0.25, 0.25, 0.25)  # skirting board
@@ -445,10 +432,10 @@ def trace(
         d = p - wp.vec3(world.influence[0], world.influence[1], world.influence[2])
         if wp.dot(d, d) < world.influence[3] * world.influence[3]:
             if kind == 3:
-                ambient = ambient * occlusion(p, n, spheres, world.num_low)
+                ambient = ambient * occlusion(p, n, surfaces.spheres, world.num_low)
             elif kind == 2:
-                ambient = ambient * occlusion(p, n, spheres, world.num_spheres)
-        if world.room == 1:  # corners of a room are darker
+                ambient = ambient * occlusion(p, n, surfaces.spheres, world.num_spheres)
+        if world.room == 1:  # darker corners
             gap = wp.min(
                 wp.min(p[0] - world.room_min[0], world.room_max[0] - p[0]),
                 wp.min(p[2] - world.room_min[2], world.room_max[2] - p[2]),
@@ -458,7 +445,7 @@ def trace(
             ambient = ambient * (0.65 + 0.35 * wp.clamp(gap / 0.7, 0.0, 1.0))
     sun = float(0.0)
     if wp.max(wp.max(world.sun_color[0], world.sun_color[1]), world.sun_color[2]) > 0.02:
-        sun = lit(world, p, n, state)
+        sun = sunlight(world, p, n, state)
     color = wp.cw_mul(albedo, ambient + world.sun_color * sun) + albedo * emission
     if gloss > 0.0:
         half = wp.normalize(world.sun - ray)
@@ -468,13 +455,13 @@ def trace(
     if world.room == 0:
         fade = world.haze * (1.0 - wp.exp(-best / 70.0))
         color = color * (1.0 - fade) + world.horizon * fade
-    seen.color = color
-    return seen
+    out.color = color
+    return out
 
 
 @wp.func
-def developed(color: wp.vec3, exposure: float) -> wp.vec3:
-    """Linear light to display values in [0, 1]: a film-like curve (toe, shoulder), then sRGB's gamma."""
+def tone_mapped(color: wp.vec3, exposure: float) -> wp.vec3:
+    """Linear colour to display values in [0, 1]: a filmic tone curve, then gamma 2.2."""
     x = color * exposure
     out = wp.vec3(0.0, 0.0, 0.0)
     for k in range(3):
@@ -492,27 +479,17 @@ def ray_at(camera: Camera, x: float, y: float) -> wp.vec3:
 
 
 @wp.kernel(enable_backward=False)
-def see_kernel(
+def trace_kernel(
     world: World,
+    surfaces: Surfaces,
     camera: Camera,
     seed: int,
-    rest: wp.array(dtype=wp.vec3),
-    skin: wp.array(dtype=wp.vec3),
-    fields: wp.array(dtype=wp.vec4),
-    normals: wp.array(dtype=wp.vec3),
-    wears: wp.array(dtype=Wear),
-    prop_uv: wp.array(dtype=wp.vec2),
-    prop_normal: wp.array(dtype=wp.vec3),
-    prop_color: wp.array(dtype=wp.vec4),
-    prop_texture: wp.array(dtype=int),
-    spheres: wp.array(dtype=wp.vec4),
-    bank: wp.array2d(dtype=wp.vec3ub),
     color: wp.array2d(dtype=wp.vec3),
     surface: wp.array2d(dtype=wp.int32),
     person: wp.array2d(dtype=wp.int8),
     depth: wp.array2d(dtype=wp.float32),
 ):
-    """One ray through each pixel's centre: the labels, and a first colour."""
+    """Trace a ray through the centre of each pixel: colour, surface id, person and depth along z."""
     i, j = wp.tid()
     x = float(j) + 0.5
     y = float(i) + 0.5
@@ -523,39 +500,27 @@ def see_kernel(
         depth[i, j] = 0.0
         return
     ray = ray_at(camera, x, y)
-    seen = trace(
-        world, camera.origin, ray, 1.0 / camera.fx, wp.rand_init(seed, i * 8192 + j), rest, skin, fields,
-        normals, wears, prop_uv, prop_normal, prop_color, prop_texture, spheres, bank,
-    )  # fmt: skip
-    color[i, j] = developed(seen.color, world.exposure)
-    surface[i, j] = seen.surface
-    person[i, j] = wp.int8(seen.person)
+    state = wp.rand_init(seed, i * 8192 + j)
+    hit = trace(world, surfaces, camera.origin, ray, 1.0 / camera.fx, state)
+    color[i, j] = tone_mapped(hit.color, world.exposure)
+    surface[i, j] = hit.surface
+    person[i, j] = wp.int8(hit.person)
     forward = wp.vec3(camera.to_world[0, 2], camera.to_world[1, 2], camera.to_world[2, 2])
-    depth[i, j] = seen.distance * wp.dot(ray, forward)
+    depth[i, j] = hit.distance * wp.dot(ray, forward)
 
 
 @wp.kernel(enable_backward=False)
-def smooth_kernel(
+def antialias_kernel(
     world: World,
+    surfaces: Surfaces,
     camera: Camera,
     seed: int,
     grid: int,
     color: wp.array2d(dtype=wp.vec3),
     surface: wp.array2d(dtype=wp.int32),
-    rest: wp.array(dtype=wp.vec3),
-    skin: wp.array(dtype=wp.vec3),
-    fields: wp.array(dtype=wp.vec4),
-    normals: wp.array(dtype=wp.vec3),
-    wears: wp.array(dtype=Wear),
-    prop_uv: wp.array(dtype=wp.vec2),
-    prop_normal: wp.array(dtype=wp.vec3),
-    prop_color: wp.array(dtype=wp.vec4),
-    prop_texture: wp.array(dtype=int),
-    spheres: wp.array(dtype=wp.vec4),
-    bank: wp.array2d(dtype=wp.vec3ub),
     image: wp.array2d(dtype=wp.vec3ub),
 ):
-    """Anti-aliasing where it shows: pixels that differ from a neighbour get `grid` x `grid` rays."""
+    """Anti-aliasing: pixels that differ from a neighbour are averaged over `grid` x `grid` more rays."""
     i, j = wp.tid()
     here = color[i, j]
     what = surface[i, j]
@@ -576,15 +541,12 @@ def smooth_kernel(
         for s in range(grid * grid):
             ux = (float(s % grid) + 0.5) / float(grid) - 0.5
             uy = (float(s / grid) + 0.5) / float(grid) - 0.5
-            # A rotated square smooths near-horizontal and near-vertical edges better.
+            # A rotated grid is better for almost horizontal and vertical edges.
             x = float(j) + 0.5 + 1.1 * (0.8944 * ux - 0.4472 * uy)
             y = float(i) + 0.5 + 1.1 * (0.4472 * ux + 0.8944 * uy)
-            seen = trace(
-                world, camera.origin, ray_at(camera, x, y), 1.0 / camera.fx,
-                wp.rand_init(seed + s + 1, i * 8192 + j), rest, skin, fields, normals, wears, prop_uv,
-                prop_normal, prop_color, prop_texture, spheres, bank,
-            )  # fmt: skip
-            total += developed(seen.color, world.exposure)
+            state = wp.rand_init(seed + s + 1, i * 8192 + j)
+            hit = trace(world, surfaces, camera.origin, ray_at(camera, x, y), 1.0 / camera.fx, state)
+            total += tone_mapped(hit.color, world.exposure)
         here = total / float(grid * grid + 1)
     image[i, j] = wp.vec3ub(
         wp.uint8(here[0] * 255.0 + 0.5), wp.uint8(here[1] * 255.0 + 0.5), wp.uint8(here[2] * 255.0 + 0.5)
@@ -595,7 +557,7 @@ def smooth_kernel(
 def normals_kernel(
     points: wp.array(dtype=wp.vec3), indices: wp.array2d(dtype=wp.int32), normals: wp.array(dtype=wp.vec3)
 ):
-    """Adds each face's normal, as long as twice its area, to its three vertices."""
+    """Add the normal of each face, of twice its area in length, to its three vertices."""
     f = wp.tid()
     a = indices[f, 0]
     b = indices[f, 1]
@@ -611,8 +573,8 @@ def camera_struct(
 ) -> Camera:
     """A viewport for the kernels.
 
-    cam_int: (3, 3) px of the viewport. rotation (3, 3), translation (3,) metres: world to camera. border:
-    left, top, right, bottom of the full image in the viewport's pixels.
+    cam_int: (3, 3) intrinsics of the viewport, pixels. rotation (3, 3), translation (3,) metres: world to
+    camera. border: left, top, right, bottom of the full image in pixels of the viewport.
     """
     camera = Camera()
     camera.fx, camera.fy, camera.cx, camera.cy = (float(cam_int[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
@@ -623,10 +585,10 @@ def camera_struct(
 
 
 def mip_chain(textures: np.ndarray) -> np.ndarray:
-    """(T, 256, 256, 3) uint8 -> (T, MIP_TEXELS, 3) uint8: each texture, its half, quarter, ... in a row."""
+    """Mip levels of textures, concatenated: (T, 256, 256, 3) uint8 -> (T, MIP_TEXELS, 3) uint8."""
     levels, current = [], textures.astype(np.float32)
     for _ in range(MIP_LEVELS):
         levels.append(current.reshape(len(current), -1, 3))
         side = current.shape[1] // 2
-        current = current.reshape(len(current), side, 2, side, 2, 3).mean((2, 4))
+        current = current.reshape(len(current), side, 2, side, 2, 3).mean((2, 4))  # (T, side, side, 3)
     return np.concatenate(levels, axis=1).round().astype(np.uint8)

@@ -1,15 +1,16 @@
-"""A scene: one to three people on a ground, their surroundings, light, and a camera; sampled from a seed.
+"""A scene: one to three people on a ground, their environment, light, and a camera; sampled from a seed.
 
-World frame: y up, ground at y = 0, metres. The camera is OpenCV's: x_camera = rotation @ x_world +
-translation. `dpose.synthetic.viewport` makes pictures of it.
+World frame: y up, ground at y = 0, metres. The camera follows OpenCV: x_camera = rotation @ x_world +
+translation. `dpose.synthetic.viewport` renders pictures of a scene.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from dpose.body import NUM_BODY_JOINTS, NUM_JOINTS
 from dpose.synthetic import raytrace
 from dpose.synthetic.people import (
     Outfit,
@@ -25,10 +26,13 @@ from dpose.synthetic.surroundings import add_occluders, sample_surroundings
 from dpose.synthetic.textures import pick
 
 IMAGE_SIZE = (1280, 720)
-IDENTITIES = {"train": 20_000, "val": 500, "test": 1_000}
-LOW = 0.6  # spheres that reach below this height darken the ground
 SPLITS = {"train": 0, "val": 1, "test": 2}
-_BONES = (
+IDENTITIES = {"train": 20_000, "val": 500, "test": 1_000}
+MOST_SCENES = 10_000_000  # per split; sample keys hold seven digits
+MOST_SEEDS = 2**32
+LOW = 0.6  # metres; only spheres that reach below this height occlude the ground
+# Pairs of joints between which an occlusion sphere is placed.
+BONES = (
     (0, 1),
     (0, 2),
     (1, 4),
@@ -46,177 +50,218 @@ _BONES = (
 
 @dataclass(frozen=True)
 class Scene:
-    """N people of P vertices each, N in 1..3."""
+    """A scene of N people with V vertices each, N from 1 to 3. Lengths in metres, world frame."""
 
-    seed: tuple[int, int, int]  # seed, split, index
-    subjects: list[str]
+    seed: tuple[int, int, int]  # seed, number of the split, scene number
+    subjects: list[str]  # identities, "<split>-<number>"
     activities: list[str]
     betas: np.ndarray  # (N, 11)
-    rotations: np.ndarray  # (N, 55, 3) axis-angle; the root in the world
-    transl: np.ndarray  # (N, 3) SMPL-X `transl`, world
-    pelvis: np.ndarray  # (N, 3) T-pose pelvis of these betas
-    joints: np.ndarray  # (N, 55, 3) world
-    vertices: np.ndarray  # (N, P, 3) world, clothes and hair included
-    fields: np.ndarray  # (N, P, 4)
+    rotations: np.ndarray  # (N, 55, 3) axis-angle; the root rotation is in the world frame
+    transl: np.ndarray  # (N, 3) SMPL-X `transl`
+    pelvis: np.ndarray  # (N, 3) pelvis of the T-pose with these betas
+    joints: np.ndarray  # (N, 55, 3)
+    vertices: np.ndarray  # (N, V, 3) with clothes and hair
+    fields: np.ndarray  # (N, V, 4) see `dpose.synthetic.people.dress`
     outfits: list[Outfit]
     props: Props
-    world: dict[str, Any]
-    spheres: np.ndarray  # (K, 4)
-    cam_int: np.ndarray  # (3, 3)
-    rotation: np.ndarray  # (3, 3)
+    world: dict[str, Any]  # fields of `raytrace.World`
+    spheres: np.ndarray  # (K, 4) centre and radius, for ambient occlusion; those near the ground come first
+    cam_int: np.ndarray  # (3, 3) intrinsics, pixels
+    rotation: np.ndarray  # (3, 3) world to camera
     translation: np.ndarray  # (3,)
 
 
+class Camera(NamedTuple):
+    """A pinhole camera, world to camera."""
+
+    eye: np.ndarray  # (3,) its place in the world
+    cam_int: np.ndarray  # (3, 3) pixels
+    rotation: np.ndarray  # (3, 3)
+
+
+def check_scenes(scenes: dict[str, int], seed: int) -> None:
+    """Raises ValueError for an unknown split, or a number of scenes or a seed out of range."""
+    for split, count in scenes.items():
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
+        if not 0 <= count <= MOST_SCENES:
+            raise ValueError(f"{split}: the number of scenes must be from 0 to {MOST_SCENES}, got {count}")
+    if not 0 <= seed < MOST_SEEDS:
+        raise ValueError(f"seed must be from 0 to {MOST_SEEDS - 1}, got {seed}")
+
+
 def sample_identity(seed: int, split: str, number: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """betas (11,) and skin and hair of one of the split's people; splits share nobody."""
+    """betas (11,), and skin and hair, of one of the split's people. Splits have no person in common."""
     rng = np.random.default_rng([seed, SPLITS[split], 1, number])
     return np.clip(rng.normal(size=11), -2.5, 2.5), sample_skin_and_hair(rng)
 
 
 def sample_scene(seed: int, split: str, index: int) -> Scene:
-    """Scene `index` of a split: the same for the same three arguments, on any machine and in any order."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
+    """Scene number `index` of a split; a function of its arguments alone.
+
+    Raises ValueError for an unknown split, or a seed or index out of range.
+    """
+    check_scenes({split: index}, seed)
     rng = np.random.default_rng([seed, SPLITS[split], 0, index])
-    u = rng.uniform
     count = int(rng.choice([1, 2, 3], p=[0.62, 0.26, 0.12]))
     numbers = rng.choice(IDENTITIES[split], count, replace=False)
     identities = [sample_identity(seed, split, int(number)) for number in numbers]
     betas = np.stack([identity[0] for identity in identities])
     outfits = [sample_outfit(rng, identity[1]) for identity in identities]
-    poses: list[Pose] = [sample_pose(rng) for _ in range(count)]
+    poses = [sample_pose(rng) for _ in range(count)]
     rotations = np.stack([pose.rotations for pose in poses])
-    yaws = u(-np.pi, np.pi, count)
+    yaws = rng.uniform(-np.pi, np.pi, count)
     for k in range(count):
         upright = Rotation.from_rotvec(rotations[k, 0]).as_matrix()
         rotations[k, 0] = Rotation.from_matrix(about("y", yaws[k]) @ upright).as_rotvec()
     vertices, joints, fields = pose_people(betas, rotations, outfits)
     f = figure()
-    pelvis = f.joints[0] + (betas @ f.joint_shapes).reshape(-1, 55, 3)[:, 0]
+    pelvis = f.joints[0] + (betas @ f.joint_shapes).reshape(-1, NUM_JOINTS, 3)[:, 0]
 
-    # Ground, seats, and places side by side, the people's boxes not overlapping in plan.
     props = Props()
-    transl = np.zeros((count, 3))
+    transl = _place_people(rng, props, poses, yaws, vertices, joints)
+    vertices = vertices + transl[:, None].astype(np.float32)
+    joints = joints + transl[:, None]
+    for k, outfit in enumerate(outfits):
+        _add_loose_wear(props, outfit, vertices[k], raytrace.WORN - 3 * k)
+    vertices, fields = np.ascontiguousarray(vertices[:, f.body]), np.ascontiguousarray(fields[:, f.body])
+    centers = joints[:, 0] * [1, 0, 1]
+    camera = _sample_camera(rng, vertices)
+    world = sample_surroundings(rng, camera.eye, centers, props)
+    if rng.random() < 0.22:
+        add_occluders(rng, props, camera.eye, centers)
+    middle = centers.mean(0)
+    reach = np.linalg.norm(joints - middle, axis=-1).max() + 1.0
+    world["influence"] = (*middle, float(reach))
+    return Scene(
+        seed=(seed, SPLITS[split], index),
+        subjects=[f"{split}-{number:05d}" for number in numbers],
+        activities=[pose.activity for pose in poses],
+        betas=betas,
+        rotations=rotations,
+        transl=transl,
+        pelvis=pelvis,
+        joints=joints,
+        vertices=vertices,
+        fields=fields,
+        outfits=outfits,
+        props=props,
+        world=world,
+        spheres=_body_spheres(joints),
+        cam_int=camera.cam_int,
+        rotation=camera.rotation,
+        translation=-camera.rotation @ camera.eye,
+    )
+
+
+def _place_people(
+    rng: np.random.Generator,
+    props: Props,
+    poses: list[Pose],
+    yaws: np.ndarray,
+    vertices: np.ndarray,
+    joints: np.ndarray,
+) -> np.ndarray:
+    """Translations (N, 3) that put the people on the ground, side by side; adds what carries them to `props`.
+
+    yaws: (N,) radians. vertices: (N, V, 3) and joints (N, 55, 3), pelvis near the origin.
+    """
+    f = figure()
+    transl = np.zeros((len(poses), 3))
     taken: list[tuple[np.ndarray, float]] = []
     for k, pose in enumerate(poses):
         surface = vertices[k, f.body]
         low, high = _bounds(surface)
         radius = float(np.linalg.norm((high - low)[::2]) / 2)
         middle = (low + high) / 2
+        place = np.zeros(3)
         for attempt in range(60):
-            place = (
-                np.array([0.0, 0.0, 0.0])
-                if not k
-                else np.array([*u(-1, 1, 2), 0])[[0, 2, 1]] * (1.0 + 0.05 * attempt)
-            )
+            if k:
+                place = np.array([*rng.uniform(-1, 1, 2), 0])[[0, 2, 1]] * (1.0 + 0.05 * attempt)
             if all(np.linalg.norm(place - other) > 0.8 * (radius + size) for other, size in taken):
                 break
         taken.append((place, radius))
         transl[k] = place - middle * [1, 0, 1]
         transl[k, 1] = -low[1]
         if pose.support == "air":
-            transl[k, 1] += u(0.04, 0.3)
+            transl[k, 1] += rng.uniform(0.04, 0.3)
         elif pose.activity == "lie" and rng.random() < 0.4:
-            lift = u(0.1, 0.55)
+            lift = rng.uniform(0.1, 0.55)
             transl[k, 1] += lift
             size = (high - low) * [1.1, 0, 1.1] + [0.2, lift, 0.2]
-            props.box(
-                place + [0, lift / 2, 0],
-                size,
-                0.0,
-                random_color(rng, 0.2, 0.9, 0.3),
-                pick(rng, "cloth", "carpet", "plaster"),
-            )
+            color = random_color(rng, 0.2, 0.9, 0.3)
+            props.box(place + [0, lift / 2, 0], size, 0.0, color, pick(rng, "cloth", "carpet", "plaster"))
         elif pose.support == "seat":
             buttocks = surface[f.weights[f.body][:, [0, 1, 2]].sum(1) > 0.6]
             height = buttocks[:, 1].min() + transl[k, 1] - 0.005
             if height > 0.15:
                 stand_seat(rng, props, joints[k, 0] + transl[k], float(height), float(yaws[k]))
-    vertices = vertices + transl[:, None].astype(np.float32)
-    joints = joints + transl[:, None]
-    for k, outfit in enumerate(outfits):
-        code = raytrace.WORN - 3 * k
-        if outfit.skirt_rings:
-            _worn(
-                props, vertices[k, f.skirt], f.skirt_faces, f.rest[f.skirt], code - (not outfit.skirt_is_top)
-            )
-        if outfit.hairstyle == "long":
-            _worn(props, vertices[k, f.hair], f.hair_faces, f.rest[f.hair], code - 2)
-    vertices, fields = np.ascontiguousarray(vertices[:, f.body]), np.ascontiguousarray(fields[:, f.body])
-    centers = joints[:, 0] * [1, 0, 1]
+    return transl
 
-    # Camera: someone fills a chosen part of the frame's height, somewhere in the frame.
+
+def _sample_camera(rng: np.random.Generator, vertices: np.ndarray) -> Camera:
+    """A camera in which one of the people, vertices (N, V, 3), has a chosen height and place in the frame."""
+    u = rng.uniform
     focal = float(np.exp(u(np.log(700), np.log(1800))))
-    hero = int(rng.integers(count))
-    low, high = _bounds(vertices[hero])
-    tall = float(np.linalg.norm(high - low) * 0.85)
-    fill = u(0.35, 0.95) if rng.random() < 0.85 else u(0.95, 1.7)
-    distance = float(np.clip(focal * tall / (fill * IMAGE_SIZE[1]), 1.5, 14))
+    low, high = _bounds(vertices[int(rng.integers(len(vertices)))])
+    height = float(np.linalg.norm(high - low) * 0.85)
+    fill = u(0.35, 0.95) if rng.random() < 0.85 else u(0.95, 1.7)  # of the frame's height
+    distance = float(np.clip(focal * height / (fill * IMAGE_SIZE[1]), 1.5, 14))
     azimuth = u(-np.pi, np.pi)
     look = (high + low) / 2
-    eye_height = float(
-        np.clip(
-            rng.choice([u(0.9, 1.8), u(0.25, 0.9), u(1.8, 3.2)], p=[0.65, 0.12, 0.23]), 0.2, 0.2 + distance
-        )
-    )
+    eye_height = rng.choice([u(0.9, 1.8), u(0.25, 0.9), u(1.8, 3.2)], p=[0.65, 0.12, 0.23])
+    eye_height = float(np.clip(eye_height, 0.2, 0.2 + distance))
     flat = np.sqrt(max(distance**2 - (eye_height - look[1]) ** 2, (0.6 * distance) ** 2))
     eye = np.array([look[0] + flat * np.sin(azimuth), eye_height, look[2] + flat * np.cos(azimuth)])
     forward = (look - eye) / np.linalg.norm(look - eye)
     right = np.cross(forward, [0, 1, 0])
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward])
-    # Aim off the person, then roll a little.
+    # Turn the camera, so that the person is not in the middle of the frame, then roll it a little.
     half = np.array(IMAGE_SIZE) / 2
-    room = np.maximum(half - 0.5 * fill * IMAGE_SIZE[1] * np.array([0.6, 1.0]), 40) * (
-        1.35 if rng.random() < 0.12 else 0.9
-    )
+    room = np.maximum(half - 0.5 * fill * IMAGE_SIZE[1] * np.array([0.6, 1.0]), 40)
+    room = room * (1.35 if rng.random() < 0.12 else 0.9)
     shift = u(-1, 1, 2) * room / focal
     aim = about("x", -np.arctan(shift[1])) @ about("y", np.arctan(shift[0]))
     rotation = about("z", rng.normal(0, 0.03)) @ aim @ rotation
-    cam_int = np.array([[focal, 0, half[0]], [0, focal, half[1]], [0, 0, 1.0]])
-
-    world = sample_surroundings(rng, eye, centers, props)
-    if rng.random() < 0.22:
-        add_occluders(rng, props, eye, centers)
-    spheres = _body_spheres(joints)
-    world["influence"] = (
-        *centers.mean(0),
-        float(np.linalg.norm(joints - centers.mean(0), axis=-1).max() + 1.0),
-    )
-    return Scene(
-        seed=(seed, SPLITS[split], index),
-        subjects=[f"{split}-{number:05d}" for number in numbers],
-        activities=[pose.activity for pose in poses],
-        betas=betas, rotations=rotations, transl=transl, pelvis=pelvis, joints=joints, vertices=vertices,
-        fields=fields, outfits=outfits, props=props, world=world, spheres=spheres,
-        cam_int=cam_int, rotation=rotation, translation=-rotation @ eye,
-    )  # fmt: skip
+    return Camera(eye, np.array([[focal, 0, half[0]], [0, focal, half[1]], [0, 0, 1.0]]), rotation)
 
 
 def _bounds(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper corner (3,) of points (P, 3); coordinates in rows go several times as fast."""
+    """Lower and upper corner (3,) of points (V, 3). Contiguous coordinates are several times as fast."""
     rows = np.ascontiguousarray(points.T)
     return rows.min(1), rows.max(1)
 
 
-def _worn(props: Props, vertices: np.ndarray, faces: np.ndarray, rest: np.ndarray, code: int) -> None:
-    """A skirt or long hair, drawn with the person's own cloth at its T-pose place."""
-    around = np.arctan2(rest[:, 0], rest[:, 2]) * 0.2  # metres, for a radius of 20 cm
-    uv = np.stack([around, rest[:, 1]], -1)
-    props.add(vertices, faces, uv, (1, 1, 1), code, normals=vertex_normals(vertices, faces))
+def _add_loose_wear(props: Props, outfit: Outfit, vertices: np.ndarray, code: int) -> None:
+    """Add a person's skirt or dress and long hair to `props`, textured by their place in the T-pose.
+
+    vertices: (V, 3). code: the person's `raytrace.WORN` code, to which the layer is added.
+    """
+    f = figure()
+    worn = []
+    if outfit.skirt_rings:
+        worn.append((f.skirt, f.skirt_faces, code - (not outfit.skirt_is_top)))
+    if outfit.hairstyle == "long":
+        worn.append((f.hair, f.hair_faces, code - 2))
+    for part, faces, texture in worn:
+        rest = f.rest[part]
+        around = np.arctan2(rest[:, 0], rest[:, 2]) * 0.2  # metres, for a radius of 20 cm
+        uv = np.stack([around, rest[:, 1]], -1)
+        normals = vertex_normals(vertices[part], faces)
+        props.add(vertices[part], faces, uv, (1, 1, 1), texture, normals=normals)
 
 
 def _body_spheres(joints: np.ndarray) -> np.ndarray:
-    """(K, 4) spheres that stand for the people where they darken the ground."""
-    radius = np.full(22, 0.06)
+    """Spheres (K, 4) that approximate the people for ambient occlusion; those near the ground come first."""
+    radius = np.full(NUM_BODY_JOINTS, 0.06)
     radius[[0, 3, 6, 9]] = 0.12
     radius[15] = 0.11
-    out = [np.concatenate([body[:22], radius[:, None]], -1) for body in joints]
+    out = [np.concatenate([body[:NUM_BODY_JOINTS], radius[:, None]], -1) for body in joints]
     for body in joints:
         out.append(
-            np.array([[*(body[a] + body[b]) / 2, 0.075 if max(a, b) < 10 else 0.05] for a, b in _BONES])
+            np.array([[*(body[a] + body[b]) / 2, 0.075 if max(a, b) < 10 else 0.05] for a, b in BONES])
         )
     spheres = np.concatenate(out).astype(np.float32)
-    return spheres[
-        np.argsort(spheres[:, 1] - spheres[:, 3] >= LOW, kind="stable")
-    ]  # those near the ground first
+    high = spheres[:, 1] - spheres[:, 3] >= LOW
+    return spheres[np.argsort(high, kind="stable")]

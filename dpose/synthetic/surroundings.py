@@ -1,4 +1,4 @@
-"""What surrounds the people: a room or the open air, its things, its light; sampled after the people."""
+"""The environment of the people: a room or an outdoor place, its objects and its light."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from dpose.synthetic.textures import pick
 def sample_surroundings(
     rng: np.random.Generator, camera: np.ndarray, people: np.ndarray, props: Props
 ) -> dict[str, Any]:
-    """Fills `props` with things and returns the fields of `raytrace.World` that say what else there is.
+    """Add objects to `props` and return the other properties of the environment, fields of `raytrace.World`.
 
     camera: (3,) its place in the world. people: (N, 3) their places on the ground.
     """
@@ -20,7 +20,7 @@ def sample_surroundings(
     reach = np.linalg.norm(people[:, ::2], axis=1).max()
 
     def free(place: np.ndarray, gap: float) -> bool:
-        """Far enough from people, from the camera, and from the line between."""
+        """Whether a place is far enough from the people, the camera, and the line of sight."""
         if np.linalg.norm((people - place)[:, ::2], axis=1).min() < gap:
             return False
         eye, spot = camera[::2], place[::2]
@@ -34,13 +34,12 @@ def sample_surroundings(
         low = np.minimum(camera, -reach) - 0.4 - spread
         high = np.maximum(camera, reach) + 0.4 + spread[::-1]
         low[1], high[1] = 0, max(u(2.3, 3.4), camera[1] + 0.3)
-        photo = rng.random() < 0.22  # a photograph all around, as if the person had been pasted into it
+        photo = rng.random() < 0.22  # the same photograph on all walls
         _indoor_things(rng, props, low, high, free, decorated=not photo)
         lamp, ambient = u(0.3, 1.3), u(0.35, 0.75)
         warm = np.array([1.0, u(0.8, 1.0), u(0.6, 1.05)])
-        floor = str(
-            rng.choice(["wood", "tile", "carpet", "concrete", "checks"], p=[0.45, 0.2, 0.15, 0.15, 0.05])
-        )
+        floors = {"wood": 0.45, "tile": 0.2, "carpet": 0.15, "concrete": 0.15, "checks": 0.05}
+        floor = str(rng.choice(list(floors), p=list(floors.values())))
         bright = rng.random() < 0.7
         wall_color = random_color(rng, 0.5, 0.9, 0.1) if bright else random_color(rng, 0.15, 0.7, 0.4)
         world |= {
@@ -69,17 +68,19 @@ def sample_surroundings(
         warm = np.array([1.0, u(0.82, 1.0), u(0.6, 0.95)])
         blue = np.array([u(0.65, 0.95), u(0.8, 1.0), 1.0]) if not overcast else np.array([0.95, 0.97, 1.0])
         sky = u(0.7, 1.1) if overcast else u(0.22, 0.5)
-        floor = str(
-            rng.choice(
-                ["grass", "gravel", "asphalt", "concrete", "brick", "tile"],
-                p=[0.3, 0.15, 0.22, 0.18, 0.08, 0.07],
-            )
-        )
-        ground_tint = (
-            np.array([u(0.2, 0.45), u(0.35, 0.6), u(0.08, 0.2)])
-            if floor == "grass"
-            else random_color(rng, 0.15, 0.7, 0.12)
-        )
+        floors = {
+            "grass": 0.3,
+            "gravel": 0.15,
+            "asphalt": 0.22,
+            "concrete": 0.18,
+            "brick": 0.08,
+            "tile": 0.07,
+        }
+        floor = str(rng.choice(list(floors), p=list(floors.values())))
+        if floor == "grass":
+            ground_tint = np.array([u(0.2, 0.45), u(0.35, 0.6), u(0.08, 0.2)])
+        else:
+            ground_tint = random_color(rng, 0.15, 0.7, 0.12)
         zenith = np.array([0.16, 0.32, 0.75]) * u(0.6, 1.4) if not overcast else np.full(3, u(0.55, 0.9))
         world |= {
             "sun_color": sun * warm,
@@ -98,10 +99,9 @@ def sample_surroundings(
         }
         _outdoor_things(rng, props, camera, free)
         floor_scale = u(0.8, 3.0)
+    flat = np.cos(elevation)
     world |= {
-        "sun": np.array(
-            [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)]
-        ),
+        "sun": np.array([flat * np.sin(azimuth), np.sin(elevation), flat * np.cos(azimuth)]),
         "hair_texture": pick(rng, "strands"),
         "floor_texture": pick(rng, floor),
         "floor_scale": floor_scale,
@@ -119,7 +119,10 @@ def _indoor_things(
     free: Callable[[np.ndarray, float], bool],
     decorated: bool,
 ) -> None:
-    """Furniture in the room between corners `low` and `high` (3,); things on its walls if `decorated`."""
+    """Add furniture to the room between the corners `low` and `high` (3,), and if `decorated` wall objects.
+
+    free: whether a place (3,) keeps a distance in metres from the people, the camera and the line of sight.
+    """
     walls = [(0, low[0], 1), (0, high[0], -1), (2, low[2], 1), (2, high[2], -1)]
     for axis, place, sign in walls if decorated else ():
         along = 2 - axis
@@ -141,26 +144,13 @@ def _indoor_things(
             if what == "picture":
                 height = width * rng.uniform(0.6, 1.4)
                 center[1] = rng.uniform(1.3, 1.8)
-                props.box(
-                    center,
-                    [width, height, 0.03],
-                    yaw,
-                    random_color(rng, 0.7, 0.9),
-                    pick(rng, "picture", "scenery"),
-                    None,
-                )
+                color, texture = random_color(rng, 0.7, 0.9), pick(rng, "picture", "scenery")
+                props.box(center, [width, height, 0.03], yaw, color, texture, None)
             elif what == "window":
                 center[1] = 1.6
-                glow = float(rng.uniform(0.4, 1.6))
-                props.box(
-                    center,
-                    [width, 1.2, 0.03],
-                    yaw,
-                    (0.8, 0.85, 0.9),
-                    pick(rng, "scenery") if rng.random() < 0.5 else -1,
-                    None,
-                    glow,
-                )
+                emission = float(rng.uniform(0.4, 1.6))
+                texture = pick(rng, "scenery") if rng.random() < 0.5 else -1
+                props.box(center, [width, 1.2, 0.03], yaw, (0.8, 0.85, 0.9), texture, None, emission)
                 for side in (-1, 0, 1):
                     bar = center.copy()
                     bar[along] += side * width / 2
@@ -168,14 +158,8 @@ def _indoor_things(
                     props.box(bar, [0.05, 1.25, 0.05], yaw, (0.75, 0.75, 0.73))
             elif what == "door":
                 center[1] = 1.02
-                props.box(
-                    center,
-                    [width, 2.04, 0.05],
-                    yaw,
-                    WOOD[rng.integers(len(WOOD))],
-                    pick(rng, "wood", "plaster"),
-                    2.0,
-                )
+                color, texture = WOOD[rng.integers(len(WOOD))], pick(rng, "wood", "plaster")
+                props.box(center, [width, 2.04, 0.05], yaw, color, texture, 2.0)
             elif what in ("shelf", "cabinet"):
                 depth = rng.uniform(0.25, 0.5)
                 height = rng.uniform(0.6, 1.0) if what == "cabinet" else rng.uniform(1.4, 2.1)
@@ -186,9 +170,8 @@ def _indoor_things(
                     color = (0.75, 0.75, 0.75) if what == "shelf" else WOOD[rng.integers(len(WOOD))]
                     props.box(center, [width, height, depth], yaw, color, texture, 1.2)
     for _ in range(rng.integers(0, 5)):
-        place = np.array(
-            [rng.uniform(low[0] + 0.4, high[0] - 0.4), 0, rng.uniform(low[2] + 0.4, high[2] - 0.4)]
-        )
+        x, z = rng.uniform(low[0] + 0.4, high[0] - 0.4), rng.uniform(low[2] + 0.4, high[2] - 0.4)
+        place = np.array([x, 0, z])
         if free(place, 0.9):
             stand_thing(rng, props, place)
 
@@ -196,7 +179,7 @@ def _indoor_things(
 def _outdoor_things(
     rng: np.random.Generator, props: Props, camera: np.ndarray, free: Callable[[np.ndarray, float], bool]
 ) -> None:
-    """Trees, bushes, houses or walls, mostly on the far side of the people as the camera sees them."""
+    """Add trees, bushes, houses or walls, mostly behind the people as seen from the camera."""
     setting = rng.choice(["park", "street", "yard", "field"], p=[0.35, 0.35, 0.2, 0.1])
     away = -camera * [1, 0, 1]
     heading = np.arctan2(away[0], away[2])
@@ -209,26 +192,16 @@ def _outdoor_things(
             distance = rng.uniform(8, 30)
             place = place / np.linalg.norm(place) * (distance + 5)
             size = np.array([rng.uniform(5, 14), rng.uniform(4, 16), rng.uniform(5, 10)])
-            props.box(
-                place + [0, size[1] / 2, 0],
-                size,
-                heading + rng.normal(0, 0.3),
-                random_color(rng, 0.3, 0.9, 0.25),
-                pick(rng, "facade", "brick", "facade", "concrete"),
-                rng.uniform(3, 8),
-            )
+            yaw, color = heading + rng.normal(0, 0.3), random_color(rng, 0.3, 0.9, 0.25)
+            texture = pick(rng, "facade", "brick", "facade", "concrete")
+            props.box(place + [0, size[1] / 2, 0], size, yaw, color, texture, rng.uniform(3, 8))
         elif setting == "yard":
             size = np.array([rng.uniform(2, 7), rng.uniform(0.8, 3), 0.15])
             place = place / np.linalg.norm(place) * rng.uniform(2.5, 9)
             if free(place, size[0] / 2 + 0.6):
-                props.box(
-                    place + [0, size[1] / 2, 0],
-                    size,
-                    heading + rng.normal(0, 0.7),
-                    random_color(rng, 0.3, 0.9, 0.25),
-                    pick(rng, "brick", "wood", "concrete"),
-                    rng.uniform(1, 2),
-                )
+                yaw, color = heading + rng.normal(0, 0.7), random_color(rng, 0.3, 0.9, 0.25)
+                texture = pick(rng, "brick", "wood", "concrete")
+                props.box(place + [0, size[1] / 2, 0], size, yaw, color, texture, rng.uniform(1, 2))
         elif rng.random() < 0.6:
             height = rng.uniform(2.5, 7)
             bark, green = (0.16, 0.11, 0.07), np.array([rng.uniform(0.08, 0.25), rng.uniform(0.2, 0.4), 0.06])
@@ -246,15 +219,14 @@ def _outdoor_things(
         place = np.array([rng.uniform(-4, 4), 0, rng.uniform(-4, 4)])
         if free(place, 1.0):
             if rng.random() < 0.4:
-                props.cylinder(
-                    place, rng.uniform(0.04, 0.1), rng.uniform(1, 4.5), random_color(rng, 0.1, 0.5, 0.2)
-                )
+                radius, height = rng.uniform(0.04, 0.1), rng.uniform(1, 4.5)
+                props.cylinder(place, radius, height, random_color(rng, 0.1, 0.5, 0.2))
             else:
                 stand_thing(rng, props, place)
 
 
 def add_occluders(rng: np.random.Generator, props: Props, camera: np.ndarray, people: np.ndarray) -> None:
-    """Something between the camera and one of the people that hides a part: a post, a table, a plant, ..."""
+    """Add an object between the camera and one of the people that occludes a part of the person."""
     target = people[rng.integers(len(people))]
     path = (target - camera) * [1, 0, 1]
     length = np.linalg.norm(path)
@@ -262,18 +234,13 @@ def add_occluders(rng: np.random.Generator, props: Props, camera: np.ndarray, pe
         return
     ahead = path / length
     aside = np.array([ahead[2], 0, -ahead[0]])
-    place = (
-        target * [1, 0, 1] - ahead * rng.uniform(0.75, min(1.6, length - 0.9)) + aside * rng.normal(0, 0.28)
-    )
+    gap = rng.uniform(0.75, min(1.6, length - 0.9))
+    place = target * [1, 0, 1] - ahead * gap + aside * rng.normal(0, 0.28)
     if np.linalg.norm((people - place)[:, ::2], axis=1).min() < 0.7:
         return
     if rng.random() < 0.35:
-        props.cylinder(
-            place,
-            rng.uniform(0.03, 0.1),
-            rng.uniform(0.8, 2.6),
-            random_color(rng, 0.1, 0.8, 0.3),
-            pick(rng, "wood", "concrete"),
-        )
+        radius, height = rng.uniform(0.03, 0.1), rng.uniform(0.8, 2.6)
+        color = random_color(rng, 0.1, 0.8, 0.3)
+        props.cylinder(place, radius, height, color, pick(rng, "wood", "concrete"))
     else:
         stand_thing(rng, props, place)

@@ -1,19 +1,21 @@
-"""The pictures that paper a synthetic world: photographs that ship with scikit-image, and drawn materials.
+"""Textures: photographs that come with scikit-image, and procedural materials.
 
-A photograph that shows a person is not used, since it would put unlabelled people behind the labelled ones.
+Photographs of people are not used: they would put unlabelled people behind the labelled ones.
 """
 
 from functools import cache
 
+import cv2
 import numpy as np
+from skimage import data
 
 from dpose.synthetic.raytrace import MIP_SIDE, mip_chain
 
-GROUPS: dict[str, list[int]] = {}  # filled by `textures`: kind of surface -> indices into the bank
+GROUPS: dict[str, list[int]] = {}  # material -> indices into the bank, filled by `textures`
 
 
 def _noise(rng: np.random.Generator, octaves: tuple[int, ...], weights: tuple[float, ...]) -> np.ndarray:
-    """Tileable smooth noise (S, S) in about [-1, 1]: random spectra on rings of the given frequencies."""
+    """Tileable noise (S, S) in [-1, 1], of random phases around the given frequencies."""
     frequency = np.fft.fftfreq(MIP_SIDE, 1 / MIP_SIDE)
     radius = np.hypot(frequency[:, None], frequency[None])
     spectrum = np.zeros((MIP_SIDE, MIP_SIDE), complex)
@@ -27,16 +29,18 @@ def _noise(rng: np.random.Generator, octaves: tuple[int, ...], weights: tuple[fl
 
 
 def _drawn(rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
-    """Materials as (S, S, 3) arrays around 0.8 grey, so that a tint gives the colour."""
+    """Materials as (S, S, 3) arrays, about 0.8 grey: the colour comes from a tint."""
     s = MIP_SIDE
     y, x = np.mgrid[:s, :s] / s
-    grey = lambda a: np.repeat(np.clip(a, 0, 1)[..., None], 3, -1)  # noqa: E731
+
+    def grey(*values: np.ndarray) -> list[np.ndarray]:
+        return [np.repeat(np.clip(value, 0, 1)[..., None], 3, -1) for value in values]
 
     def planks(count: int, seams: bool) -> np.ndarray:
         plank = np.floor(x * count)
         shade = rng.normal(0, 0.06, count)[plank.astype(int)]
         grain = _noise(rng, (3, 40), (0.3, 1.0))
-        grain = np.repeat(np.repeat(grain[:16], s // 16, 0), 1, 1)  # drawn out along the plank
+        grain = np.repeat(grain[:16], s // 16, 0)  # stretched along the plank
         board = 0.78 + shade + 0.07 * grain
         edge = np.abs(x * count - plank - 0.5) > 0.485
         ends = np.abs((y * 2 + rng.random(count)[plank.astype(int)]) % 1 - 0.5) > 0.492
@@ -50,45 +54,43 @@ def _drawn(rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
 
     plaster = [0.85 + a * _noise(rng, (4, 12, 40), (1, 0.6, 0.5)) for a in (0.02, 0.05, 0.1)]
     concrete = [0.72 + 0.14 * _noise(rng, (3, 10, 60), (1, 0.8, 0.8)) for _ in range(2)]
-    asphalt = [0.7 + 0.2 * _noise(rng, (6, 50, 100), (0.5, 0.6, 1.2))]
-    checks = [np.where((np.floor(x * 4) + np.floor(y * 4)) % 2 > 0, 0.9, 0.45)]
+    asphalt = 0.7 + 0.2 * _noise(rng, (6, 50, 100), (0.5, 0.6, 1.2))
+    checks = np.where((np.floor(x * 4) + np.floor(y * 4)) % 2 > 0, 0.9, 0.45)
     wallpaper = [
         np.where((x * 8) % 1 < 0.5, 0.88, 0.76),
         0.8 + 0.12 * np.sin(2 * np.pi * 6 * x) * np.sin(2 * np.pi * 6 * y),
     ]
-    cloth = [0.78 + 0.1 * np.sign(np.sin(2 * np.pi * 64 * x) * np.sin(2 * np.pi * 64 * y))]
+    cloth = 0.78 + 0.1 * np.sign(np.sin(2 * np.pi * 64 * x) * np.sin(2 * np.pi * 64 * y))
     facade = np.full((s, s), 0.75)
     window = (np.abs((x * 4) % 1 - 0.5) < 0.3) & (np.abs((y * 4) % 1 - 0.5) < 0.33)
     facade[window] = (0.25 + 0.3 * rng.random((4, 4)))[(y * 4).astype(int), (x * 4).astype(int)][window]
     leaves = 0.55 + 0.45 * _noise(rng, (12, 40), (1, 1.2))
-    skyline = _skylines(rng)
+    skylines = _skylines(rng)
     strands = np.repeat(0.45 + 0.5 * _noise(rng, (25, 70), (1, 1))[:4], s // 4, 0)
-    carpet = [
-        0.7
-        + 0.18 * np.sin(2 * np.pi * (3 * x + 0.15 * np.sin(2 * np.pi * 3 * y))) * np.sin(2 * np.pi * 3 * y)
-    ]
+    wave = np.sin(2 * np.pi * 3 * y)
+    carpet = 0.7 + 0.18 * np.sin(2 * np.pi * (3 * x + 0.15 * wave)) * wave
     books = np.repeat(rng.random((1, 32, 3)) * 0.7 + 0.15, s, 0).repeat(s // 32, 1)
     books[np.broadcast_to(((y * 4) % 1 < 0.12)[..., None], books.shape)] = 0.3
     return {
-        "wood": [grey(planks(4, True)), grey(planks(8, True)), grey(planks(3, False))],
-        "tile": [grey(tiles(4, 0.02)), grey(tiles(8, 0.03))],
-        "plaster": [grey(a) for a in plaster],
-        "concrete": [grey(a) for a in concrete],
-        "asphalt": [grey(a) for a in asphalt],
-        "checks": [grey(a) for a in checks],
-        "wallpaper": [grey(a) for a in wallpaper],
-        "cloth": [grey(a) for a in cloth],
-        "facade": [grey(facade)],
-        "leaves": [grey(leaves)],
-        "carpet": [grey(a) for a in carpet],
+        "wood": grey(planks(4, True), planks(8, True), planks(3, False)),
+        "tile": grey(tiles(4, 0.02), tiles(8, 0.03)),
+        "plaster": grey(*plaster),
+        "concrete": grey(*concrete),
+        "asphalt": grey(asphalt),
+        "checks": grey(checks),
+        "wallpaper": grey(*wallpaper),
+        "cloth": grey(cloth),
+        "facade": grey(facade),
+        "leaves": grey(leaves),
+        "carpet": grey(carpet),
         "books": [books],
-        "skyline": skyline,
-        "strands": [grey(strands)],
+        "skyline": skylines,
+        "strands": grey(strands),
     }
 
 
 def _skylines(rng: np.random.Generator) -> list[np.ndarray]:
-    """Strips along the horizon, black above their outline: tree lines, hills, towns."""
+    """Strips along the horizon (S, S, 3), black above their outline: trees, towns, hills."""
     s = MIP_SIDE
     rows = 1 - np.arange(s)[:, None] / s  # height above the horizon
     out = []
@@ -120,10 +122,10 @@ def _skylines(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _photographs() -> dict[str, list[np.ndarray]]:
-    import cv2
-    from skimage import data
+    """Crops of photographs as (S, S, 3) arrays."""
 
     def cut(image: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+        """The region between these fractions of width and height."""
         h, w = image.shape[:2]
         part = image[int(y0 * h) : int(y1 * h), int(x0 * w) : int(x1 * w)]
         if part.ndim == 2:
@@ -133,29 +135,41 @@ def _photographs() -> dict[str, list[np.ndarray]]:
     garage = data.stereo_motorcycle()[0]
     coffee, cat, rocket = data.coffee(), data.chelsea(), data.rocket()
     nature = [data.retina(), data.hubble_deep_field(), data.immunohistochemistry()]
-    level = lambda a: np.clip(a / a.mean() * 0.6, 0, 1)  # noqa: E731
+
+    def level(image: np.ndarray) -> list[np.ndarray]:
+        whole = cut(image, 0, 0, 1, 1)
+        return [np.clip(whole / whole.mean() * 0.6, 0, 1)]
+
     return {
-        "brick": [level(cut(data.brick(), 0, 0, 1, 1))],
-        "grass": [level(cut(data.grass(), 0, 0, 1, 1))],
-        "gravel": [level(cut(data.gravel(), 0, 0, 1, 1))],
+        "brick": level(data.brick()),
+        "grass": level(data.grass()),
+        "gravel": level(data.gravel()),
         "scenery": [
-            cut(garage, 0, 0, 0.5, 0.6), cut(garage, 0.5, 0, 1, 0.6), cut(garage, 0, 0.3, 1, 1),
-            cut(rocket, 0, 0.2, 1, 1), cut(coffee, 0, 0, 1, 1), cut(garage, 0, 0, 1, 1),
+            cut(garage, 0, 0, 0.5, 0.6),
+            cut(garage, 0.5, 0, 1, 0.6),
+            cut(garage, 0, 0.3, 1, 1),
+            cut(rocket, 0, 0.2, 1, 1),
+            cut(coffee, 0, 0, 1, 1),
+            cut(garage, 0, 0, 1, 1),
         ],
         "picture": [
-            cut(cat, 0, 0, 1, 1), cut(rocket, 0, 0, 1, 1), cut(coffee, 0.2, 0, 0.8, 0.9),
-            cut(garage, 0.2, 0.2, 0.8, 1), *(cut(a, 0, 0, 1, 1) for a in nature),
+            cut(cat, 0, 0, 1, 1),
+            cut(rocket, 0, 0, 1, 1),
+            cut(coffee, 0.2, 0, 0.8, 0.9),
+            cut(garage, 0.2, 0.2, 0.8, 1),
+            *(cut(image, 0, 0, 1, 1) for image in nature),
         ],
         "print": [
-            *(cut(a, 0.1, 0.1, 0.9, 0.9) for a in nature), cut(cat, 0.1, 0.1, 0.9, 0.9),
+            *(cut(image, 0.1, 0.1, 0.9, 0.9) for image in nature),
+            cut(cat, 0.1, 0.1, 0.9, 0.9),
             cut(coffee, 0.3, 0.1, 0.8, 0.7),
         ],
-    }  # fmt: skip
+    }
 
 
 @cache
 def textures() -> np.ndarray:
-    """The bank of textures with their mip levels: (T, texels, 3) uint8, the same in every process."""
+    """The texture bank with its mip levels, (T, texels, 3) uint8; the same in every process."""
     bank: list[np.ndarray] = []
     for name, images in (_drawn(np.random.default_rng(11)) | _photographs()).items():
         GROUPS[name] = list(range(len(bank), len(bank) + len(images)))
@@ -164,6 +178,6 @@ def textures() -> np.ndarray:
 
 
 def pick(rng: np.random.Generator, *groups: str) -> int:
-    """The index of a random texture out of these groups."""
+    """The index of a random texture of these groups."""
     textures()
     return int(rng.choice([i for group in groups for i in GROUPS[group]]))

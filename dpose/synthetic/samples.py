@@ -1,0 +1,82 @@
+"""The people of a scene as samples of the data set: labels, part labels, and rendered crops."""
+
+from functools import cache
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from dpose.body import NUM_BODY_JOINTS, Body, load_body
+from dpose.camera import BOX_FACTOR, BOX_UNIT
+from dpose.data.labels import MIN_VISIBLE_JOINTS, NUM_JOINTS_2D
+from dpose.data.sample import MARGIN, Sample, SampleLabel, make_label
+from dpose.data.targets import render_label_parts
+from dpose.synthetic.scene import IMAGE_SIZE, Scene
+from dpose.synthetic.viewport import SceneRenderer
+
+MIN_VISIBLE = 0.3  # visible pixels of a person / pixels of the unoccluded body
+NEAR_PLANE = 0.2  # metres; joints closer to the camera are not visible
+
+
+@cache
+def open_body() -> Body:
+    """The body of every person here, whatever $DPOSE_BODY_MODELS holds."""
+    return load_body("open")
+
+
+def people_labels(scene: Scene) -> list[tuple[int, np.ndarray, SampleLabel]]:
+    """Labels of the people who have enough joints inside the frame.
+
+    Returns (index of the person in the scene, pose (165,) axis-angle, label) per person. The root rotation
+    and `trans` (metres) are in the camera frame. The box encloses the visible body joints, times BOX_FACTOR.
+    """
+    people = []
+    for k, subject in enumerate(scene.subjects):
+        joints = scene.joints[k] @ scene.rotation.T + scene.translation  # (55, 3), camera frame
+        pixels = joints @ scene.cam_int.T
+        pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6)
+        front = joints[:, 2] > NEAR_PLANE
+        inside = front & ((pixels > 0) & (pixels < IMAGE_SIZE)).all(1)
+        visible = pixels[:NUM_BODY_JOINTS][inside[:NUM_BODY_JOINTS]]
+        if len(visible) < MIN_VISIBLE_JOINTS or (joints[:NUM_BODY_JOINTS, 2] < NEAR_PLANE).any():
+            continue
+        low, high = visible.min(0), visible.max(0)
+        pose = scene.rotations[k].copy()
+        pose[0] = (Rotation.from_matrix(scene.rotation) * Rotation.from_rotvec(pose[0])).as_rotvec()
+        pelvis = scene.pelvis[k]
+        label = make_label(
+            key=f"{scene.seed[0]:03d}-{subject.split('-')[0]}-{scene.seed[2]:07d}-{k}",
+            dataset="open",
+            body="open",
+            subject=subject,
+            pose=pose[:NUM_BODY_JOINTS],
+            betas=scene.betas[k],
+            trans=scene.rotation @ (pelvis + scene.transl[k]) + scene.translation - pelvis,
+            joints2d=np.concatenate([pixels, front[:, None]], 1)[:NUM_JOINTS_2D],
+            center=(low + high) / 2,
+            scale=float((high - low).max()) * BOX_FACTOR / BOX_UNIT,
+            img_size=IMAGE_SIZE,
+            cam_int=scene.cam_int,
+        )
+        people.append((k, pose.reshape(165), label))
+    return people
+
+
+def person_samples(scene: Scene, size: int) -> list[Sample]:
+    """The people of the scene as crops of `size` pixels, rendered directly and not cut out of a full frame.
+
+    People of whom less than MIN_VISIBLE is visible are left out.
+    """
+    people = people_labels(scene)
+    if not people:
+        return []
+    numbers, poses, labels = zip(*people, strict=True)
+    betas, trans = [label["betas"] for label in labels], [label["trans"] for label in labels]
+    parts = render_label_parts(np.stack(poses), betas, trans, list(labels), open_body(), size)
+    renderer, samples = SceneRenderer(scene), []
+    for k, label, part in zip(numbers, labels, parts, strict=True):
+        view = renderer.crop(label["center"], label["scale"], size, MARGIN)
+        person = view.person == k
+        if person.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
+            depth = np.where(person, view.depth, np.float32(0))
+            samples.append(Sample(image=view.image, depth=depth, parts=part, label=label))
+    return samples
