@@ -70,7 +70,7 @@ def run_jobs(
     with ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
         try:
             waiting = {pool.submit(task, *job) for job in jobs}
-            pool.submit(int)  # makes the pool check its workers again; it could miss the death of the last one
+            pool.submit(int)  # makes the pool check its workers again: it could miss the death of the last
             while waiting:
                 ended, waiting = wait(waiting, POLL, FIRST_COMPLETED)
                 new = counter.value - counted

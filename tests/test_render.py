@@ -10,8 +10,7 @@ import torch
 
 from dpose.body import JOINT_NAMES, OPEN_SMPL, load_body
 from dpose.camera import crop_intrinsics, project
-from dpose.render import raycast, render_mesh, render_parts, shade, shading
-from dpose.render.raycast import join_people
+from dpose.render import join_faces, raycast, render_mesh, render_parts, shade, shading
 
 SIZE = 96
 QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])
@@ -213,7 +212,7 @@ def test_a_crop_beside_the_person_is_empty(body):
 def test_two_squares_through_each_other_hide_each_other_half():
     near_left = torch.tensor([[-1.0, -1, 1.5], [1, -1, 2.5], [1, 1, 2.5], [-1, 1, 1.5]])
     near_right = near_left * torch.tensor([-1.0, 1, 1])
-    vertices, faces = join_people(torch.stack([near_left, near_right]), QUAD)
+    vertices, faces = torch.cat([near_left, near_right]), join_faces(QUAD, 2, 4)
     face, depth = render_mesh(vertices[None], faces, camera(size=64), 64)
     x = pixel_rays(camera(size=64)[0], 64, 64)[..., 0]
     slanted = 2 / (1 + 0.5 * np.abs(x))  # z = 2 - |x| z / 2
@@ -228,8 +227,8 @@ def test_of_several_people_each_pixel_shows_the_nearest(body):
     people = posed_people(body)
     k = camera(focal=150)
     alone_face, alone = render_mesh(people, body.faces, k.expand(3, 3, 3), SIZE)
-    vertices, faces = join_people(people, body.faces)
-    face, depth = render_mesh(vertices[None], faces, k, SIZE)
+    faces = join_faces(body.faces, len(people), body.num_vertices)
+    face, depth = render_mesh(people.flatten(0, 1)[None], faces, k, SIZE)
     alone = alone.where(alone_face >= 0, torch.inf)
     nearest, person = alone.min(0)
     assert all((person[face[0] >= 0] == p).any() for p in range(3))
@@ -279,7 +278,7 @@ def test_people_of_another_body_are_refused_and_several_without_their_dimension(
     with pytest.raises(ValueError, match=rf"{body.num_vertices} vertices .* 6890"):
         render_parts(people[:1], load_body(OPEN_SMPL), k, SIZE)
     with pytest.raises(ValueError, match=rf"{2 * body.num_vertices} vertices .*\(B, P, V, 3\)"):
-        render_parts(join_people(people, body.faces)[0][None], body, k, SIZE)
+        render_parts(people.flatten(0, 1)[None], body, k, SIZE)
 
 
 def test_a_tree_of_two_people_is_not_taken_for_that_of_one(body):

@@ -10,10 +10,10 @@ segmentation decoder (paper section 3.5); depth maps come from the data sets and
 import torch
 
 from dpose.render import neural, raycast
-from dpose.render.raycast import join_people, render_mesh
+from dpose.render.raycast import join_faces, render_mesh
 from dpose.render.shading import shade
 
-__all__ = ["join_people", "render_mesh", "render_parts", "shade"]
+__all__ = ["join_faces", "render_mesh", "render_parts", "shade"]
 
 
 def render_parts(
@@ -44,5 +44,14 @@ def render_parts(
     """
     if backend not in ("warp", "neural_renderer"):
         raise ValueError(f"unknown backend {backend!r}; choose 'warp' or 'neural_renderer'")
-    render = raycast.render_parts if backend == "warp" else neural.render_parts
-    return render(vertices, body, cam_int, size)
+    if vertices.ndim not in (3, 4) or vertices.shape[-1] != 3:
+        raise ValueError(f"vertices must be (B, V, 3) or (B, P, V, 3), got {tuple(vertices.shape)}")
+    if vertices.shape[-2] != len(body.part_of_vertex):
+        raise ValueError(
+            f"got {vertices.shape[-2]} vertices per person, but this body has {len(body.part_of_vertex)}; "
+            "several people must be (B, P, V, 3)"
+        )
+    points = vertices if vertices.ndim == 3 else vertices.flatten(1, 2)  # one mesh per picture
+    shape = raycast.picture_shape(points, body.faces, cam_int, size)
+    label = raycast.label_pixels if backend == "warp" else neural.label_pixels
+    return label(points, body.faces, body.part_of_vertex, cam_int, shape)

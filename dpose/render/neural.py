@@ -1,18 +1,18 @@
 """The paper's renderer, the Neural 3D Mesh Renderer (Kato et al. 2018), as an alternative to Warp on CUDA.
 
 `neural_renderer` is imported when it is first used. Only its CUDA kernel that finds the face of each pixel is
-called: part labels are drawn without anti-aliasing (paper section 3.5), textures, lights or gradients.
+called, since part labels are drawn without anti-aliasing (paper section 3.5), textures or lights.
 """
 
 from types import ModuleType
 
 import torch
 
-from dpose.render.raycast import REACH, as_one_mesh, join_faces, picture_shape
+from dpose.render.raycast import REACH, join_faces
 
 
-def rasterizer() -> ModuleType:
-    """The package's compiled rasterizer. Raises RuntimeError if it is not installed."""
+def rasterizer(device: torch.device) -> ModuleType:
+    """The package's compiled rasterizer. Raises RuntimeError if it is missing, ValueError without CUDA."""
     try:
         import neural_renderer.cuda.rasterize as compiled
     except ImportError as error:
@@ -20,33 +20,27 @@ def rasterizer() -> ModuleType:
             f"neural_renderer cannot be imported ({error}). On a machine with CUDA build it with `dpose "
             "install-neural-renderer`. It is optional: backend='warp' gives the same part labels"
         ) from error
+    if device.type != "cuda":
+        raise ValueError(f"neural_renderer needs vertices on CUDA, got {device}; use backend='warp'")
     return compiled
 
 
-def render_parts(
-    vertices: torch.Tensor,
-    body: torch.nn.Module,
+def label_pixels(
+    points: torch.Tensor,
+    faces: torch.Tensor,
+    part_of_vertex: torch.Tensor,
     cam_int: torch.Tensor,
-    size: int | tuple[int, int],
-    compiled: ModuleType | None = None,
+    shape: tuple[int, int, int],
 ) -> torch.Tensor:
-    """`dpose.render.render_parts` with the backend "neural_renderer".
-
-    Faces that extend behind the camera are left out. compiled: a rasterizer that stands in for the package's.
-    Raises RuntimeError without the package, ValueError for tensors that are not on CUDA or do not fit.
-    """
-    device = vertices.device
-    if compiled is None:
-        compiled = rasterizer()
-        if device.type != "cuda":
-            raise ValueError(f"neural_renderer needs vertices on CUDA, got {device}; use backend='warp'")
-    vertices, people = as_one_mesh(vertices, body)
-    batch, height, width = picture_shape(vertices, body.faces, cam_int, size)
-    if batch == 0 or people == 0:
-        return torch.zeros((batch, height, width), dtype=torch.uint8, device=device)
-    part_of_vertex = body.part_of_vertex.to(device).repeat(people)
-    faces = join_faces(body.faces.to(device), people, len(body.part_of_vertex))
-    face, weight = rasterize(compiled, vertices, faces, cam_int, height, width)
+    """As `dpose.render.raycast.label_pixels`, without the faces that extend behind the camera."""
+    device = points.device
+    compiled = rasterizer(device)
+    if points.shape[0] == 0 or points.shape[1] == 0:
+        return torch.zeros(shape, dtype=torch.uint8, device=device)
+    people = points.shape[1] // len(part_of_vertex)
+    part_of_vertex = part_of_vertex.to(device).repeat(people)
+    faces = join_faces(faces.to(device), people, len(part_of_vertex) // people)
+    face, weight = rasterize(compiled, points, faces, cam_int, *shape[1:])
     vertex = faces[face.clamp(min=0).long(), weight.argmax(-1)]
     return torch.where(face >= 0, part_of_vertex[vertex] + 1, 0).to(torch.uint8)
 

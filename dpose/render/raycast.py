@@ -258,46 +258,28 @@ def render_mesh(
     return face, depth
 
 
-def render_parts(
-    vertices: torch.Tensor, body: torch.nn.Module, cam_int: torch.Tensor, size: int | tuple[int, int]
+def label_pixels(
+    points: torch.Tensor,
+    faces: torch.Tensor,
+    part_of_vertex: torch.Tensor,
+    cam_int: torch.Tensor,
+    shape: tuple[int, int, int],
 ) -> torch.Tensor:
-    """`dpose.render.render_parts` with the backend "warp"."""
-    vertices, people = as_one_mesh(vertices, body)
-    shape = picture_shape(vertices, body.faces, cam_int, size)
-    label = torch.zeros(shape, dtype=torch.uint8, device=vertices.device)
-    part_of_vertex = body.part_of_vertex.to(vertices.device, torch.int32).repeat(people)
-    inputs, outputs = [wp.from_torch(part_of_vertex)], [wp.from_torch(label)]
-    _cast(_label, vertices, body.faces, cam_int, inputs, outputs, people)
+    """The labels of `dpose.render.render_parts` for checked arguments.
+
+    points: (B, P * V, 3). faces: (F, 3) and part_of_vertex: (V,) of one person. shape: of the labels.
+    """
+    label = torch.zeros(shape, dtype=torch.uint8, device=points.device)
+    people = points.shape[1] // len(part_of_vertex)
+    parts = wp.from_torch(part_of_vertex.to(points.device, torch.int32).repeat(people))
+    _cast(_label, points, faces, cam_int, [parts], [wp.from_torch(label)], people)
     return label
 
 
-def as_one_mesh(vertices: torch.Tensor, body: torch.nn.Module) -> tuple[torch.Tensor, int]:
-    """Vertices (B, P * V, 3) of one mesh per picture, and the number P of people in it.
-
-    vertices: (B, V, 3) or (B, P, V, 3). Raises ValueError if the body has another number of vertices.
-    """
-    if vertices.ndim not in (3, 4) or vertices.shape[-1] != 3:
-        raise ValueError(f"vertices must be (B, V, 3) or (B, P, V, 3), got {tuple(vertices.shape)}")
-    if vertices.shape[-2] != len(body.part_of_vertex):
-        raise ValueError(
-            f"got {vertices.shape[-2]} vertices per person, but this body has {len(body.part_of_vertex)}; "
-            "several people must be (B, P, V, 3)"
-        )
-    return (vertices, 1) if vertices.ndim == 3 else (vertices.flatten(1, 2), vertices.shape[1])
-
-
-def join_people(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Several people with the same faces as a single mesh, so that they occlude one another.
-
-    vertices: (P, V, 3). faces: (F, 3). Returns vertices (P * V, 3) and faces (P * F, 3); the person that was
-    hit is face id // F, the face of that person face id % F. Raises ValueError for other shapes.
-    """
-    if vertices.ndim != 3 or vertices.shape[-1] != 3:
-        raise ValueError(f"vertices must be (P, V, 3), got {tuple(vertices.shape)}")
-    return vertices.flatten(0, 1), join_faces(faces, *vertices.shape[:2])
-
-
 def join_faces(faces: torch.Tensor, people: int, count: int) -> torch.Tensor:
-    """Faces (people * F, 3) of people with `count` vertices each, from the faces (F, 3) of one."""
+    """Faces (people * F, 3) of one mesh of several people, from the faces (F, 3) of one.
+
+    count: vertices per person. Face i of the result is face i % F of person i // F.
+    """
     offsets = count * torch.arange(people, device=faces.device, dtype=faces.dtype)
     return (faces + offsets[:, None, None]).flatten(0, 1)

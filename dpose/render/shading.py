@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dpose.render.raycast import check_range, join_people, picture_shape, trace_pixels
+from dpose.render.raycast import check_range, join_faces, picture_shape, trace_pixels
 
 _RAYS_AT_ONCE = 2**20  # a photograph of 12 megapixels would take gigabytes at once
 _LARGE = 2**24  # pixels: beyond this edges are not smoothed
@@ -39,7 +39,7 @@ def shade(
     if points.ndim == 3:
         if len(points) == 0:
             return image.copy()
-        points, faces = join_people(points, faces)
+        points, faces = points.flatten(0, 1), join_faces(faces, *points.shape[:2])
     camera = torch.as_tensor(cam_int, dtype=torch.float32, device=points.device)
     picture_shape(points[None], faces, camera[None], image.shape[:2])
     check_range(faces, len(points))
