@@ -99,7 +99,7 @@ def measure(count: int, size: int, rounds: int) -> dict:
 
     def ours_rebuilt(index: int) -> None:
         for vertices, k in zip(*batches[index], strict=True):
-            raycast._pools.clear()
+            raycast._kept.clear()
             render_parts(vertices[None], body, k[None], size)
 
     first = {"ours": seconds_of(lambda: ours(0))}  # trees are built here, once

@@ -1,7 +1,7 @@
-"""Jobs spread over processes of one thread each, none of which outlives its parent.
+"""Jobs in parallel processes of one thread each, which never outlive their parent.
 
-A task tells how far it got with `advance`. Where a job fails, the parent is interrupted or even killed, the
-workers end at once, in the middle of what they do: a task must write its files whole or not at all.
+A task reports progress with `advance`. If a job fails or the parent is interrupted or killed, the workers end
+at once, in the middle of their work: a task must write each file completely or not at all (`dpose.io`).
 """
 
 import multiprocessing
@@ -13,21 +13,26 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-POLL = 0.5  # seconds between looks at how far the workers got
+POLL = 0.5  # seconds between two readings of the workers' progress
 
-_advanced: Callable[[int], object] = lambda count: None  # noqa: E731 (run_jobs sets it)
+
+def _ignore(_: object) -> None:
+    pass
+
+
+_tick: Callable[[int], object] = _ignore  # where `advance` counts; set by `run_jobs`
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: a job's or a container's share, not all of the machine's."""
-    if hasattr(os, "sched_getaffinity"):  # not on every system
+    """Cores that this process may use, which in a job or a container are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def advance(count: int = 1) -> None:
-    """In a task: so many of its units are done."""
-    _advanced(count)
+    """To be called in a task: `count` more of its units are done."""
+    _tick(count)
 
 
 def run_jobs(
@@ -35,48 +40,59 @@ def run_jobs(
     jobs: Sequence[tuple],
     workers: int,
     *,
-    done: Callable[[object], object] = lambda result: None,
-    tick: Callable[[int], object] = lambda count: None,
+    done: Callable[[object], object] = _ignore,
+    tick: Callable[[int], object] = _ignore,
 ) -> None:
-    """task(*job) for each of the jobs, in `workers` spawned processes (1: in this one).
+    """Run task(*job) for each job in `workers` spawned processes, or in this process if there is only one.
 
-    done: gets each result, here, as the job ends, in any order. tick: gets the counts that tasks `advance`.
-    What a task or `done` raises stops all of it and is raised here; RuntimeError if a worker was killed.
+    Args:
+        done: called in this process with each result, in the order in which jobs end.
+        tick: called in this process with the counts that tasks passed to `advance`.
+
+    Raises:
+        RuntimeError: a worker was killed.
+        Exception: whatever a task or `done` raised; all workers have ended then.
     """
+    global _tick
     workers = min(workers, len(jobs))
     if workers <= 1:
-        with one_thread(), _advancing(tick):
-            for job in jobs:
-                done(task(*job))
+        before, _tick = _tick, tick
+        try:
+            with one_thread():
+                for job in jobs:
+                    done(task(*job))
+        finally:
+            _tick = before
         return
     context = multiprocessing.get_context("spawn")
-    counter, (alive, held) = context.Value("q", 0), context.Pipe(duplex=False)
-    told = 0
-    with ProcessPoolExecutor(workers, context, _start_worker, (alive, counter)) as pool:
+    counter, counted = context.Value("q", 0), 0
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
         try:
             waiting = {pool.submit(task, *job) for job in jobs}
-            pool.submit(int)  # has the pool look at its workers again: the last one's death might pass unseen
+            pool.submit(int)  # makes the pool check its workers again: it could miss the death of the last
             while waiting:
                 ended, waiting = wait(waiting, POLL, FIRST_COMPLETED)
-                if counter.value > told:
-                    tick(counter.value - told)
-                    told = counter.value
+                new = counter.value - counted
+                tick(new)
+                counted += new
                 for future in ended:
                     done(future.result())
         except BaseException as error:
-            held.close()  # the workers' signal to end
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
             pool.shutdown(cancel_futures=True)
             if isinstance(error, BrokenProcessPool):
                 raise RuntimeError(
-                    "a worker process was killed, perhaps for want of memory: try fewer workers"
+                    "a worker process was killed, perhaps because memory ran out: try fewer workers"
                 ) from error
             raise
-    tick(counter.value - told)
+    tick(counter.value - counted)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch and OpenCV on one thread: the work is spread over processes."""
+    """Limit torch and OpenCV to one thread, as in a worker."""
     import cv2
     import torch
 
@@ -90,33 +106,22 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads[1])
 
 
-@contextmanager
-def _advancing(tick: Callable[[int], object]) -> Iterator[None]:
-    global _advanced
-    before, _advanced = _advanced, tick
-    try:
-        yield
-    finally:
-        _advanced = before
-
-
-def _start_worker(alive, counter) -> None:
-    """alive: the reading end of a pipe whose other end is the parent's, and is gone when the parent is."""
+def _start_worker(counter) -> None:
     import cv2
     import torch
 
-    global _advanced
+    global _tick
 
     def count(number: int) -> None:
         with counter.get_lock():
             counter.value += number
 
-    def end_with_the_parent() -> None:
-        alive.poll(None)
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
         os._exit(1)
 
-    _advanced = count
+    _tick = count
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
-    threading.Thread(target=end_with_the_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the workers
+    threading.Thread(target=end_with_parent, daemon=True).start()

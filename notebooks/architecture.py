@@ -40,10 +40,10 @@ from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info, full_translation
 from dpose.data.loader import make_loader
 from dpose.figures import (
+    attention_overlay,
     colour_depth,
     colour_parts,
     colour_values,
-    glow,
     html_table,
     picture_grid,
     to_picture,
@@ -246,7 +246,7 @@ names = (
     "right_knee",
     "right_ankle",
 )
-lit = [glow(picture, inside.attention[0, JOINT_NAMES.index(name)]) for name in names]
+lit = [attention_overlay(picture, inside.attention[0, JOINT_NAMES.index(name)]) for name in names]
 titles = [name.replace("_", " ") for name in names]
 picture_grid([lit[:4], lit[4:]], [titles[:4], titles[4:]], side=2.2)
 plt.show()

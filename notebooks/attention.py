@@ -41,12 +41,12 @@ from dpose.config import PAPER
 from dpose.data.loader import make_loader
 from dpose.figures import (
     INK,
-    glow,
+    attention_overlay,
     html_table,
     part_palette,
     picture_grid,
-    quiet,
     show_source,
+    style_axis,
     to_picture,
 )
 from dpose.model.attention import SoftAttention
@@ -120,7 +120,7 @@ order = [
     ["spine3", "spine2", *limb("left", *LEG)],
     ["spine1", "pelvis", *limb("right", *LEG)],
 ]
-drawn = {name: glow(picture, inside.attention[0, j]) for j, name in enumerate(JOINTS)}
+drawn = {name: attention_overlay(picture, inside.attention[0, j]) for j, name in enumerate(JOINTS)}
 drawn |= {"crop": picture, "all joints": all_together(inside.attention[0])}
 titles = [[plain(name) for name in row] for row in order]
 picture_grid([[drawn[name] for name in row] for row in order], titles, side=1.3)
@@ -184,7 +184,7 @@ axis.axvline(s * s, color=INK, linestyle="--", linewidth=1)
 axis.set_yticks(list(rank.values()), [plain(name) for name in rank], fontsize=8)
 axis.set_xscale("log")
 axis.set_xlabel(f"cells (the dashed line: all {s * s})")
-quiet(axis)
+style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]
@@ -257,7 +257,7 @@ hidden = cover(image[person], *where[target])
 then = look(hidden[None])[0]
 chain = [target, *(j for j in (18, 16, 15, 0) if j != target)][:5]
 rows = [
-    [to_picture(i), *(glow(to_picture(i), weights[j]) for j in chain)]
+    [to_picture(i), *(attention_overlay(to_picture(i), weights[j]) for j in chain)]
     for i, weights in ((image[person], inside.attention[0]), (hidden, then))
 ]
 picture_grid(rows, ("crop", *(plain(JOINTS[j]) for j in chain)), ("free", "covered"), side=1.25)
@@ -286,7 +286,7 @@ moved = moved.T.view(22, steps, steps)
 chosen = [
     JOINTS.index(n) for n in ("head", "left_wrist", "right_wrist", "pelvis", "left_knee", "right_ankle")
 ]
-rows = [[glow(picture, maps[j]) for j in chosen] for maps in (inside.attention[0], moved)]
+rows = [[attention_overlay(picture, maps[j]) for j in chosen] for maps in (inside.attention[0], moved)]
 picture_grid(rows, [plain(JOINTS[j]) for j in chosen], ("looks at", "depends on"), side=1.25)
 plt.show()
 

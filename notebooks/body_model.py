@@ -53,7 +53,7 @@ from dpose.figures import (
     colour_parts,
     html_table,
     picture_grid,
-    quiet,
+    style_axis,
 )
 from dpose.metrics import PROTOCOLS, protocol_points
 from dpose.paths import BODY_MODELS_VARIABLE
@@ -446,7 +446,7 @@ def in_parts(vertices, turn):
 
 
 figure, axes = plt.subplots(1, 2, figsize=(7.8, 4.4), layout="constrained")
-quiet(axes[0])
+style_axis(axes[0])
 for axis, turn in zip(axes, (0.0, 180.0), strict=True):
     axis.imshow(in_parts(rest.vertices[0], turn))
     axis.axis("off")
@@ -492,7 +492,7 @@ shown = axis.imshow(influence[order][:, order], cmap="cividis")
 axis.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
 axis.set_yticks(range(count), names, fontsize=8)
 axis.set(xlabel="part", ylabel="joint turned")
-quiet(axis)
+style_axis(axis)
 axis.grid(visible=False)
 bar = figure.colorbar(shown, ax=axis, shrink=0.7)
 bar.set_label("moves by, cm", color=INK), bar.ax.tick_params(colors=INK)

@@ -51,7 +51,7 @@ from dpose.camera import (
 )
 from dpose.data.loader import make_loader
 from dpose.data.sample import warp_image
-from dpose.figures import INK, MESH_COLOURS, NOBODY, draw_mesh, html_table, quiet, show_source
+from dpose.figures import BACKGROUND, INK, MESH_COLOURS, draw_mesh, html_table, show_source, style_axis
 from dpose.render import render_mesh
 from dpose.synthetic.poses import sample_pose
 
@@ -147,11 +147,11 @@ cast = [
     (blue, center, upright, middle),
     (green, center_edge, turned, edge),
 ]
-picture = np.full((height, width, 3), NOBODY, np.uint8)
+picture = np.full((height, width, 3), BACKGROUND, np.uint8)
 for colour, _, orientation, translation in cast:
     vertices = placed(surface, orientation, translation)[0]
     picture = draw_mesh(vertices, body.faces, cam_int[0], picture, colour)
-somebody = (picture != NOBODY).any(-1)
+somebody = (picture != BACKGROUND).any(-1)
 
 blue_crop = crop_intrinsics(cam_int, center, scale, SIZE)
 outline = render_mesh(placed(surface, upright, middle), body.faces, blue_crop, SIZE)[0][0] >= 0
@@ -162,7 +162,7 @@ figure, axes = plt.subplot_mosaic(
     height_ratios=(2.25, 1),
     layout="constrained",
 )
-axes["image"].imshow(np.full_like(picture, NOBODY))
+axes["image"].imshow(np.full_like(picture, BACKGROUND))
 axes["image"].imshow(np.dstack([picture, np.uint8(255) * somebody]), zorder=2)
 for line in floor_lines():
     xy = project(torch.tensor(line, dtype=torch.float32)[None], cam_int)[0]
@@ -280,7 +280,7 @@ axis.plot(angles, np.median(turns, 1), color=blue, linewidth=2.2)
 axis.set(xlabel="where the box is said to lie, degrees", ylabel="turn of the answer, degrees", ylim=(-34, 34))
 axis.set_xticks(range(-30, 31, 10)), axis.set_yticks(range(-30, 31, 10))
 axis.spines[["top", "right"]].set_visible(False)
-quiet(axis)
+style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]

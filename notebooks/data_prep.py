@@ -91,15 +91,15 @@ from dpose.data.sets.bedlam import read_bedlam
 from dpose.data.shards import decode_sample, encode_sample, read_manifest
 from dpose.data.targets import depth_target
 from dpose.figures import (
+    BACKGROUND,
     INK,
-    NOBODY,
     colour_depth,
     colour_parts,
     contact_sheet,
     html_table,
     picture_grid,
-    quiet,
     show_source,
+    style_axis,
 )
 from dpose.paths import data_root, shard_folder
 from dpose.processes import one_thread
@@ -483,7 +483,7 @@ panels = ["image"]
 if scene.depth is not None:
     panels += ["depth", "masks"]
     metres = upright(read_depth(scene.depth / stem.with_name(f"{stem.name}_depth.exr")))
-    masks = np.full((height, width, 3), NOBODY, np.uint8)
+    masks = np.full((height, width, 3), BACKGROUND, np.uint8)
     hues = itertools.cycle(((230, 159, 0), (86, 180, 233), (204, 121, 167), (0, 158, 115), (240, 228, 66)))
     for number, hue in zip(mask_numbers(scene.masks, imgname), hues, strict=False):
         bare_skin = scene.masks / stem.with_name(f"{stem.name}_{number}_body.png")
@@ -852,7 +852,7 @@ for axis, (values, bins, unit, title) in zip(axes.flat, panels, strict=True):
     axis.hist(values, bins, color=LEFT, weights=np.full(len(values), 100 / max(1, len(values))), rwidth=0.92)
     axis.set(xlabel=unit, title=title, ylabel="% of people")
     axis.spines[["top", "right"]].set_visible(False)
-    quiet(axis)
+    style_axis(axis)
 axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
 axes[0, 1].set_xticks(range(-180, 181, 90))
 plt.show()
@@ -1113,7 +1113,7 @@ if bedlam is None:
     axis.invert_yaxis()
     axis.set(xlabel=f"% of {doing.total()} people (mark: asked for)")
     axis.spines[["top", "right"]].set_visible(False)
-    quiet(axis)
+    style_axis(axis)
     plt.show()
 
 # %% [markdown]

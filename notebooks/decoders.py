@@ -38,8 +38,8 @@ from dpose.figures import (
     colour_values,
     html_table,
     picture_grid,
-    quiet,
     show_source,
+    style_axis,
     to_picture,
 )
 from dpose.model.decoder import Decoder, UpFuse
@@ -201,7 +201,7 @@ axis.set_xlabel(
 axis.set_ylabel("depth (1 is farthest)")
 axis.set_ylim(bottom=0)
 axis.legend()
-quiet(axis)
+style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]
@@ -242,7 +242,7 @@ axis.set_ylabel("share")
 axis.set_xlim(0, 1)
 axis.set_ylim(0, 1)
 axis.legend(loc="upper left")
-quiet(axis)
+style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]
@@ -341,7 +341,7 @@ axis.step(own, nearest, where="mid", color="#009E73", linewidth=1, label="neares
 axis.set_xlabel("place in the crop (pixels)")
 axis.set_ylabel("shift (pixels)")
 axis.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9)
-quiet(axis)
+style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 import dpose
 from dpose.config import PAPER
 from dpose.data.loader import make_loader
-from dpose.figures import colour_values, html_table, picture_grid, quiet, show_source, to_picture
+from dpose.figures import colour_values, html_table, picture_grid, show_source, style_axis, to_picture
 from dpose.model.hrnet import HRModule, HRNet
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)
@@ -178,7 +178,7 @@ axis.set_ylabel("share of G within")
 axis.set_xlim(0, S // 2)
 axis.set_ylim(0, 1)
 axis.legend()
-quiet(axis)
+style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]
@@ -262,11 +262,11 @@ for axis, values, title in zip(
     drawn = axis.imshow(values, norm=norm, cmap="cividis")
     axis.set_title(title)
 for axis in axes:
-    quiet(axis)
+    style_axis(axis)
     axis.set_xticks([]), axis.set_yticks([])
     axis.spines[:].set_visible(False)
     axis.title.set_fontsize(10)
-quiet(figure.colorbar(drawn, ax=axes, aspect=12, label="relative change").ax)
+style_axis(figure.colorbar(drawn, ax=axes, aspect=12, label="relative change").ax)
 plt.show()
 
 # %% [markdown]

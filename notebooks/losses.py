@@ -58,8 +58,8 @@ from dpose.figures import (
     html_table,
     overlay,
     picture_grid,
-    quiet,
     show_source,
+    style_axis,
     to_picture,
 )
 from dpose.losses import MINI_WEIGHTS, PAPER_WEIGHTS, RELEASED_WEIGHTS, TERMS, LossWeights, compute_losses
@@ -165,7 +165,7 @@ def curves(move, values, unit, log_x=True):
     axes[1, 0].set_ylabel("its gradient")
     axes[0, 0].legend(fontsize=8, frameon=False)
     for axis in axes.flat:
-        quiet(axis)
+        style_axis(axis)
     return figure
 
 
@@ -272,7 +272,7 @@ axes[1].axvline(0.1, color=INK, linewidth=0.8)
 axes[1].invert_xaxis()
 axes[1].legend(fontsize=8, frameon=False)
 for axis in axes:
-    quiet(axis)
+    style_axis(axis)
 plt.show()
 
 # %% [markdown]
@@ -375,7 +375,7 @@ for axis, (recipe, weights) in zip(axes, RECIPES.items(), strict=True):
         )
     axis.set(xlabel="% of the pull", title=recipe, xlim=(0, 100))
     axis.spines[["top", "right"]].set_visible(False)
-    quiet(axis)
+    style_axis(axis)
     axis.grid(visible=False)
 axes[0].invert_yaxis()
 plt.show()
@@ -427,5 +427,5 @@ axis.set_xticks(range(NUM_CLASSES), [labels[i] for i in order], rotation=50, ha=
 axis.legend(fontsize=9, frameon=False)
 axis.minorticks_off()
 axis.spines[["top", "right"]].set_visible(False)
-quiet(axis)
+style_axis(axis)
 plt.show()

@@ -43,7 +43,7 @@ from dpose.data.loader import BadCount, find_shards, make_loader, read_members
 from dpose.data.sample import crop_matrix, relative_matrix, warp_image, warp_nearest
 from dpose.data.shards import decode_sample
 from dpose.data.targets import depth_target
-from dpose.figures import INK, colour_depth, html_table, picture_grid, quiet
+from dpose.figures import INK, colour_depth, html_table, picture_grid, style_axis
 from dpose.losses import PAPER_WEIGHTS, RELEASED_WEIGHTS, compute_losses
 from dpose.model.inference import to_device
 from dpose.model.regressor import Regressor
@@ -126,7 +126,7 @@ axes[1].set(xlabel="pixel", ylabel="1 − SSIM")
 for axis in axes:
     axis.legend(fontsize=8, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    quiet(axis)
+    style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]

@@ -38,7 +38,7 @@ from dpose.figures import (
     picture_grid,
     plotly_html,
     prediction_pictures,
-    quiet,
+    style_axis,
 )
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import run_network
@@ -119,7 +119,7 @@ axis.scatter(table["orientation"], table["mpjpe"], s=12, color="#0072B2", alpha=
 axis.set_xlabel("error of the orientation (°)")
 axis.set_ylabel("MPJPE (mm)")
 axis.set_ylim(bottom=0)
-quiet(axis)
+style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]

@@ -56,8 +56,8 @@ from dpose.figures import (
     MESH_COLOURS,
     draw_mesh,
     picture_grid,
-    quiet,
     show_source,
+    style_axis,
     to_picture,
 )
 from dpose.model.regressor import MultiLinear, Regressor
@@ -139,7 +139,7 @@ axis.set(xlabel="batch", ylabel="milliseconds", ylim=(times.min() / 1.6, times.m
 axis.set_xticks(batch_sizes, [str(size) for size in batch_sizes])
 axis.minorticks_off()
 axis.spines[["top", "right"]].set_visible(False)
-quiet(axis)
+style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]
@@ -187,7 +187,7 @@ for axis, curves, title in zip(
     axis.set(xlabel="turned by, degrees", title=title)
     axis.set_xticks(range(0, 361, 90))
     axis.spines[["top", "right"]].set_visible(False)
-    quiet(axis)
+    style_axis(axis)
 plt.show()
 
 # %% [markdown]
@@ -265,7 +265,7 @@ crowd.text(
 )
 axis.minorticks_off()
 axis.spines[["top", "right"]].set_visible(False)
-quiet(axis)
+style_axis(axis)
 plt.show()
 
 # %% tags=["hide-input"]

@@ -54,15 +54,15 @@ from dpose.data.targets import (
     person_pixels,
 )
 from dpose.figures import (
+    BACKGROUND,
     INK,
-    NOBODY,
     colour_depth,
     colour_parts,
     draw_mesh,
     html_table,
     picture_grid,
-    quiet,
     show_source,
+    style_axis,
     to_picture,
 )
 from dpose.metrics import mean_iou, parts_confusion, parts_overlap
@@ -119,7 +119,7 @@ mask = max(masks, key=np.sum)
 window = square(mask)
 own = np.where(mask & person_pixels(metres, mask), metres, np.nan)
 cividis = plt.get_cmap("cividis_r").copy()
-cividis.set_bad(np.array(NOBODY) / 255)
+cividis.set_bad(np.array(BACKGROUND) / 255)
 figure, axes = plt.subplots(2, 2, figsize=(8.6, 6.5), width_ratios=(1.78, 1), layout="constrained")
 axes[0, 0].imshow(image)
 rows, columns = window
@@ -180,9 +180,9 @@ crops = [c for c in map(decode_sample, members) if c["depth"] is not None and (c
 
 
 def colour_difference(difference, person, limit=0.25):
-    """Signed numbers (H, W) -> RGB uint8; blue below zero, red above, `NOBODY` outside `person`."""
+    """Signed numbers (H, W) -> RGB uint8; blue below zero, red above, `BACKGROUND` outside `person`."""
     rgb = plt.get_cmap("RdBu_r")(0.5 + 0.5 * np.clip(difference / limit, -1, 1))[..., :3]
-    return np.where(person[..., None], (255 * rgb).round().astype(np.uint8), np.uint8(NOBODY))
+    return np.where(person[..., None], (255 * rgb).round().astype(np.uint8), np.uint8(BACKGROUND))
 
 
 lines = []
@@ -232,7 +232,7 @@ for axis, rule, colour in zip(axes, histogram, (BLUE, ORANGE), strict=True):
     axis.axvline(0.1, color=INK, linewidth=0.8, linestyle="--")
     axis.set(xlabel="target", title=rule, xlim=(-0.04, 1.04))
     axis.spines[["top", "right"]].set_visible(False)
-    quiet(axis)
+    style_axis(axis)
 axes[0].set_ylabel("% of a person's pixels")
 plt.show()
 
@@ -450,10 +450,12 @@ one = slice(first, first + 1)
 picture = to_picture(column("image")[first])
 side = 448
 camera = crop_intrinsics(cam_int[first], center[first], scale[first], side)
-lit = draw_mesh(vertices[first], body.faces, camera, np.full((side, side, 3), NOBODY, np.uint8), "#ffffff")
+lit = draw_mesh(
+    vertices[first], body.faces, camera, np.full((side, side, 3), BACKGROUND, np.uint8), "#ffffff"
+)
 fine = part_targets(vertices[one], joints3d[one], *(v[one] for v in box), body, side)[0].numpy()
 coloured = (lit / 255.0 * colour_parts(fine)).round().astype(np.uint8)
-coloured[fine == 0] = NOBODY
+coloured[fine == 0] = BACKGROUND
 sizes = (224, 56, 28)
 small = [part_targets(vertices[one], joints3d[one], *(v[one] for v in box), body, s)[0] for s in sizes]
 figure = picture_grid(
@@ -537,7 +539,7 @@ for line, i in zip(axes.T, picked, strict=True):
     line[0].contour(np.arange(224) + 0.5, np.arange(224) + 0.5, b > 0, [0.5], colors=ORANGE, linewidths=1)
     line[1].imshow(colour_parts(a), interpolation="nearest")
     line[2].imshow(colour_parts(b), interpolation="nearest")
-    where = np.full((224, 224, 3), NOBODY, np.uint8)
+    where = np.full((224, 224, 3), BACKGROUND, np.uint8)
     where[(a > 0) & (a == b)] = (96, 98, 104)
     where[(a > 0) & (b > 0) & (a != b)] = (86, 180, 233)
     where[(a > 0) != (b > 0)] = (230, 159, 0)
@@ -663,7 +665,7 @@ for axis, x, values in ((axes[0], angles, by_angle), (axes[1], ranges, by_range)
     axis.fill_between(x, low, high, color=ORANGE, alpha=0.3, linewidth=0)
     axis.plot(x, mid, color=ORANGE, linewidth=2)
     axis.spines[["top", "right"]].set_visible(False)
-    quiet(axis)
+    style_axis(axis)
 axes[0].set(xlabel="angle from the camera's axis, degrees", ylabel="% of a person's pixels", ylim=(0, 90))
 axes[0].set_title("as the paper has it", fontsize=9)
 axes[1].set(xlabel="distance, metres", xlim=(0, 15))

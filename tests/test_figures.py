@@ -1,4 +1,4 @@
-"""Figures: colours that differ, pictures of the right size, meshes that stay whole and small."""
+"""Figures: distinct colours, sizes of pictures, small meshes, and the body viewer in a browser."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ def no_display(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
 
 
-def test_every_part_has_a_colour_of_its_own():
+def test_the_colours_of_parts_are_distinct():
     palette = figures.part_palette()
     assert palette.shape == (23, 3) and palette.dtype == np.uint8
     distances = np.linalg.norm(palette[:, None].astype(float) - palette[None], axis=-1)
@@ -42,11 +42,11 @@ def test_maps_become_pictures_of_the_same_size():
     assert figures.colour_parts(parts).shape == (23, 4, 3)
     depth = np.array([[0.0, 0.1, 1.0]])
     colours = figures.colour_depth(depth).astype(int)
-    assert tuple(colours[0, 0]) == figures.NOBODY
+    assert tuple(colours[0, 0]) == figures.BACKGROUND
     assert colours[0, 1].sum() > colours[0, 2].sum()  # near is bright
 
 
-def test_a_network_input_becomes_the_picture_it_was(people):
+def test_a_network_input_is_converted_back_to_its_picture(people):
     batch = next(iter(make_loader(people, "test", preset("mini"), 2)))
     picture = figures.to_picture(batch["image"])
     assert picture.shape == (2, 128, 128, 3) and picture.dtype == np.uint8
@@ -69,26 +69,26 @@ def test_the_true_body_covers_the_true_person(people):
     assert covered.sum() > 0.6 * person.sum()
 
 
-def test_a_mesh_is_drawn_in_its_colour_and_nowhere_else():
+def test_a_mesh_is_drawn_in_its_colour_and_the_rest_of_the_picture_stays():
     sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.5)
     vertices = torch.tensor(sphere.vertices + [0, 0, 4], dtype=torch.float32)
     camera = torch.tensor([[200.0, 0, 32], [0, 200, 32], [0, 0, 1]])
     drawn = figures.draw_mesh(vertices, torch.tensor(sphere.faces), camera, 64, "#009E73").astype(int)
     assert drawn.shape == (64, 64, 3)
-    assert tuple(drawn[2, 2]) == figures.NOBODY  # the sphere's shadow has a radius of 25 pixels
+    assert tuple(drawn[2, 2]) == figures.BACKGROUND  # the sphere's shadow has a radius of 25 pixels
     red, green, blue = drawn[24, 28]
     assert green > blue > red and green > 80
     again = figures.draw_mesh(vertices, torch.tensor(sphere.faces), camera, np.full((64, 64, 3), 9, np.uint8))
     assert tuple(again[2, 2]) == (9, 9, 9)
 
 
-def test_predictions_are_drawn_in_six_pictures_of_one_size(people):
+def test_a_prediction_is_drawn_in_pictures_of_equal_size(people):
     for name in ("mini", "mini-no-depth"):
         model = DPose(preset(name)).eval()
         batch = next(iter(make_loader(people, "test", model.config, 2)))
         with torch.inference_mode():
-            said = model(batch["image"], torch.zeros(2, 3))
-            pictures = figures.prediction_pictures(said, batch, load_body(), 1)
+            prediction = model(batch["image"], torch.zeros(2, 3))
+            pictures = figures.prediction_pictures(prediction, batch, load_body(), 1)
         assert [p.shape for p in pictures] == [(128, 128, 3)] * len(figures.PREDICTION_TITLES)
     grid = figures.picture_grid([pictures, pictures[:2]], figures.PREDICTION_TITLES, ["a", "b"])
     assert len(grid.axes) == 12
@@ -100,18 +100,18 @@ def test_values_are_coloured_from_their_smallest_to_their_largest():
     brightness = colours.astype(int).sum(-1)
     assert brightness[0, 0] < brightness[0, 1] < brightness[1, 1] < brightness[1, 0]
     flat = figures.colour_values(torch.zeros(2, 2))
-    assert (flat == flat[0, 0]).all()  # nothing to tell apart, and no division by zero
+    assert (flat == flat[0, 0]).all()  # and no division by zero
 
 
-def test_a_picture_glows_where_the_weights_are_and_is_half_as_bright_elsewhere():
+def test_an_attention_overlay_is_yellow_at_the_largest_weight_and_half_as_bright_at_zero():
     picture = np.full((8, 8, 3), 200, np.uint8)
     weights = torch.zeros(4, 4)
     weights[0, 0] = 0.3
-    drawn = figures.glow(picture, weights)
-    assert tuple(drawn[0, 0]) == tuple(figures.GLOW) and tuple(drawn[7, 7]) == (100, 100, 100)
+    drawn = figures.attention_overlay(picture, weights)
+    assert tuple(drawn[0, 0]) == (254, 232, 56) and tuple(drawn[7, 7]) == (100, 100, 100)
 
 
-def test_a_grid_has_titles_over_its_columns_or_over_every_picture():
+def test_a_grid_has_titles_for_columns_or_for_each_picture():
     pictures = [[np.zeros((4, 4, 3), np.uint8)] * 2] * 2
     columns, every = (
         [axis.get_title() for axis in figures.picture_grid(pictures, titles).axes]
@@ -120,14 +120,14 @@ def test_a_grid_has_titles_over_its_columns_or_over_every_picture():
     assert columns == ["a", "b", "", ""] and every == ["a", "b", "c", "d"]
 
 
-def test_a_quiet_diagram_has_no_ground_and_all_its_text_in_ink():
+def test_a_styled_diagram_is_transparent_with_all_text_in_ink():
     import matplotlib.pyplot as plt
     from matplotlib.colors import to_rgba
 
     figure, axis = plt.subplots()
     axis.plot([0, 1], label="a line")
     axis.set_title("title"), axis.set_xlabel("x"), axis.legend()
-    figures.quiet(axis)
+    figures.style_axis(axis)
     assert figure.patch.get_alpha() == 0 and axis.get_facecolor()[3] == 0
     texts = [axis.title, axis.xaxis.label, axis.get_legend().get_texts()[0], axis.get_xticklabels()[0]]
     assert {to_rgba(text.get_color()) for text in texts} == {to_rgba(figures.INK)}
@@ -140,14 +140,14 @@ def test_a_contact_sheet_keeps_the_reading_order():
     assert sheet[0, 0, 0] == 0 and sheet[0, 13, 0] == 20 and sheet[8, 6, 0] == 40
 
 
-def test_loss_curves_show_one_panel_for_each_term_that_was_trained(trained, tmp_path):
+def test_loss_curves_have_a_panel_for_each_term_that_was_trained(trained, tmp_path):
     shown = [axis for axis in figures.loss_curves(trained.log).axes if axis.get_visible()]
     assert [axis.get_title() for axis in shown] == [
         *("total", "depth_l1", "depth_ssim", "segm", "pose", "shape", "joints3d", "vertices", "joints2d")
     ]
     assert list(shown[0].lines[0].get_xdata()) == [2, 4, 6]
     (tmp_path / "log.csv").write_text("step,total\n")
-    with pytest.raises(ValueError, match="log.csv is no training log"):
+    with pytest.raises(ValueError, match="log.csv"):
         figures.loss_curves(tmp_path / "log.csv")
 
 
@@ -176,7 +176,7 @@ def test_an_interactive_body_is_small_in_millimetres_and_upright():
     assert vertices[:, 1].min() == pytest.approx(-z.max() / 1000, abs=0.02)  # up is the camera's -y
 
 
-def test_source_is_shown_as_it_stands_in_the_file():
+def test_source_is_shown_dedented_with_its_module():
     from dpose.model.attention import SoftAttention
 
     text = figures.show_source(SoftAttention.weights, SoftAttention).data
@@ -188,11 +188,11 @@ def test_source_is_shown_as_it_stands_in_the_file():
 
 
 def in_a_browser(page: str, folder) -> str:
-    """The document of a page after its scripts have run, in headless Chromium; skips where there is none."""
+    """The document of a page after its scripts have run in headless Chromium; skips without one."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
     program = os.environ.get("CHROME") or next((p for p in map(shutil.which, names) if p), None)
     if program is None:
-        pytest.skip("no Chromium here")
+        pytest.skip("Chromium is not installed")
     (folder / "page.html").write_text(f'<!doctype html><meta charset="utf-8">{page}', encoding="utf-8")
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     flags += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}", "--dump-dom"]

@@ -1,7 +1,6 @@
-"""The paper's renderer behind `render_parts`, and the command that builds it, without CUDA and network.
+"""The paper's renderer as a backend of `render_parts`, and its installer, without CUDA and network.
 
-What calls its kernel is checked with a stand-in that draws in numpy by the kernel's conventions; the real one
-against Warp where there is CUDA.
+A stand-in in numpy replaces the CUDA kernel; with CUDA the kernel is compared with Warp.
 """
 
 import re
@@ -10,7 +9,7 @@ import sys
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def people(body) -> torch.Tensor:
-    """(2, V, 3) people in random poses about 3 m before the camera."""
+    """(2, V, 3) people in random poses, 3 m in front of the camera."""
     import roma
 
     generator = torch.Generator().manual_seed(7)
@@ -45,7 +44,7 @@ CAMERAS = torch.tensor([[[130.0, 0, 30], [0, 115, 34], [0, 0, 1]], [[110.0, 0, 4
 
 
 def draw(corners, face_map, weight_map, depth_map, _, inverse, side, near, far, rgb, alpha, depth):
-    """The kernel by its conventions: y as the rows, -1 and 1 the edges, one side of a face seen."""
+    """The kernel in numpy, with its conventions: y along rows, edges at -1 and 1, one-sided faces."""
     assert corners.is_contiguous() and corners.shape == inverse.shape and (rgb, alpha, depth) == (0, 0, 0)
     assert face_map.dtype == torch.int32 and (face_map == -1).all() and (depth_map == far).all()
     centers = (2 * np.arange(side) + 1 - side) / side
@@ -79,16 +78,22 @@ def draw(corners, face_map, weight_map, depth_map, _, inverse, side, near, far, 
 STAND_IN = SimpleNamespace(forward_face_index_map=draw)
 
 
+def stand_in_parts(*arguments) -> torch.Tensor:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neural, "rasterizer", lambda device: STAND_IN)
+        return render_parts(*arguments, backend="neural_renderer")
+
+
 @pytest.mark.parametrize("size", [64, (60, 72)])
-def test_the_kernel_is_called_so_that_its_labels_are_warps(body, people, size):
-    labels = neural.label(STAND_IN, people, body, CAMERAS, size)
+def test_its_labels_agree_with_those_of_warp(body, people, size):
+    labels = stand_in_parts(people, body, CAMERAS, size)
     expected = render_parts(people, body, CAMERAS, size)
     assert labels.shape == expected.shape and labels.dtype == torch.uint8
     assert (expected > 0).float().mean() > 0.1
     assert (labels != expected).sum() <= 2e-3 * (expected > 0).sum()  # rays along an edge
 
 
-def test_weights_are_those_of_the_surface_and_not_of_the_flat_picture():
+def test_barycentric_weights_are_perspective_correct():
     # A floor that runs from 1 m to 9 m: its middle, 5 m away, is not the middle of its picture.
     floor = torch.tensor([[[-1.0, 1, 1], [-1, 1, 9], [1, 1, 9], [1, 1, 1]]])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
@@ -104,48 +109,51 @@ def test_weights_are_those_of_the_surface_and_not_of_the_flat_picture():
     assert ((face[0] >= 0) == (same[0] >= 0)).float().mean() > 0.99
 
 
-def test_faces_that_reach_behind_the_camera_are_left_out():
+def test_faces_that_extend_behind_the_camera_are_left_out():
     floor = torch.tensor([[[-1.0, 1, -1], [0, 1, 9], [1, 1, 9]]])
     camera = torch.tensor([[[40.0, 0, 32], [0, 40, 8], [0, 0, 1]]])
     face, _ = neural.rasterize(STAND_IN, floor, torch.tensor([[0, 1, 2]]), camera, 64, 64)
     assert (face == -1).all()
 
 
-def test_nobody_gives_an_empty_batch_and_wrong_shapes_a_message(body):
-    none = neural.label(STAND_IN, torch.zeros(0, len(body.part_of_vertex), 3), body, torch.zeros(0, 3, 3), 8)
+def test_an_empty_batch_is_empty_and_wrong_shapes_are_refused(body):
+    none = stand_in_parts(torch.zeros(0, len(body.part_of_vertex), 3), body, torch.zeros(0, 3, 3), 8)
     assert none.shape == (0, 8, 8)
     with pytest.raises(ValueError, match=r"\(B, V, 3\)"):
-        neural.label(STAND_IN, torch.zeros(4, 3), body, torch.zeros(0, 3, 3), 8)
-    with pytest.raises(ValueError, match="nothing to see"):
-        neural.label(STAND_IN, torch.zeros(1, body.num_vertices, 3), body, torch.zeros(1, 3, 3), (0, 8))
-    with pytest.raises(ValueError, match="6890 vertices is none of this body"):
-        neural.label(STAND_IN, torch.zeros(1, 6890, 3), body, torch.zeros(1, 3, 3), 8)
+        stand_in_parts(torch.zeros(4, 3), body, torch.zeros(0, 3, 3), 8)
+    with pytest.raises(ValueError, match="0 x 8 pixels"):
+        stand_in_parts(torch.zeros(1, body.num_vertices, 3), body, torch.zeros(1, 3, 3), (0, 8))
+    with pytest.raises(ValueError, match="6890 vertices"):
+        stand_in_parts(torch.zeros(1, 6890, 3), body, torch.zeros(1, 3, 3), 8)
 
 
-def test_people_in_one_picture_hide_each_other_as_with_warp(body, people):
+def test_people_in_one_picture_occlude_one_another_as_with_warp(body, people):
     together = torch.stack([people, people.flip(0) + torch.tensor([0.15, 0.1, 0.2])], dim=1)
-    labels = neural.label(STAND_IN, together, body, CAMERAS, 64)
+    labels = stand_in_parts(together, body, CAMERAS, 64)
     expected = render_parts(together, body, CAMERAS, 64)
     assert (expected > 0).float().mean() > 1.2 * (render_parts(people, body, CAMERAS, 64) > 0).float().mean()
     assert (labels != expected).sum() <= 2e-3 * (expected > 0).sum()
-    nobody = neural.label(STAND_IN, together[:, :0], body, CAMERAS, 8)
+    nobody = stand_in_parts(together[:, :0], body, CAMERAS, 8)
     assert nobody.shape == (2, 8, 8) and (nobody == 0).all()
 
 
-def test_without_the_package_the_message_says_how_to_get_it_and_what_does_as_well(body, people, monkeypatch):
+def test_without_the_package_the_error_names_the_installer_and_the_alternative(body, people, monkeypatch):
     monkeypatch.setitem(sys.modules, "neural_renderer", None)
     with pytest.raises(RuntimeError, match="dpose install-neural-renderer") as caught:
         render_parts(people, body, CAMERAS, 16, backend="neural_renderer")
-    assert "backend='warp' gives the same part labels of bodies wholly before the camera" in str(caught.value)
+    assert "backend='warp'" in str(caught.value)
 
 
 def test_vertices_off_cuda_are_refused(body, people, monkeypatch):
-    monkeypatch.setattr(neural, "rasterizer", lambda: STAND_IN)
-    with pytest.raises(ValueError, match="on CUDA only; for vertices on cpu"):
+    package = ModuleType("neural_renderer")
+    package.cuda = SimpleNamespace(rasterize=STAND_IN)
+    for name, module in (("", package), (".cuda", package.cuda), (".cuda.rasterize", STAND_IN)):
+        monkeypatch.setitem(sys.modules, f"neural_renderer{name}", module)
+    with pytest.raises(ValueError, match="CUDA, got cpu"):
         render_parts(people, body, CAMERAS, 16, backend="neural_renderer")
 
 
-def test_an_unknown_backend_is_named(body, people):
+def test_an_unknown_backend_is_refused(body, people):
     with pytest.raises(ValueError, match="unknown backend 'opengl'"):
         render_parts(people, body, CAMERAS, 16, backend="opengl")
 
@@ -154,7 +162,7 @@ def test_an_unknown_backend_is_named(body, people):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.skipif(find_spec("neural_renderer") is None, reason="no neural_renderer")
 @pytest.mark.parametrize(("size", "zoom"), [(224, 3.0), ((120, 90), 1.6)])
-def test_on_cuda_its_labels_are_warps(body, people, size, zoom):
+def test_on_cuda_its_labels_agree_with_those_of_warp(body, people, size, zoom):
     body, people = body.to("cuda"), people.cuda()
     cameras = CAMERAS.cuda() * torch.tensor([zoom, zoom, 1.0], device="cuda")[:, None]
     expected = render_parts(people, body, cameras, size)
@@ -168,8 +176,8 @@ def test_on_cuda_its_labels_are_warps(body, people, size, zoom):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.skipif(find_spec("neural_renderer") is None, reason="no neural_renderer")
-def test_on_cuda_the_kernel_draws_as_its_stand_in(body, people):
-    compiled, faces = neural.rasterizer(), body.faces.cpu()
+def test_on_cuda_the_kernel_agrees_with_the_stand_in(body, people):
+    compiled, faces = neural.rasterizer(torch.device("cuda")), body.faces.cpu()
     face, weight = neural.rasterize(compiled, people.cuda(), faces.cuda(), CAMERAS.cuda(), 60, 72)
     expected, expected_weight = neural.rasterize(STAND_IN, people, faces, CAMERAS, 60, 72)
     same = face.cpu() == expected
@@ -179,7 +187,7 @@ def test_on_cuda_the_kernel_draws_as_its_stand_in(body, people):
     torch.testing.assert_close(weight.cpu()[hit], expected_weight[hit], atol=0.1, rtol=0)
 
 
-# The installer. Excerpts in the manner of the package's sources, with every old name.
+# The installer: excerpts in the style of the package's sources, with each old name.
 OLD = {
     "draw_cuda.cpp": '#define CHECK_CUDA(x) AT_CHECK(x.type().is_cuda(), #x " must be on CUDA")\n',
     "draw_cuda_kernel.cu": """\
@@ -206,7 +214,7 @@ def write_sources(folder: Path, sources: dict[str, str]) -> Path:
     return cuda
 
 
-def test_the_four_names_are_replaced_and_nothing_else(tmp_path):
+def test_only_the_four_names_are_replaced(tmp_path):
     cuda = write_sources(tmp_path, OLD)
     (cuda / "__init__.py").write_text("AT_CHECK")
     installer.patch(tmp_path)
@@ -217,13 +225,13 @@ def test_the_four_names_are_replaced_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("sources", [{}, NEW, OLD | {"draw_cuda.cpp": NEW["draw_cuda.cpp"]}])
 def test_sources_without_the_names_are_refused_and_left_alone(sources, tmp_path):
     cuda = write_sources(tmp_path, sources)
-    with pytest.raises(ValueError, match="not the source of neural-renderer-pytorch 1.1.3"):
+    with pytest.raises(ValueError, match="neural-renderer-pytorch 1.1.3"):
         installer.patch(tmp_path)
     assert {path.name: path.read_text() for path in cuda.iterdir()} == sources
 
 
 class Commands:
-    """In place of `subprocess`: writes down what is run, and does pip's part with small files."""
+    """Replaces `subprocess`: records the commands, and writes small files in place of pip."""
 
     DEVNULL = subprocess.DEVNULL
 
@@ -260,7 +268,7 @@ class Commands:
 
 @pytest.fixture
 def cuda_machine(monkeypatch, tmp_path):
-    """A machine on which the build could go on, with commands that are only written down."""
+    """A machine that meets the requirements, with commands that are only recorded."""
     import torch.utils.cpp_extension as cpp_extension
 
     (tmp_path / "bin").mkdir()
@@ -278,7 +286,7 @@ def cuda_machine(monkeypatch, tmp_path):
     return use
 
 
-def test_download_build_installation_and_a_drawing_follow_one_another(cuda_machine, capsys):
+def test_it_downloads_builds_installs_and_draws(cuda_machine, capsys):
     commands = cuda_machine()
     assert main(["install-neural-renderer"]) == 0
     assert [step for step, _ in commands.seen] == ["download", "wheel", "install", "draw"]
@@ -297,28 +305,26 @@ def test_download_build_installation_and_a_drawing_follow_one_another(cuda_machi
 @pytest.mark.parametrize(
     ("failing", "last", "message"),
     [
-        ("download", "download", "the download of neural-renderer-pytorch failed"),
-        ("wheel", "wheel", "the build of neural-renderer-pytorch failed"),
-        ("install", "install", "the installation of neural-renderer-pytorch failed"),
-        ("draw", "uninstall", "does not draw"),
+        ("download", "download", "download"),
+        ("wheel", "wheel", "build"),
+        ("install", "install", "installation"),
+        ("draw", "uninstall", "removed"),
     ],
 )
-def test_a_step_that_fails_is_the_last_and_leaves_nothing_installed(
-    failing, last, message, cuda_machine, capsys
-):
+def test_after_a_failed_step_nothing_is_installed(failing, last, message, cuda_machine, capsys):
     commands = cuda_machine(failing=failing)
     assert main(["install-neural-renderer"]) == 2
     assert commands.seen[-1][0] == last
-    said = capsys.readouterr().err
-    assert message in said and "Warp gives the same part labels of bodies wholly before the camera" in said
+    error = capsys.readouterr().err
+    assert message in error and "Warp" in error
 
 
-def test_one_that_works_is_left_alone_and_one_that_does_not_is_replaced(cuda_machine, monkeypatch, capsys):
+def test_a_working_installation_is_kept_and_a_broken_one_replaced(cuda_machine, monkeypatch, capsys):
     commands = cuda_machine()
     monkeypatch.setattr(installer, "find_spec", lambda name: name)
     assert main(["install-neural-renderer"]) == 0
     assert [step for step, _ in commands.seen] == ["draw"]
-    assert "is there already" in capsys.readouterr().out
+    assert "already" in capsys.readouterr().out
     commands = cuda_machine(failing="draw")
     assert main(["install-neural-renderer"]) == 2
     assert [step for step, _ in commands.seen] == [
@@ -334,14 +340,14 @@ def test_one_that_works_is_left_alone_and_one_that_does_not_is_replaced(cuda_mac
 @pytest.mark.parametrize(
     ("lacking", "message"),
     [
-        ("build", "is built without CUDA"),
-        ("device", "finds no CUDA device"),
-        ("toolkit", "no CUDA compiler at"),
-        ("version", "is of CUDA 12.4 and torch of CUDA 13.0"),
-        ("setuptools", "the build needs setuptools"),
+        ("build", "CUDA build of torch"),
+        ("device", "CUDA device"),
+        ("toolkit", "CUDA toolkit 13.0"),
+        ("version", "release 12.4"),
+        ("setuptools", "package setuptools"),
     ],
 )
-def test_what_is_lacking_is_named_before_anything_is_downloaded(
+def test_a_missing_requirement_is_named_before_anything_is_downloaded(
     lacking, message, cuda_machine, monkeypatch, tmp_path, capsys
 ):
     commands = cuda_machine(nvcc="release 12.4, V12.4.99" if lacking == "version" else "release 13.0")

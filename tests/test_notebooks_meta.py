@@ -1,4 +1,4 @@
-"""The notebooks as files: pairs in step, no outputs, parameters for papermill, all of them in the book."""
+"""The notebook files: .py and .ipynb in sync, no outputs, parameters for papermill, all in the book."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ def cells(path: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-def test_every_notebook_is_in_step_with_its_script():
+def test_each_notebook_is_in_sync_with_its_script():
     command = [sys.executable, str(ROOT / "scripts" / "sync_notebooks.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,19 +69,19 @@ def test_the_training_notebook_takes_the_parameters_that_the_readme_names():
         assert f"{name} =" in source
 
 
-def test_an_interactive_figure_brings_the_library_once_and_in_the_book_never(monkeypatch):
+def test_the_first_interactive_figure_of_a_kernel_contains_plotly_and_none_in_the_book(monkeypatch):
     go = pytest.importorskip("plotly.graph_objects")
-    from dpose import figures
+    from dpose.figures import meshes, plotly_html
 
     figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0], name="</script>"))
-    monkeypatch.setattr(figures, "_library_sent", False)
+    monkeypatch.setattr(meshes, "_library_sent", False)
     monkeypatch.delenv("DPOSE_BOOK", raising=False)
-    first, second = figures.plotly_html(figure).data, figures.plotly_html(figure).data
-    assert len(first) > 3_000_000 > 20_000 > len(second)
+    first, second = plotly_html(figure).data, plotly_html(figure).data
+    assert len(first) > 3_000_000 > 20_000 > len(second) > 1000
     assert second.count("</script>") == 1  # nothing in the data can end the script early
-    monkeypatch.setattr(figures, "_library_sent", False)
+    monkeypatch.setattr(meshes, "_library_sent", False)
     monkeypatch.setenv("DPOSE_BOOK", "1")
-    assert len(figures.plotly_html(figure).data) < 20_000
+    assert len(plotly_html(figure).data) < 20_000
 
 
 def test_a_table_escapes_its_cells():

@@ -1,8 +1,12 @@
-"""Jobs in processes: results, progress, and an end to all of them when one fails."""
+"""Parallel jobs: results, progress, and the end of all workers when a job fails or the parent dies."""
 
 import multiprocessing
 import operator
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -26,16 +30,16 @@ def test_every_job_is_done_once_and_progress_adds_up(workers):
     ("jobs", "error", "message"),
     [
         (["1/0", SLEEP], ZeroDivisionError, "division by zero"),
-        ([KILL, SLEEP], RuntimeError, "a worker process was killed"),
+        ([KILL, SLEEP], RuntimeError, "worker process was killed"),
     ],
 )
-def test_a_failure_ends_all_workers_whatever_they_do(jobs, error, message):
+def test_a_failed_job_ends_all_workers_at_once(jobs, error, message):
     with pytest.raises(error, match=message):
         run_jobs(eval, [(job,) for job in jobs], 2)
     assert not multiprocessing.active_children()
 
 
-def test_an_error_over_a_result_ends_them_too():
+def test_an_error_while_handling_a_result_ends_all_workers():
     def refuse(result):
         raise KeyError("enough")
 
@@ -44,8 +48,47 @@ def test_an_error_over_a_result_ends_them_too():
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such call on this system")
-def test_cores_are_those_that_the_process_may_use():
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path, number):
+    note = f"open({str(tmp_path)!r} + '/' + str(__import__('os').getpid()), 'w').close()"
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from dpose.processes import run_jobs\n"
+            f"if __name__ == '__main__': run_jobs(exec, [({f'{note}; {SLEEP}'!r},)] * 2, 2)",
+        ],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        os.killpg(parent.pid, number) if number == signal.SIGINT else parent.send_signal(number)
+        assert parent.wait(timeout=20) != 0
+        workers = [int(path.name) for path in tmp_path.iterdir()]
+        wait_until(lambda: not any(map(is_running, workers)))
+    finally:
+        parent.kill()
+
+
+def wait_until(condition, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no such call on this system")
+def test_usable_cores_are_those_of_the_process():
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})

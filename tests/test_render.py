@@ -1,6 +1,5 @@
 """Rays against closed forms (plane, sphere, cube) and against Embree on the posed open body."""
 
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,8 +10,7 @@ import torch
 
 from dpose.body import JOINT_NAMES, OPEN_SMPL, load_body
 from dpose.camera import crop_intrinsics, project
-from dpose.render import raycast, render_mesh, render_parts, shade
-from dpose.render.raycast import join_people
+from dpose.render import join_faces, raycast, render_mesh, render_parts, shade, shading
 
 SIZE = 96
 QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])
@@ -214,7 +212,7 @@ def test_a_crop_beside_the_person_is_empty(body):
 def test_two_squares_through_each_other_hide_each_other_half():
     near_left = torch.tensor([[-1.0, -1, 1.5], [1, -1, 2.5], [1, 1, 2.5], [-1, 1, 1.5]])
     near_right = near_left * torch.tensor([-1.0, 1, 1])
-    vertices, faces = join_people(torch.stack([near_left, near_right]), QUAD)
+    vertices, faces = torch.cat([near_left, near_right]), join_faces(QUAD, 2, 4)
     face, depth = render_mesh(vertices[None], faces, camera(size=64), 64)
     x = pixel_rays(camera(size=64)[0], 64, 64)[..., 0]
     slanted = 2 / (1 + 0.5 * np.abs(x))  # z = 2 - |x| z / 2
@@ -229,8 +227,8 @@ def test_of_several_people_each_pixel_shows_the_nearest(body):
     people = posed_people(body)
     k = camera(focal=150)
     alone_face, alone = render_mesh(people, body.faces, k.expand(3, 3, 3), SIZE)
-    vertices, faces = join_people(people, body.faces)
-    face, depth = render_mesh(vertices[None], faces, k, SIZE)
+    faces = join_faces(body.faces, len(people), body.num_vertices)
+    face, depth = render_mesh(people.flatten(0, 1)[None], faces, k, SIZE)
     alone = alone.where(alone_face >= 0, torch.inf)
     nearest, person = alone.min(0)
     assert all((person[face[0] >= 0] == p).any() for p in range(3))
@@ -277,10 +275,10 @@ def test_of_several_people_each_pixel_has_the_nearest_ones_part(body):
 
 def test_people_of_another_body_are_refused_and_several_without_their_dimension(body):
     people, k = posed_people(body, 2), camera()
-    with pytest.raises(ValueError, match=rf"{body.num_vertices} vertices is none of .* which has 6890"):
+    with pytest.raises(ValueError, match=rf"{body.num_vertices} vertices .* 6890"):
         render_parts(people[:1], load_body(OPEN_SMPL), k, SIZE)
-    with pytest.raises(ValueError, match=rf"{2 * body.num_vertices} vertices is none of .*\(B, P, V, 3\)"):
-        render_parts(join_people(people, body.faces)[0][None], body, k, SIZE)
+    with pytest.raises(ValueError, match=rf"{2 * body.num_vertices} vertices .*\(B, P, V, 3\)"):
+        render_parts(people.flatten(0, 1)[None], body, k, SIZE)
 
 
 def test_a_tree_of_two_people_is_not_taken_for_that_of_one(body):
@@ -340,30 +338,39 @@ def test_a_refitted_tree_gives_what_a_fresh_one_gives(body):
 def test_trees_are_kept_and_refitted(body):
     faces, k = body.faces.clone(), camera(count=3)
     render_mesh(posed_people(body), faces, k, 32)
-    kept = list(raycast._pools.items())[-1][1]
-    trees = list(kept.meshes)
-    assert kept.faces is faces and 1 <= len(trees) <= min(3, torch.get_num_threads())  # not one a body
-    render_mesh(posed_people(body).flip(0), faces, k, 32)
-    assert kept.meshes[: len(trees)] == trees and list(raycast._pools.values())[-1] is kept
+    _, kept, meshes = raycast._kept[-1]
+    trees = list(meshes)
+    assert np.array_equal(kept, faces) and 1 <= len(trees) <= min(3, torch.get_num_threads())
+    render_mesh(posed_people(body).flip(0), faces.clone(), k, 32)  # equal faces in another tensor
+    assert raycast._kept[-1][2] is meshes and meshes[: len(trees)] == trees
 
 
 def test_faces_changed_in_place_are_noticed():
     faces = QUAD.clone()
     before, _ = render_mesh(square(2.0, 0.3)[None], faces, camera(), SIZE)
-    faces[1] = faces[0]
-    after, _ = render_mesh(square(2.0, 0.3)[None], faces, camera(), SIZE)
+    with torch.inference_mode():
+        faces.numpy()[1] = faces.numpy()[0]  # torch does not count this change
+        after, _ = render_mesh(square(2.0, 0.3)[None], faces, camera(), SIZE)
     assert 0 < (after >= 0).sum() < 0.6 * (before >= 0).sum()
 
 
-@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-def test_a_body_of_no_shape_is_not_seen_and_spoils_no_other(body, value):
-    people, faces, k = posed_people(body, 1), body.faces.clone(), camera()
-    face, depth = render_mesh(torch.full_like(people, value), faces, k, 32)
+def test_a_body_shrunk_to_a_point_is_not_visible_and_does_not_affect_later_bodies(body):
+    people, faces, k = posed_people(body, 1), body.faces.flip(0), camera()
+    face, depth = render_mesh(torch.zeros_like(people), faces, k, 32)
     assert (face == -1).all() and (depth == 0).all()
-    for ours, right in zip(
-        render_mesh(people, faces, k, 32), render_mesh(people, body.faces, k, 32), strict=True
-    ):
-        assert (ours != right).float().mean() < 5e-3
+    later, _ = render_mesh(people, faces, k, 32)
+    right, _ = render_mesh(people, body.faces, k, 32)
+    assert ((later >= 0) != (right >= 0)).float().mean() < 5e-3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
+def test_vertices_that_are_not_finite_or_too_far_away_are_refused(body, value):
+    people, photo = posed_people(body, 1), np.zeros((320, 180, 3), np.uint8)
+    people[0, 77, 1] = value
+    with pytest.raises(ValueError, match="finite"):
+        render_parts(people, body, camera(), 320)
+    with pytest.raises(ValueError, match="finite"):
+        shade(people[0], body.faces, camera()[0], photo)
 
 
 def test_threads_change_nothing(body):
@@ -392,34 +399,10 @@ def test_callers_in_threads_of_their_own_do_not_disturb_each_other(body):
         assert (face != alone[i % 3]).float().mean() < 2e-3
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-@pytest.mark.filterwarnings("ignore:.*fork")  # that threads make it dangerous is the point
-def test_a_process_forked_while_another_thread_renders_does_not_wait_for_that_thread_for_ever():
-    from threading import Event, Thread
-
-    held, release = Event(), Event()
-
-    def hold():
-        with raycast._pools_in_use:
-            held.set()
-            release.wait()
-
-    other = Thread(target=hold)
-    other.start()
-    held.wait()
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if raycast._pools_in_use.acquire(timeout=3) else 1)
-    _, status = os.waitpid(child, 0)
-    release.set()
-    other.join()
-    assert os.waitstatus_to_exitcode(status) == 0
-
-
 def test_trees_of_many_topologies_are_let_go():
-    for _ in range(3 * raycast._MAX_TOPOLOGIES):
-        render_mesh(square(2.0, 0.3)[None], QUAD.clone(), camera(size=8), 8)
-    assert len(raycast._pools) <= raycast._MAX_TOPOLOGIES
+    for count in range(1, 3 * raycast._KEPT):
+        render_mesh(square(2.0, 0.3)[None], QUAD.repeat(count, 1), camera(size=8), 8)
+    assert len(raycast._kept) == raycast._KEPT
 
 
 @pytest.mark.gpu
@@ -474,12 +457,12 @@ def test_what_lies_behind_the_camera_is_not_seen():
         ({"cam_int": torch.zeros(2, 3, 3)}, r"cam_int must be \(1, 3, 3\)"),
         ({"faces": torch.zeros(6, dtype=torch.int64)}, r"faces must be \(F, 3\)"),
         ({"faces": torch.zeros(0, 3, dtype=torch.int64)}, r"faces must be \(F, 3\) with F > 0"),
-        ({"faces": QUAD + 1}, "vertices 1 to 4, there are 4"),
-        ({"faces": QUAD - 1}, "vertices -1 to 2, there are 4"),
-        ({"faces": QUAD + 0.6}, r"faces must be whole numbers, got torch\.float32"),
+        ({"faces": QUAD + 1}, "vertices 1 to 4, .* 4"),
+        ({"faces": QUAD - 1}, "vertices -1 to 2, .* 4"),
+        ({"faces": QUAD + 0.6}, r"faces .*torch\.float32"),
         ({"size": 0}, "0 x 0 pixels"),
-        ({"size": 16.0}, "size must be a whole number of pixels, or height and width, got 16.0"),
-        ({"size": (16, 16, 3)}, "size must be a whole number"),
+        ({"size": 16.0}, "size .* 16.0"),
+        ({"size": (16, 16, 3)}, r"size .*\(16, 16, 3\)"),
     ],
 )
 def test_wrong_shapes_are_refused_by_name(change, message):
@@ -531,14 +514,14 @@ def test_a_large_picture_is_shaded_in_pieces_of_bounded_size(body, monkeypatch):
     vertices, k = posed_people(body, 1)[0], camera(focal=150)[0]
     photo = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     expected = shade(vertices, body.faces, k, photo)
-    trace, rays = raycast._trace_pixels, []
+    trace, rays = shading.trace_pixels, []
 
     def counted(points, faces, cam_int, size):
         rays.append(size[0] * size[1])
         return trace(points, faces, cam_int, size)
 
-    monkeypatch.setattr(raycast, "_trace_pixels", counted)
-    monkeypatch.setattr(raycast, "_RAYS_AT_ONCE", 5000)
+    monkeypatch.setattr(shading, "trace_pixels", counted)
+    monkeypatch.setattr(shading, "_RAYS_AT_ONCE", 5000)
     drawn = shade(vertices, body.faces, k, photo)
     assert max(rays) <= 5000 < sum(rays) < 0.8 * 4 * SIZE * SIZE  # and not beside the person
     assert (drawn != expected).any(-1).mean() < 1e-3  # a ray along an edge
@@ -574,7 +557,7 @@ def test_shading_refuses_pictures_that_are_not_rgb_bytes():
     [
         ({"vertices": torch.zeros(4, 2)}, r"vertices must be \(B, V, 3\)"),
         ({"cam_int": torch.eye(2)}, r"cam_int must be \(1, 3, 3\)"),
-        ({"faces": QUAD + 1}, "vertices 1 to 4, there are 4"),
+        ({"faces": QUAD + 1}, "vertices 1 to 4, .* 4"),
         ({"faces": QUAD[:0]}, r"faces must be \(F, 3\) with F > 0"),
     ],
 )

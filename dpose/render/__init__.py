@@ -1,18 +1,19 @@
-"""Meshes to images by ray casting: face ids, depth, body-part labels and shaded overlays.
+"""Ray casting of meshes: face ids, depth, body-part labels and shaded overlays.
 
-One backend, NVIDIA Warp, on CPU and CUDA alike: no display, no OpenGL. (For part labels alone the paper's
-renderer can take its place on CUDA.) Cameras are pinholes in the OpenCV frame (x right, y down, z forward)
-and pixels are continuous, pixel (i, j) having its centre at (j + 0.5, i + 0.5), so a crop is rendered in its
-true perspective by giving its own intrinsics (`dpose.camera.crop_intrinsics`). Part labels supervise the
-segmentation decoder (paper section 3.5); depth of the scene is the data set's own, and not made here.
+NVIDIA Warp casts the rays on CPU and CUDA; no display and no OpenGL are needed. For part labels on CUDA the
+paper's renderer is available as an alternative (`dpose.render.neural`). Cameras are pinholes in the OpenCV
+frame (x right, y down, z forward). Pixels are continuous: pixel (i, j) has its centre at (j + 0.5, i + 0.5),
+so a crop is rendered with its own intrinsics (`dpose.camera.crop_intrinsics`). Part labels supervise the
+segmentation decoder (paper section 3.5); depth maps come from the data sets and are not rendered here.
 """
 
 import torch
 
 from dpose.render import neural, raycast
-from dpose.render.raycast import join_people, render_mesh, shade
+from dpose.render.raycast import join_faces, render_mesh
+from dpose.render.shading import shade
 
-__all__ = ["join_people", "render_mesh", "render_parts", "shade"]
+__all__ = ["join_faces", "render_mesh", "render_parts", "shade"]
 
 
 def render_parts(
@@ -22,19 +23,35 @@ def render_parts(
     size: int | tuple[int, int],
     backend: str = "warp",
 ) -> torch.Tensor:
-    """Body-part labels (B, H, W) uint8: 0 background, j + 1 joint j's part (paper section 3.5).
+    """Body-part labels (B, H, W) uint8: 0 is the background, j + 1 the part of joint j (paper section 3.5).
 
-    vertices: (B, V, 3) metres, camera frame; or (B, P, V, 3), P people in each picture, who hide one another:
-    the nearest is seen, and those behind the camera are not. body: gives `faces` and `part_of_vertex`, the
-    same for all. cam_int: (B, 3, 3) pixels. size: side, or (height, width).
-    A pixel takes the part of the hit triangle's vertex nearest to it in barycentric terms, so that borders
-    run along the surface and not along the triangulation. backend: "warp", or "neural_renderer", the paper's,
-    which needs CUDA and `dpose install-neural-renderer` and gives the same labels but for pixels on edges and
-    for faces that reach behind the camera, which it leaves out.
-    Raises ValueError for other shapes and backends and for vertices of another body, RuntimeError for a
-    backend that is not there.
+    The label of a pixel is the part of the corner of the hit face with the largest barycentric weight, so
+    that borders between parts follow the surface and not the triangulation.
+
+    Args:
+        vertices: (B, V, 3) metres, camera frame; or (B, P, V, 3) for P people per picture, who occlude one
+            another. What lies behind the camera is not visible.
+        body: provides `faces` and `part_of_vertex`.
+        cam_int: (B, 3, 3) pixels.
+        size: side, or (height, width).
+        backend: "warp", or "neural_renderer", the paper's renderer, which needs CUDA and
+            `dpose install-neural-renderer`. The labels agree except for pixels on edges and for faces that
+            extend behind the camera, which neural_renderer leaves out.
+
+    Raises:
+        ValueError: wrong shapes, vertices of another body or not finite, an unknown backend.
+        RuntimeError: the backend is not installed.
     """
     if backend not in ("warp", "neural_renderer"):
-        raise ValueError(f"unknown backend {backend!r}; there are 'warp' and 'neural_renderer'")
-    render = raycast.render_parts if backend == "warp" else neural.render_parts
-    return render(vertices, body, cam_int, size)
+        raise ValueError(f"unknown backend {backend!r}; choose 'warp' or 'neural_renderer'")
+    if vertices.ndim not in (3, 4) or vertices.shape[-1] != 3:
+        raise ValueError(f"vertices must be (B, V, 3) or (B, P, V, 3), got {tuple(vertices.shape)}")
+    if vertices.shape[-2] != len(body.part_of_vertex):
+        raise ValueError(
+            f"got {vertices.shape[-2]} vertices per person, but this body has {len(body.part_of_vertex)}; "
+            "several people must be (B, P, V, 3)"
+        )
+    points = vertices if vertices.ndim == 3 else vertices.flatten(1, 2)  # one mesh per picture
+    shape = raycast.picture_shape(points, body.faces, cam_int, size)
+    label = raycast.label_pixels if backend == "warp" else neural.label_pixels
+    return label(points, body.faces, body.part_of_vertex, cam_int, shape)

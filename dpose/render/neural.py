@@ -1,70 +1,46 @@
-"""The paper's rasterizer, the Neural 3D Mesh Renderer (Kato et al. 2018), in place of Warp's rays.
+"""The paper's renderer, the Neural 3D Mesh Renderer (Kato et al. 2018), as an alternative to Warp on CUDA.
 
-`neural_renderer` is looked for when it is first asked for; nothing else needs it. Of the package only the
-CUDA kernel is called that finds the face of each pixel: the paper draws its labels without anti-aliasing
-(section 3.5), so face and weights are all they come from; textures, lights and gradients are left aside.
+`neural_renderer` is imported when it is first used. Only its CUDA kernel that finds the face of each pixel is
+called, since part labels are drawn without anti-aliasing (paper section 3.5), textures or lights.
 """
 
 from types import ModuleType
 
 import torch
 
-from dpose.render.raycast import _picture_size, as_one_mesh, join_faces
-
-_FAR = 1.0e6  # metres, as far as Warp's rays go; the package's own 0.1 and 100 m would cut small people off
+from dpose.render.raycast import REACH, join_faces
 
 
-def rasterizer() -> ModuleType:
-    """The package's compiled rasterizer. Raises RuntimeError, with what to do, where there is none."""
+def rasterizer(device: torch.device) -> ModuleType:
+    """The package's compiled rasterizer. Raises RuntimeError if it is missing, ValueError without CUDA."""
     try:
         import neural_renderer.cuda.rasterize as compiled
     except ImportError as error:
         raise RuntimeError(
-            f"the renderer neural_renderer cannot be used ({error}). On a machine with CUDA "
-            "`dpose install-neural-renderer` builds it. It is not needed: backend='warp' gives the same part "
-            "labels of bodies wholly before the camera, and of others more, on CPU and CUDA alike"
+            f"neural_renderer cannot be imported ({error}). On a machine with CUDA build it with `dpose "
+            "install-neural-renderer`. It is optional: backend='warp' gives the same part labels"
         ) from error
+    if device.type != "cuda":
+        raise ValueError(f"neural_renderer needs vertices on CUDA, got {device}; use backend='warp'")
     return compiled
 
 
-def render_parts(
-    vertices: torch.Tensor, body: torch.nn.Module, cam_int: torch.Tensor, size: int | tuple[int, int]
-) -> torch.Tensor:
-    """As `dpose.render.render_parts`, on CUDA, by the Neural 3D Mesh Renderer.
-
-    Faces that reach behind the camera are left out, where Warp still shows the part before it. Raises
-    RuntimeError without the package, ValueError for tensors that are not on CUDA and for other shapes.
-    """
-    compiled, device = rasterizer(), vertices.device
-    if device.type != "cuda":
-        raise ValueError(
-            f"neural_renderer draws on CUDA only; for vertices on {device} there is backend='warp'"
-        )
-    # Its kernels run on the default stream, whichever is current.
-    default, current = torch.cuda.default_stream(device), torch.cuda.current_stream(device)
-    default.wait_stream(current)
-    with torch.cuda.device(device), torch.cuda.stream(default):
-        labels = label(compiled, vertices, body, cam_int, size)
-    current.wait_stream(default)
-    labels.record_stream(current)
-    return labels
-
-
-def label(
-    compiled: ModuleType,
-    vertices: torch.Tensor,
-    body: torch.nn.Module,
+def label_pixels(
+    points: torch.Tensor,
+    faces: torch.Tensor,
+    part_of_vertex: torch.Tensor,
     cam_int: torch.Tensor,
-    size: int | tuple[int, int],
+    shape: tuple[int, int, int],
 ) -> torch.Tensor:
-    """`render_parts` with a given rasterizer, on its device."""
-    vertices, people = as_one_mesh(vertices, body)
-    batch, height, width = _picture_size(vertices, body.faces, cam_int, size)
-    if batch == 0 or people == 0:
-        return torch.zeros((batch, height, width), dtype=torch.uint8, device=vertices.device)
-    part_of_vertex = body.part_of_vertex.to(vertices.device).repeat(people)
-    faces = join_faces(body.faces.to(vertices.device), people, len(body.part_of_vertex))
-    face, weight = rasterize(compiled, vertices, faces, cam_int, height, width)
+    """As `dpose.render.raycast.label_pixels`, without the faces that extend behind the camera."""
+    device = points.device
+    compiled = rasterizer(device)
+    if points.shape[0] == 0 or points.shape[1] == 0:
+        return torch.zeros(shape, dtype=torch.uint8, device=device)
+    people = points.shape[1] // len(part_of_vertex)
+    part_of_vertex = part_of_vertex.to(device).repeat(people)
+    faces = join_faces(faces.to(device), people, len(part_of_vertex) // people)
+    face, weight = rasterize(compiled, points, faces, cam_int, *shape[1:])
     vertex = faces[face.clamp(min=0).long(), weight.argmax(-1)]
     return torch.where(face >= 0, part_of_vertex[vertex] + 1, 0).to(torch.uint8)
 
@@ -77,43 +53,42 @@ def rasterize(
     height: int,
     width: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Face ids (B, H, W), -1 where nothing is, and barycentric weights of the face's corners (B, H, W, 3).
+    """Face ids (B, H, W), -1 on the background, and barycentric weights of the faces' corners (B, H, W, 3).
 
-    points: (B, V, 3) metres, camera frame. faces: (F, 3). cam_int: (B, 3, 3) pixels. Both sides of a face are
-    seen.
+    points: (B, V, 3) metres, camera frame. faces: (F, 3), both sides visible. cam_int: (B, 3, 3) pixels.
     """
     points, cam_int = points.detach().float(), cam_int.detach().to(points.device, torch.float32)
-    count, side = len(points), max(height, width)  # it draws squares only
+    count, side = len(points), max(height, width)  # the kernel draws squares only
     z = points[..., 2]
     pixel = [points[..., i] / z * cam_int[:, i, i, None] + cam_int[:, i, 2, None] for i in range(2)]
-    # -1 and 1 are the picture's edges. The package turns y up and the picture back: left out, both of them.
+    # The edges of the picture are at -1 and 1. The package flips y and then the picture; both are left out.
     corners = torch.stack([2 * pixel[0] / side - 1, 2 * pixel[1] / side - 1, z], dim=-1)[:, faces]
     behind = (corners[..., 2] <= 0).any(-1)[..., None, None]
     corners = torch.where(behind, corners.new_tensor(-1.0), corners)
-    # It sees one side of a face only, so each is there twice, as in the package ("fill back").
+    # The kernel draws one side of a face, so each face is passed in both orientations ("fill back").
     corners = torch.cat([corners, corners.flip(2)], dim=1).contiguous()
 
     def plane(*shape: int, value: float = 0.0) -> torch.Tensor:
         return corners.new_full((count, side, side, *shape), value)
 
-    face, weight, depth, _ = compiled.forward_face_index_map(
-        corners,
+    maps = (
         plane(value=-1).int(),
         plane(3),
-        plane(value=_FAR),
+        plane(value=REACH),
         corners.new_zeros(1),
         torch.zeros_like(corners),
-        side,
-        0.0,
-        _FAR,
-        0,
-        0,
-        0,
     )
+    near, far = 0.0, REACH  # the package's own 0.1 and 100 m would cut small people off
+    if corners.is_cuda:
+        torch.cuda.synchronize(corners.device)  # the kernel runs on the default stream
+    with torch.cuda.device_of(corners):
+        face, weight, depth, _ = compiled.forward_face_index_map(corners, *maps, side, near, far, 0, 0, 0)
+    if corners.is_cuda:
+        torch.cuda.synchronize(corners.device)
     face, weight, depth = face[:, :height, :width], weight[:, :height, :width], depth[:, :height, :width]
     back = face >= len(faces)
     face = torch.where(back, face - len(faces), face)
     weight = torch.where(back[..., None], weight.flip(-1), weight)
-    # The weights are those of the flat picture; over the corners' depths they become those of the surface.
+    # The weights are those in the picture; divided by the corners' depths they become those on the surface.
     corner = faces[face.clamp(min=0).long()].flatten(1)  # (B, H W 3)
     return face, weight * depth[..., None] / z.gather(1, corner).view(weight.shape)

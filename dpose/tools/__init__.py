@@ -1,1 +1,1 @@
-"""Tools beside the science: `dpose doctor` and the installer of the paper's renderer."""
+"""Tools around the method: `dpose doctor`, and the installer of the paper's renderer."""

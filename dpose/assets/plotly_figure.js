@@ -1,0 +1,38 @@
+// An interactive plotly figure: loads plotly.min.js from the book's _static folder if the page does not have it, and
+// draws in the colours of the page's light or dark theme. dpose.figures.plotly_html calls this function.
+(div, figure) => {
+  const root = document.documentElement;
+  const ink = () => getComputedStyle(div.parentElement || div).color;
+  const layout = () => {
+    const grid = "rgba(127,127,127,0.35)";
+    const clear = "rgba(0,0,0,0)";
+    const out = Object.assign({}, figure.layout, {paper_bgcolor: clear, plot_bgcolor: clear});
+    out.colorway = out.colorway || ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"];
+    out.font = Object.assign({}, out.font, {color: ink()});
+    const axes = Object.keys(out).filter((key) => /^[xy]axis\d*$/.test(key)).concat(["xaxis", "yaxis"]);
+    for (const key of axes) out[key] = Object.assign({gridcolor: grid, zerolinecolor: grid}, out[key]);
+    return out;
+  };
+  const draw = () => window.Plotly.react(div, figure.data, layout(), {responsive: true, displaylogo: false});
+  const library = () => {
+    if (window.Plotly) return Promise.resolve();
+    if (window.dposePlotly) return window.dposePlotly;
+    if (root.dataset.content_root === undefined)
+      return Promise.reject(new Error("plotly.js is not on this page; run the notebook again from the top"));
+    window.dposePlotly = new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = root.dataset.content_root + "_static/plotly.min.js";
+      script.onload = resolve;
+      script.onerror = () => reject(new Error("cannot load " + script.src));
+      document.head.appendChild(script);
+    });
+    return window.dposePlotly;
+  };
+  library().then(draw).then(() => {
+    div.dataset.drawn = "yes";
+    new MutationObserver(draw).observe(root, {attributes: true, attributeFilter: ["data-theme"]});
+  }).catch((error) => {
+    div.textContent = "This interactive figure could not be drawn: " + error.message + ".";
+    console.error(error);
+  });
+}

@@ -1,0 +1,76 @@
+"""Curves: the losses of a run, and the style of all diagrams."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpose.figures.colours import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_UNITS = {
+    "total": "weighted sum",
+    "depth_l1": "|error|, depth in [0, 1]",
+    "depth_ssim": "1 - SSIM",
+    "segm": "nats per pixel",
+    "pose": "squared, matrix entry",
+    "shape": "squared, betas",
+    "joints3d": "m²",
+    "vertices": "m",
+    "joints2d": "squared, half boxes",
+}
+
+
+def read_log(path: str | Path) -> dict[str, np.ndarray]:
+    """The columns of a run's `log.csv`. Raises FileNotFoundError, or ValueError if the file is not a log."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "step" not in rows[0]:
+        raise ValueError(f"{path} is not a training log, or it is empty")
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def loss_curves(path: str | Path) -> Figure:
+    """Each loss term of a run's `log.csv` against the step, in a panel and unit of its own."""
+    import matplotlib.pyplot as plt
+
+    log = read_log(path)
+    names = [name for name in _UNITS if name in log and log[name].any()]
+    columns = 3
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(9, 2.1 * rows), sharex=True, squeeze=False)
+    for name, axis in zip(names, axes.flat, strict=False):
+        axis.plot(log["step"], log[name], color="#0072B2" if name != "total" else "#D55E00", linewidth=1.3)
+        axis.set_title(name, fontsize=9)
+        axis.set_ylabel(_UNITS[name], fontsize=8)
+        axis.set_ylim(bottom=0)
+        axis.tick_params(labelsize=8)
+        style_axis(axis)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("step", fontsize=8)
+    figure.tight_layout(pad=0.5)
+    return figure
+
+
+def style_axis(axis: Axes) -> None:
+    """Style a diagram for light and dark pages: transparent background, faint grid, text in `INK`."""
+    axis.figure.patch.set_alpha(0)
+    axis.set_facecolor("none")
+    axis.set_axisbelow(True)
+    axis.grid(color=INK, alpha=0.25, linewidth=0.5)
+    axis.tick_params(colors=INK)
+    legend = axis.get_legend()
+    for text in (axis.title, axis.xaxis.label, axis.yaxis.label, *(legend.get_texts() if legend else ())):
+        text.set_color(INK)
+    for spine in axis.spines.values():
+        spine.set_color(INK)
+    if legend:
+        legend.get_frame().set_visible(False)

@@ -1,0 +1,19 @@
+"""HTML elements with a script of `dpose/assets` and its data, for pages without a server."""
+
+import hashlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+_SCRIPTS = Path(__file__).parents[1] / "assets"
+_counter = itertools.count(1)
+
+
+def element(kind: str, script: str, content: Any, style: str = "") -> str:
+    """A <div> of the class `kind`, and the call of the script's function with it and `content` (JSON)."""
+    payload = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")  # must not end the script
+    name = f"{kind}-{next(_counter)}-{hashlib.sha256(payload.encode()).hexdigest()[:8]}"
+    function = (_SCRIPTS / script).read_text(encoding="utf-8")
+    call = f'(\n{function})(document.getElementById("{name}"), {payload});'
+    return f'<div id="{name}" class="{kind}" style="{style}"></div><script>{call}</script>'
