@@ -152,14 +152,14 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add(
         "--protocol",
         help="which joints are compared: smplx24 (BEDLAM), smpl24 (RICH), h36m14 or smpl22 (3DPW and EMDB by "
-        "their code or the paper's text); all but the first need files of $DPOSE_BODY_MODELS, or take the "
-        "open body's if that is not set (the data set's own, if not given)",
+        "their code or the paper's text); all but the first need matrices: the open body's, or for licensed "
+        "bodies those below $DPOSE_BODY_MODELS (default: the data set's own)",
     )
     add(
         "--focal",
         choices=["label", "diagonal"],
         default="label",
-        help="the focal length that the network is told: the camera's, or the image diagonal, as in the "
+        help="focal length that is passed to the network: the label's, or the image diagonal, as in the "
         "released evaluation",
     )
     add(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ MESH_METRICS = metrics.BodyErrors.names
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
 FOCALS = ("label", "diagonal")
 DEPTH_BINS = 1 << 20  # of `measure`'s depth histogram, per unit of target
+TABLE = (  # rows of `format_table`: label, metric, digits
+    ("MPJPE (mm)", "mpjpe", 1),
+    ("PA-MPJPE (mm)", "pa_mpjpe", 1),
+    ("MVE (mm)", "mve", 1),
+    ("orientation (deg)", "orientation", 1),
+    ("parts mIoU", "parts_miou", 3),
+    ("depth L1, person", "depth_l1", 4),
+)
 
 
 def evaluate(
@@ -88,7 +97,8 @@ def evaluate(
         focal: focal length that is passed to the network: "label", the label's, or "diagonal", the image
             diagonal, as in the released evaluation and for images of unknown cameras.
         depth_rule: how depth becomes a target, one of `dpose.data.targets.DEPTH_RULES`; None: the rule that
-            the checkpoint was trained with.
+            the checkpoint was trained with. With "released" the target, and so depth_l1, may extend to the
+            background.
         smplx_to_smpl, regressor: matrices for protocols other than "smplx24" (`metrics.protocol_points`);
             None: the open body's, or for licensed bodies those below $DPOSE_BODY_MODELS.
     Returns:
@@ -214,8 +224,8 @@ def measure(
         if samples is not None:
             batch = _first(batch, samples - count)
         _check_families(body, batch)
-        seen = batch if focal == "label" else {**batch, "cam_int": diagonal_cameras(batch)}
-        prediction = run_network(model, seen, bf16)
+        inputs = batch if focal == "label" else {**batch, "cam_int": diagonal_cameras(batch)}
+        prediction = run_network(model, inputs, bf16)
         measured = _measure_batch(prediction, batch, body, bodies, mean_pose, errors)
         _check_finite(prediction, measured, batch["key"])
         if "depth_l1" in measured:
@@ -231,7 +241,7 @@ def measure(
     if count == 0:
         raise ValueError("the split has no samples to measure")
     table = {
-        name: torch.cat(parts).numpy() if isinstance(parts[0], Tensor) else sum(parts, [])
+        name: torch.cat(parts).numpy() if isinstance(parts[0], Tensor) else list(chain.from_iterable(parts))
         for name, parts in columns.items()
     }
     return table | ({"depth_histogram": histogram} if "depth_l1" in table else {})
@@ -301,7 +311,9 @@ def format_table(result: dict[str, Any]) -> str:
         f"{'':20}{'measured':>10}  {'95 % interval':<20}{'mean pose':>10}{'+ true root':>12}{'ratio':>8}",
     ]
 
-    def row(label: str, name: str, digits: int) -> None:
+    for label, name, digits in TABLE:
+        if name not in metric:
+            continue
         score = metric[name]
         constants = [baseline.get(b, {}).get(name, {}).get("mean") for b in BASELINES]
         if name == "depth_l1":
@@ -313,13 +325,7 @@ def format_table(result: dict[str, Any]) -> str:
             f"{label:20}{score['mean']:>10.{digits}f}  {span:<20}{cells[0]:>10}{cells[1]:>12}{share:>8}"
         )
 
-    row("MPJPE (mm)", "mpjpe", 1)
-    row("PA-MPJPE (mm)", "pa_mpjpe", 1)
-    row("MVE (mm)", "mve", 1)
-    row("orientation (deg)", "orientation", 1)
-    row("parts mIoU", "parts_miou", 3)
     if "depth_l1" in metric:
-        row("depth L1, person", "depth_l1", 4)
         lines.append("(baseline of the depth row: the best constant for these pixels, not the mean pose)")
     return "\n".join(lines)
 
