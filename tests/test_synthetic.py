@@ -22,7 +22,7 @@ from dpose.body import OPEN_BODY, load_body
 from dpose.data.frames import Skipped
 from dpose.data.sets.bedlam import read_bedlam
 from dpose.data.shards import decode_sample, read_manifest, write_manifest
-from dpose.io import write_json
+from dpose.io import HOST, write_json
 from dpose.synthetic import (
     SceneRenderer,
     dataset,
@@ -423,11 +423,23 @@ def test_a_killed_run_continues_to_the_same_data(tmp_path, small_shards):
     process.wait()
     before = stamps(tmp_path / "a")
     finished = make(tmp_path / "a", {"train": 8})
+    assert not list((tmp_path / "a").rglob("*.part"))
     assert finished["shards"][:4] == make(tmp_path / "b", {"train": 8})["shards"]
     listed = {row["name"] for row in rows}
     assert {name: stamp for name, stamp in stamps(tmp_path / "a").items() if name in listed} == {
         name: before[name] for name in listed
     }
+
+
+def test_unfinished_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_path, small_shards):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "shards").mkdir()
+    names = {process: f".train-000000.tar.{HOST}.{process}.part" for process in (dead.pid, os.getppid())}
+    for name in names.values():
+        (tmp_path / "shards" / name).write_bytes(b"unfinished")
+    make(tmp_path, {"train": 2})
+    assert files(tmp_path / "shards") == {"manifest.json", "train-000000.tar", names[os.getppid()]}
 
 
 def test_a_second_process_with_other_settings_is_refused_and_spoils_nothing(
