@@ -288,6 +288,16 @@ def test_every_parameter_except_the_two_unused_layers_gets_a_gradient():
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+def test_a_loss_on_the_pose_trains_the_part_decoder_and_the_depth_features_but_not_the_depth_map():
+    model = tiny().train()
+    rotmats = model(*inputs(4)).rotmats
+    (rotmats * torch.randn_like(rotmats)).sum().backward()
+
+    assert model.parts_decoder.head[-1].weight.grad.abs().max() > 0  # through the attention
+    assert model.depth_decoder.fuse_2_to_1.refine[0].conv1.weight.grad.abs().max() > 0
+    assert all(p.grad is None for p in model.depth_decoder.head.parameters())
+
+
 def test_under_bfloat16_autocast_rotations_are_orthonormal_and_outputs_float32():
     model = tiny().to(memory_format=torch.channels_last)
     image, info = inputs()

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dpose.data.labels import Labels
 from dpose.data.sample import Sample
 from dpose.data.shards import MANIFEST, read_manifest, shard_row, write_manifest, write_shards
-from dpose.io import file_hash, replacing, write_json, write_png
+from dpose.io import file_hash, remove_stale, replacing, write_json, write_png
 from dpose.paths import data_root
 from dpose.processes import advance, run_jobs, usable_cores
 from dpose.synthetic.samples import open_body, people_labels, person_samples
@@ -86,6 +86,7 @@ def generate(
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(root / "frames", ignore_errors=True)
         folder.mkdir(exist_ok=True)
+        remove_stale(folder)
         _make_shards(folder, settings, scenes, workers or usable_cores(), progress)
         if frames:
             write_frames(root / "frames", "test", frames, seed, progress)
@@ -234,6 +235,7 @@ def write_frames(
     settings = {"scenes": count, "seed": seed, "version": VERSION}
     if target.is_file() and _read_json(settings_file) == settings:
         return target
+    remove_stale(target.parent)
     target.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)  # masks of other people must not remain
     rows: list[dict[str, Any]] = []

@@ -11,9 +11,8 @@ Colours are linear RGB, lengths metres, the frame is the world's (y up, ground a
 import numpy as np
 import warp as wp
 
-from dpose.render.warp_setup import init_warp
+from dpose.render import raycast  # noqa: F401 (initialises Warp without its banner)
 
-init_warp()
 wp.set_module_options({"fast_math": True, "enable_backward": False})
 
 MIP_SIDE = 256
