@@ -21,7 +21,7 @@ from dpose import results
 from dpose.config import preset
 from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
-from dpose.model.inference import run_network
+from dpose.model.inference import run_network, to_device
 from dpose.model.network import DPose
 from dpose.training import TrainConfig, train
 
@@ -32,7 +32,7 @@ def bare(config: TrainConfig, seconds: float) -> float:
     """Images per second of the network alone, forward and backward, on one batch."""
     model = DPose(preset(config.preset)).to(memory_format=torch.channels_last)
     loader = make_loader(config.data, "train", model.config, config.batch_size, train=True, workers=0)
-    batch = next(iter(loader))
+    batch = to_device(next(iter(loader)), "cpu")
     bf16 = config.precision == "bf16"
 
     def step() -> None:

@@ -7,15 +7,29 @@ brought to S x S pixels, `dpose.camera.crop_affine`.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor
 
-__all__ = ["Batch", "Prediction"]
+__all__ = ["NEAREST_TARGET", "Batch", "Prediction"]
+
+
+NEAREST_TARGET = 0.1  # depth target of a person's nearest visible point; that of the farthest is 1
 
 
 class Batch(TypedDict):
     """B crops of one person each; float32 unless said otherwise.
+
+    A loader yields the *compact* form, a quarter of the size, and `dpose.model.inference.to_device` computes
+    the full form from it, on the device. Described is the full form; the compact one differs in
+
+    image: (B, 3, S, S) uint8 RGB, in channels-last memory.
+    parts: (B, M, M) uint8.
+    depth: (B, 1, M, M) uint16, the codes of `dpose.data.targets.encode_depth`, 0 where nobody is.
+    depth_line: (B, 4) how codes become the target, see `dpose.data.targets.person_codes`.
+    depth_rule: "paper" or "released", see `dpose.data.targets.depth_target`.
+
+    The full form:
 
     image: (B, 3, S, S) RGB, normalised with the ImageNet mean and standard deviation.
     center: (B, 2) box centre (cx, cy), full-image pixels.
@@ -34,6 +48,7 @@ class Batch(TypedDict):
         "open" in the open data, "smplx-neutral" in BEDLAM.
     smpl_hands: (B, 2, 3, 3) rotation matrices of SMPL's joints 22 and 23, parent-relative; identities where
         the body is SMPL-X.
+    position: of a training loader, where in its stream the batch ends, see `dpose.data.loader.Progress`.
 
     Vertices and 3D joints are not stored: `dpose.losses` makes them from pose, betas and trans.
     """
@@ -53,6 +68,9 @@ class Batch(TypedDict):
     key: list[str]
     body: list[str]
     smpl_hands: Tensor
+    depth_line: NotRequired[Tensor]
+    depth_rule: NotRequired[str]
+    position: NotRequired[dict]
 
 
 class Prediction(NamedTuple):

@@ -48,6 +48,7 @@ from dpose.figures import (
     picture_grid,
     to_picture,
 )
+from dpose.model.inference import to_device
 from dpose.results import read_json
 
 torch.manual_seed(seed)
@@ -58,6 +59,7 @@ network = dpose.DPose(config).eval()
 def one_person(config):
     """The chosen test person, as a Batch of one, cut for a network of this configuration."""
     for index, batch in enumerate(make_loader(data, "test", config, batch_size=1)):
+        batch = to_device(batch, "cpu")
         if index == sample:
             return batch
     raise ValueError(f"the test split has no sample {sample}")

@@ -50,13 +50,15 @@ from dpose.figures import (
     to_picture,
 )
 from dpose.model.attention import SoftAttention
+from dpose.model.inference import to_device
 from dpose.model.network import DPose
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)
 if network.depth_decoder is None:
     raise ValueError("this page needs a network with a depth branch")
 JOINTS = JOINT_NAMES[:22]
-batches = list(itertools.islice(make_loader(data, "test", network.config, batch_size=20), -(-people // 20)))
+loader = make_loader(data, "test", network.config, batch_size=20)
+batches = [to_device(batch, "cpu") for batch in itertools.islice(loader, -(-people // 20))]
 boxes = [bbox_info(b["center"], b["scale"], b["img_size"], b["cam_int"][:, 0, 0]) for b in batches]
 passes = (network(b["image"], q, return_features=True)[1] for b, q in zip(batches, boxes, strict=True))
 maps = zip(*((f.attention, f.attended, f.depth_features) for f in passes), strict=True)

@@ -101,6 +101,7 @@ from dpose.figures import (
     show_source,
     style_axis,
 )
+from dpose.model.inference import to_device
 from dpose.paths import data_root, shard_folder
 from dpose.processes import one_thread
 from dpose.results import read_json
@@ -749,7 +750,7 @@ prepare_scenes(plain, without, split, PRESETS["mini"], limit=people, workers=1)
 mixed = make_loader(
     [out, without], split, config, batch_size=32, train=True, seed=seed, mix=(3, 1), shuffle_buffer=50
 )
-batch = next(iter(mixed))
+batch = to_device(next(iter(mixed)), "cpu")
 
 # %% tags=["hide-input"]
 from_plain = sum("-plain-" in key for key in batch["key"])

@@ -44,14 +44,14 @@ from dpose.figures import (
 )
 from dpose.model.decoder import Decoder, UpFuse
 from dpose.model.hrnet import EncoderFeatures, upsample2x
-from dpose.model.inference import run_network
+from dpose.model.inference import run_network, to_device
 from dpose.model.network import DPose
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)
 if network.depth_decoder is None:
     raise ValueError("this page needs a network with a depth branch")
 loader = make_loader(data, "test", network.config, batch_size=40)
-batches = list(itertools.islice(loader, -(-people // 40)))
+batches = [to_device(batch, "cpu") for batch in itertools.islice(loader, -(-people // 40))]
 with torch.inference_mode():
     said = [run_network(network, batch) for batch in batches]
 image = torch.cat([batch["image"] for batch in batches])[:people]  # (P, 3, S, S)

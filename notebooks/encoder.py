@@ -38,11 +38,12 @@ from dpose.config import PAPER
 from dpose.data.loader import make_loader
 from dpose.figures import colour_values, html_table, picture_grid, show_source, style_axis, to_picture
 from dpose.model.hrnet import HRModule, HRNet
+from dpose.model.inference import to_device
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)
 encoder = network.encoder
 loader = make_loader(data, "test", network.config, batch_size=1)
-one_by_one = [batch["image"] for batch in itertools.islice(loader, max(people) + 1)]
+one_by_one = [to_device(batch, "cpu")["image"] for batch in itertools.islice(loader, max(people) + 1)]
 images = torch.cat([one_by_one[index] for index in people])  # (P, 3, S, S)
 pictures = to_picture(images)  # (P, S, S, 3)
 with torch.inference_mode():

@@ -41,14 +41,15 @@ from dpose.figures import (
     style_axis,
 )
 from dpose.model import checkpoint as checkpoints
-from dpose.model.inference import run_network
+from dpose.model.inference import run_network, to_device
 
 network = dpose.load(checkpoint)
 story = checkpoints.metadata(checkpoint)
 mesh = dpose.load_body(body)
 BATCH = 20
 loader = make_loader(data, split, network.config, BATCH)
-batches = list(itertools.islice(loader, None if people is None else -(-people // BATCH)))
+taken = itertools.islice(loader, None if people is None else -(-people // BATCH))
+batches = [to_device(batch, "cpu") for batch in taken]
 table = measure(network, batches, mesh, samples=people)
 
 

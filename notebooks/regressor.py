@@ -60,6 +60,7 @@ from dpose.figures import (
     style_axis,
     to_picture,
 )
+from dpose.model.inference import to_device
 from dpose.model.regressor import MultiLinear, Regressor
 from dpose.rotations import sixd_to_rotmat
 
@@ -227,6 +228,7 @@ Markdown(
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the result is from a rotation when the two columns are nearly parallel (blue, the worst of 500 pairs). Grey: angles between the columns that the trained network puts out, before they are straightened.", "name": "fig-parallel"}}
 network = dpose.load(checkpoint)
 batch = next(iter(make_loader(data, "test", network.config, max(people, sample + 1))))
+batch = to_device(batch, "cpu")
 box = bbox_info(batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0])
 heard = []
 handle = network.regressor.pose_out.register_forward_hook(lambda module, inputs, output: heard.append(output))

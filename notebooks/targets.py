@@ -66,6 +66,7 @@ from dpose.figures import (
     to_picture,
 )
 from dpose.metrics import mean_iou, parts_confusion, parts_overlap
+from dpose.model.inference import to_device
 from dpose.paths import data_root
 
 torch.set_grad_enabled(False)
@@ -435,7 +436,7 @@ html_table(("depth", "paper's rule, here", "released rule"), rows, "Targets on o
 config = dpose.preset("mini")
 body = dpose.load_body()
 loader = make_loader(data, "test", config, batch_size=60)
-batches = list(itertools.islice(loader, -(-people // 60)))
+batches = [to_device(batch, "cpu") for batch in itertools.islice(loader, -(-people // 60))]
 column = lambda name: torch.cat([batch[name] for batch in batches])[:people]  # noqa: E731
 posed = [body(batch["betas"], batch["pose"], batch["trans"]) for batch in batches]
 vertices = torch.cat([p.vertices for p in posed])[:people]  # (P, V, 3) metres, camera frame

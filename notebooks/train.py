@@ -59,7 +59,7 @@ from dpose.figures import (
 )
 from dpose.losses import TERMS
 from dpose.model import checkpoint
-from dpose.model.inference import run_network
+from dpose.model.inference import run_network, to_device
 from dpose.paths import shard_folder
 from dpose.results import read_json
 from dpose.training import TrainConfig, train
@@ -131,6 +131,7 @@ network = dpose.preset(config.preset)
 batch = next(
     iter(make_loader(config.data, "train", network, 8, train=True, seed=seed, augment=recipe.augmentation))
 )
+batch = to_device(batch, "cpu")
 pictures = [
     list(to_picture(batch["image"])),
     list(colour_parts(batch["parts"].numpy())),
@@ -223,7 +224,7 @@ html_table(
 # %% tags=["hide-input"]
 model = dpose.load(result.checkpoint)
 mesh = dpose.load_body(body)
-batch = next(iter(make_loader(config.data, measured_on, network, batch_size=4)))
+batch = to_device(next(iter(make_loader(config.data, measured_on, network, batch_size=4))), "cpu")
 with torch.inference_mode():
     said = run_network(model, batch)
     rows = [prediction_pictures(said, batch, mesh, i) for i in range(len(batch["key"]))]

@@ -25,7 +25,7 @@ from dpose.data.loader import collate, prepare_sample
 from dpose.data.sample import SAMPLE_SIZE, Sample
 from dpose.figures import INK, colour_depth, colour_parts, overlay
 from dpose.io import replacing
-from dpose.model.inference import run_network
+from dpose.model.inference import run_network, to_device
 from dpose.synthetic import person_samples, sample_scene
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static" / "overview.png"
@@ -53,10 +53,11 @@ def column(name: str, side: int, seed: int, network: dpose.DPose | None, body) -
     stored = round(shown.image_size * SAMPLE_SIZE[128] / 128)
     picture = prepare_sample(test_person(name, stored, seed), shown)
     seen = prepare_sample(test_person(name, SAMPLE_SIZE[config.image_size], seed), config)
-    batch = collate([seen])
+    batch = to_device(collate([seen]), "cpu")
     geometry = batch["center"], batch["scale"]
     if network is None:
-        parts, depth, visible = picture["parts"], picture["depth"], None
+        parts, visible = picture["parts"], None
+        depth = to_device(collate([picture]), "cpu")["depth"][0, 0].numpy()
         posed = body(batch["betas"], batch["pose"], batch["trans"])
     else:
         said = run_network(network, batch)

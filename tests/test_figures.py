@@ -15,6 +15,7 @@ from dpose import figures
 from dpose.body import OPEN_SMPL, load_body
 from dpose.config import preset
 from dpose.data.loader import make_loader
+from dpose.model.inference import to_device
 from dpose.model.network import DPose
 
 
@@ -47,7 +48,7 @@ def test_maps_become_pictures_of_the_same_size():
 
 
 def test_a_network_input_is_converted_back_to_its_picture(people):
-    batch = next(iter(make_loader(people, "test", preset("mini"), 2)))
+    batch = to_device(next(iter(make_loader(people, "test", preset("mini"), 2))), "cpu")
     picture = figures.to_picture(batch["image"])
     assert picture.shape == (2, 128, 128, 3) and picture.dtype == np.uint8
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -56,7 +57,7 @@ def test_a_network_input_is_converted_back_to_its_picture(people):
 
 
 def test_the_true_body_covers_the_true_person(people):
-    batch = next(iter(make_loader(people, "test", preset("mini"), 1)))
+    batch = to_device(next(iter(make_loader(people, "test", preset("mini"), 1))), "cpu")
     body = load_body()
     vertices = body(batch["betas"], batch["pose"], batch["trans"]).vertices[0]
     black = np.zeros((128, 128, 3), np.uint8)
@@ -85,7 +86,7 @@ def test_a_mesh_is_drawn_in_its_colour_and_the_rest_of_the_picture_stays():
 def test_a_prediction_is_drawn_in_pictures_of_equal_size(people):
     for name in ("mini", "mini-no-depth"):
         model = DPose(preset(name)).eval()
-        batch = next(iter(make_loader(people, "test", model.config, 2)))
+        batch = to_device(next(iter(make_loader(people, "test", model.config, 2))), "cpu")
         with torch.inference_mode():
             prediction = model(batch["image"], torch.zeros(2, 3))
             pictures = figures.prediction_pictures(prediction, batch, load_body(), 1)

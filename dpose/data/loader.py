@@ -1,54 +1,52 @@
-"""Loader: data sets -> batches. One stream a worker: read, shuffle, decode, jitter, cut, augment, collate.
+"""Loader: data sets -> batches, for training and evaluation, on one or several processes.
 
-Training streams run on for ever (a step count ends them); evaluation runs once through, unaugmented, box
-scale 1, and keeps its last partial batch. In an epoch every sample of a data set comes once, to one worker of
-one process (`dpose.data.sources`). Several sets are mixed sample by sample, by weights. A sample that cannot
-be read is reported, skipped and counted, and past a limit the loader raises.
+    loader = make_loader(data, "train", config, batch_size=64, train=True, workers=4)
+    for batch in loader:  # compact, see `dpose.batch.Batch`
+        batch = to_device(batch, "cuda")  # of `dpose.model.inference`
+
+Training streams run on without end (a number of steps ends them); evaluation runs once through, unaugmented,
+box scale 1, and keeps its last partial batch. In an epoch every sample of a data set comes once, to one
+worker of one process (`dpose.data.sources`). Several sets are mixed sample by sample, by weights. A sample
+that cannot be read is reported, skipped and counted; past a limit the loader raises.
 
 Everything random follows from (seed, epoch) and, for the order, from the worker's place among all: the same
-numbers of processes and workers see the same batches again. What happens to a sample follows from (seed,
-epoch, key) alone: the rank need not enter, as no other rank has the sample in that epoch.
+numbers of processes and workers give the same batches again. What happens to a sample follows from (seed,
+epoch, key) alone: the rank is not needed, as no other rank has the sample in that epoch.
+
+A training run that stops can go on with the next batch:
+
+    progress = Progress(workers)
+    for batch in loader:
+        progress.update(batch)  # when the batch has been used
+    state = progress.state()  # JSON-able; each rank has its own
+    loader = make_loader(..., resume=[state])  # of every rank, in order
 """
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+import copy
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import roma
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
 from dpose.batch import Batch
 from dpose.body import DEFAULT_BODY
 from dpose.config import ModelConfig
-from dpose.data.augment import (
-    MIRRORED_PARTS,
-    Augment,
-    augmentation,
-    change_picture,
-    jitter_box,
-    mirror_label,
-    occlude,
-    picture_transforms,
-    sample_generator,
-)
-from dpose.data.sample import Sample, relative_matrix, warp_image, warp_nearest
-from dpose.data.shards import BadSample
+from dpose.data.augment import Augment, augmentation
 from dpose.data.sources import (
     BadCount,
-    Source,
     TooManyBadSamples,
     find_shards,
     find_sources,
     mixture,
     read_members,
-    share_out,
-    spread_over,
 )
-from dpose.data.targets import DEPTH_RULES, depth_target
-from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD
+from dpose.data.streams import SampleStream, prepare_sample
+from dpose.data.targets import DEPTH_RULES
 from dpose.paths import Data
 
 __all__ = [
@@ -57,7 +55,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_BAD = 20  # unreadable samples of a data set that a worker skips in an epoch before it gives up
-OPEN_AT_ONCE = 8  # shards, or frames not yet cut, that a training stream reads in turns
+PREFETCHED = 2  # batches that each worker holds ready in shared memory
 
 
 def make_loader(
@@ -79,7 +77,8 @@ def make_loader(
     limit: int | None = None,
     spread: int | None = None,
     pin_memory: bool = False,
-) -> DataLoader:
+    resume: Sequence[dict | None] | None = None,
+) -> "Loader":
     """A loader of `Batch` over a split of one data set, or of several mixed.
 
     data: a folder with `<split>-*.tar`, there or in `shards/`; a folder in BEDLAM's layout that nobody has
@@ -109,6 +108,8 @@ def make_loader(
     if depth_rule not in DEPTH_RULES:
         raise ValueError(f"unknown depth rule {depth_rule!r}; choose one of {', '.join(DEPTH_RULES)}")
     infinite = train if infinite is None else infinite
+    if resume and not infinite:
+        raise ValueError("resume: only a stream without end can be resumed")
     sources = find_sources(data, split, config)
     mixed = len(sources) > 1 and (train or infinite)
     stream = SampleStream(
@@ -125,27 +126,56 @@ def make_loader(
         limit=limit,
         spread=spread,
     )
-    return _Loader(
+    return Loader(
         stream,
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=collate,
         drop_last=train,
         persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCHED if workers else None,
         worker_init_fn=_quiet_worker,
         pin_memory=pin_memory,
+        resume=resume,
     )
 
 
-class _Loader(DataLoader):
-    """A DataLoader that tells its stream, when iteration begins, which process of a run it feeds."""
+class Loader(DataLoader):
+    """A DataLoader over a `SampleStream`; make one with `make_loader`."""
 
-    def __iter__(self):
+    def __init__(self, stream: SampleStream, *, resume: Sequence[dict | None] | None, **options):
+        super().__init__(stream, **options)
+        states = list(resume or ())
+        self._resume = [] if None in states else [check_state(state, stream) for state in states]
+        self._begun = False
+
+    @property
+    def resumed(self) -> str | None:
+        """How the loader follows the `resume` that it was given.
+
+        "exact": the first batch is the one that would have come next. "new order": numbers of processes or
+        workers, seed or data differ, so an epoch begins that the run has not seen. None: not resumed.
+        """
+        if not self._resume:
+            return None
+        self._find_rank()
+        wanted = max(1, self.num_workers), self.dataset.order()
+        same = all((state["workers"], state["order"]) == wanted for state in self._resume)
+        return "exact" if same and len(self._resume) == self.dataset.world else "new order"
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._find_rank()
+        if not self._begun and self.resumed == "exact":
+            self.dataset.start = self._resume[self.dataset.rank]
+        elif not self._begun and self._resume:
+            self.dataset.epoch = max(self.dataset.epoch, 1 + max(map(last_epoch, self._resume)))
+        self._begun = True
+        return self._ended_at_errors(super().__iter__())
+
+    def _find_rank(self) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             self.dataset.rank = torch.distributed.get_rank()
             self.dataset.world = torch.distributed.get_world_size()
-        return self._ended_at_errors(super().__iter__())
 
     def _ended_at_errors(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         came = False
@@ -166,151 +196,92 @@ class _Loader(DataLoader):
 
 
 def _quiet_worker(_: int) -> None:
-    """One thread a worker: parallelism comes from the number of workers."""
+    """One thread per worker: parallelism comes from the number of workers."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-class SampleStream(IterableDataset):
-    """Prepared samples for this process and worker; each `iter` is the next epoch."""
-
-    def __init__(
-        self,
-        sources: list[Source],
-        weights: list[float],
-        config: ModelConfig,
-        *,
-        shuffle: int,
-        augment: Augment | None,
-        infinite: bool,
-        seed: int,
-        epoch: int,
-        depth_rule: str,
-        max_bad: int,
-        limit: int | None,
-        spread: int | None,
-    ):
-        self.sources, self.weights, self.config = sources, weights, config
-        self.shuffle, self.augment, self.infinite = shuffle, augment, infinite
-        self.seed, self.epoch, self.depth_rule = seed, epoch, depth_rule
-        self.max_bad, self.limit, self.spread = max_bad, limit, spread
-        self.rank, self.world = 0, 1
-        self.transforms = picture_transforms(augment) if augment else []
-
-    def __iter__(self) -> Iterator[dict]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        read = self.endless if self.infinite else self.epoch_samples
-        streams = [read(source, epoch) for source in self.sources]
-        if len(streams) == 1 or not (self.shuffle or self.infinite):
-            return chain.from_iterable(streams)
-        rng = random.Random(f"{self.seed} {epoch} {self.place()} mixture")
-        return _mixed(streams, list(self.weights), rng)
-
-    def place(self) -> tuple[int, int]:
-        """Which consumer of the data this is, and of how many: the workers of all processes of a run."""
-        info = get_worker_info()
-        workers, worker = (info.num_workers, info.id) if info else (1, 0)
-        return self.rank * workers + worker, self.world * workers
-
-    def endless(self, source: Source, epoch: int) -> Iterator[dict]:
-        """This worker's share of one epoch after the other."""
-        while True:
-            self.epoch = max(self.epoch, epoch + 1)
-            sample = None
-            for sample in self.epoch_samples(source, epoch):
-                yield sample
-            if sample is None:
-                raise ValueError(f"{source.name}: not a sample for one of the workers; use fewer workers")
-            epoch += 1
-
-    def epoch_samples(self, source: Source, epoch: int) -> Iterator[dict]:
-        """This worker's share of one epoch."""
-        order, each = list(range(len(source.pieces))), None
-        if self.spread is not None:
-            order, each = spread_over(source, self.spread)
-        if self.shuffle:
-            random.Random(f"{self.seed} {epoch}").shuffle(order)  # the same for all workers
-        bad = BadCount(self.max_bad, epoch)
-        pieces = (islice(items, each) for items in share_out(source, order, *self.place(), bad))
-        if self.shuffle:
-            rng = random.Random(f"{self.seed} {epoch} {self.place()}")
-            raw = _interleaved(pieces, OPEN_AT_ONCE, rng)
-            raw = _shuffled(raw, self.shuffle, rng) if source.buffered else raw
-        else:
-            raw = chain.from_iterable(pieces)
-        count = 0
-        for item in raw:
-            if self.limit is not None and count >= self.limit:
-                return
-            try:
-                sample = source.decode(item)
-            except BadSample as error:
-                bad.fault(str(error))
-                continue
-            yield self.prepare(sample, epoch)
-            count += 1
-        if bad.faults and not count:
-            raise ValueError(f"{source.name}: not one sample could be read; {'; '.join(bad.faults[:3])}")
-
-    def prepare(self, sample: Sample, epoch: int) -> dict:
-        """Sample -> one row of a batch: numpy arrays, image still uint8."""
-        rng = None
-        if self.augment:
-            rng = sample_generator(self.seed, epoch, sample["label"]["key"])
-        return prepare_sample(sample, self.config, self.augment, rng, self.transforms, self.depth_rule)
+# --- resuming -----------------------------------------------------------------------------------------------
 
 
-def prepare_sample(
-    sample: Sample,
-    config: ModelConfig,
-    augment: Augment | None = None,
-    rng: np.random.Generator | None = None,
-    transforms: list | None = None,
-    depth_rule: str = "paper",
-) -> dict:
-    """Jitter, cut and augment one sample: its label, image (S, S, 3) uint8, parts and depth (M, M)."""
-    label = sample["label"]
-    size, map_size = config.image_size, config.map_size
-    center, scale, mirror = label["center"], label["scale"], False
-    if augment:
-        center, scale = jitter_box(label, augment, rng)
-        mirror = rng.random() < augment.flip_p
-    stored = sample["image"].shape[0]
-    to_map = relative_matrix(label, stored, center, scale, map_size)
-    image = warp_image(sample["image"], relative_matrix(label, stored, center, scale, size), size)
-    parts = warp_nearest(sample["parts"], to_map, map_size)
-    depth = np.zeros((map_size, map_size), np.float32)
-    has_depth = bool(label["has_depth"]) and sample["depth"] is not None
-    if has_depth:
-        metres = warp_nearest(sample["depth"], to_map, map_size)
-        has_depth = bool((metres > 0).any())
-        depth = depth_target(metres, rule=depth_rule) if has_depth else depth
-    label = {**label, "center": center, "scale": scale}
-    if mirror:
-        label = mirror_label(label)
-        image, depth = np.ascontiguousarray(image[:, ::-1]), depth[:, ::-1]
-        parts = MIRRORED_PARTS[parts[:, ::-1]]
-    if augment:
-        image = occlude(change_picture(image, transforms or [], rng), augment, rng)
-    return {"image": image, "parts": parts, "depth": depth, "has_depth": has_depth, "label": label}
+class Progress:
+    """How far one process of a run has come in its loader's stream, by the batches that it has used.
+
+    workers: as for `make_loader`. After resuming, a new Progress goes on from the state resumed from, as soon
+    as it has the first batch.
+    """
+
+    def __init__(self, workers: int):
+        self.workers = max(1, workers)
+        self._state: dict[str, Any] | None = None
+
+    def update(self, batch: Batch) -> None:
+        """Count a batch. Raises ValueError if it is not the one after the batch counted last."""
+        position = dict(batch["position"])
+        worker, before = position.pop("worker"), position.pop("before")
+        order, begin = position.pop("order"), position.pop("begin")
+        if self._state is None:
+            fresh = {"batches": 0, "workers": self.workers, "order": order, "begin": begin}
+            fresh["positions"] = [None] * self.workers
+            self._state = copy.deepcopy(before) or fresh
+        if worker != self._state["batches"] % self.workers:
+            raise ValueError(
+                f"batch {self._state['batches']} comes from worker {worker} of {self.workers}: batches must "
+                "be counted one by one, in their order"
+            )
+        self._state["batches"] += 1
+        self._state["positions"][worker] = position
+
+    def state(self) -> dict[str, Any] | None:
+        """What `make_loader(..., resume=[...])` takes; JSON-able. None before the first batch."""
+        return copy.deepcopy(self._state)
+
+
+def check_state(state: dict[str, Any], stream: SampleStream) -> dict[str, Any]:
+    """The state of a `Progress`. Raises ValueError for anything else."""
+    sources = len(stream.sources)
+    try:
+        numbers = [state["batches"], state["workers"], state["begin"]]
+        positions = [one for one in state["positions"] if one is not None]
+        numbers += [one["drawn"] for one in positions]
+        numbers += itertools.chain.from_iterable(at for one in positions for at in one["sources"])
+        fits = all(type(number) is int and 0 <= number < 1 << 53 for number in numbers)
+        fits &= len(state["positions"]) == state["workers"] and isinstance(state["order"], str)
+        fits &= all(len(at) == 3 for one in positions for at in one["sources"])
+        exact = state["order"] == stream.order()
+        fits &= not exact or all(len(one["sources"]) == sources for one in positions)
+    except (TypeError, KeyError, IndexError, AttributeError):
+        fits = False
+    if not fits:
+        raise ValueError("resume: this is not the state of a data stream, as `Progress` gives it")
+    return state
+
+
+def last_epoch(state: dict[str, Any]) -> int:
+    """The last epoch that a state has begun with any of its sources."""
+    positions = [one for one in state["positions"] if one is not None]
+    return max([state["begin"], *(at[0] for one in positions for at in one["sources"])])
+
+
+# --- batches ------------------------------------------------------------------------------------------------
 
 
 def collate(rows: list[dict]) -> Batch:
-    """Rows of `prepare_sample` -> Batch. The image comes in channels-last memory."""
+    """Rows of `prepare_sample` -> compact Batch."""
     labels = [row["label"] for row in rows]
-    stack = lambda values: torch.from_numpy(np.asarray(values, np.float32))  # noqa: E731
-    column = lambda name: stack([label[name] for label in labels])  # noqa: E731
-    side = rows[0]["image"].shape[0]
-    std = torch.tensor(IMAGENET_STD)
-    factor, offset = (1 / (255 * std)).repeat(side), (torch.tensor(IMAGENET_MEAN) / std).repeat(side)
-    image = torch.empty(len(rows), side, 3 * side)
-    for line, row in zip(image, rows, strict=True):  # one at a time stays in the processor's cache
-        line.copy_(torch.from_numpy(row["image"].reshape(side, 3 * side))).mul_(factor).sub_(offset)
+
+    def stack(values: list, dtype: type = np.float32) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values, dtype))
+
+    def column(name: str) -> torch.Tensor:
+        return stack([label[name] for label in labels])
+
     pose = stack([label["pose"] + [0.0] * (72 - len(label["pose"])) for label in labels]).reshape(-1, 24, 3)
     joints2d = column("joints2d")
     joints2d[..., 2].clamp_(min=0)
-    return Batch(
-        image=image.view(-1, side, side, 3).permute(0, 3, 1, 2),
+    rule = rows[0]["depth_rule"]
+    batch = Batch(
+        image=torch.from_numpy(np.stack([row["image"] for row in rows])).permute(0, 3, 1, 2),
         center=column("center"),
         scale=column("scale"),
         img_size=column("img_size"),
@@ -319,53 +290,15 @@ def collate(rows: list[dict]) -> Batch:
         betas=column("betas"),
         trans=column("trans"),
         joints2d=joints2d,
-        parts=torch.from_numpy(np.stack([row["parts"] for row in rows]).astype(np.int64)),
+        parts=torch.from_numpy(np.stack([row["parts"] for row in rows])),
         depth=torch.from_numpy(np.stack([row["depth"] for row in rows])[:, None]),
         has_depth=torch.tensor([row["has_depth"] for row in rows]),
         key=[label["key"] for label in labels],
         body=[label.get("body", DEFAULT_BODY) for label in labels],
         smpl_hands=roma.rotvec_to_rotmat(pose[:, 22:]),
+        depth_line=stack([row["depth_line"] for row in rows], np.float32 if rule == "paper" else np.float64),
+        depth_rule=rule,
     )
-
-
-# --- the order ----------------------------------------------------------------------------------------------
-
-
-def _interleaved(streams: Iterable[Iterator], ways: int, rng: random.Random) -> Iterator:
-    """Read `ways` of the streams at once, each next item from a random one, until all are through."""
-    streams = iter(streams)
-    active = list(islice(streams, ways))
-    while active:
-        i = rng.randrange(len(active))
-        item = next(active[i], None)
-        if item is not None:
-            yield item
-        elif (following := next(streams, None)) is not None:
-            active[i] = following
-        else:
-            del active[i]
-
-
-def _mixed(streams: list[Iterator], weights: list[float], rng: random.Random) -> Iterator:
-    """Each next item from a stream drawn by weight, until all are through."""
-    while streams:
-        (i,) = rng.choices(range(len(streams)), weights)
-        item = next(streams[i], None)
-        if item is not None:
-            yield item
-        else:
-            del streams[i], weights[i]
-
-
-def _shuffled(items: Iterator, size: int, rng: random.Random) -> Iterator:
-    """Shuffle within a buffer of `size` items."""
-    buffer = []
-    for item in items:
-        if len(buffer) < size:
-            buffer.append(item)
-            continue
-        i = rng.randrange(size)
-        yield buffer[i]
-        buffer[i] = item
-    rng.shuffle(buffer)
-    yield from buffer
+    if "position" in rows[-1]:
+        batch["position"] = rows[-1]["position"]
+    return batch

@@ -17,6 +17,7 @@ from dpose.camera import BOX_UNIT
 from dpose.config import ModelConfig
 from dpose.data.loader import make_loader
 from dpose.data.sources import find_sources, mixture
+from dpose.model.inference import to_device
 from dpose.paths import Data, data_roots
 from dpose.rotations import nearest_rotation, rotmat_to_sixd
 
@@ -67,7 +68,7 @@ def training_means(
         loader = make_loader(root, "train", config, min(batch_size, share), seed=0, workers=0, spread=share)
         of_set = _Sums(config)
         for batch in loader:
-            of_set.add(batch)
+            of_set.add(to_device(batch, "cpu"))
         if of_set.samples == 0:
             raise ValueError(f"the training split under {root} holds no sample")
         count += of_set.samples

@@ -23,6 +23,7 @@ import numpy as np
 
 from dpose.body import BODY_NAMES, DEFAULT_BODY, num_rotations
 from dpose.data.sample import Sample
+from dpose.data.targets import decode_depth, encode_depth
 from dpose.io import replacing
 
 JPEG_QUALITY = 95
@@ -206,9 +207,10 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
     return members
 
 
-def decode_sample(members: Mapping[str, bytes]) -> Sample:
+def decode_sample(members: Mapping[str, bytes], codes: bool = False) -> Sample:
     """The inverse of `encode_sample`, up to JPEG and 16 bits. Raises BadSample naming the broken member.
 
+    codes: leave depth in its 16-bit codes, see `encode_depth`; label's `depth_range` goes with them.
     What it returns may still be of no use, see `check_sample`.
     """
     try:
@@ -224,32 +226,12 @@ def decode_sample(members: Mapping[str, bytes]) -> Sample:
     if label.get("has_depth"):
         if "depth_range" not in label:
             raise BadSample(f"{key}: label has depth but no depth_range")
-        codes = _decode(members, "depth.png", cv2.IMREAD_UNCHANGED, key)
-        if codes.dtype != np.uint16 or not np.isfinite(label["depth_range"]).all():
+        depth = _decode(members, "depth.png", cv2.IMREAD_UNCHANGED, key)
+        if depth.dtype != np.uint16 or not np.isfinite(label["depth_range"]).all():
             raise BadSample(f"{key}: depth.png must be 16 bit and depth_range finite")
-        depth = decode_depth(codes, label["depth_range"])
+        if not codes:
+            depth = decode_depth(depth, label["depth_range"])
     return Sample(image=image, depth=depth, parts=parts, label=label)
-
-
-def encode_depth(depth: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Depth in metres (0 = none) -> uint16 codes (0 = none, 1..65535 linear) and [near, far] in metres."""
-    person = depth > 0
-    if not person.any():
-        return np.zeros(depth.shape, np.uint16), [0.0, 0.0]
-    near, far = float(depth[person].min()), float(depth[person].max())
-    step = (far - near) / 65534 or 1.0
-    return np.where(person, np.rint((depth - near) / step) + 1, 0).astype(np.uint16), [near, far]
-
-
-def decode_depth(codes: np.ndarray, depth_range: list[float]) -> np.ndarray:
-    """uint16 codes -> float32 metres, 0 = none."""
-    near, far = depth_range
-    metres = codes.astype(np.float32)
-    metres -= 1
-    metres *= np.float32((far - near) / 65534)
-    metres += np.float32(near)
-    metres *= codes > 0
-    return metres
 
 
 def _encode(extension: str, array: np.ndarray, *options: int) -> bytes:

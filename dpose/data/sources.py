@@ -1,129 +1,106 @@
-"""Sources: what there is to read of a data set's split, how it is dealt out, and how it is read.
+"""Sources: the shards of a data set's split, how they are shared out, and how they are read.
 
-A source is a list of pieces, each read from its beginning: shards in a folder or behind a URL (`Shards`), or,
-for small sets that nobody has cut into shards, the frames of a folder in BEDLAM's layout (`Frames`).
-
-`share_out` gives every sample of an epoch to one consumer (a loader process of a rank), whatever the numbers
-of pieces and consumers: the samples are thought of as one row, piece after piece, and consumer k of n gets
-the k-th n-th of it. Most pieces so belong to one consumer alone; those on a border are read by both, and each
-takes its part. Where no manifest says how many samples a shard has, all count as equally long, and the
-samples of a shared one are scattered over its length by a fixed rule.
+`share_out` gives every sample of an epoch to one consumer (a loader process of a rank), for any numbers of
+shards and consumers: the samples are numbered shard after shard, and consumer k of n gets the k-th n-th of
+them. Most shards then belong to one consumer alone; a shard on a border is read by both, and each takes its
+part. Without a manifest the numbers of samples are unknown: all shards count as equally long, and the samples
+of a shared shard are scattered over its length by a fixed rule.
 """
 
+import re
 import tarfile
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from webdataset.shardlists import expand_urls
-from webdataset.tariterators import base_plus_ext, tar_file_iterator
+from webdataset.tariterators import base_plus_ext
 
 from dpose.config import ModelConfig
-from dpose.data.frames import FrameSet, Skipped, TooManyFaults, check_projection, frames_of, read_frame
-from dpose.data.labels import Labels
 from dpose.data.remote import check_protocol, open_url, read_remote_manifest
-from dpose.data.sample import MARGIN, SAMPLE_SIZE, Sample
+from dpose.data.sample import Sample
 from dpose.data.shards import BadSample, check_sample, decode_sample, read_manifest
 from dpose.paths import Data, data_root, data_roots, is_url, shard_folder
 
-TAR_END = bytes(1024)
 SPAN = 1 << 32
-GOLDEN = 2654435769  # SPAN over the golden ratio: i * GOLDEN % SPAN are spread evenly, however many
-SPREAD_SHARDS = 32  # how many shards a look at a whole split reads from
+GOLDEN = 2654435769  # SPAN over the golden ratio: i * GOLDEN % SPAN are spread evenly for any number of i
+SPREAD_SHARDS = 32  # number of shards that a look at a whole split reads from
 
 
-class TooManyBadSamples(TooManyFaults):
-    """More samples of an epoch were unreadable than the stated limit."""
+class TooManyBadSamples(RuntimeError):
+    """More samples or shards of an epoch were unreadable than the stated limit."""
 
 
-class BadCount(Skipped):
-    """Warns of each thing that could not be read, and raises once more than `limit` samples are lost."""
+class BadCount:
+    """Counts what cannot be read in one epoch of one source, with a warning for each.
 
-    def __init__(self, limit: int, epoch: int):
-        super().__init__(limit)
-        self.epoch, self.lost = epoch, 0
+    Unreadable samples and damaged shards are counted apart, each up to `limit`: a damaged shard counts once,
+    however many samples are lost with it. Past the limit TooManyBadSamples is raised.
+    """
 
-    def fault(self, reason: str, what: str = "an unreadable sample", lost: int = 1) -> None:
+    def __init__(self, limit: int, epoch: int, samples: int = 0):
+        self.limit, self.epoch = limit, epoch
+        self.samples, self.shards = samples, 0
+        self.faults: list[str] = []
+
+    def sample(self, reason: str) -> None:
+        self.samples += 1
+        what = f"an unreadable sample ({self.samples} so far)"
+        self._fault(what, reason, self.samples, "unreadable samples")
+
+    def shard(self, reason: str, lost: str) -> None:
+        self.shards += 1
+        self._fault(f"{lost} ({self.shards} shards so far)", reason, self.shards, "damaged shards")
+
+    def _fault(self, what: str, reason: str, count: int, kind: str) -> None:
         self.faults.append(reason)
-        self.lost += lost
-        if self.lost > self.limit:
+        if count > self.limit:
             raise TooManyBadSamples(
-                f"{self.lost} unreadable samples in epoch {self.epoch} (limit {self.limit}): "
-                f"{'; '.join(self.faults[:3])}, ...; see to these files, or raise max_bad"
+                f"{count} {kind} in epoch {self.epoch} (limit {self.limit}): {'; '.join(self.faults[-3:])}; "
+                "repair these files, or raise max_bad"
             )
-        warnings.warn(f"skipped {what} ({self.lost} so far): {reason}", stacklevel=2)
-
-    def drop(self, rule: str, count: int = 1) -> None:
-        super().drop(rule, count)
-        # always the same text, which Python so shows once
-        warnings.warn(f"people are left out, {rule}; `dpose prepare` counts them", stacklevel=2)
+        warnings.warn(f"skipped {what}: {reason}", stacklevel=3)
 
 
 @dataclass(frozen=True)
 class Shards:
-    """WebDataset tars; counts: the samples of each by the manifest, or None; bodies: of the labels, by it."""
+    """A split of a data set: WebDataset tars.
+
+    name: folder or URL, for messages. pieces: the shards. counts: number of samples of each, None without a
+    manifest. bodies: {name: {"name", "hash"}} of the body models that the labels belong to, by the manifest.
+    """
 
     name: str
     pieces: list[Path | str]
     counts: list[int] | None
-    bodies: tuple[str, ...] = ()
-    buffered = True  # neighbours in a shard may be alike: shuffle them
+    bodies: dict[str, dict] = field(default_factory=dict)
 
-    def read(self, index: int, bad: BadCount) -> Iterator[dict]:
-        return read_members([self.pieces[index]], bad, self.counts and self.counts[index])
+    def read(self, index: int, bad: BadCount, lazy: Callable[[], bool] | None = None) -> Iterator[dict]:
+        """The members of each sample of one shard, see `read_members`."""
+        return read_members([self.pieces[index]], bad, self.counts and self.counts[index], lazy)
 
     def decode(self, members: dict) -> Sample:
-        """Raises BadSample."""
+        """Members of a sample -> Sample. Raises BadSample naming shard and key."""
+        where = f"{members['__url__']}: {members['__key__']}"
         try:
-            sample = decode_sample(members)
+            sample = decode_sample(_loaded(members), codes=True)
             check_sample(sample)
             if sample["label"]["key"] != members["__key__"]:
-                raise BadSample(f"the label is of sample {sample['label']['key']}, not {members['__key__']}")
+                raise BadSample(f"the label is of sample {sample['label']['key']}")
         except BadSample as error:
-            raise BadSample(f"{members['__url__']}: {error}") from error
+            raise BadSample(f"{where}: {error}") from error
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise BadSample(
-                f"{members['__url__']}: {members['__key__']}: malformed label ({error!r})"
-            ) from error
+            raise BadSample(f"{where}: malformed label ({error!r})") from error
         return sample
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Frames that are cut while reading; a piece is (scene, imgname, rows) and goes to one consumer whole."""
-
-    name: str
-    pieces: list[tuple[int, str, list[int]]]
-    counts: list[int]
-    scenes: list[tuple[FrameSet, Labels]]
-    size: int
-    buffered = False  # samples are big and the order of frames is random enough
-
-    @property
-    def bodies(self) -> tuple[str, ...]:
-        return tuple(sorted({body for _, labels in self.scenes for body in labels.body.tolist()}))
-
-    def read(self, index: int, bad: BadCount) -> Iterator[Sample]:
-        where, imgname, rows = self.pieces[index]
-        scene, labels = self.scenes[where]
-        yield from read_frame(scene, imgname, rows, labels, self.size, skipped=bad)
-
-    def decode(self, sample: Sample) -> Sample:
-        """Raises BadSample."""
-        check_sample(sample)
-        return sample
-
-
-Source = Shards | Frames
 
 
 # --- finding ------------------------------------------------------------------------------------------------
 
 
-def find_sources(data: Data, split: str, config: ModelConfig) -> list[Source]:
+def find_sources(data: Data, split: str, config: ModelConfig) -> list[Shards]:
     """The split of each data set, checked as far as that goes without reading images.
 
     data: see `make_loader`. Raises FileNotFoundError or ValueError naming what is missing or wrong.
@@ -131,10 +108,9 @@ def find_sources(data: Data, split: str, config: ModelConfig) -> list[Source]:
     return [find_source(root, split, config) for root in data_roots(data)]
 
 
-def find_source(root: Path | str, split: str, config: ModelConfig) -> Source:
+def find_source(root: Path | str, split: str, config: ModelConfig) -> Shards:
+    """The split of one data set, see `find_sources`."""
     if not is_url(root):
-        if not any(shard_folder(root).glob("*.tar")) and any((root / "labels").glob("*.npz")):
-            return _frames(root, split, config)
         return _local_shards(root, split)
     check_protocol(root)
     if not root.endswith(".tar"):
@@ -200,34 +176,10 @@ def _listed(root: Path | str, folder: Path | str, manifest: dict, split: str) ->
         hint = "" if is_url(root) else f"; {_hint(root)}"
         raise FileNotFoundError(f"no shards {split}-*.tar in {folder} (splits there: {there}){hint}")
     pieces = [f"{folder}/{row['name']}" if is_url(root) else folder / row["name"] for row in rows]
-    return Shards(str(root), pieces, [row["samples"] for row in rows], tuple(manifest.get("bodies", ())))
+    return Shards(str(root), pieces, [row["samples"] for row in rows], manifest.get("bodies", {}))
 
 
-def _frames(root: Path, split: str, config: ModelConfig) -> Frames:
-    if split not in ("train", "val"):
-        raise FileNotFoundError(
-            f"{root} is not cut into shards, and so has the splits train and val only, not {split}"
-        )
-    from dpose.data.prepare import VALIDATION, split_of
-    from dpose.data.sets.bedlam import label_scenes  # neither is needed to read shards
-
-    scenes, pieces = [], []
-    for scene in label_scenes(root, dataset=root.name):
-        if not (scene.depth.is_dir() and scene.masks.is_dir()):
-            scene = replace(scene, depth=None, masks=None)
-        labels = Labels.load(scene.labels)
-        check_projection(labels)
-        for imgname, rows in frames_of(labels).items():
-            if split_of(scene.name, imgname, "train", VALIDATION) == split:
-                pieces.append((len(scenes), imgname, rows))
-        scenes.append((scene, labels))
-    if not pieces:
-        raise FileNotFoundError(f"{root} has no sequence in its split {split}")
-    size = SAMPLE_SIZE.get(config.image_size, round(MARGIN * config.image_size))
-    return Frames(str(root), pieces, [len(rows) for _, _, rows in pieces], scenes, size)
-
-
-def mixture(sources: Sequence[Source], mix: Sequence[float] | None) -> list[float]:
+def mixture(sources: Sequence[Shards], mix: Sequence[float] | None) -> list[float]:
     """The chance of each source's to give the next sample, adding up to 1; None: by numbers of samples.
 
     Raises ValueError for weights that do not fit, or numbers that no manifest tells.
@@ -248,22 +200,25 @@ def mixture(sources: Sequence[Source], mix: Sequence[float] | None) -> list[floa
     return [weight / sum(mix) for weight in mix]
 
 
-def spread_over(source: Source, samples: int) -> tuple[list[int], int | None]:
-    """Pieces all over the source, and how many samples to take of each, to get about `samples` in all."""
-    if isinstance(source, Frames):
-        wanted, each = round(samples * len(source.pieces) / sum(source.counts)), None
-    else:
-        wanted = min(samples, SPREAD_SHARDS)
-        each = -(-samples // min(wanted, len(source.pieces)))
-    wanted = min(max(1, wanted), len(source.pieces))
-    return np.unique(np.linspace(0, len(source.pieces) - 1, wanted).round().astype(int)).tolist(), each
+def spread_over(source: Shards, samples: int) -> tuple[list[int], int]:
+    """Shards all over the source, and how many samples to take from each, for about `samples` in total."""
+    wanted = min(max(1, samples), SPREAD_SHARDS, len(source.pieces))
+    order = np.unique(np.linspace(0, len(source.pieces) - 1, wanted).round().astype(int)).tolist()
+    return order, -(-samples // wanted)
 
 
-# --- dealing out --------------------------------------------------------------------------------------------
+# --- sharing out --------------------------------------------------------------------------------------------
 
 
-def share_out(source: Source, order: Sequence[int], consumer: int, consumers: int, bad: BadCount):
-    """One consumer's share of an epoch: an iterator for each piece that has some of it, in `order`.
+def share_out(
+    source: Shards,
+    order: Sequence[int],
+    consumer: int,
+    consumers: int,
+    bad: BadCount,
+    lazy: Callable[[], bool] | None = None,
+) -> Iterator[Iterator[dict]]:
+    """One consumer's share of an epoch: an iterator for each shard that has some of it, in `order`.
 
     order: indices of `source.pieces`. Every sample is in exactly one consumer's share.
     """
@@ -271,86 +226,134 @@ def share_out(source: Source, order: Sequence[int], consumer: int, consumers: in
     spans = [max(1, source.counts[i]) if exact else SPAN for i in order]
     total, start = sum(spans), 0
     for i, span in zip(order, spans, strict=True):
-        owner = lambda at: at * consumers // total  # noqa: E731
-        first, last = owner(start), owner(start + span - 1)
-        if isinstance(source, Frames):
-            last = first
+        first, last = start * consumers // total, (start + span - 1) * consumers // total
         if first <= consumer <= last:
-            items = source.read(i, bad)
-            yield items if first == last else _share(items, start, span, owner, consumer, exact)
+            items = source.read(i, bad, lazy)
+            yield items if first == last else _share(items, start, span, total, consumer, consumers, exact)
         start += span
 
 
-def _share(items: Iterator, start: int, span: int, owner, consumer: int, exact: bool) -> Iterator:
-    """Those of a piece's samples that belong to a consumer."""
+def _share(
+    items: Iterator, start: int, span: int, total: int, consumer: int, consumers: int, exact: bool
+) -> Iterator:
+    """Those samples of a shard that belong to a consumer."""
     for i, item in enumerate(items):
-        whose = owner(start + (min(i, span - 1) if exact else i * GOLDEN % SPAN))
-        if whose == consumer:
+        owner = (start + (min(i, span - 1) if exact else i * GOLDEN % SPAN)) * consumers // total
+        if owner == consumer:
             yield item
-        elif exact and whose > consumer:
+        elif exact and owner > consumer:
             return
 
 
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read_members(shards: Sequence[Path | str], bad: BadCount, count: int | None = None) -> Iterator[dict]:
-    """Raw members of every sample, shard after shard; a shard that ends too early costs its rest only.
+def read_members(
+    shards: Sequence[Path | str],
+    bad: BadCount,
+    count: int | None = None,
+    lazy: Callable[[], bool] | None = None,
+) -> Iterator[dict]:
+    """{extension: bytes} of each sample, shard after shard, with its `__key__` and the shard's `__url__`.
 
-    count: the samples that each shard should have, so that those lost with it count one by one; None: as one.
+    A shard that ends too early costs only its rest. count: the number of samples that each shard should have.
+    lazy: while it returns True, members of local shards are not read: (offset, size) stands for their bytes.
     """
     for shard in shards:
-        keys, seen, reason = set(), 0, None
+        keys, seen, reason, remote = set(), 0, None, is_url(shard)
         try:
-            with open_url(shard) if is_url(shard) else open(shard, "rb") as file:
+            with open_url(shard) if remote else open(shard, "rb") as file:
                 watched = _Watched(file)
-                for members in _grouped(tar_file_iterator(watched)):
+                for members in _grouped(_tar_members(watched, None if remote else lazy)):
                     seen += 1
                     if members["__key__"] in keys:
-                        bad.fault(f"{shard}: the key {members['__key__']} occurs twice")
+                        bad.sample(f"{shard}: the key {members['__key__']} occurs twice")
                         continue
                     keys.add(members["__key__"])
                     yield members | {"__url__": str(shard)}
-                if not watched.ended():  # cut between two members, tarfile takes it for whole
+                if watched.last != TAR_BLOCK:  # tarfile takes a file cut between two members for whole
                     reason = "has no end mark, cut short?"
                 elif not keys:
                     reason = "holds no sample"
+                elif count is not None and seen < count:
+                    reason = f"holds {seen} samples, the manifest says {count}"
         except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError) as error:
-            reason = str(error).split(" @ <")[0]
+            reason = str(error)
         if reason is not None:
-            lost = max(1, (count or 0) - seen)
-            what = f"{'the rest of a' if seen else 'a'} shard" + (f", {lost} samples" if count else "")
-            bad.fault(reason if str(shard) in reason else f"{shard}: {reason}", what, lost)
+            lost = "the rest of a shard" if seen else "a shard"
+            lost += f", {count - seen} samples" if count is not None and seen < count else ""
+            bad.shard(reason if str(shard) in reason else f"{shard}: {reason}", lost)
 
 
-def _grouped(files: Iterator[dict]) -> Iterator[dict]:
+TAR_BLOCK = bytes(tarfile.BLOCKSIZE)  # the end mark of a tar file
+IGNORED = re.compile(r"__[^/]*__($|/)")  # members that WebDataset reserves for itself
+
+
+def _tar_members(file: "_Watched", lazy: Callable[[], bool] | None) -> Iterator[tuple]:
+    """(name, bytes or (offset, size)) of each regular file of a tar."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        while (info := tar.next()) is not None:
+            tar.members = []  # tarfile keeps them all
+            if not info.isreg() or IGNORED.match(info.name):
+                continue
+            if lazy is not None and lazy():
+                yield info.name, (info.offset_data, info.size)
+                continue
+            file.seek(info.offset_data)
+            data = file.read(info.size)
+            if len(data) < info.size:
+                raise tarfile.ReadError("unexpected end of data")
+            yield info.name, data
+
+
+def _loaded(members: dict) -> dict:
+    """The same members with their bytes, where `read_members` was lazy."""
+    places = {name: value for name, value in members.items() if isinstance(value, tuple)}
+    if not places:
+        return members
+    try:
+        with open(members["__url__"], "rb") as file:
+            for name, (offset, size) in places.items():
+                file.seek(offset)
+                places[name] = file.read(size)
+    except OSError as error:
+        raise BadSample(str(error)) from error
+    return members | places
+
+
+def _grouped(files: Iterator[tuple]) -> Iterator[dict]:
     """Neighbouring files of one key -> {extension: bytes}; an extension's second file begins another."""
     members = {}
-    for file in files:
-        key, extension = base_plus_ext(file["fname"])
+    for name, data in files:
+        key, extension = base_plus_ext(name)
         if key is None:
             continue
         if members and (key != members["__key__"] or extension.lower() in members):
             yield members
             members = {}
         members["__key__"] = key
-        members[extension.lower()] = file["data"]
+        members[extension.lower()] = data
     if members:
         yield members
 
 
 class _Watched:
-    """A file that knows whether it ended as a tar does."""
+    """A file for tarfile that may be a stream: it goes forwards, and keeps what was read last."""
 
     def __init__(self, file):
-        self.file, self.tail = file, b""
+        self.file, self.at, self.last = file, 0, b""
 
     def read(self, size: int) -> bytes:
-        data = self.file.read(size)
-        self.tail = (self.tail + data)[-len(TAR_END) :]
-        return data
+        self.last = self.file.read(size)
+        self.at += len(self.last)
+        return self.last
 
-    def ended(self) -> bool:
-        while self.read(1 << 16):
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int) -> None:
+        if self.file.seekable():
+            self.at = self.file.seek(offset)
+            return
+        while self.at < offset and self.read(min(offset - self.at, 1 << 20)):
             pass
-        return self.tail == TAR_END

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpose.batch import NEAREST_TARGET
 from dpose.camera import BOX_UNIT, crop_intrinsics
 
 if TYPE_CHECKING:
@@ -35,10 +36,13 @@ __all__ = [
     "DEPTH_RULES",
     "PAPER_FOCAL",
     "PAPER_SIDE",
+    "decode_depth",
     "depth_target",
+    "encode_depth",
     "paper_intrinsics",
     "paper_translation",
     "part_targets",
+    "person_codes",
     "person_pixels",
     "render_label_parts",
 ]
@@ -188,7 +192,6 @@ def render_label_parts(
 
 # --- depth --------------------------------------------------------------------------------------------------
 
-NEAREST_TARGET = 0.1  # target of the nearest visible point
 DEPTH_RULES = ("paper", "released")
 PERSON_DEPTH_REACH = 2.5  # metres: nobody's hand or foot is farther from the middle of them
 
@@ -254,3 +257,56 @@ def depth_target(depth: np.ndarray, mask: np.ndarray | None = None, rule: str = 
         return target
     beyond = np.where(person, depth, 0) - near
     return (NEAREST_TARGET + (1 - NEAREST_TARGET) * beyond / (far - near)).clip(0, 1).astype(np.float32)
+
+
+# --- depth in 16 bits ---------------------------------------------------------------------------------------
+
+
+def encode_depth(depth: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """Depth in metres (0 = none) -> uint16 codes (0 = none, 1..65535 linear) and [near, far] in metres."""
+    person = depth > 0
+    if not person.any():
+        return np.zeros(depth.shape, np.uint16), [0.0, 0.0]
+    near, far = float(depth[person].min()), float(depth[person].max())
+    step = (far - near) / 65534 or 1.0
+    return np.where(person, np.rint((depth - near) / step) + 1, 0).astype(np.uint16), [near, far]
+
+
+def decode_depth(codes: np.ndarray, depth_range: list[float]) -> np.ndarray:
+    """uint16 codes -> float32 metres, 0 = none."""
+    near, far = depth_range
+    metres = codes.astype(np.float32)
+    metres -= 1
+    metres *= np.float32((far - near) / 65534)
+    metres += np.float32(near)
+    metres *= codes > 0
+    return metres
+
+
+def person_codes(
+    codes: np.ndarray, depth_range: list[float], rule: str = "paper"
+) -> tuple[bool, np.ndarray, tuple[float, float, float, float]]:
+    """Codes of a crop (M, M) uint16 -> what `depth_target` of the decoded depth follows from.
+
+    Returns whether the person is in view; the codes, 0 where `depth_target` sees nobody; and the line
+    (first, step, near, span): metres of code 1, metres per code, metres where the target is 0.1 and metres
+    from there to where it is 1. `dpose.model.inference.to_device` computes the target from these.
+    """
+    near, far = depth_range
+    first, step = np.float32(near), np.float32((far - near) / 65534)
+    lowest = int((codes - np.uint16(1)).min())  # code 0, nobody, becomes the largest
+    if lowest == 65535:
+        return False, codes, (0.0, 0.0, 0.0, 0.0)
+    nearest, farthest = decode_depth(np.array([lowest + 1, codes.max()], np.uint16), depth_range)
+    if rule == "paper" and nearest > 0 and farthest - nearest <= PERSON_DEPTH_REACH:  # usually
+        return True, codes, (first, step, nearest, farthest - nearest)
+    metres = decode_depth(codes, depth_range)
+    person = _measured(metres, None)
+    if not person.any():
+        return False, np.zeros_like(codes), (0.0, 0.0, 0.0, 0.0)
+    if rule == "paper":
+        person[person] = _in_reach(metres[person])
+        low, high = metres[person].min(), metres[person].max()
+    else:
+        low, high = np.percentile(metres[person], [5, 95])
+    return True, np.where(person, codes, np.uint16(0)), (first, step, low, high - low)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dpose.batch import Batch, Prediction
+from dpose.batch import NEAREST_TARGET, Batch, Prediction
 from dpose.camera import bbox_info
 from dpose.model.network import DPose
 
@@ -25,6 +25,7 @@ __all__ = [
     "FastDPose",
     "computes_in_bf16",
     "fold_batch_norms",
+    "normalise",
     "run_network",
     "to_device",
     "usable_device",
@@ -57,11 +58,49 @@ def run_network(model: nn.Module, batch: Batch, bf16: bool = False) -> Predictio
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch with its tensors on `device`."""
-    return {
+    """The batch on `device`, in the full form of `Batch`.
+
+    What a loader yields is moved as it is, compact, and then expanded there: bytes become the normalised
+    image, codes the depth target. A batch in the full form is only moved.
+    """
+    moved = {
         name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for name, value in batch.items()
     }
+    if moved["image"].dtype == torch.uint8:
+        moved["image"] = normalise(moved["image"])
+        moved["parts"] = moved["parts"].long()
+        moved["depth"] = _depth_target(moved["depth"], moved.pop("depth_line"), moved.pop("depth_rule"))
+    return moved
+
+
+def normalise(image: Tensor) -> Tensor:
+    """RGB bytes (B, 3, H, W) uint8 -> the network's input: float32, channels last, ImageNet statistics."""
+    pixels = image.permute(0, 2, 3, 1).contiguous().flatten(2)  # (B, H, W * 3), a view if channels-last
+    std = torch.tensor(IMAGENET_STD)
+    factor, offset = 1 / (255 * std), torch.tensor(IMAGENET_MEAN) / std
+    factor, offset = (value.to(image.device).repeat(image.shape[3]) for value in (factor, offset))
+    pixels = pixels.float().mul_(factor).sub_(offset)
+    return pixels.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
+
+
+def _depth_target(codes: Tensor, line: Tensor, rule: str) -> Tensor:
+    """What `dpose.data.targets.depth_target` gives, bit for bit, from the codes and line of a compact batch.
+
+    Operations are numpy's, one by one and in its order, in single precision for the paper's rule; the
+    released code's computes in double precision.
+    """
+    first, step, near, span = line[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    metres = codes.float()  # (B, 1, M, M)
+    person = metres > 0
+    metres = metres.sub_(1).mul_(step.float()).add_(first.float())
+    if rule == "paper":
+        share = metres.sub_(near).div_(torch.where(span > 0, span, 1))
+        target = share.mul_(1 - NEAREST_TARGET).add_(NEAREST_TARGET)
+        return torch.where(person, target, 0.0).clamp_(0, 1)
+    beyond = torch.where(person, metres, 0.0).double().sub_(near)
+    target = beyond.mul_(1 - NEAREST_TARGET).div_(span).add_(NEAREST_TARGET).clamp_(0, 1)
+    return torch.where(span > 0, target, 0.0).float()
 
 
 class FastDPose(nn.Module):

@@ -43,7 +43,7 @@ from dpose.data.sources import find_sources, mixture
 from dpose.io import replacing
 from dpose.losses import MINI_WEIGHTS, PAPER_WEIGHTS, RELEASED_WEIGHTS, LossWeights, compute_losses
 from dpose.model import checkpoint, released
-from dpose.model.inference import computes_in_bf16, run_network
+from dpose.model.inference import computes_in_bf16, run_network, to_device
 from dpose.model.network import DPose
 from dpose.paths import data_roots
 from dpose.processes import usable_cores
@@ -328,6 +328,7 @@ class Training(lightning.LightningModule):
         self._body[0] = self._body[0].to(self.device)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        batch = to_device(batch, self.device)
         for key, body in zip(batch["key"], batch["body"], strict=True):
             check_bodies(f"sample {key}", [body])
         prediction = run_network(self.model, batch, bf16=self.config.precision == "bf16")
