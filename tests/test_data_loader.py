@@ -9,7 +9,7 @@ from data_people import keys, random_sample
 from dpose.config import MINI
 from dpose.data.loader import TooManyBadSamples, make_loader
 from dpose.data.shards import write_manifest, write_shards
-from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD
+from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, to_device
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def root(tmp_path_factory):
 
 
 def test_a_batch_has_the_contracts_shapes_and_types(root):
-    batch = next(iter(make_loader(root, "train", MINI, 4)))
-    text = {"key": ["p0", "p1", "p2", "p3"], "body": ["smplx-neutral"] * 4}
+    batch = to_device(next(iter(make_loader(root, "train", MINI, 4))), "cpu")
+    text = {"key": ["p0", "p1", "p2", "p3"], "body": ["open"] * 4}
     assert {name: batch[name] for name in text} == text
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in batch.items() if name not in text}
     f, m = torch.float32, MINI.map_size
@@ -53,7 +53,7 @@ def test_a_batch_has_the_contracts_shapes_and_types(root):
 
 
 def test_an_evaluation_batch_holds_the_stored_pixels_and_labels(root):
-    batch = next(iter(make_loader(root, "test", MINI, 3)))
+    batch = to_device(next(iter(make_loader(root, "test", MINI, 3))), "cpu")
     rng = np.random.default_rng(0)
     for i in range(3):
         sample = random_sample(rng, f"p{i}", size=160)

@@ -113,8 +113,8 @@ def test_a_sample_keeps_only_this_persons_depth_and_reaches_outside_the_frame():
     ("change", "message"),
     [
         ({"pose": np.full(66, np.nan)}, "'pose' is not finite"),
-        ({"trans": (1, 2)}, "'trans' has 2 numbers, expected 3"),
-        ({"scale": 0.0}, "box scale is 0.0"),
+        ({"trans": (1, 2)}, r"'trans' has shape \(2,\)"),
+        ({"scale": 0.0}, "'scale' is 0.0"),
         ({"key": "a.b"}, "without '.' and '/'"),
     ],
 )

@@ -1,11 +1,13 @@
-"""The stream of samples: each once an epoch whoever reads, mixed by weights, and never a dead loader."""
+"""The stream of samples: each once per epoch for any consumers, mixed by weights, whatever is faulty."""
 
 import io
 import itertools
 import json
 import os
+import struct
 import tarfile
 import warnings
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 
@@ -13,32 +15,34 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from data_people import UPRIGHT, keys, random_sample, write_bedlam_frame
+from data_people import keys, random_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpose.body import load_body
 from dpose.config import MINI
-from dpose.data.frames import UnreadableFile, read_png
 from dpose.data.loader import SampleStream, TooManyBadSamples, make_loader
-from dpose.data.prepare import VALIDATION, split_of
+from dpose.data.sample import BadSample
 from dpose.data.shards import encode_sample, write_manifest, write_shards
-from dpose.data.sources import Shards, find_source, mixture
+from dpose.data.sources import Shards, mixture
+from dpose.model.inference import run_network, to_device
 
 # --- each sample once ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class MadeUp(Shards):
-    """Shards whose samples are no more than their names; sizes: how many each really has."""
+    """Shards whose samples are only names; sizes: how many each really has; bad: which cannot be decoded."""
 
     sizes: tuple[int, ...] = ()
-    buffered = True
+    bad: frozenset[str] = frozenset()
 
-    def read(self, piece, bad):
+    def read(self, piece, bad, lazy=None):
         return iter([f"{self.name}{piece}-{i}" for i in range(self.sizes[piece])])
 
     def decode(self, item):
+        if item in self.bad:
+            raise BadSample(item)
         return item
 
 
@@ -51,7 +55,7 @@ class Names(SampleStream):
         return self.at
 
     def prepare(self, sample, epoch):
-        return sample
+        return {"name": sample}
 
 
 def made_up(sizes, counts=None, name="a"):
@@ -63,7 +67,7 @@ def names(sources, at=(0, 1), weights=None, take=None, **changes):
     options |= {"max_bad": 0, "limit": None, "spread": None}
     stream = Names(sources, weights or [1.0] * len(sources), MINI, **(options | changes))
     stream.at = at
-    return list(itertools.islice(stream, take))
+    return [row["name"] for row in itertools.islice(stream, take)]
 
 
 @settings(deadline=None, max_examples=200)
@@ -108,7 +112,7 @@ def test_a_consumer_reads_hardly_more_shards_than_its_share():
 
     @dataclass(frozen=True)
     class Listening(MadeUp):
-        def read(self, piece, bad):
+        def read(self, piece, bad, lazy=None):
             read.append(piece)
             return super().read(piece, bad)
 
@@ -195,11 +199,11 @@ def test_sets_of_unknown_size_need_weights(two_sets, tmp_path):
 
 def test_people_without_depth_stand_in_the_same_batch_and_train(two_sets):
     from dpose.losses import compute_losses
-    from dpose.model.inference import run_network
     from dpose.model.network import DPose
     from dpose.training import recipe
 
     batch = next(iter(make_loader(two_sets, "train", MINI, 8, train=True, mix=[1, 1], seed=1)))
+    batch = to_device(batch, "cpu")
     without = torch.tensor([key.startswith("n") for key in batch["key"]])
     assert without.any() and not without.all()
     assert (batch["has_depth"] == ~without).all()
@@ -221,14 +225,15 @@ def test_smpl_bodies_keep_their_hands_and_training_refuses_them(tmp_path):
     smpl = random_sample(rng, "s", size=160, pose=pose, body="smpl-male")
     write_shards([random_sample(rng, "x", size=160), smpl], tmp_path, "train")
     batch = next(iter(make_loader(tmp_path, "train", MINI, 2)))
-    assert batch["body"] == ["smplx-neutral", "smpl-male"]
+    assert batch["body"] == ["open", "smpl-male"]
     assert (batch["smpl_hands"][0] == torch.eye(3)).all() and batch["pose"].shape == (2, 22, 3, 3)
     expected = [cv2.Rodrigues(vector)[0] for vector in pose.reshape(24, 3)]
     np.testing.assert_allclose(batch["smpl_hands"][1], expected[22:], atol=1e-5)
     np.testing.assert_allclose(batch["pose"][1], expected[:22], atol=1e-5)
     with pytest.raises(ValueError, match="sample s is labelled with the body 'smpl-male'"):
         check_bodies("sample s", batch["body"])
-    write_manifest(tmp_path, bodies={"smplx-neutral": {}, "smpl-male": {}})
+    records = {name: {"name": name, "hash": "0" * 16} for name in ("open", "smpl-male")}
+    write_manifest(tmp_path, bodies=records)
     for data in (tmp_path, tmp_path.as_uri()):
         with pytest.raises(ValueError, match=f"^{data} is labelled with the body 'smpl-male'; training"):
             TrainConfig(data=data, out=tmp_path / "run").resolve()
@@ -243,101 +248,6 @@ def test_a_spread_look_takes_equally_many_samples_from_shards_all_over_the_split
     assert len(seen) == 32 and set(seen.values()) == {2} and {"a0", "a99"} <= seen.keys()
     assert len(names([source], shuffle=0, spread=10**6)) == 32 * 50
     assert len(names([made_up([30] * 2, [30] * 2)], shuffle=0, spread=9)) == 10
-
-
-# --- frames that nobody has cut -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    """A BEDLAM-layout root of six sequences with two people in each of its frames."""
-    from dataclasses import replace
-
-    root, body = tmp_path_factory.mktemp("frames"), load_body()
-    columns = []
-    for i in range(6):
-        people = [
-            (np.concatenate([UPRIGHT, np.full(63, 0.05)]), np.zeros(11), (x, 0.3, 3.5)) for x in (-0.6, 0.6)
-        ]
-        frame = f"seq_{i:03d}/seq_{i:03d}_0000.png"
-        columns.append(write_bedlam_frame(root, body, people, frame=frame))
-    fields = [name for name in columns[0].__dataclass_fields__ if name != "source"]
-    joined = {
-        name: np.concatenate([getattr(one, name) for one in columns])
-        for name in fields
-        if getattr(columns[0], name) is not None
-    }
-    replace(columns[0], **joined).save(root / "labels" / "scene.npz")
-    return root
-
-
-def test_frames_are_read_as_prepare_would_cut_and_split_them(frames, tmp_path):
-    from dpose.data.sets.bedlam import read_bedlam
-
-    cut = {sample["label"]["key"]: sample for sample in read_bedlam(frames, 160, load_body())}
-    seen = {}
-    for split in ("train", "val"):
-        for batch in make_loader(frames, split, MINI, 3):
-            seen |= dict(zip(batch["key"], zip(itertools.repeat(split), batch["trans"]), strict=False))
-    assert seen.keys() == cut.keys() and len(seen) == 12
-    for key, (split, trans) in seen.items():
-        sequence = next(i for i in range(6) if f"seq_{i:03d}" in key)
-        assert split == split_of("scene", f"seq_{sequence:03d}/x.png", "train", VALIDATION)
-        np.testing.assert_allclose(trans, cut[key]["label"]["trans"], atol=1e-5)
-    with pytest.raises(FileNotFoundError, match="splits train and val only"):
-        make_loader(frames, "test", MINI, 1)
-
-
-def test_frames_are_shared_by_workers_and_a_broken_one_is_skipped(frames):
-    source = find_source(frames, "train", MINI)
-    loader = make_loader(frames, "train", MINI, 1, train=True, infinite=False, workers=2)
-    got = keys(loader)
-    assert len(got) == len(set(got)) == sum(source.counts)
-    path = frames / "scene" / "png" / source.pieces[0][1]
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    try:
-        with pytest.warns(UserWarning, match="skipped an unreadable sample.*not a readable image"):
-            assert len(keys(make_loader(frames, "train", MINI, 1))) == sum(source.counts) - 2
-    finally:
-        path.write_bytes(whole)
-
-
-def test_people_without_a_mask_are_told_of_once_and_a_broken_frame_of_any_kind_is_skipped(
-    frames, monkeypatch
-):
-    from dpose.data import frames as reading
-
-    source = find_source(frames, "train", MINI)
-    names = [imgname for _, imgname, _ in source.pieces]
-    real = reading.sample_from_frame
-
-    def broken(image, metres, mask, label, size, part):
-        if any(label["key"].startswith(reading.sample_key("scene", name)) for name in names[:2]):
-            raise cv2.error("no such size") if names[0][:7] in label["key"] else ValueError("no such person")
-        return real(image, metres, mask, label, size, part)
-
-    monkeypatch.setattr(reading, "sample_from_frame", broken)
-    monkeypatch.setattr(reading, "match_masks", lambda labels, *rest: [None] + [0] * (len(labels) - 1))
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("default")
-        assert len(keys(make_loader(frames, "train", MINI, 1))) == len(names) - 2
-    texts = [str(one.message) for one in told]
-    for text in ("no mask shows them", f"{names[0]}: no such size", f"{names[1]}: no such person"):
-        assert sum(text in told for told in texts) == 1
-
-
-@pytest.mark.parametrize("kind", ["jpg", "png"])
-def test_a_picture_cut_short_anywhere_is_refused(kind, tmp_path):
-    path = tmp_path / f"frame.{kind}"
-    whole = cv2.imencode(f".{kind}", random_sample(np.random.default_rng(0), size=160)["image"])[1].tobytes()
-    for length in (0, 1, 2, 100, *(round(share * len(whole)) for share in (0.3, 0.5, 0.9)), len(whole) - 20):
-        path.write_bytes(whole[:length])
-        for gray in (False, True):
-            with pytest.raises(UnreadableFile, match=rf"frame\.{kind}: not a readable image, cut short"):
-                read_png(path, gray)
-    path.write_bytes(whole)
-    assert read_png(path).shape == (160, 160, 3) and read_png(path, gray=True).shape == (160, 160)
 
 
 # --- faults -------------------------------------------------------------------------------------------------
@@ -374,6 +284,14 @@ def as_png(array):
     return cv2.imencode(".png", array)[1].tobytes()
 
 
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# A PNG whose header says 40,000 x 40,000 pixels, which OpenCV raises an error of its own about.
+HUGE = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0))
+HUGE += chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
 WRONG = {
     "truncated jpg": (lambda m: cut(m, "jpg"), "jpg cannot be decoded"),
     "truncated depth": (lambda m: cut(m, "depth.png"), "depth.png cannot be decoded"),
@@ -384,22 +302,57 @@ WRONG = {
     "no JSON": (lambda m: cut(m, "json"), "not JSON"),
     "part 99": (lambda m: m | {"parts.png": as_png(np.full((40, 40), 99, np.uint8))}, "parts are uint8"),
     "NaN": (lambda m: member_bytes("bad", trans=[0.0, float("nan"), 3.0]), "not finite"),
-    "NaN range": (lambda m: member_bytes("bad", depth_range=[1.0, float("nan")]), "depth_range finite"),
+    "NaN range": (
+        lambda m: member_bytes("bad", depth_range=[1.0, float("nan")]),
+        "'depth_range' is not finite",
+    ),
     "8 bit depth": (lambda m: m | {"depth.png": as_png(np.full((40, 40), 9, np.uint8))}, "must be 16 bit"),
-    "zero-size box": (lambda m: member_bytes("bad", scale=0.0), "the box is 0 pixels wide"),
-    "negative box": (lambda m: member_bytes("bad", scale=-1.0), "the box is -200 pixels wide"),
-    "box below a pixel": (lambda m: member_bytes("bad", scale=0.004), "the box is 0.8 pixels wide"),
-    "cut below the box": (lambda m: member_bytes("bad", margin=0.5), "its margin 0.5; both"),
-    "behind the camera": (lambda m: member_bytes("bad", trans=[0.0, 0.0, -3.0]), "distance must be above 0"),
-    "no focal length": (lambda m: member_bytes("bad", cam_int=[0.0] * 9), "focal length .* must be above 0"),
-    "another's label": (lambda m: member_bytes("other"), "label is of sample other, not bad"),
-    "null": (lambda m: member_bytes("bad", scale=None), "malformed|not finite"),
-    "no pose": (lambda m: member_bytes("bad", pose=...), "malformed label.*pose"),
-    "short pose": (lambda m: member_bytes("bad", pose=[0.0] * 65), "'pose' has too many or too few"),
-    "short joints": (lambda m: member_bytes("bad", joints2d=[[1.0, 2.0]] * 24), "'joints2d' has too"),
-    "text": (lambda m: member_bytes("bad", center=["left", "top"]), "malformed label"),
+    "zero-size box": (lambda m: member_bytes("bad", scale=0.0), "0 pixels"),
+    "negative box": (lambda m: member_bytes("bad", scale=-1.0), "-200 pixels"),
+    "box below a pixel": (lambda m: member_bytes("bad", scale=0.004), "0.8 pixels"),
+    "cut below the box": (lambda m: member_bytes("bad", margin=0.5), "margin 0.5"),
+    "behind the camera": (lambda m: member_bytes("bad", trans=[0.0, 0.0, -3.0]), "distance"),
+    "no focal length": (lambda m: member_bytes("bad", cam_int=[0.0] * 9), "focal length"),
+    "another's label": (lambda m: member_bytes("other"), "label is of sample other"),
+    "null": (lambda m: member_bytes("bad", scale=None), "'scale'"),
+    "no pose": (lambda m: member_bytes("bad", pose=...), "lacks 'pose'"),
+    "short pose": (lambda m: member_bytes("bad", pose=[0.0] * 65), "'pose' has shape"),
+    "short joints": (lambda m: member_bytes("bad", joints2d=[[1.0, 2.0]] * 24), "'joints2d' has shape"),
+    "text": (lambda m: member_bytes("bad", center=["left", "top"]), "'center' holds"),
     "body": (lambda m: member_bytes("bad", body="star"), "unknown body 'star'"),
-    "a list": (lambda m: m | {"json": b"[1, 2]"}, "malformed label"),
+    "beyond float32": (lambda m: member_bytes("bad", trans=[0.0, 1e39, 3.0]), "'trans' is not finite"),
+    "pose beyond float32": (lambda m: member_bytes("bad", pose=[1e39] * 66), "'pose' is not finite"),
+    "pose without bounds": (lambda m: member_bytes("bad", pose=[1e30] * 66), "'pose' holds"),
+    "betas beyond any body": (
+        lambda m: member_bytes("bad", betas=[0.0] * 10 + [-15.5]),
+        "'betas' holds 15.5",
+    ),
+    "betas of 1e38": (lambda m: member_bytes("bad", betas=[1e38] * 11), "'betas' holds"),
+    "scale of 1e308": (lambda m: member_bytes("bad", scale=1e308), "'scale' is not finite"),
+    "scale of 1e30": (lambda m: member_bytes("bad", scale=1e30), "'scale' holds"),
+    "center of 1e300": (lambda m: member_bytes("bad", center=[1e300, 0.0]), "'center' is not finite"),
+    "center of 1e20": (lambda m: member_bytes("bad", center=[1e20, 0.0]), "'center' holds"),
+    "image of 1e300": (lambda m: member_bytes("bad", img_size=[1e300, 9.0]), "'img_size' is not finite"),
+    "focal of 1e-300": (lambda m: member_bytes("bad", cam_int=[1e-300, 0, 9, 0, 9, 9, 0, 0, 1]), "focal"),
+    "a joint of 1e20": (lambda m: member_bytes("bad", joints2d=[[1e20, 1.0, 1.0]] * 24), "'joints2d' holds"),
+    "400 digits": (lambda m: member_bytes("bad", scale=10**400), "'scale' holds"),
+    "5000 digits": (
+        lambda m: m | {"json": b'{"scale":' + b"9" * 5000 + b"}"},
+        "JSON",
+    ),
+    "deep": (lambda m: m | {"json": b"[" * 100_000}, "RecursionError"),
+    "joints 1 x 72": (lambda m: member_bytes("bad", joints2d=[[1.0] * 72]), "'joints2d' has shape"),
+    "joints 36 x 2": (lambda m: member_bytes("bad", joints2d=[[1.0] * 2] * 36), "'joints2d' has shape"),
+    "uneven joints": (lambda m: member_bytes("bad", joints2d=[[1.0] * 3] * 23 + [[1.0]]), "'joints2d'"),
+    "pose of text": (lambda m: member_bytes("bad", pose=["0.1"] * 66), "'pose' holds"),
+    "pose a table": (lambda m: member_bytes("bad", pose={"root": 1}), "'pose' holds"),
+    "depth maybe": (lambda m: member_bytes("bad", has_depth="yes"), "'has_depth'"),
+    "depth unsaid": (lambda m: member_bytes("bad", has_depth=...), "'has_depth'"),
+    "range upside down": (lambda m: member_bytes("bad", depth_range=[3.0, 2.0]), "'depth_range'"),
+    "key of a list": (lambda m: m | {"json": m["json"].replace(b'"bad"', b'["bad"]')}, "key"),
+    "huge image": (lambda m: m | {"jpg": HUGE}, "jpg cannot be decoded"),
+    "huge parts": (lambda m: m | {"parts.png": HUGE}, "parts.png cannot be decoded"),
+    "a list": (lambda m: m | {"json": b"[1, 2]"}, "no table"),
 }
 
 

@@ -1,9 +1,8 @@
-"""Augmentation (spec 9): jitter of the box, mirror image, picture faults and colours, boxes of noise.
+"""Augmentation: jitter of the box, mirror images, picture faults and colours, boxes of noise.
 
 All of it acts on the stored cut, never on the full frame, and every random number comes from one generator
 derived from (seed, epoch, sample key): the same sample in the same epoch looks the same on any machine, rank
-and worker. The geometric part changes the sample's box, so `bbox_info` follows; labels stay in the full
-image's frame.
+and worker. Jitter changes the sample's box, so `bbox_info` follows; labels stay in the full image's frame.
 """
 
 import os
@@ -15,9 +14,8 @@ import numpy as np
 
 from dpose.data.sample import SampleLabel
 
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # else importing it asks the network for a newer release
+# Otherwise importing it asks the network for a newer release.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A  # noqa: E402
 
@@ -30,13 +28,17 @@ LEFT_EYE = 23  # of the 24 joints with 2D labels; its mirror image, the right ey
 
 @dataclass(frozen=True)
 class Augment:
-    """Strengths; the defaults are the paper's, where it gives them (it does not for the occlusion boxes)."""
+    """Strengths; the defaults are the paper's, where it gives them (not for the occlusion boxes).
+
+    `flip_p` applies to people labelled with an open body only: of the betas of SMPL-X and SMPL the mirrored
+    person's are not known.
+    """
 
     half_crop_p: float = 0.2  # chance of cutting the box to `half_crop_side` of it, at a random height
     half_crop_side: float = 0.5
     scale_sigma: float = 0.25  # box side times N(1, sigma), clipped
     scale_range: tuple[float, float] = (0.75, 1.25)
-    flip_p: float = 0.0  # mirror image, with left and right exchanged; the paper has none
+    flip_p: float = 0.0  # chance of a mirror image, with left and right exchanged; the paper has none
     fault_p: float = 0.3  # one of: lower resolution, JPEG, rain, motion blur, blur, snow
     colour_p: float = 0.3  # one of: contrast, grey, noise, hue, posterised, gamma, equalised
     occlusion_p: float = 0.3  # boxes of noise
@@ -69,11 +71,8 @@ def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -
     scale.
     """
     (cx, cy), scale = label["center"], label["scale"]
-    half, down, size = (
-        rng.random(),
-        rng.random(),
-        rng.normal(),
-    )  # always drawn: one choice leaves others alone
+    # All are drawn in any case, so that one choice does not change the others.
+    half, down, size = rng.random(), rng.random(), rng.normal()
     if half < augment.half_crop_p:
         cy += (down - 0.5) * (1 - augment.half_crop_side) * 200 * scale
         scale *= augment.half_crop_side
@@ -83,26 +82,25 @@ def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -
 def mirror_label(label: SampleLabel) -> SampleLabel:
     """The label of the mirrored image (x -> width - x), left and right exchanged.
 
-    Holds for bodies whose shape space is mirror-symmetric. The left eye's 2D joint becomes the unlabelled
-    right eye's, so its confidence turns 0.
+    Betas stay, so it holds for bodies whose shape space is mirror-symmetric: the open ones. The left eye's 2D
+    joint becomes the unlabelled right eye's, so its confidence turns 0.
     """
     width = label["img_size"][0]
     pose = np.reshape(label["pose"], (-1, 3))
     pose = pose[MIRRORED if len(pose) == 22 else MIRRORED_SMPL] * (1, -1, -1)
-    joints = np.array(label["joints2d"])
+    joints, cam_int = np.array(label["joints2d"]), np.array(label["cam_int"])
     joints[:22] = joints[MIRRORED]
     joints[:, 0] = width - joints[:, 0]
     joints[LEFT_EYE, 2] = 0
-    cam_int = list(label["cam_int"])
     cam_int[1], cam_int[2] = -cam_int[1], width - cam_int[2]
     x, y, z = label["trans"]
     return {
         **label,
-        "pose": pose.ravel().tolist(),
-        "joints2d": joints.tolist(),
+        "pose": pose.ravel(),
+        "joints2d": joints,
         "cam_int": cam_int,
-        "trans": [-x, y, z],
-        "center": [width - label["center"][0], label["center"][1]],
+        "trans": np.array([-x, y, z]),
+        "center": np.array([width - label["center"][0], label["center"][1]]),
     }
 
 
@@ -110,7 +108,7 @@ def mirror_label(label: SampleLabel) -> SampleLabel:
 
 
 def picture_transforms(augment: Augment) -> list[A.OneOf]:
-    """The two groups of albumentations transforms, each applied with its chance (weights as in spec 9)."""
+    """The two groups of transforms that the paper names, each applied with its chance."""
     faults = A.OneOf(
         [
             A.Downscale(scale_range=(0.5, 0.9), p=0.1),

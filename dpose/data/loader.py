@@ -50,11 +50,19 @@ from dpose.data.targets import DEPTH_RULES
 from dpose.paths import Data
 
 __all__ = [
-    "BadCount", "SampleStream", "TooManyBadSamples", "collate", "find_shards", "make_loader",
-    "prepare_sample", "read_members",
-]  # fmt: skip
+    "BadCount",
+    "Loader",
+    "Progress",
+    "SampleStream",
+    "TooManyBadSamples",
+    "collate",
+    "find_shards",
+    "make_loader",
+    "prepare_sample",
+    "read_members",
+]
 
-MAX_BAD = 20  # unreadable samples of a data set that a worker skips in an epoch before it gives up
+MAX_BAD = 20  # unreadable samples of a data set, and damaged shards, that a worker skips in an epoch
 PREFETCHED = 2  # batches that each worker holds ready in shared memory
 
 
@@ -79,38 +87,45 @@ def make_loader(
     pin_memory: bool = False,
     resume: Sequence[dict | None] | None = None,
 ) -> "Loader":
-    """A loader of `Batch` over a split of one data set, or of several mixed.
+    """A loader of compact `Batch`es over a split of one data set, or of several mixed.
 
-    data: a folder with `<split>-*.tar`, there or in `shards/`; a folder in BEDLAM's layout that nobody has
-    cut into shards (slow: for small sets; splits "train" and "val" as `dpose prepare` makes them); the URL of
-    a folder with a manifest, or a pattern of names (`https://host/train-{000000..000123}.tar`, `s3://...`);
-    or a list of these. None: see `dpose.paths.data_roots`.
-    mix: of a list, the chance of each set to give the next sample, in any unit; None: its number of samples.
-    A set that is through, where `infinite` is not set, leaves the draw to the others.
-
-    train: shuffled, augmented (`augment`, else what belongs to the preset), without end unless
-    `infinite=False`, and then without the last partial batch of each worker. Between two epochs a worker
-    empties its shuffle buffer and fills it anew, which takes it a moment. Otherwise in order, one set after
-    the other, unaugmented (unless `augment` is given), once through.
-    epoch: the epoch to begin with; a resumed run passes another one to see another order. max_bad: samples of
-    a set that each worker may fail to read in an epoch; of a lost shard each counts where a manifest tells
-    their number, else it counts as one. limit: only the first samples of each set in each
-    worker's epoch (quick looks). spread: about so many samples of each set and no more, taken from the
-    beginnings of shards all over the split.
-    Raises FileNotFoundError or ValueError, at once, on a missing folder or split, a shard that differs from
-    the manifest, or a bad argument; while iterating, TooManyBadSamples past `max_bad`, and ValueError if
-    nothing could be read at all, or of a finite training loader no batch came together.
+    Args:
+        data: a folder with `<split>-*.tar`, there or in `shards/`; the URL of a folder with a manifest; a
+            pattern of names (`https://host/train-{000000..000123}.tar`, `s3://...`); or a list of these.
+            None: see `dpose.paths.data_roots`.
+        batch_size: samples per batch of this process.
+        train: shuffled, augmented, without end unless `infinite=False`, and then without the last partial
+            batch of each worker. Otherwise in order, one set after the other, unaugmented unless `augment`
+            is given, once through.
+        seed, epoch: what the order and the augmentation follow from; `epoch` is the first one.
+        workers: processes that prepare batches; 0 for this one.
+        mix: for a list, the chance of each set to give the next sample, in any unit; None: its number of
+            samples. A set that is exhausted, in a finite stream, leaves the draw to the others.
+        augment: strengths; None: in training those that belong to the preset.
+        shuffle_buffer: samples that a worker shuffles among. It is emptied at the end of an epoch and filled
+            again, which takes a moment.
+        max_bad: how many samples of a set each worker may fail to read in an epoch, and, counted apart, how
+            many damaged shards it may meet. A damaged shard counts once, however many samples it costs.
+        limit: only the first samples of each set in each worker's epoch.
+        spread: about this many samples of each set and no more, from shards all over the split.
+        resume: the states of a run's `Progress`, one per process in the order of their ranks; the loader
+            goes on after them, see `Loader.resumed`. Only for streams without end.
+    Raises:
+        FileNotFoundError, ValueError: at once, for a missing folder or split, a shard that differs from the
+            manifest, or a bad argument; while iterating, ValueError if nothing can be read at all, or if of
+            a finite training loader no batch is filled.
+        TooManyBadSamples: while iterating, past `max_bad`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if workers < 0:
-        raise ValueError(f"workers must not be negative, got {workers}")
+    if min(workers, max_bad) < 0:
+        raise ValueError(f"workers and max_bad must not be negative, got {workers} and {max_bad}")
     if depth_rule not in DEPTH_RULES:
         raise ValueError(f"unknown depth rule {depth_rule!r}; choose one of {', '.join(DEPTH_RULES)}")
     infinite = train if infinite is None else infinite
     if resume and not infinite:
         raise ValueError("resume: only a stream without end can be resumed")
-    sources = find_sources(data, split, config)
+    sources = find_sources(data, split)
     mixed = len(sources) > 1 and (train or infinite)
     stream = SampleStream(
         sources,
@@ -276,7 +291,7 @@ def collate(rows: list[dict]) -> Batch:
     def column(name: str) -> torch.Tensor:
         return stack([label[name] for label in labels])
 
-    pose = stack([label["pose"] + [0.0] * (72 - len(label["pose"])) for label in labels]).reshape(-1, 24, 3)
+    pose = stack([np.pad(label["pose"], (0, 72 - len(label["pose"]))) for label in labels]).reshape(-1, 24, 3)
     joints2d = column("joints2d")
     joints2d[..., 2].clamp_(min=0)
     rule = rows[0]["depth_rule"]

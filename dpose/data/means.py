@@ -1,7 +1,7 @@
-"""What is typical of a training set: mean pose, shape and camera, part frequencies, depth of a person.
+"""Means of a training set: pose, shape, camera, part frequencies and depth of a person.
 
-The regressor predicts residuals on these means (spec section 2), the mini recipe starts its map decoders at
-the frequencies, and evaluation takes the mean pose as the baseline that a trained network has to beat.
+The regressor predicts residuals on these means (paper, section 3.9), the mini recipe initialises its map
+decoders with the frequencies, and evaluation takes the mean pose as the baseline for a trained network.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from dpose.batch import Batch
 from dpose.camera import BOX_UNIT
 from dpose.config import ModelConfig
-from dpose.data.loader import make_loader
+from dpose.data.loader import MAX_BAD, make_loader
 from dpose.data.sources import find_sources, mixture
 from dpose.model.inference import to_device
 from dpose.paths import Data, data_roots
@@ -54,25 +54,25 @@ def training_means(
     samples: int = 2048,
     batch_size: int = 64,
     mix: Sequence[float] | None = None,
+    max_bad: int = MAX_BAD,
 ) -> Means:
-    """Statistics of about `samples` (or all) unaugmented training samples, taken from all over the split.
+    """Means over about `samples` (or all) unaugmented training samples, taken from all over the split.
 
-    data, mix: one data set, or several by weight, as for `make_loader`; each gives an equal number of samples
-    and counts by its weight. Deterministic. Raises what the loader raises if there is no training split.
+    data, mix, max_bad: as for `make_loader`; of several data sets each gives an equal number of samples and
+    counts by its weight. Deterministic. Raises what the loader raises, also without a training split.
     """
     roots = data_roots(data)
-    weights = mixture(find_sources(roots, "train", config), mix)
+    weights = mixture(find_sources(roots, "train"), mix)
+    share = -(-samples // len(roots))
     sums, count = _Sums(config), 0
     for root, weight in zip(roots, weights, strict=True):
-        share = -(-samples // len(roots))
-        loader = make_loader(root, "train", config, min(batch_size, share), seed=0, workers=0, spread=share)
-        of_set = _Sums(config)
-        for batch in loader:
-            of_set.add(to_device(batch, "cpu"))
-        if of_set.samples == 0:
-            raise ValueError(f"the training split under {root} holds no sample")
-        count += of_set.samples
-        sums.merge(of_set, weight / of_set.samples)
+        own = _Sums(config)
+        for batch in make_loader(
+            root, "train", config, min(batch_size, share), spread=share, max_bad=max_bad
+        ):
+            own.add(to_device(batch, "cpu"))
+        count += own.samples
+        sums.merge(own, weight / own.samples)
     persons = sums.person_pixels
     return Means(
         samples=count,
@@ -88,9 +88,11 @@ class _Sums:
     """What the means are made of, in double precision."""
 
     def __init__(self, config: ModelConfig) -> None:
-        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64)  # noqa: E731
-        self.pose, self.betas, self.cam = zeros(22, 3, 3), zeros(config.num_betas), zeros(3)
-        self.parts, self.depth, self.person_pixels, self.samples = zeros(23), 0.0, 0.0, 0
+        self.pose = torch.zeros(22, 3, 3, dtype=torch.float64)
+        self.betas = torch.zeros(config.num_betas, dtype=torch.float64)
+        self.cam = torch.zeros(3, dtype=torch.float64)
+        self.parts = torch.zeros(23, dtype=torch.float64)
+        self.depth, self.person_pixels, self.samples = 0.0, 0.0, 0
 
     def add(self, batch: Batch) -> None:
         person = batch["depth"] > 0

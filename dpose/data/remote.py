@@ -10,7 +10,7 @@ from functools import cache
 
 import fsspec
 
-from dpose.data.shards import MANIFEST, parse_manifest
+from dpose.data.shards import MANIFEST, MANIFEST_BYTES, parse_manifest
 
 TRIES = 8  # to read a piece, before its error counts: a minute
 TRIES_SMALL = 4  # to read a small file at the beginning, for which somebody waits: four seconds
@@ -24,9 +24,9 @@ def open_url(url: str, tries: int = TRIES) -> io.BufferedReader:
 
 
 def read_url(url: str) -> bytes:
-    """All of a small file. Raises what `RemoteFile` raises."""
+    """All of a small file: of a larger one the first bytes. Raises what `RemoteFile` raises."""
     with open_url(url, TRIES_SMALL) as file:
-        return file.read()
+        return file.read(MANIFEST_BYTES + 1)
 
 
 def check_protocol(url: str) -> None:

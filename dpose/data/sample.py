@@ -1,25 +1,32 @@
 """Sample: one person cut out of a frame, with a margin for the later jitter, and the geometry of that cut.
 
 A sample is what shards store and what the loader reads: image, this person's depth, part labels, and a small
-label of plain numbers. Everything stays in the *full image's* frame (joints, box, intrinsics): a cut moves
-pixels, never labels. Pixels are continuous: pixel (row i, column j) has its centre at (j + 0.5, i + 0.5); the
-half is added and taken off only at the OpenCV call.
+label of numbers. Everything stays in the *full image's* frame (joints, box, intrinsics): a cut moves pixels,
+never labels. Pixels are continuous: pixel (row i, column j) has its centre at (j + 0.5, i + 0.5); the half is
+added and subtracted only at the OpenCV call.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import cv2
 import numpy as np
 
-from dpose.body import DEFAULT_BODY, num_rotations
+from dpose.body import BODY_NAMES, DEFAULT_BODY, num_rotations
 from dpose.data.targets import person_pixels
 
 MARGIN = 1.25  # side of the stored cut / side of the person's box
 SAMPLE_SIZE = {128: 160, 224: 280}  # stored side for a network's input side: MARGIN times as large
+MAX_BETA = 15.0  # shape coefficients beyond this are no body: standard deviations from the mean shape
+
+
+class BadSample(ValueError):
+    """A sample that cannot be used; the loader counts these and goes on up to a limit."""
 
 
 class SampleLabel(TypedDict):
-    """Plain Python values (JSON). Units: pixels of the full image, metres, radians."""
+    """Plain Python values (JSON); arrays once `check_label` has read them. Pixels of the full image, metres,
+    radians.
+    """
 
     key: str  # unique in the data set; no '.' and no '/'
     dataset: str
@@ -35,10 +42,11 @@ class SampleLabel(TypedDict):
     img_size: list[float]  # 2: (w, h) of the full image
     cam_int: list[float]  # 9: row by row
     has_depth: bool
+    depth_range: NotRequired[list[float]]  # 2: metres of the depth codes 1 and 65535; in shards, with depth
 
 
 class Sample(TypedDict):
-    """One person's cut, P pixels a side, of the box times the margin.
+    """One person's cut, P pixels per side, of the box times the margin.
 
     image (P, P, 3) uint8 RGB; depth (P, P) float32 metres, 0 where not this person's visible pixel, or None;
     parts (P, P) uint8, 0 background, j + 1 joint j; label.
@@ -48,6 +56,25 @@ class Sample(TypedDict):
     depth: np.ndarray | None
     parts: np.ndarray
     label: SampleLabel
+
+
+# --- labels -------------------------------------------------------------------------------------------------
+
+# Of each field its shape and the largest absolute value that a person before a camera can have: below these
+# no geometry and no loss overflows in single precision.
+FIELDS: dict[str, tuple[tuple[int, ...], float]] = {
+    "betas": ((11,), MAX_BETA),
+    "trans": ((3,), 1e5),
+    "joints2d": ((24, 3), np.inf),  # also of joints behind the camera, which do not count
+    "center": ((2,), 1e6),
+    "scale": ((), 1e4),
+    "margin": ((), 100.0),
+    "img_size": ((2,), 1e6),
+    "cam_int": ((9,), 1e6),
+}
+MAX_ANGLE = 1e3  # radians
+MAX_JOINT = 1e7  # pixels, and confidence, of a 2D joint that counts
+MIN_DISTANCE = 0.01  # metres from camera to person
 
 
 def make_label(
@@ -67,39 +94,103 @@ def make_label(
     margin: float = MARGIN,
     has_depth: bool = True,
 ) -> SampleLabel:
-    """A label from arrays. Raises ValueError on a wrong size, a bad key, a number not finite.
+    """A label from arrays, as plain Python values. Raises BadSample as `_numbers` and `_check_key` do.
 
     Longer arrays give their first part (66 of 165 pose numbers, of SMPL 72; 24 joints); ten betas get a zero.
     """
-    key = str(key)
-    if not key or "." in key or "/" in key:
-        raise ValueError(f"sample key {key!r} must be non-empty, without '.' and '/'")
-    betas, pose_size = np.ravel(betas), 3 * num_rotations(body)
-    arrays = {
-        "pose": (np.ravel(pose)[:pose_size], pose_size),
-        "betas": (np.pad(betas, (0, 1)) if betas.size == 10 else betas, 11),
-        "trans": (np.ravel(trans), 3),
-        "joints2d": (np.asarray(joints2d)[:24].ravel(), 72),
-        "center": (np.ravel(center), 2),
-        "img_size": (np.ravel(img_size), 2),
-        "cam_int": (np.ravel(cam_int), 9),
+    betas = np.ravel(betas)
+    values = {
+        "pose": np.ravel(pose)[: 3 * num_rotations(body)],
+        "betas": np.pad(betas, (0, 1)) if betas.size == 10 else betas,
+        "trans": np.ravel(trans),
+        "joints2d": np.asarray(joints2d)[:24],
+        "center": np.ravel(center),
+        "img_size": np.ravel(img_size),
+        "cam_int": np.ravel(cam_int),
+        "scale": np.asarray(scale).item(),
     }
-    label = {"key": key, "dataset": str(dataset), "subject": str(subject)}
+    label: dict[str, Any] = {"key": _check_key(str(key)), "dataset": str(dataset), "subject": str(subject)}
     if body != DEFAULT_BODY:
         label["body"] = str(body)
-    for name, (value, size) in arrays.items():
-        value = np.asarray(value, np.float64)
-        if value.size != size:
-            raise ValueError(f"sample {key}: '{name}' has {value.size} numbers, expected {size}")
-        if not np.isfinite(value).all():
-            raise ValueError(f"sample {key}: '{name}' is not finite")
-        label[name] = np.round(value, 6).tolist()
-    label["joints2d"] = np.reshape(label["joints2d"], (24, 3)).tolist()
-    scale = float(np.asarray(scale).item())
-    if not (np.isfinite(scale) and scale > 0):
-        raise ValueError(f"sample {key}: box scale is {scale}, expected a positive number")
-    label |= {"scale": round(scale, 9), "margin": float(margin), "has_depth": bool(has_depth)}
-    return label
+    for name, value in values.items():
+        shape = (3 * num_rotations(body),) if name == "pose" else FIELDS[name][0]
+        label[name] = np.round(
+            _numbers(label["key"], name, value, shape), 9 if name == "scale" else 6
+        ).tolist()
+    if not label["scale"] > 0:
+        raise BadSample(f"sample {key}: 'scale' is {scale}, expected a positive number")
+    return label | {"margin": float(margin), "has_depth": bool(has_depth)}
+
+
+def check_label(label: dict[str, Any]) -> SampleLabel:
+    """The label with each field of numbers as a float64 array of its exact shape, scale and margin as floats.
+
+    Raises BadSample, naming the sample and the field, for a label of no use: fields missing, of another shape
+    or type, not finite in single precision, or beyond `FIELDS`; an unknown body; a box below a pixel or
+    larger than the cut; an image, focal length or distance that is not positive.
+    """
+    if not isinstance(label, dict):
+        raise BadSample(f"the label is no table but {type(label).__name__}")
+    key, body, has_depth = (
+        _check_key(label.get("key")),
+        label.get("body", DEFAULT_BODY),
+        label.get("has_depth"),
+    )
+    if body not in BODY_NAMES:
+        raise BadSample(f"sample {key}: unknown body {body!r}")
+    if not isinstance(has_depth, bool):
+        raise BadSample(f"sample {key}: 'has_depth' is {has_depth!r}, expected true or false")
+    fields = FIELDS | {"pose": ((3 * num_rotations(body),), MAX_ANGLE)}
+    if has_depth and "depth_range" in label:
+        fields["depth_range"] = ((2,), np.inf)
+    checked = dict(label)
+    for name, (shape, limit) in fields.items():
+        if name not in label:
+            raise BadSample(f"sample {key}: the label lacks '{name}'")
+        value = checked[name] = _numbers(key, name, label[name], shape)
+        if (np.abs(value) > limit).any():
+            raise BadSample(f"sample {key}: '{name}' holds {np.abs(value).max():g}, beyond {limit:g}")
+    checked["scale"], checked["margin"] = float(checked["scale"]), float(checked["margin"])
+    if not (200 * checked["scale"] >= 1 and checked["margin"] >= 1):
+        raise BadSample(
+            f"sample {key}: the box is {200 * checked['scale']:g} pixels wide, its margin "
+            f"{checked['margin']:g}; both must be at least 1"
+        )
+    if min(*checked["img_size"], *checked["cam_int"][[0, 4]]) < 1 or checked["trans"][2] < MIN_DISTANCE:
+        raise BadSample(
+            f"sample {key}: image sides and focal lengths must be at least 1 pixel and the distance "
+            f"{MIN_DISTANCE} m; they are {checked['img_size']}, {checked['cam_int'][[0, 4]]}, "
+            f"{checked['trans'][2]:g}"
+        )
+    joints = checked["joints2d"]
+    if (np.abs(joints[joints[:, 2] > 0]) > MAX_JOINT).any():
+        raise BadSample(f"sample {key}: 'joints2d' holds a joint beyond {MAX_JOINT:g} pixels")
+    if "depth_range" in fields and not 0 <= checked["depth_range"][0] <= checked["depth_range"][1]:
+        raise BadSample(f"sample {key}: 'depth_range' is {label['depth_range']}, expected 0 <= near <= far")
+    return checked
+
+
+def _check_key(key: Any) -> str:
+    """The key. Raises BadSample if it is no name of a file in a shard."""
+    if not isinstance(key, str) or not key or set(key) & set("./\\"):
+        raise BadSample(f"sample key {str(key)[:80]!r} must be non-empty text without '.' and '/'")
+    return key
+
+
+def _numbers(key: str, name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A field as float64 array. Raises BadSample for another shape, or what float32 does not hold."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # nested unevenly
+        raise BadSample(f"sample {key}: '{name}' has no even shape") from error
+    if array.dtype.kind not in "fiu":
+        raise BadSample(f"sample {key}: '{name}' holds what is no number")
+    if array.shape != shape:
+        raise BadSample(f"sample {key}: '{name}' has shape {array.shape}, expected {shape}")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(array.astype(np.float32)).all():
+            raise BadSample(f"sample {key}: '{name}' is not finite")
+    return array.astype(np.float64)
 
 
 # --- geometry of a cut --------------------------------------------------------------------------------------

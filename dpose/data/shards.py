@@ -17,22 +17,20 @@ import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from dpose.body import BODY_NAMES, DEFAULT_BODY, num_rotations
-from dpose.data.sample import Sample
+from dpose.body import BODY_NAMES
+from dpose.data.sample import BadSample, Sample, check_label
 from dpose.data.targets import decode_depth, encode_depth
 from dpose.io import replacing
 
 JPEG_QUALITY = 95
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 1 << 26
 FORMAT = 1
-
-
-class BadSample(ValueError):
-    """A sample that cannot be read; the loader counts these and goes on up to a limit."""
 
 
 def write_shards(
@@ -122,64 +120,73 @@ def shard_row(name: str, path: Path, samples: int) -> dict:
 
 
 def read_manifest(folder: str | os.PathLike) -> dict | None:
-    """The folder's manifest, or None when it has none. Raises ValueError when it cannot be read."""
+    """The folder's manifest, or None if it has none. Raises ValueError if it cannot be read."""
     path = Path(folder) / MANIFEST
-    return parse_manifest(path.read_bytes(), path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return parse_manifest(file.read(MANIFEST_BYTES + 1), path)
 
 
 def parse_manifest(text: bytes, where: str | os.PathLike) -> dict:
-    """A manifest as `write_manifest` writes it; `where` it is, for messages. Raises ValueError otherwise."""
-    wrong = f"{where}: not a manifest, write it again with write_manifest"
+    """A manifest as `write_manifest` writes it. Raises ValueError, naming `where`, for anything else."""
     try:
+        if len(text) > MANIFEST_BYTES:
+            raise ValueError(f"larger than {MANIFEST_BYTES} bytes")
         manifest = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{wrong} (no JSON: {error})") from error
-    kinds = {"name": str, "split": str, "samples": int, "bytes": int}
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
-        raise ValueError(f"{wrong} (it has no list 'shards')")
-    if not isinstance(manifest.get("splits", {}), dict):
-        raise ValueError(f"{wrong} ('splits' is no table)")
-    for number, row in enumerate(manifest["shards"]):
-        fits = isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in kinds.items())
-        if not fits or "/" in row["name"] or min(row["samples"], row["bytes"]) < 0:
-            raise ValueError(f"{wrong} (its shard {number} lacks {', '.join(kinds)}, or has them wrong)")
+        _check_manifest(manifest)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{where}: not a manifest of shards, make the data again ({str(error)[:200]})"
+        ) from error
     return manifest
+
+
+def _check_manifest(manifest: Any) -> None:
+    """Raise ValueError for what readers could not rely on."""
+
+    def count(value: Any) -> bool:
+        return type(value) is int and 0 <= value < 1 << 53
+
+    def name(value: Any) -> bool:
+        return isinstance(value, str) and 0 < len(value) <= 200 and "/" not in value
+
+    def body(key: str, record: Any) -> bool:
+        known = key in BODY_NAMES and isinstance(record, dict)
+        return known and all(isinstance(record.get(field), str) for field in ("name", "hash"))
+
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
+        raise ValueError("it has no list 'shards'")
+    for number, row in enumerate(manifest["shards"]):
+        fits = isinstance(row, dict) and name(row.get("name")) and name(row.get("split"))
+        if not fits or not count(row.get("samples")) or not count(row.get("bytes")):
+            raise ValueError(f"its shard {number} lacks name, split, samples or bytes, or has them wrong")
+    splits, bodies = manifest.get("splits", {}), manifest.get("bodies", {})
+    if not isinstance(splits, dict) or not all(map(count, splits.values())):
+        raise ValueError("'splits' must map splits to numbers of samples")
+    if not isinstance(bodies, dict) or not all(body(*item) for item in bodies.items()):
+        raise ValueError("'bodies' must map names of body models to their name and hash")
+    if not isinstance(manifest.get("fingerprint", ""), str):
+        raise ValueError("'fingerprint' must be text")
 
 
 # --- one sample <-> its members -----------------------------------------------------------------------------
 
 
-SIZES = {"betas": 11, "trans": 3, "center": 2, "img_size": 2, "cam_int": 9}
+def check_sample(sample: Sample) -> Sample:
+    """The sample with its label as `check_label` returns it.
 
-
-def check_sample(sample: Sample) -> None:
-    """Raise BadSample (of malformed values TypeError, ValueError, KeyError) on a sample of no use.
-
-    That is on shapes that do not fit together, numbers that are not finite, a box below a pixel or smaller
-    than the cut, an unknown body, a person behind the camera. Depth's numbers are not looked at.
+    Raises BadSample as `check_label` does, and for pictures whose shapes or types do not fit together. The
+    values of depth are not looked at.
     """
-    image, depth, parts, label = sample["image"], sample["depth"], sample["parts"], sample["label"]
-    key, body, side = label["key"], label.get("body", DEFAULT_BODY), image.shape[0]
-    if not key or set(key) & set("./\\"):
-        raise BadSample(f"sample key {key!r} must be non-empty, without '.' and '/'")
-    if body not in BODY_NAMES:
-        raise BadSample(f"sample {key}: unknown body {body!r}")
-    joints = list(chain.from_iterable(label["joints2d"]))
-    sizes = SIZES | {"pose": 3 * num_rotations(body)}
-    wrong = [name for name, size in sizes.items() if len(label[name]) != size]
-    if wrong or len(joints) != 72:
-        raise BadSample(f"sample {key}: '{(wrong or ['joints2d'])[0]}' has too many or too few numbers")
-    numbers = [*chain.from_iterable(label[name] for name in sizes), *joints, label["scale"], label["margin"]]
-    if not np.isfinite(np.array(numbers, np.float64)).all():
-        raise BadSample(f"sample {key}: its label holds a number that is not finite")
-    if not (200 * label["scale"] >= 1 and label["margin"] >= 1):
-        raise BadSample(
-            f"sample {key}: the box is {200 * label['scale']:g} pixels wide, its margin {label['margin']:g}; "
-            "both must be at least 1"
-        )
-    positive = [*label["img_size"], label["cam_int"][0], label["cam_int"][4], label["trans"][2]]
-    if not min(positive) > 0:
-        raise BadSample(f"sample {key}: image, focal length and distance must be above 0, are {positive}")
+    checked = Sample(**sample | {"label": check_label(sample["label"])})
+    _check_pictures(checked)
+    return checked
+
+
+def _check_pictures(sample: Sample) -> None:
+    image, depth, parts, key = sample["image"], sample["depth"], sample["parts"], sample["label"]["key"]
+    side = image.shape[0]
     if image.shape != (side, side, 3) or image.dtype != np.uint8:
         raise BadSample(f"sample {key}: image is {image.dtype} {image.shape}, expected uint8 (P, P, 3)")
     if parts.shape != (side, side) or parts.dtype != np.uint8 or parts.max() > 22:
@@ -191,47 +198,52 @@ def check_sample(sample: Sample) -> None:
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:
-    """A sample's members by extension. Raises what `check_sample` does, and BadSample on impossible depth."""
-    check_sample(sample)
-    image, depth, parts, label = sample["image"], sample["depth"], sample["parts"], dict(sample["label"])
-    key = label["key"]
+    """A sample's members by extension. Raises BadSample as `check_sample` does, and on impossible depth."""
+    checked = check_sample(sample)
+    image, depth, parts, label = checked["image"], checked["depth"], checked["parts"], dict(sample["label"])
     members = {"jpg": _encode(".jpg", image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)}
     if depth is not None:
         if not np.isfinite(depth).all() or (depth < 0).any():
-            raise BadSample(f"sample {key}: depth must be finite and not negative")
+            raise BadSample(f"sample {label['key']}: depth must be finite and not negative")
         codes, label["depth_range"] = encode_depth(depth)
         members["depth.png"] = _encode(".png", codes, cv2.IMWRITE_PNG_COMPRESSION, 3)
     label["has_depth"] = depth is not None and bool(label["has_depth"])
     members["parts.png"] = _encode(".png", parts, cv2.IMWRITE_PNG_COMPRESSION, 6)
-    members["json"] = json.dumps(label, separators=(",", ":"), allow_nan=False).encode()
+    text = json.dumps(label, separators=(",", ":"), allow_nan=False, default=np.ndarray.tolist)
+    members["json"] = text.encode()
     return members
 
 
 def decode_sample(members: Mapping[str, bytes], codes: bool = False) -> Sample:
-    """The inverse of `encode_sample`, up to JPEG and 16 bits. Raises BadSample naming the broken member.
+    """The inverse of `encode_sample`, up to JPEG and 16 bits; label's numbers are arrays.
 
-    codes: leave depth in its 16-bit codes, see `encode_depth`; label's `depth_range` goes with them.
-    What it returns may still be of no use, see `check_sample`.
+    codes: leave depth in its 16-bit codes, see `encode_depth`; the label's `depth_range` goes with them.
+    Raises BadSample naming the broken member, and as `check_sample` does.
     """
     try:
-        label = json.loads(members["json"])
-        key = label["key"]
+        label = check_label(json.loads(members["json"]))
     except KeyError as error:
         raise BadSample(f"sample lacks {error}") from error
+    except (RecursionError, ArithmeticError) as error:
+        raise BadSample(f"label is no label ({type(error).__name__})") from error
+    except BadSample:
+        raise
     except ValueError as error:
         raise BadSample(f"label is not JSON ({error})") from error
+    key, depth = label["key"], None
     image = _decode(members, "jpg", cv2.IMREAD_COLOR_RGB, key)
     parts = _decode(members, "parts.png", cv2.IMREAD_UNCHANGED, key)
-    depth = None
-    if label.get("has_depth"):
+    if label["has_depth"]:
         if "depth_range" not in label:
             raise BadSample(f"{key}: label has depth but no depth_range")
         depth = _decode(members, "depth.png", cv2.IMREAD_UNCHANGED, key)
-        if depth.dtype != np.uint16 or not np.isfinite(label["depth_range"]).all():
-            raise BadSample(f"{key}: depth.png must be 16 bit and depth_range finite")
+        if depth.dtype != np.uint16:
+            raise BadSample(f"{key}: depth.png must be 16 bit")
         if not codes:
             depth = decode_depth(depth, label["depth_range"])
-    return Sample(image=image, depth=depth, parts=parts, label=label)
+    sample = Sample(image=image, depth=depth, parts=parts, label=label)
+    _check_pictures(sample)
+    return sample
 
 
 def _encode(extension: str, array: np.ndarray, *options: int) -> bytes:
@@ -245,7 +257,10 @@ def _decode(members: Mapping[str, bytes], extension: str, flag: int, key: str) -
     data = members.get(extension)
     if not data:
         raise BadSample(f"{key}: {extension} is missing or empty")
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error:  # more pixels than OpenCV reads, or than memory holds
+        array = None
     if array is None:
         raise BadSample(f"{key}: {extension} cannot be decoded; the shard is damaged")
     return array

@@ -19,10 +19,9 @@ import numpy as np
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext
 
-from dpose.config import ModelConfig
 from dpose.data.remote import check_protocol, open_url, read_remote_manifest
-from dpose.data.sample import Sample
-from dpose.data.shards import BadSample, check_sample, decode_sample, read_manifest
+from dpose.data.sample import BadSample, Sample
+from dpose.data.shards import decode_sample, read_manifest
 from dpose.paths import Data, data_root, data_roots, is_url, shard_folder
 
 SPAN = 1 << 32
@@ -84,31 +83,27 @@ class Shards:
 
     def decode(self, members: dict) -> Sample:
         """Members of a sample -> Sample. Raises BadSample naming shard and key."""
-        where = f"{members['__url__']}: {members['__key__']}"
         try:
             sample = decode_sample(_loaded(members), codes=True)
-            check_sample(sample)
             if sample["label"]["key"] != members["__key__"]:
                 raise BadSample(f"the label is of sample {sample['label']['key']}")
         except BadSample as error:
-            raise BadSample(f"{where}: {error}") from error
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise BadSample(f"{where}: malformed label ({error!r})") from error
+            raise BadSample(f"{members['__url__']}: {members['__key__']}: {error}") from error
         return sample
 
 
 # --- finding ------------------------------------------------------------------------------------------------
 
 
-def find_sources(data: Data, split: str, config: ModelConfig) -> list[Shards]:
+def find_sources(data: Data, split: str) -> list[Shards]:
     """The split of each data set, checked as far as that goes without reading images.
 
     data: see `make_loader`. Raises FileNotFoundError or ValueError naming what is missing or wrong.
     """
-    return [find_source(root, split, config) for root in data_roots(data)]
+    return [find_source(root, split) for root in data_roots(data)]
 
 
-def find_source(root: Path | str, split: str, config: ModelConfig) -> Shards:
+def find_source(root: Path | str, split: str) -> Shards:
     """The split of one data set, see `find_sources`."""
     if not is_url(root):
         return _local_shards(root, split)
@@ -162,6 +157,8 @@ def _local_shards(root: Path, split: str) -> Shards:
 
 
 def _hint(root: Path) -> str:
+    if any((root / "labels").glob("*.npz")):
+        return "there are frames and labels, but training reads shards: cut them with `dpose prepare` first"
     return (
         f"make the open data with `dpose synth --root {root}`, "
         "or name another folder (--data, or $DPOSE_DATA)"
@@ -175,6 +172,8 @@ def _listed(root: Path | str, folder: Path | str, manifest: dict, split: str) ->
         there = ", ".join(sorted({row["split"] for row in manifest["shards"]})) or "none"
         hint = "" if is_url(root) else f"; {_hint(root)}"
         raise FileNotFoundError(f"no shards {split}-*.tar in {folder} (splits there: {there}){hint}")
+    if "synthetic" in str(manifest.get("generator")) and "bodies" not in manifest:
+        raise ValueError(f"{root} was made by an older dpose: make it again with `dpose synth --overwrite`")
     pieces = [f"{folder}/{row['name']}" if is_url(root) else folder / row["name"] for row in rows]
     return Shards(str(root), pieces, [row["samples"] for row in rows], manifest.get("bodies", {}))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
+from dpose.body import DEFAULT_BODY, OPEN_BODIES
 from dpose.config import ModelConfig
 from dpose.data.augment import (
     MIRRORED_PARTS,
@@ -189,7 +190,7 @@ def prepare_sample(
     center, scale, mirror = label["center"], label["scale"], False
     if augment:
         center, scale = jitter_box(label, augment, rng)
-        mirror = rng.random() < augment.flip_p
+        mirror = rng.random() < augment.flip_p and label.get("body", DEFAULT_BODY) in OPEN_BODIES
     stored = sample["image"].shape[0]
     to_map = relative_matrix(label, stored, center, scale, map_size)
     image = warp_image(sample["image"], relative_matrix(label, stored, center, scale, size), size)

@@ -67,7 +67,7 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
         name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for name, value in batch.items()
     }
-    if moved["image"].dtype == torch.uint8:
+    if "depth_line" in moved:
         moved["image"] = normalise(moved["image"])
         moved["parts"] = moved["parts"].long()
         moved["depth"] = _depth_target(moved["depth"], moved.pop("depth_line"), moved.pop("depth_rule"))

@@ -182,7 +182,7 @@ class TrainConfig:
             precision=_precision(self.precision or base.precision, self.accelerator),
         )
         roots = data_roots(self.data)
-        sources = find_sources(roots, "train", preset(name))  # raises if there are none
+        sources = find_sources(roots, "train")  # raises if there are none
         mixture(sources, self.mix)
         for source in sources:
             check_bodies(source.name, source.bodies)
@@ -254,14 +254,16 @@ def train(config: TrainConfig) -> TrainResult:
             raise ValueError(
                 f"batch_size {config.batch_size} does not divide over {trainer.world_size} devices"
             )
-        bodies = [b for s in find_sources(data_roots(config.data), "train", model_config) for b in s.bodies]
+        bodies = [b for s in find_sources(data_roots(config.data), "train") for b in s.bodies]
         body = load_body(
             config.body or (bodies[0] if bodies else "open"),
             num_betas=model_config.num_betas,
             vertex_stride=config.recipe.vertex_stride,
         )
         if config.resume is None and (config.init is None or origin["kind"] == "hrnet"):
-            statistics = training_means(config.data, model_config, samples=STATISTICS_SAMPLES, mix=config.mix)
+            statistics = training_means(
+                config.data, model_config, STATISTICS_SAMPLES, mix=config.mix, max_bad=config.max_bad
+            )
             initialise_heads(model, statistics, priors=config.recipe.priors)
         Path(config.out).mkdir(parents=True, exist_ok=True)
         module = Training(model, body, config, start, origin)
