@@ -77,12 +77,11 @@ class SampleStream(IterableDataset):
         return f"{zlib.crc32(repr((settings, shards, counts)).encode()):08x}"
 
     def __iter__(self) -> Iterator[dict]:
-        info, before, self.start = get_worker_info(), self.start, None
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        self.worker, self.workers = worker, workers
+        self.worker, self.workers = worker_of_process()
+        before, self.start = self.start, None
         begin, position = self.epoch, None
-        if before is not None:  # the worker whose turn it was comes first
-            self.worker = (worker + before["batches"]) % workers
+        if before is not None:  # a loader's first batch comes from its first worker
+            self.worker = (self.worker + before["batches"]) % self.workers
             begin, position = before["begin"], before["positions"][self.worker]
         position = position or {"drawn": 0, "sources": [[begin, 0, 0] for _ in self.sources]}
         drawn, places = position["drawn"], [list(at) for at in position["sources"]]
@@ -170,6 +169,12 @@ class SampleStream(IterableDataset):
         if self.augment:
             rng = sample_generator(self.seed, epoch, sample["label"]["key"])
         return prepare_sample(sample, self.config, self.augment, rng, self.transforms, self.depth_rule)
+
+
+def worker_of_process() -> tuple[int, int]:
+    """Number of this worker process, and of how many; the first of one outside of any."""
+    info = get_worker_info()
+    return (info.id, info.num_workers) if info else (0, 1)
 
 
 def prepare_sample(
