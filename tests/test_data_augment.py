@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from data_people import body_joints, pinhole, random_label, random_sample
 
-from dpose.body import load_body
+from dpose.body import load_body, num_rotations
 from dpose.config import MINI
 from dpose.config import PAPER as PAPER_MODEL
 from dpose.data.augment import (
@@ -273,6 +273,35 @@ def test_each_transform_runs_on_a_crop_without_a_warning_and_repeats_by_seed():
             outs = [change_picture(image, groups, sample_generator(seed, 0, "a")) for _ in range(2)]
             assert outs[0].shape == image.shape and outs[0].dtype == np.uint8
             assert (outs[0] == outs[1]).all()
+
+
+@pytest.mark.parametrize("group", ["fault_p", "colour_p"])
+def test_pictures_are_changed_as_often_as_the_strengths_say(group):
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8).repeat(2, 0).repeat(2, 1)
+    for chance in (0.0, 0.3, 1.0):
+        groups = picture_transforms(replace(NO_AUGMENT, **{group: chance}))
+        changed = [
+            (change_picture(image, groups, sample_generator(0, i, "a")) != image).any() for i in range(400)
+        ]
+        assert abs(np.mean(changed) - chance) < 0.07
+
+
+def test_people_of_bodies_without_a_symmetric_shape_space_are_not_mirrored():
+    """What the mirrored person's betas would be is known of the open bodies only."""
+    for body, mirrored in (
+        ("open", True),
+        ("open-smpl", True),
+        ("smplx-neutral", False),
+        ("smpl-male", False),
+    ):
+        pose = np.linspace(0, 1, 72)[: 3 * num_rotations(body)]
+        sample = random_sample(np.random.default_rng(0), "p1", size=160, body=body, pose=pose)
+        rows = [
+            prepare_sample(sample, MINI, replace(NO_AUGMENT, flip_p=chance), sample_generator(0, 0, "p1"))
+            for chance in (0.0, 1.0)
+        ]
+        assert (rows[1]["image"] == rows[0]["image"]).all() != mirrored
+        assert (rows[1]["label"]["trans"][0] == rows[0]["label"]["trans"][0]) != mirrored
 
 
 def test_occlusion_boxes_change_part_of_a_copy():

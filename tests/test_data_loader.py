@@ -1,5 +1,7 @@
 """Batches: complete, reproducible, without doubles, and loud about bad input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import roma
@@ -7,6 +9,7 @@ import torch
 from data_people import keys, random_sample
 
 from dpose.config import MINI
+from dpose.data.augment import NO_AUGMENT
 from dpose.data.loader import TooManyBadSamples, make_loader
 from dpose.data.shards import write_manifest, write_shards
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, to_device
@@ -96,6 +99,18 @@ def test_the_same_seed_and_epoch_give_the_same_batches(root):
     assert (one["scale"] != first(seed=6)["scale"]).any() and (
         one["scale"] != first(seed=5, epoch=1)["scale"]
     ).any()
+
+
+def test_training_batches_are_augmented_by_the_given_strengths(root):
+    def images(**strengths):
+        augment = replace(NO_AUGMENT, **strengths)
+        loader = make_loader(root, "train", MINI, 20, train=True, augment=augment, seed=2)
+        return next(iter(loader))["image"]
+
+    plain = images()
+    for strength in ("fault_p", "colour_p", "occlusion_p", "flip_p", "half_crop_p"):
+        changed = (images(**{strength: 1.0}) != plain).flatten(1).any(1)
+        assert changed.float().mean() > 0.8, strength
 
 
 def test_a_training_stream_goes_on_after_the_last_sample_with_full_batches(root):

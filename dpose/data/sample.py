@@ -6,6 +6,8 @@ never labels. Pixels are continuous: pixel (row i, column j) has its centre at (
 added and subtracted only at the OpenCV call.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NotRequired, TypedDict
 
 import cv2
@@ -21,6 +23,15 @@ MAX_BETA = 15.0  # shape coefficients beyond this are no body: standard deviatio
 
 class BadSample(ValueError):
     """A sample that cannot be used; the loader counts these and goes on up to a limit."""
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put `where` before the message of a BadSample that is raised within."""
+    try:
+        yield
+    except BadSample as error:
+        raise BadSample(f"{where}: {error}") from error
 
 
 class SampleLabel(TypedDict):
@@ -94,79 +105,77 @@ def make_label(
     margin: float = MARGIN,
     has_depth: bool = True,
 ) -> SampleLabel:
-    """A label from arrays, as plain Python values. Raises BadSample as `_numbers` and `_check_key` do.
+    """A label from arrays, as plain Python values.
 
     Longer arrays give their first part (66 of 165 pose numbers, of SMPL 72; 24 joints); ten betas get a zero.
+    Raises BadSample for a bad key, and naming key and field for numbers that are too many or too few, not
+    finite in single precision, or a box without size. The whole label is checked where it is written.
     """
-    betas = np.ravel(betas)
+    betas, pose_size = np.ravel(betas), 3 * num_rotations(body)
     values = {
-        "pose": np.ravel(pose)[: 3 * num_rotations(body)],
+        "pose": np.ravel(pose)[:pose_size],
         "betas": np.pad(betas, (0, 1)) if betas.size == 10 else betas,
         "trans": np.ravel(trans),
         "joints2d": np.asarray(joints2d)[:24],
         "center": np.ravel(center),
         "img_size": np.ravel(img_size),
         "cam_int": np.ravel(cam_int),
-        "scale": np.asarray(scale).item(),
     }
     label: dict[str, Any] = {"key": _check_key(str(key)), "dataset": str(dataset), "subject": str(subject)}
     if body != DEFAULT_BODY:
         label["body"] = str(body)
-    for name, value in values.items():
-        shape = (3 * num_rotations(body),) if name == "pose" else FIELDS[name][0]
-        label[name] = np.round(
-            _numbers(label["key"], name, value, shape), 9 if name == "scale" else 6
-        ).tolist()
-    if not label["scale"] > 0:
-        raise BadSample(f"sample {key}: 'scale' is {scale}, expected a positive number")
-    return label | {"margin": float(margin), "has_depth": bool(has_depth)}
+    with naming(f"sample {key}"):
+        for name, value in values.items():
+            shape = (pose_size,) if name == "pose" else FIELDS[name][0]
+            label[name] = np.round(_numbers(name, value, shape), 6).tolist()
+        scale = float(_numbers("scale", np.squeeze(scale), ()))
+        if not scale > 0:
+            raise BadSample(f"'scale' is {scale}, expected a positive number")
+    return label | {"scale": round(scale, 9), "margin": float(margin), "has_depth": bool(has_depth)}
 
 
 def check_label(label: dict[str, Any]) -> SampleLabel:
     """The label with each field of numbers as a float64 array of its exact shape, scale and margin as floats.
 
-    Raises BadSample, naming the sample and the field, for a label of no use: fields missing, of another shape
+    Raises BadSample, naming the field, for a label of no use: fields missing, of another shape
     or type, not finite in single precision, or beyond `FIELDS`; an unknown body; a box below a pixel or
     larger than the cut; an image, focal length or distance that is not positive.
     """
     if not isinstance(label, dict):
         raise BadSample(f"the label is no table but {type(label).__name__}")
-    key, body, has_depth = (
-        _check_key(label.get("key")),
-        label.get("body", DEFAULT_BODY),
-        label.get("has_depth"),
-    )
+    _check_key(label.get("key"))
+    body, has_depth = label.get("body", DEFAULT_BODY), label.get("has_depth")
     if body not in BODY_NAMES:
-        raise BadSample(f"sample {key}: unknown body {body!r}")
+        raise BadSample(f"unknown body {body!r}")
     if not isinstance(has_depth, bool):
-        raise BadSample(f"sample {key}: 'has_depth' is {has_depth!r}, expected true or false")
+        raise BadSample(f"'has_depth' is {has_depth!r}, expected true or false")
     fields = FIELDS | {"pose": ((3 * num_rotations(body),), MAX_ANGLE)}
     if has_depth and "depth_range" in label:
         fields["depth_range"] = ((2,), np.inf)
     checked = dict(label)
     for name, (shape, limit) in fields.items():
         if name not in label:
-            raise BadSample(f"sample {key}: the label lacks '{name}'")
-        value = checked[name] = _numbers(key, name, label[name], shape)
+            raise BadSample(f"the label lacks '{name}'")
+        value = checked[name] = _numbers(name, label[name], shape)
         if (np.abs(value) > limit).any():
-            raise BadSample(f"sample {key}: '{name}' holds {np.abs(value).max():g}, beyond {limit:g}")
+            raise BadSample(f"'{name}' holds {np.abs(value).max():g}, beyond {limit:g}")
     checked["scale"], checked["margin"] = float(checked["scale"]), float(checked["margin"])
     if not (200 * checked["scale"] >= 1 and checked["margin"] >= 1):
         raise BadSample(
-            f"sample {key}: the box is {200 * checked['scale']:g} pixels wide, its margin "
+            f"the box is {200 * checked['scale']:g} pixels wide, its margin "
             f"{checked['margin']:g}; both must be at least 1"
         )
     if min(*checked["img_size"], *checked["cam_int"][[0, 4]]) < 1 or checked["trans"][2] < MIN_DISTANCE:
         raise BadSample(
-            f"sample {key}: image sides and focal lengths must be at least 1 pixel and the distance "
+            f"image sides and focal lengths must be at least 1 pixel and the distance "
             f"{MIN_DISTANCE} m; they are {checked['img_size']}, {checked['cam_int'][[0, 4]]}, "
             f"{checked['trans'][2]:g}"
         )
     joints = checked["joints2d"]
     if (np.abs(joints[joints[:, 2] > 0]) > MAX_JOINT).any():
-        raise BadSample(f"sample {key}: 'joints2d' holds a joint beyond {MAX_JOINT:g} pixels")
+        raise BadSample(f"'joints2d' holds a joint beyond {MAX_JOINT:g} pixels")
     if "depth_range" in fields and not 0 <= checked["depth_range"][0] <= checked["depth_range"][1]:
-        raise BadSample(f"sample {key}: 'depth_range' is {label['depth_range']}, expected 0 <= near <= far")
+        raise BadSample(f"'depth_range' is {label['depth_range']}, expected 0 <= near <= far")
     return checked
 
 
@@ -177,19 +186,19 @@ def _check_key(key: Any) -> str:
     return key
 
 
-def _numbers(key: str, name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """A field as float64 array. Raises BadSample for another shape, or what float32 does not hold."""
     try:
         array = np.asarray(value)
-    except ValueError as error:  # nested unevenly
-        raise BadSample(f"sample {key}: '{name}' has no even shape") from error
+    except (ValueError, ArithmeticError) as error:  # nested unevenly, or with too many digits
+        raise BadSample(f"'{name}' holds no array of numbers") from error
     if array.dtype.kind not in "fiu":
-        raise BadSample(f"sample {key}: '{name}' holds what is no number")
+        raise BadSample(f"'{name}' holds what is no number")
     if array.shape != shape:
-        raise BadSample(f"sample {key}: '{name}' has shape {array.shape}, expected {shape}")
+        raise BadSample(f"'{name}' has shape {array.shape}, expected {shape}")
     with np.errstate(over="ignore"):
         if not np.isfinite(array.astype(np.float32)).all():
-            raise BadSample(f"sample {key}: '{name}' is not finite")
+            raise BadSample(f"'{name}' is not finite")
     return array.astype(np.float64)
 
 

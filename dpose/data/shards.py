@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from dpose.body import BODY_NAMES
-from dpose.data.sample import BadSample, Sample, check_label
+from dpose.data.sample import BadSample, Sample, check_label, naming
 from dpose.data.targets import decode_depth, encode_depth
 from dpose.io import replacing
 
@@ -185,29 +185,31 @@ def check_sample(sample: Sample) -> Sample:
 
 
 def _check_pictures(sample: Sample) -> None:
-    image, depth, parts, key = sample["image"], sample["depth"], sample["parts"], sample["label"]["key"]
+    image, depth, parts = sample["image"], sample["depth"], sample["parts"]
     side = image.shape[0]
     if image.shape != (side, side, 3) or image.dtype != np.uint8:
-        raise BadSample(f"sample {key}: image is {image.dtype} {image.shape}, expected uint8 (P, P, 3)")
+        raise BadSample(f"image is {image.dtype} {image.shape}, expected uint8 (P, P, 3)")
     if parts.shape != (side, side) or parts.dtype != np.uint8 or parts.max() > 22:
-        raise BadSample(
-            f"sample {key}: parts are {parts.dtype} {parts.shape}, expected uint8 (P, P) in 0..22"
-        )
+        raise BadSample(f"parts are {parts.dtype} {parts.shape}, expected uint8 (P, P) in 0..22")
     if depth is not None and depth.shape != (side, side):
-        raise BadSample(f"sample {key}: depth is {depth.shape}, expected (P, P)")
+        raise BadSample(f"depth is {depth.shape}, expected (P, P)")
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:
-    """A sample's members by extension. Raises BadSample as `check_sample` does, and on impossible depth."""
-    checked = check_sample(sample)
-    image, depth, parts, label = checked["image"], checked["depth"], checked["parts"], dict(sample["label"])
+    """A sample's members by extension.
+
+    Raises BadSample, naming the sample, as `check_sample` does, and for depth that is no distance.
+    """
+    image, depth, parts, label = sample["image"], sample["depth"], sample["parts"], dict(sample["label"])
+    with naming(f"sample {label.get('key')}"):
+        check_sample(sample)
+        if depth is not None and (not np.isfinite(depth).all() or (depth < 0).any()):
+            raise BadSample("depth must be finite and not negative")
     members = {"jpg": _encode(".jpg", image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)}
     if depth is not None:
-        if not np.isfinite(depth).all() or (depth < 0).any():
-            raise BadSample(f"sample {label['key']}: depth must be finite and not negative")
         codes, label["depth_range"] = encode_depth(depth)
         members["depth.png"] = _encode(".png", codes, cv2.IMWRITE_PNG_COMPRESSION, 3)
-    label["has_depth"] = depth is not None and bool(label["has_depth"])
+    label["has_depth"] = depth is not None and label["has_depth"]
     members["parts.png"] = _encode(".png", parts, cv2.IMWRITE_PNG_COMPRESSION, 6)
     text = json.dumps(label, separators=(",", ":"), allow_nan=False, default=np.ndarray.tolist)
     members["json"] = text.encode()
@@ -215,30 +217,26 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
 
 
 def decode_sample(members: Mapping[str, bytes], codes: bool = False) -> Sample:
-    """The inverse of `encode_sample`, up to JPEG and 16 bits; label's numbers are arrays.
+    """The inverse of `encode_sample`, up to JPEG and 16 bits; the label's numbers are arrays.
 
     codes: leave depth in its 16-bit codes, see `encode_depth`; the label's `depth_range` goes with them.
-    Raises BadSample naming the broken member, and as `check_sample` does.
+    Raises BadSample, naming the member or field, for what is damaged and as `check_sample` does.
     """
     try:
-        label = check_label(json.loads(members["json"]))
+        label = json.loads(members["json"])
     except KeyError as error:
-        raise BadSample(f"sample lacks {error}") from error
-    except (RecursionError, ArithmeticError) as error:
-        raise BadSample(f"label is no label ({type(error).__name__})") from error
-    except BadSample:
-        raise
-    except ValueError as error:
-        raise BadSample(f"label is not JSON ({error})") from error
-    key, depth = label["key"], None
-    image = _decode(members, "jpg", cv2.IMREAD_COLOR_RGB, key)
-    parts = _decode(members, "parts.png", cv2.IMREAD_UNCHANGED, key)
+        raise BadSample(f"{error} is missing") from error
+    except (ValueError, RecursionError) as error:
+        raise BadSample(f"the label is not JSON ({str(error)[:80]})") from error
+    label, depth = check_label(label), None
+    image = _decode(members, "jpg", cv2.IMREAD_COLOR_RGB)
+    parts = _decode(members, "parts.png", cv2.IMREAD_UNCHANGED)
     if label["has_depth"]:
         if "depth_range" not in label:
-            raise BadSample(f"{key}: label has depth but no depth_range")
-        depth = _decode(members, "depth.png", cv2.IMREAD_UNCHANGED, key)
+            raise BadSample("the label has depth but no 'depth_range'")
+        depth = _decode(members, "depth.png", cv2.IMREAD_UNCHANGED)
         if depth.dtype != np.uint16:
-            raise BadSample(f"{key}: depth.png must be 16 bit")
+            raise BadSample("depth.png must be 16 bit")
         if not codes:
             depth = decode_depth(depth, label["depth_range"])
     sample = Sample(image=image, depth=depth, parts=parts, label=label)
@@ -253,14 +251,14 @@ def _encode(extension: str, array: np.ndarray, *options: int) -> bytes:
     return data.tobytes()
 
 
-def _decode(members: Mapping[str, bytes], extension: str, flag: int, key: str) -> np.ndarray:
+def _decode(members: Mapping[str, bytes], extension: str, flag: int) -> np.ndarray:
     data = members.get(extension)
     if not data:
-        raise BadSample(f"{key}: {extension} is missing or empty")
+        raise BadSample(f"{extension} is missing or empty")
     try:
         array = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    except cv2.error:  # more pixels than OpenCV reads, or than memory holds
+    except cv2.error:  # more pixels than OpenCV reads, or than there is memory for
         array = None
     if array is None:
-        raise BadSample(f"{key}: {extension} cannot be decoded; the shard is damaged")
+        raise BadSample(f"{extension} cannot be decoded; the shard is damaged")
     return array

@@ -20,7 +20,7 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext
 
 from dpose.data.remote import check_protocol, open_url, read_remote_manifest
-from dpose.data.sample import BadSample, Sample
+from dpose.data.sample import BadSample, Sample, naming
 from dpose.data.shards import decode_sample, read_manifest
 from dpose.paths import Data, data_root, data_roots, is_url, shard_folder
 
@@ -83,12 +83,10 @@ class Shards:
 
     def decode(self, members: dict) -> Sample:
         """Members of a sample -> Sample. Raises BadSample naming shard and key."""
-        try:
+        with naming(f"{members['__url__']}: {members['__key__']}"):
             sample = decode_sample(_loaded(members), codes=True)
             if sample["label"]["key"] != members["__key__"]:
                 raise BadSample(f"the label is of sample {sample['label']['key']}")
-        except BadSample as error:
-            raise BadSample(f"{members['__url__']}: {members['__key__']}: {error}") from error
         return sample
 
 
