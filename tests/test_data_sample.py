@@ -112,7 +112,7 @@ def test_a_sample_keeps_only_this_persons_depth_and_reaches_outside_the_frame():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pose": np.full(66, np.nan)}, "'pose' is not finite"),
+        ({"pose": np.full(66, np.nan)}, "'pose' holds"),
         ({"trans": (1, 2)}, r"'trans' has shape \(2,\)"),
         ({"scale": 0.0}, "'scale' is 0.0"),
         ({"key": "a.b"}, "without '.' and '/'"),

@@ -291,7 +291,10 @@ def collate(rows: list[dict]) -> Batch:
     def column(name: str) -> torch.Tensor:
         return stack([label[name] for label in labels])
 
-    pose = stack([np.pad(label["pose"], (0, 72 - len(label["pose"]))) for label in labels]).reshape(-1, 24, 3)
+    pose = np.zeros((len(labels), 72), np.float32)  # SMPL-X's hands are at rest
+    for row, label in zip(pose, labels, strict=True):
+        row[: len(label["pose"])] = label["pose"]
+    rotations = roma.rotvec_to_rotmat(torch.from_numpy(pose).reshape(-1, 24, 3))
     joints2d = column("joints2d")
     joints2d[..., 2].clamp_(min=0)
     rule = rows[0]["depth_rule"]
@@ -301,7 +304,7 @@ def collate(rows: list[dict]) -> Batch:
         scale=column("scale"),
         img_size=column("img_size"),
         cam_int=column("cam_int").reshape(-1, 3, 3),
-        pose=roma.rotvec_to_rotmat(pose[:, :22]),
+        pose=rotations[:, :22].contiguous(),
         betas=column("betas"),
         trans=column("trans"),
         joints2d=joints2d,
@@ -310,7 +313,7 @@ def collate(rows: list[dict]) -> Batch:
         has_depth=torch.tensor([row["has_depth"] for row in rows]),
         key=[label["key"] for label in labels],
         body=[label.get("body", DEFAULT_BODY) for label in labels],
-        smpl_hands=roma.rotvec_to_rotmat(pose[:, 22:]),
+        smpl_hands=rotations[:, 22:].contiguous(),
         depth_line=stack([row["depth_line"] for row in rows], np.float32 if rule == "paper" else np.float64),
         depth_rule=rule,
     )

@@ -71,12 +71,13 @@ class Sample(TypedDict):
 
 # --- labels -------------------------------------------------------------------------------------------------
 
+MAX_FLOAT = float(np.finfo(np.float32).max)
 # Of each field its shape and the largest absolute value that a person before a camera can have: below these
 # no geometry and no loss overflows in single precision.
 FIELDS: dict[str, tuple[tuple[int, ...], float]] = {
     "betas": ((11,), MAX_BETA),
     "trans": ((3,), 1e5),
-    "joints2d": ((24, 3), np.inf),  # also of joints behind the camera, which do not count
+    "joints2d": ((24, 3), MAX_FLOAT),  # also of joints behind the camera, which do not count
     "center": ((2,), 1e6),
     "scale": ((), 1e4),
     "margin": ((), 100.0),
@@ -151,14 +152,12 @@ def check_label(label: dict[str, Any]) -> SampleLabel:
         raise BadSample(f"'has_depth' is {has_depth!r}, expected true or false")
     fields = FIELDS | {"pose": ((3 * num_rotations(body),), MAX_ANGLE)}
     if has_depth and "depth_range" in label:
-        fields["depth_range"] = ((2,), np.inf)
+        fields["depth_range"] = ((2,), MAX_FLOAT)
     checked = dict(label)
     for name, (shape, limit) in fields.items():
         if name not in label:
             raise BadSample(f"the label lacks '{name}'")
-        value = checked[name] = _numbers(name, label[name], shape)
-        if (np.abs(value) > limit).any():
-            raise BadSample(f"'{name}' holds {np.abs(value).max():g}, beyond {limit:g}")
+        checked[name] = _numbers(name, label[name], shape, limit)
     checked["scale"], checked["margin"] = float(checked["scale"]), float(checked["margin"])
     if not (200 * checked["scale"] >= 1 and checked["margin"] >= 1):
         raise BadSample(
@@ -186,8 +185,8 @@ def _check_key(key: Any) -> str:
     return key
 
 
-def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """A field as float64 array. Raises BadSample for another shape, or what float32 does not hold."""
+def _numbers(name: str, value: Any, shape: tuple[int, ...], limit: float = MAX_FLOAT) -> np.ndarray:
+    """A field as float64 array. Raises BadSample for another shape, or a number beyond `limit`."""
     try:
         array = np.asarray(value)
     except (ValueError, ArithmeticError) as error:  # nested unevenly, or with too many digits
@@ -196,10 +195,12 @@ def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise BadSample(f"'{name}' holds what is no number")
     if array.shape != shape:
         raise BadSample(f"'{name}' has shape {array.shape}, expected {shape}")
-    with np.errstate(over="ignore"):
-        if not np.isfinite(array.astype(np.float32)).all():
-            raise BadSample(f"'{name}' is not finite")
-    return array.astype(np.float64)
+    array = array.astype(np.float64)
+    largest = max(array.max(), -array.min())
+    if not largest <= limit:
+        what = f"{largest:g}, beyond {limit:g}" if np.isfinite(largest) else "a number that is not finite"
+        raise BadSample(f"'{name}' holds {what}")
+    return array
 
 
 # --- geometry of a cut --------------------------------------------------------------------------------------
