@@ -19,9 +19,11 @@ import torch
 
 from dpose.config import preset
 from dpose.data.augment import augmentation, picture_transforms, sample_generator
-from dpose.data.loader import BadCount, collate, find_shards, make_loader, prepare_sample, read_members
+from dpose.data.loader import collate, make_loader
 from dpose.data.sample import SAMPLE_SIZE, make_label
 from dpose.data.shards import decode_sample, write_shards
+from dpose.data.sources import BadCount, find_shards, read_members
+from dpose.data.streams import prepare_sample
 
 
 def made_up_sample(i: int, size: int) -> dict:

@@ -1,4 +1,4 @@
-"""`Batch`: what a loader hands to training, losses and metrics, with its shapes, units and frames.
+"""`Batch` and `Prediction`: what goes into the network, losses and metrics, and what the network predicts.
 
 Frames. *Camera*: OpenCV, x right, y down, z forward, metres. *Image*: continuous pixels, pixel (row i,
 column j) covers [j, j+1) x [i, i+1), so its centre is (j + 0.5, i + 0.5). *Crop*: the box (centre, scale)
@@ -20,17 +20,6 @@ NEAREST_TARGET = 0.1  # depth target of a person's nearest visible point; that o
 class Batch(TypedDict):
     """B crops of one person each; float32 unless said otherwise.
 
-    A loader yields the *compact* form, a quarter of the size, and `dpose.model.inference.to_device` computes
-    the full form from it, on the device. Described is the full form; the compact one differs in
-
-    image: (B, 3, S, S) uint8 RGB, in channels-last memory.
-    parts: (B, M, M) uint8.
-    depth: (B, 1, M, M) uint16, the codes of `dpose.data.targets.encode_depth`, 0 where nobody is.
-    depth_line: (B, 4) how codes become the target, see `dpose.data.targets.person_codes`.
-    depth_rule: "paper" or "released", see `dpose.data.targets.depth_target`.
-
-    The full form:
-
     image: (B, 3, S, S) RGB, normalised with the ImageNet mean and standard deviation.
     center: (B, 2) box centre (cx, cy), full-image pixels.
     scale: (B,) box side / 200, so that b = 200 scale pixels.
@@ -51,6 +40,15 @@ class Batch(TypedDict):
     position: of a training loader, where in its stream the batch ends, see `dpose.data.loader.Progress`.
 
     Vertices and 3D joints are not stored: `dpose.losses` makes them from pose, betas and trans.
+
+    **Compact form.** Loaders yield batches of a quarter of the size, from which
+    `dpose.model.inference.to_device` computes the above on the device. They differ in
+
+    image: (B, 3, S, S) uint8 RGB, in channels-last memory.
+    parts: (B, M, M) uint8.
+    depth: (B, 1, M, M) uint16 codes, 0 in the background.
+    depth_scaling: (B, 4) what turns codes into the target, see `dpose.data.targets.person_codes`.
+    depth_rule: "paper" or "released", see `dpose.data.targets.depth_target`.
     """
 
     image: Tensor
@@ -68,7 +66,7 @@ class Batch(TypedDict):
     key: list[str]
     body: list[str]
     smpl_hands: Tensor
-    depth_line: NotRequired[Tensor]
+    depth_scaling: NotRequired[Tensor]
     depth_rule: NotRequired[str]
     position: NotRequired[dict]
 

@@ -84,11 +84,13 @@ from dpose.data.frames import (
     read_png,
 )
 from dpose.data.labels import Labels
-from dpose.data.loader import BadCount, find_shards, make_loader, prepare_sample, read_members
+from dpose.data.loader import make_loader
 from dpose.data.prepare import PRESETS, SETS, prepare, prepare_scenes, set_module
 from dpose.data.sets import bedlam as bedlam_files
 from dpose.data.sets.bedlam import read_bedlam
 from dpose.data.shards import decode_sample, encode_sample, read_manifest
+from dpose.data.sources import BadCount, find_shards, read_members
+from dpose.data.streams import prepare_sample
 from dpose.data.targets import depth_target
 from dpose.figures import (
     BACKGROUND,

@@ -39,9 +39,10 @@ from dpose.camera import bbox_info, default_focal
 from dpose.config import RELEASED_PARTS
 from dpose.data.augment import PAPER_AUGMENT as PAPER_JITTER
 from dpose.data.augment import jitter_box, sample_generator
-from dpose.data.loader import BadCount, find_shards, make_loader, read_members
+from dpose.data.loader import make_loader
 from dpose.data.sample import crop_matrix, relative_matrix, warp_image, warp_nearest
 from dpose.data.shards import decode_sample
+from dpose.data.sources import BadCount, find_shards, read_members
 from dpose.data.targets import depth_target
 from dpose.figures import INK, colour_depth, html_table, picture_grid, style_axis
 from dpose.losses import PAPER_WEIGHTS, RELEASED_WEIGHTS, compute_losses

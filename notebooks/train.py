@@ -45,7 +45,8 @@ import torch
 from IPython.display import Markdown
 
 import dpose
-from dpose.data.loader import find_shards, make_loader
+from dpose.data.loader import make_loader
+from dpose.data.sources import find_shards
 from dpose.evaluate import evaluate
 from dpose.figures import (
     PREDICTION_TITLES,

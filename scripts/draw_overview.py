@@ -21,8 +21,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 import dpose
 from dpose.camera import full_translation
-from dpose.data.loader import collate, prepare_sample
+from dpose.data.loader import collate
 from dpose.data.sample import SAMPLE_SIZE, Sample
+from dpose.data.streams import prepare_sample
 from dpose.figures import INK, colour_depth, colour_parts, overlay
 from dpose.io import replacing
 from dpose.model.inference import run_network, to_device

@@ -23,8 +23,9 @@ from dpose.data.augment import (
     picture_transforms,
     sample_generator,
 )
-from dpose.data.loader import collate, prepare_sample
+from dpose.data.loader import collate
 from dpose.data.sample import SAMPLE_SIZE, crop_matrix, relative_matrix, sample_from_frame, warp_nearest
+from dpose.data.streams import prepare_sample
 from dpose.data.targets import decode_depth, depth_target, encode_depth
 from dpose.model.inference import to_device
 

@@ -5,7 +5,7 @@ import pytest
 import roma
 import torch
 from data_people import random_sample
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -20,9 +20,10 @@ from dpose.data.augment import (
     picture_transforms,
     sample_generator,
 )
-from dpose.data.loader import collate, make_loader, prepare_sample
+from dpose.data.loader import collate, make_loader
 from dpose.data.sample import relative_matrix, warp_image, warp_nearest
 from dpose.data.shards import decode_sample, encode_sample, write_manifest, write_shards
+from dpose.data.streams import prepare_sample
 from dpose.data.targets import decode_depth, depth_target, encode_depth, person_codes
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, normalise, to_device
 
@@ -132,6 +133,7 @@ def test_a_compact_batch_becomes_the_float_batch_bit_for_bit(config, augmented, 
     assert 0 < batch["has_depth"].sum() < len(given)
 
 
+@settings(deadline=None, max_examples=200)
 @given(
     codes=arrays(np.uint16, (5, 6), elements=st.one_of(st.just(0), st.integers(0, 65535))),
     near=st.floats(0, 50, width=32),
@@ -143,8 +145,8 @@ def test_targets_from_codes_are_those_from_metres(codes, near, span, rule):
     metres = decode_depth(codes, depth_range)
     sample = random_sample(np.random.default_rng(0), size=160)
     row = prepare_sample(sample, MINI, depth_rule=rule)
-    has_depth, kept, line = person_codes(codes, depth_range, rule)
-    batch = collate([row | {"depth": kept, "depth_line": line, "has_depth": has_depth}])
+    has_depth, kept, scaling = person_codes(codes, depth_range, rule)
+    batch = collate([row | {"depth": kept, "depth_scaling": scaling, "has_depth": has_depth}])
     target = to_device(batch, "cpu")["depth"][0, 0].numpy()
     assert has_depth == (metres > 0).any()
     assert (target == (depth_target(metres, rule=rule) if has_depth else 0)).all()

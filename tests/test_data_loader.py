@@ -10,8 +10,9 @@ from data_people import keys, random_sample
 
 from dpose.config import MINI
 from dpose.data.augment import NO_AUGMENT
-from dpose.data.loader import TooManyBadSamples, make_loader
+from dpose.data.loader import make_loader
 from dpose.data.shards import write_manifest, write_shards
+from dpose.data.sources import TooManyBadSamples
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, to_device
 
 

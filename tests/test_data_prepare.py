@@ -27,11 +27,12 @@ from dpose.data import prepare as prepare_module
 from dpose.data.augment import MINI_AUGMENT, PAPER_AUGMENT, jitter_box
 from dpose.data.frames import NO_MASK, FrameSet, Skipped, TooManyFaults
 from dpose.data.labels import COLUMNS, Labels
-from dpose.data.loader import BadCount, make_loader, read_members
+from dpose.data.loader import make_loader
 from dpose.data.prepare import clean, prepare, prepare_scenes, split_of
 from dpose.data.sample import relative_matrix
 from dpose.data.sets.bedlam import label_scenes
 from dpose.data.shards import read_manifest
+from dpose.data.sources import BadCount, read_members
 from dpose.io import HOST
 
 SCENES, SEQUENCES, FRAMES, PEOPLE = 2, 20, 2, 2

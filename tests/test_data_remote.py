@@ -15,8 +15,9 @@ from data_people import keys, random_sample
 from dpose.config import MINI
 from dpose.data import remote
 from dpose.data.fingerprint import data_fingerprint, data_samples
-from dpose.data.loader import TooManyBadSamples, make_loader
+from dpose.data.loader import make_loader
 from dpose.data.shards import MANIFEST, write_manifest, write_shards
+from dpose.data.sources import TooManyBadSamples
 from dpose.paths import data_roots
 
 EVERYONE = sorted(f"p{i}" for i in range(10))

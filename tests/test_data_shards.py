@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from data_people import random_sample
 
-from dpose.data.loader import BadCount, read_members
 from dpose.data.shards import (
     BadSample,
     decode_sample,
@@ -20,6 +19,7 @@ from dpose.data.shards import (
     write_shards,
     write_tar,
 )
+from dpose.data.sources import BadCount, read_members
 
 
 def samples(n: int, **changes):

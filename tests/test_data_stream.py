@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from dpose.body import load_body
 from dpose.config import MINI
-from dpose.data.loader import SampleStream, TooManyBadSamples, make_loader
+from dpose.data.loader import make_loader
 from dpose.data.sample import BadSample
 from dpose.data.shards import encode_sample, write_manifest, write_shards
-from dpose.data.sources import Shards, mixture
+from dpose.data.sources import Shards, TooManyBadSamples, mixture
+from dpose.data.streams import SampleStream
 from dpose.model.inference import run_network, to_device
 
 # --- each sample once ---------------------------------------------------------------------------------------

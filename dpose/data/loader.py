@@ -37,30 +37,12 @@ from dpose.batch import Batch
 from dpose.body import DEFAULT_BODY
 from dpose.config import ModelConfig
 from dpose.data.augment import Augment, augmentation
-from dpose.data.sources import (
-    BadCount,
-    TooManyBadSamples,
-    find_shards,
-    find_sources,
-    mixture,
-    read_members,
-)
-from dpose.data.streams import SampleStream, prepare_sample
+from dpose.data.sources import find_sources, mixture
+from dpose.data.streams import SampleStream
 from dpose.data.targets import DEPTH_RULES
 from dpose.paths import Data
 
-__all__ = [
-    "BadCount",
-    "Loader",
-    "Progress",
-    "SampleStream",
-    "TooManyBadSamples",
-    "collate",
-    "find_shards",
-    "make_loader",
-    "prepare_sample",
-    "read_members",
-]
+__all__ = ["MAX_BAD", "Loader", "Progress", "collate", "make_loader"]
 
 MAX_BAD = 20  # unreadable samples of a data set, and damaged shards, that a worker skips in an epoch
 PREFETCHED = 2  # batches that each worker holds ready in shared memory
@@ -314,7 +296,9 @@ def collate(rows: list[dict]) -> Batch:
         key=[label["key"] for label in labels],
         body=[label.get("body", DEFAULT_BODY) for label in labels],
         smpl_hands=rotations[:, 22:].contiguous(),
-        depth_line=stack([row["depth_line"] for row in rows], np.float32 if rule == "paper" else np.float64),
+        depth_scaling=stack(
+            [row["depth_scaling"] for row in rows], np.float32 if rule == "paper" else np.float64
+        ),
         depth_rule=rule,
     )
     if "position" in rows[-1]:

@@ -1,7 +1,8 @@
 """Files behind a URL (https, s3, ...), read forwards through `fsspec`, without a copy on disk.
 
-A connection that fails or breaks is opened again where it broke, a few times, before the error counts. Of
-the environment https takes proxies ($https_proxy, ...) and ~/.netrc.
+A connection that fails is opened again where it broke, several times, before an error is raised: otherwise
+every hiccup would cost the rest of a shard and change the order of the samples. https follows the proxies of
+the environment ($https_proxy, ...) and ~/.netrc.
 """
 
 import io
@@ -12,43 +13,43 @@ import fsspec
 
 from dpose.data.shards import MANIFEST, MANIFEST_BYTES, parse_manifest
 
-TRIES = 8  # to read a piece, before its error counts: a minute
-TRIES_SMALL = 4  # to read a small file at the beginning, for which somebody waits: four seconds
-PAUSE = 0.5  # seconds before the second try; doubles from try to try
+TRIES = 8  # attempts to read a piece of a shard: a minute
+TRIES_SMALL = 4  # attempts to read a small file at the start of a run: four seconds
+PAUSE = 0.5  # seconds before the second attempt; doubles each time
 BUFFER = 1 << 20  # bytes
 
 
 def open_url(url: str, tries: int = TRIES) -> io.BufferedReader:
-    """A file to read from the beginning to the end. Errors come with the first read, see `RemoteFile`."""
+    """A file to read from beginning to end. Errors are raised by the first read, see `RemoteFile`."""
     return io.BufferedReader(RemoteFile(url, tries), BUFFER)
 
 
 def read_url(url: str) -> bytes:
-    """All of a small file: of a larger one the first bytes. Raises what `RemoteFile` raises."""
+    """The bytes of a small file, at most `MANIFEST_BYTES` and one. Raises what `RemoteFile` raises."""
     with open_url(url, TRIES_SMALL) as file:
         return file.read(MANIFEST_BYTES + 1)
 
 
 def check_protocol(url: str) -> None:
-    """Raise ValueError, saying what to install, if nothing here can read this kind of URL."""
+    """Raise ValueError, with what to install, if no installed package reads this kind of URL."""
     protocol = url.split("://")[0]
     try:
         fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
         hint = "pip install 'dpose[s3]'" if protocol == "s3" else str(error)
-        raise ValueError(f"{url}: no package here reads {protocol}://; {hint}") from error
+        raise ValueError(f"{url}: no installed package reads {protocol}://; {hint}") from error
 
 
-@cache  # a start of a training asks for it in many places
+@cache  # the start of a training reads it in several places
 def read_remote_manifest(url: str) -> tuple[str, dict]:
     """The URL of the folder with the shards (`url`, or `shards` below it) and its manifest, read once.
 
-    Raises FileNotFoundError without one, ValueError if it is none, OSError if it cannot be read.
+    Raises FileNotFoundError if there is none, ValueError if it is malformed, OSError if it cannot be read.
     """
     for folder in (url, f"{url}/shards"):
         try:
             return folder, parse_manifest(read_url(f"{folder}/{MANIFEST}"), f"{folder}/{MANIFEST}")
-        except (FileNotFoundError, PermissionError):  # some hosts say 403 of what is not there
+        except (FileNotFoundError, PermissionError):  # some hosts answer 403 for missing files
             continue
     raise FileNotFoundError(
         f"no {MANIFEST} at {url}, nor in {url}/shards: it lists the shards (`dpose prepare` writes it); or "
@@ -59,7 +60,7 @@ def read_remote_manifest(url: str) -> tuple[str, dict]:
 class RemoteFile(io.RawIOBase):
     """A URL as a stream of bytes.
 
-    Raises FileNotFoundError or PermissionError at once where the server says so, and OSError naming the URL
+    Raises FileNotFoundError or PermissionError at once if the server answers so, and OSError naming the URL
     after `tries` failures in a row.
     """
 
@@ -77,10 +78,10 @@ class RemoteFile(io.RawIOBase):
                 data = self.file.read(len(buffer))
                 break
             except FileNotFoundError as error:
-                raise FileNotFoundError(f"{self.url}: not there") from error
+                raise FileNotFoundError(f"{self.url}: not found") from error
             except PermissionError as error:
                 raise PermissionError(f"{self.url}: no permission to read it ({error})") from error
-            except Exception as error:  # every file system has its own kinds
+            except Exception as error:  # each file system has exceptions of its own
                 self._drop()
                 if getattr(error, "status", None) in (401, 403):
                     raise PermissionError(f"{self.url}: no permission to read it ({error})") from error
@@ -105,8 +106,8 @@ class RemoteFile(io.RawIOBase):
             return file
         import aiohttp
 
-        # One request for all of it: some servers know no ranges. No limit on the total time, as a shard is
-        # read as slowly as the training runs. A size, though a wrong one, spares asking for it.
+        # One request for the whole file: some servers do not support ranges. No limit on the total time, as a
+        # shard is read as slowly as the training runs. Any size avoids a request for it.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
         system = fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True})
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={self.at}-"} if self.at else {})

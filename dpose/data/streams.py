@@ -10,7 +10,8 @@ local shards without reading them.
 import random
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
@@ -37,37 +38,35 @@ from dpose.data.targets import person_codes
 OPEN_AT_ONCE = 8  # number of shards that a training stream reads in turns
 
 
+@dataclass(eq=False)
 class SampleStream(IterableDataset):
     """Prepared samples for this process and worker; each `iter` is the next epoch.
 
-    rank, world: which process of a run this is, and of how many. start: the state of a `Progress` at which
-    the next `iter` begins.
+    Arguments as for `dpose.data.loader.make_loader`, but for
+    weights: chance of each source to give the next sample, in any unit. shuffle: size of the buffer, 0 for
+    samples in order. rank, world: which process of a run this is, and of how many. start: the state of a
+    `dpose.data.loader.Progress` after which the next `iter` begins.
     """
 
-    def __init__(
-        self,
-        sources: list[Shards],
-        weights: list[float],
-        config: ModelConfig,
-        *,
-        shuffle: int,
-        augment: Augment | None,
-        infinite: bool,
-        seed: int,
-        epoch: int,
-        depth_rule: str,
-        max_bad: int,
-        limit: int | None,
-        spread: int | None,
-    ):
-        self.sources, self.weights, self.config = sources, weights, config
-        self.shuffle, self.augment, self.infinite = shuffle, augment, infinite
-        self.seed, self.epoch, self.depth_rule = seed, epoch, depth_rule
-        self.max_bad, self.limit, self.spread = max_bad, limit, spread
-        self.rank, self.world = 0, 1
+    sources: list[Shards]
+    weights: list[float]
+    config: ModelConfig
+    shuffle: int = 0
+    augment: Augment | None = None
+    infinite: bool = False
+    seed: int = 0
+    epoch: int = 0
+    depth_rule: str = "paper"
+    max_bad: int = 0
+    limit: int | None = None
+    spread: int | None = None
+    rank: int = 0
+    world: int = 1
+    start: dict | None = None
+
+    def __post_init__(self) -> None:
         self.worker, self.workers = 0, 1
-        self.start: dict | None = None
-        self.transforms = picture_transforms(augment) if augment else []
+        self.transforms = picture_transforms(self.augment) if self.augment else []
 
     def order(self) -> str:
         """A checksum of everything but epoch and place that the order of the samples follows from."""
@@ -150,7 +149,15 @@ class SampleStream(IterableDataset):
             f"{source.name}: not one sample could be read; {'; '.join(bad.faults[:3]) or 'it is empty'}"
         )
 
-    def members(self, source: Shards, epoch: int, consumer: int, consumers: int, bad, lazy) -> Iterator[dict]:
+    def members(
+        self,
+        source: Shards,
+        epoch: int,
+        consumer: int,
+        consumers: int,
+        bad: BadCount,
+        lazy: Callable[[], bool],
+    ) -> Iterator[dict]:
         """One consumer's share of an epoch, in order, not yet decoded."""
         order, each = list(range(len(source.pieces))), None
         if self.spread is not None:
@@ -188,7 +195,7 @@ def prepare_sample(
     """Jitter, cut and augment one sample: a row of a batch, as numpy arrays.
 
     Its label; image (S, S, 3) uint8; parts (M, M) uint8; depth (M, M) uint16, codes as shards have them,
-    and depth_line, see `dpose.data.targets.person_codes`; has_depth.
+    and depth_scaling, see `dpose.data.targets.person_codes`; has_depth.
     """
     label = sample["label"]
     size, map_size = config.image_size, config.map_size
@@ -205,9 +212,9 @@ def prepare_sample(
         codes, depth_range = encode_depth(codes)
     if codes is not None and label["has_depth"]:
         codes = warp_nearest(codes, to_map, map_size)
-        has_depth, codes, line = person_codes(codes, depth_range, depth_rule)
+        has_depth, codes, scaling = person_codes(codes, depth_range, depth_rule)
     else:
-        has_depth, codes, line = False, np.zeros((map_size, map_size), np.uint16), (0.0, 0.0, 0.0, 0.0)
+        has_depth, codes, scaling = False, np.zeros((map_size, map_size), np.uint16), (0.0, 0.0, 0.0, 0.0)
     label = {**label, "center": center, "scale": scale}
     if mirror:
         label = mirror_label(label)
@@ -215,7 +222,7 @@ def prepare_sample(
         parts = MIRRORED_PARTS[parts[:, ::-1]]
     if augment:
         image = occlude(change_picture(image, transforms or [], rng), augment, rng)
-    row = {"image": image, "parts": parts, "depth": codes, "depth_line": line, "depth_rule": depth_rule}
+    row = {"image": image, "parts": parts, "depth": codes, "depth_scaling": scaling, "depth_rule": depth_rule}
     return row | {"has_depth": has_depth, "label": label}
 
 

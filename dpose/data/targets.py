@@ -1,24 +1,23 @@
-"""Targets: part labels and depth.
+"""Targets of the two map heads: part labels (paper, section 3.5) and depth (section 3.4).
 
-Part labels: posed bodies drawn into their crops at any resolution, on their device (section 3.5).
+Part labels are the posed body, drawn into its crop at any resolution, on the body's device. Two cameras:
+"crop", the default, is the full image's own camera seen through the box, so the labels lie where the image
+shows the parts. "paper" is a camera made up for the crop: a long focal length, the principal point in the
+middle, and a translation of the body that fits its 3D joints to their 2D positions. It needs no intrinsics,
+but its perspective is wrong: `notebooks/targets` measures by how much.
 
-Two cameras. "crop", the default, is the full image's own camera seen through the box, so the labels lie where
-the image shows the parts. "paper" is a camera made up for the crop: a long focal length, the principal point
-in the middle, and a place for the body that fits its joints to theirs in the crop (spec section 6). It needs
-no intrinsics, and pays with the perspective: `notebooks/targets` measures by how much.
-The depth target: this person's visible pixels brought to [0.1, 1], everything else exactly 0 (spec 5).
+The depth target is the depth of this person's visible pixels, scaled to [0.1, 1]; everything else is 0. It is
+computed after the jitter, on the pixels in view, so that it always spans its range: 0.1 at the nearest
+visible point of the person in the crop, 1 at the farthest. The rule of the released code is there by name.
 
-Computed after the jitter, on the pixels in view, so that the target always spans its range: 0.1 is the
-nearest visible point of the person in the crop, 1 the farthest. The rule of the released code is there by
-name.
-
-Depth and masks come from different passes of a game engine: a mask's soft edge, in hair above all, takes in
-pixels whose depth is the wall's or the sky's. One of them would press the whole person into 0.1. So the
-paper's rule first asks which pixels can be the person's.
+Depth and masks come from different passes of a game engine: the soft edge of a mask, mainly in hair, includes
+pixels whose depth is the wall's or the sky's. A single one would compress the whole person to 0.1, so the
+paper's rule first removes pixels that cannot be the person's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,24 +66,25 @@ def part_targets(
     backend: str = "warp",
     margin: float | Tensor = 1.0,
 ) -> Tensor:
-    """Part labels (B, size, size) uint8 of B people in their crops: 0 background, j + 1 joint j's part.
+    """Part labels (B, size, size) uint8 of B people in their crops: 0 background, j + 1 the part of joint j.
 
-    People are drawn alone: nobody and nothing hides them.
+    Each person is drawn alone, without occlusion by others.
 
     Args:
         vertices: (B, V, 3) metres, camera frame, of `body`.
-        joints3d: (B, J or more, 3) metres, same frame. Only "paper" reads the joints.
+        joints3d: (B, J or more, 3) metres, same frame. Only the camera "paper" uses the joints.
         joints2d: (B, J, 3) x, y in full-image pixels, confidence; as in a `Batch`, J = 24.
         center, scale: (B, 2) and (B,) the box, as in `dpose.camera`.
         cam_int: (B, 3, 3) full-image intrinsics, pixels.
         body: gives `faces` and `part_of_vertex`.
-        size: side of the labels, pixels; any, the camera being the same.
-        camera: "crop", the image's own perspective; or "paper". There, a person whose joints determine no
-            place (see `paper_translation`) is drawn in the image's own perspective all the same.
+        size: side of the labels in pixels; any.
+        camera: "crop", the image's own perspective; or "paper". There, a person whose translation cannot be
+            solved (see `paper_translation`) is drawn in the image's own perspective.
         backend: of `dpose.render.render_parts`.
-        margin: a number, or one for each person (B,): what is drawn is so many boxes wide. The paper's camera
-            stays the box's.
-    Raises ValueError for other cameras, backends and shapes, RuntimeError for a backend that is not there.
+        margin: side of what is drawn / side of the box, a number or (B,). The paper's camera stays the box's.
+    Raises:
+        ValueError: unknown camera or backend, wrong shapes.
+        RuntimeError: the backend is not available.
     """
     if camera not in CAMERAS:
         raise ValueError(f"unknown camera {camera!r}; choose one of {', '.join(CAMERAS)}")
@@ -93,7 +93,9 @@ def part_targets(
         translation, solved = paper_translation(joints3d, joints2d, center, scale)
         vertices = vertices + translation[:, None]
         intrinsics = torch.where(solved[:, None, None], paper_intrinsics(scale, size, margin), intrinsics)
-    from dpose.render import render_parts  # here, as Warp takes seconds to start: the loader needs depth only
+    from dpose.render import (
+        render_parts,
+    )  # imported here: Warp takes seconds, and the loader needs depth only
 
     return render_parts(vertices, body, intrinsics, size, backend)
 
@@ -101,9 +103,8 @@ def part_targets(
 def paper_intrinsics(scale: Tensor, size: int, margin: float | Tensor = 1.0) -> Tensor:
     """The paper's camera for crops of `size` pixels that are `margin` boxes wide: (B, 3, 3), pixels.
 
-    Focal length 5000, principal point in the middle. 5000 counts pixels of the paper's crop, 224 a side; it
-    grows and shrinks with the crop, so that labels of another size show the same. scale: (B,), for B, type
-    and device; its values do not matter.
+    Focal length 5000 for the paper's crop of 224 pixels, proportionally for others; principal point in the
+    middle. scale: (B,), only for B, type and device.
     """
     focal = PAPER_FOCAL / PAPER_SIDE * size / margin * torch.ones_like(scale)  # (B,)
     zero, middle = torch.zeros_like(focal), torch.full_like(focal, size / 2)
@@ -114,25 +115,25 @@ def paper_intrinsics(scale: Tensor, size: int, margin: float | Tensor = 1.0) -> 
 def paper_translation(
     joints3d: Tensor, joints2d: Tensor, center: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What to add to a body so that the paper's camera sees its joints where the crop has them (spec 6).
+    """Translation that makes the paper's camera project a body's joints onto its 2D joints in the crop.
 
-    With q the ray of a 2D joint, its pixel from the crop's middle over the focal length, X = (x, y, z) the 3D
-    joint and c its confidence, this is the least-squares answer t to x + t_x = q_x (z + t_z), and the same
+    With q the ray of a 2D joint (its offset from the crop's middle over the focal length), X = (x, y, z) the
+    3D joint and c its confidence, t is the least-squares solution of x + t_x = q_x (z + t_z), and the same
     for y, weighted by c:
 
         t_z = sum c (q - mean q) . (xy - q z) / sum c |q - mean q|^2,   t_xy = mean(q) t_z - mean(xy - q z),
 
-    the means being weighted, too. It is linear, so a body that is moved first gets that much less.
+    with weighted means.
 
     Args:
-        joints3d: (B, J or more, 3) metres, turned into the camera's frame, wherever they stand.
-        joints2d: (B, J, 3) x, y in full-image pixels, confidence; where that is not above 0, or anything is
-            not finite, the joint does not count.
+        joints3d: (B, J or more, 3) metres, oriented as in the camera frame, at any place.
+        joints2d: (B, J, 3) x, y in full-image pixels, confidence. A joint counts if its confidence is
+            positive and all three are finite.
         center, scale: the box (B, 2), (B,).
     Returns:
-        translation (B, 3) metres, always finite; and solved (B,) bool. Where it is False the translation is
-        0: fewer than two joints count, they all lie on one spot of the crop, a 3D joint is not finite, or the
-        fit puts one of them behind the camera, as with 3D joints that contradict the 2D ones.
+        translation (B, 3) metres, always finite; and solved (B,) bool. Where that is False the translation is
+        0: fewer than two joints count, they coincide, a 3D joint is not finite, or the fit puts a joint
+        behind the camera.
     """
     confidence, pixels = joints2d[..., 2], joints2d[..., :2]
     usable = (confidence > 0) & joints2d.isfinite().all(-1)  # (B, J)
@@ -140,7 +141,7 @@ def paper_translation(
     weight = (weight / weight.sum(1, keepdim=True).clamp(min=1e-12))[..., None]  # (B, J, 1)
     points = joints3d[:, : joints2d.shape[1]]
     origin = points[:, :1]
-    points = points - origin  # near zero, where single precision is finest
+    points = points - origin  # near zero, where single precision resolves most
 
     def mean(values: Tensor) -> Tensor:
         return (weight * values).sum(1, keepdim=True)
@@ -168,16 +169,24 @@ def render_label_parts(
     camera: str = "crop",
     backend: str = "warp",
 ) -> np.ndarray:
-    """Part labels of people in their stored cuts, hands included (spec 6).
+    """Part labels of people in their stored cuts, hands included: (N, size, size) uint8.
 
-    poses (N, 66 or 165; SMPL's 72) axis-angle, betas (N, 11), trans (N, 3) metres in the camera frame, N
-    labels, body: the `dpose.body.Body` they are of -> (N, size, size) uint8, 0 background, j + 1 joint j;
-    nobody else hides them. camera and backend as in `part_targets`; the paper's camera is that
-    of the label's box, so that a later jitter moves the box, and the labels with it, but not the camera.
+    Args:
+        poses: (N, 66 or 165; SMPL's 72) axis-angle.
+        betas, trans: (N, 11); (N, 3) metres in the camera frame.
+        labels: N labels, for the cameras and boxes.
+        body: the `dpose.body.Body` that poses and betas are of.
+        size, camera, backend: as for `part_targets`; the paper's camera is that of the label's box, so that a
+            later jitter of the box moves the labels with it.
     """
     device = body.faces.device
-    tensor = lambda value: torch.as_tensor(np.asarray(value, np.float32), device=device)  # noqa: E731
-    column = lambda name: tensor([label[name] for label in labels])  # noqa: E731
+
+    def tensor(value) -> Tensor:
+        return torch.as_tensor(np.asarray(value, np.float32), device=device)
+
+    def column(name: str) -> Tensor:
+        return tensor([label[name] for label in labels])
+
     poses, n, count = tensor(poses), len(labels), body.num_rotations
     fingers = poses.shape[1] == 165 and count == 22  # SMPL has none
     hands = poses[:, 75:165].reshape(n, 30, 3) if fingers else None
@@ -193,16 +202,15 @@ def render_label_parts(
 # --- depth --------------------------------------------------------------------------------------------------
 
 DEPTH_RULES = ("paper", "released")
-PERSON_DEPTH_REACH = 2.5  # metres: nobody's hand or foot is farther from the middle of them
+PERSON_DEPTH_REACH = 2.5  # metres: largest distance of a hand or foot from the person's median depth
 
 
 def person_pixels(depth: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Where depth (H, W) in metres can be the person's -> (H, W) bool.
+    """Pixels of depth (H, W), in metres, that can be the person's: (H, W) bool.
 
-    That is where mask (H, W) bool holds, depth is finite and positive, and not more than
-    `PERSON_DEPTH_REACH` from the median of such depths (the lower of two middle ones). What leaked in
-    within that reach stays, for depth alone cannot tell it from an arm. A person whose depths span less than
-    `PERSON_DEPTH_REACH` keeps every pixel. Raises TypeError for whole numbers, which cannot be metres.
+    They are inside mask (H, W) bool, finite, positive, and within `PERSON_DEPTH_REACH` of the median of such
+    depths (the lower of two middle ones). Other surfaces within that reach stay: depth alone cannot tell them
+    from an arm. Raises TypeError for integers, which cannot be metres.
     """
     person = _measured(depth, mask)
     person[person] = _in_reach(depth[person])
@@ -210,7 +218,7 @@ def person_pixels(depth: np.ndarray, mask: np.ndarray | None = None) -> np.ndarr
 
 
 def _in_reach(values: np.ndarray) -> np.ndarray:
-    """Which of a person's measured depths (N,) are not too far from the median."""
+    """Which of a person's measured depths (N,) are within reach of their median."""
     if not values.size or values.max() - values.min() <= PERSON_DEPTH_REACH:
         return np.ones(values.shape, bool)
     middle = (values.size - 1) // 2
@@ -218,7 +226,7 @@ def _in_reach(values: np.ndarray) -> np.ndarray:
 
 
 def _measured(depth: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Where the mask holds and depth is a distance."""
+    """Pixels inside the mask whose depth is a distance."""
     if not np.issubdtype(depth.dtype, np.floating):
         raise TypeError(f"depth is {depth.dtype}; bring it to metres first, in floating point")
     measured = np.isfinite(depth) & (depth > 0)
@@ -226,14 +234,14 @@ def _measured(depth: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def depth_target(depth: np.ndarray, mask: np.ndarray | None = None, rule: str = "paper") -> np.ndarray:
-    """Depth in metres -> target without unit, float32, of the same shape (H, W).
+    """Depth target (H, W) float32, without unit, of depth (H, W) in metres.
 
-    depth is 0, negative or not finite where there is nothing; mask (H, W) bool narrows it to the person.
-    "paper": background 0, the person's values linear from [nearest, farthest] to [0.1, 1], the person being
-    `person_pixels`; a flat depth is 0.1 throughout (it is all nearest), nobody in view gives zeros.
-    "released": between the 5th and 95th percentile of all there is, clipped to [0, 1], background included,
-    so that it may differ from 0; flat gives zeros (spec 11, 30-32). Raises ValueError for other rules,
-    TypeError for whole numbers. Half precision is computed in single.
+    depth: 0, negative or not finite where nothing was measured. mask: (H, W) bool, the person's pixels.
+    rule: "paper": 0 in the background; the depths of `person_pixels` scaled linearly from [nearest, farthest]
+    to [0.1, 1]; a flat person is 0.1, nobody in view gives zeros. "released", as the authors' code: the 5th
+    to 95th percentile of all measured depths scaled to [0.1, 1] and clipped to [0, 1], background included,
+    so that it may differ from 0; flat depth gives zeros. Raises ValueError for other rules, TypeError for
+    integers. Half precision is computed in single precision.
     """
     if rule not in DEPTH_RULES:
         raise ValueError(f"unknown depth rule {rule!r}; choose one of {', '.join(DEPTH_RULES)}")
@@ -263,7 +271,7 @@ def depth_target(depth: np.ndarray, mask: np.ndarray | None = None, rule: str = 
 
 
 def encode_depth(depth: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Depth in metres (0 = none) -> uint16 codes (0 = none, 1..65535 linear) and [near, far] in metres."""
+    """Depth in metres (0: none) -> uint16 codes (0: none, 1..65535 linear) and [near, far] in metres."""
     person = depth > 0
     if not person.any():
         return np.zeros(depth.shape, np.uint16), [0.0, 0.0]
@@ -272,8 +280,8 @@ def encode_depth(depth: np.ndarray) -> tuple[np.ndarray, list[float]]:
     return np.where(person, np.rint((depth - near) / step) + 1, 0).astype(np.uint16), [near, far]
 
 
-def decode_depth(codes: np.ndarray, depth_range: list[float]) -> np.ndarray:
-    """uint16 codes -> float32 metres, 0 = none."""
+def decode_depth(codes: np.ndarray, depth_range: Sequence[float]) -> np.ndarray:
+    """uint16 codes -> float32 metres, 0: none."""
     near, far = depth_range
     metres = codes.astype(np.float32)
     metres -= 1
@@ -284,22 +292,22 @@ def decode_depth(codes: np.ndarray, depth_range: list[float]) -> np.ndarray:
 
 
 def person_codes(
-    codes: np.ndarray, depth_range: list[float], rule: str = "paper"
+    codes: np.ndarray, depth_range: Sequence[float], rule: str = "paper"
 ) -> tuple[bool, np.ndarray, tuple[float, float, float, float]]:
-    """Codes of a crop (M, M) uint16 -> what `depth_target` of the decoded depth follows from.
+    """What `dpose.model.inference.to_device` needs for the depth target of a crop.
 
-    Returns whether the person is in view; the codes, 0 where `depth_target` sees nobody; and the line
-    (first, step, near, span): metres of code 1, metres per code, metres where the target is 0.1 and metres
-    from there to where it is 1. `dpose.model.inference.to_device` computes the target from these.
+    codes: (H, W) uint16 with their depth_range, as from `encode_depth`. Returns whether the person is in
+    view; the codes, 0 where `depth_target` of the decoded depth sees nothing; and the scaling (first, step,
+    near, span): metres of code 1, metres per code, metres where the target is 0.1, and from there to 1.
     """
     near, far = depth_range
     first, step = np.float32(near), np.float32((far - near) / 65534)
-    lowest = int((codes - np.uint16(1)).min())  # code 0, nobody, becomes the largest
+    lowest = int((codes - np.uint16(1)).min())  # 0 wraps around to the largest
     if lowest == 65535:
         return False, codes, (0.0, 0.0, 0.0, 0.0)
-    nearest, farthest = decode_depth(np.array([lowest + 1, codes.max()], np.uint16), depth_range)
-    if rule == "paper" and nearest > 0 and farthest - nearest <= PERSON_DEPTH_REACH:  # usually
-        return True, codes, (first, step, nearest, farthest - nearest)
+    low, high = decode_depth(np.array([lowest + 1, codes.max()], np.uint16), depth_range)
+    if rule == "paper" and low > 0 and high - low <= PERSON_DEPTH_REACH:  # no pixel to leave out: usually
+        return True, codes, (first, step, low, high - low)
     metres = decode_depth(codes, depth_range)
     person = _measured(metres, None)
     if not person.any():

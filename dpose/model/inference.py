@@ -60,22 +60,23 @@ def run_network(model: nn.Module, batch: Batch, bf16: bool = False) -> Predictio
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on `device`, in the full form of `Batch`.
 
-    What a loader yields is moved as it is, compact, and then expanded there: bytes become the normalised
-    image, codes the depth target. A batch in the full form is only moved.
+    A compact batch is moved first and expanded there: bytes to the normalised image, codes to the depth
+    target. On the CPU the values are bit for bit those of numpy's arithmetic in `dpose.data.targets`. A batch
+    in the full form is only moved.
     """
     moved = {
         name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for name, value in batch.items()
     }
-    if "depth_line" in moved:
+    if "depth_scaling" in moved:
         moved["image"] = normalise(moved["image"])
         moved["parts"] = moved["parts"].long()
-        moved["depth"] = _depth_target(moved["depth"], moved.pop("depth_line"), moved.pop("depth_rule"))
+        moved["depth"] = _depth_target(moved["depth"], moved.pop("depth_scaling"), moved.pop("depth_rule"))
     return moved
 
 
 def normalise(image: Tensor) -> Tensor:
-    """RGB bytes (B, 3, H, W) uint8 -> the network's input: float32, channels last, ImageNet statistics."""
+    """RGB (B, 3, H, W) uint8 -> network input: float32, ImageNet statistics, channels-last memory."""
     pixels = image.permute(0, 2, 3, 1).contiguous().flatten(2)  # (B, H, W * 3), a view if channels-last
     std = torch.tensor(IMAGENET_STD)
     factor, offset = 1 / (255 * std), torch.tensor(IMAGENET_MEAN) / std
@@ -84,13 +85,13 @@ def normalise(image: Tensor) -> Tensor:
     return pixels.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
 
-def _depth_target(codes: Tensor, line: Tensor, rule: str) -> Tensor:
-    """What `dpose.data.targets.depth_target` gives, bit for bit, from the codes and line of a compact batch.
+def _depth_target(codes: Tensor, scaling: Tensor, rule: str) -> Tensor:
+    """The target of `dpose.data.targets.depth_target` from the codes and scaling of a compact batch.
 
-    Operations are numpy's, one by one and in its order, in single precision for the paper's rule; the
-    released code's computes in double precision.
+    Its operations, in its order, so that the bits are the same: in single precision by the paper's rule, in
+    double precision by the released code's.
     """
-    first, step, near, span = line[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    first, step, near, span = scaling[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
     metres = codes.float()  # (B, 1, M, M)
     person = metres > 0
     metres = metres.sub_(1).mul_(step.float()).add_(first.float())
