@@ -211,7 +211,7 @@ def _run(
         "cam_int": cam_int,
     }
     said = run_network(model, batch)
-    transl = full_translation(said.cam, centers, scale, img_size, f)
+    transl = full_translation(said.cam, centers, scale, cam_int)
     posed = body(said.betas, said.rotmats, transl)
     array = lambda value: value[0].float().cpu().numpy()  # noqa: E731
     return Person(

@@ -227,7 +227,7 @@ Markdown(
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the result is from a rotation when the two columns are nearly parallel (blue, the worst of 500 pairs). Grey: angles between the columns that the trained network puts out, before they are straightened.", "name": "fig-parallel"}}
 network = dpose.load(checkpoint)
 batch = next(iter(make_loader(data, "test", network.config, max(people, sample + 1))))
-box = bbox_info(batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0])
+box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])
 heard = []
 handle = network.regressor.pose_out.register_forward_hook(lambda module, inputs, output: heard.append(output))
 prediction = network(batch["image"], box)

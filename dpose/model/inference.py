@@ -51,7 +51,7 @@ def usable_device(device: str | None) -> str:
 def run_network(model: nn.Module, batch: Batch, bf16: bool = False) -> Prediction:
     """The network's prediction for a Batch: images channels-last and, if asked, its arithmetic in bf16."""
     image = batch["image"].contiguous(memory_format=torch.channels_last)
-    box = bbox_info(batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0])
+    box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])
     with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=bf16):
         return model(image, box)
 
