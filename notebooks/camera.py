@@ -52,6 +52,7 @@ from dpose.camera import (
 from dpose.data.loader import make_loader
 from dpose.data.sample import warp_image
 from dpose.figures import BACKGROUND, INK, MESH_COLOURS, draw_mesh, html_table, show_source, style_axis
+from dpose.model.inference import to_device
 from dpose.render import render_mesh
 from dpose.synthetic.poses import sample_pose
 
@@ -253,7 +254,7 @@ html_table(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the predicted global orientation turns about the vertical when only the first of the three numbers changes: every person (thin), their median (blue), and geometry (dashed).", "name": "fig-told"}}
 network = dpose.load(checkpoint)
-batch = next(iter(make_loader(data, "test", network.config, people)))
+batch = to_device(next(iter(make_loader(data, "test", network.config, people))), "cpu")
 box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])
 _, features = network(batch["image"], box, return_features=True)
 mean_depth = None if features.depth_features is None else features.depth_features.mean((2, 3))
