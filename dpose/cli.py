@@ -1,7 +1,7 @@
-"""The command `dpose`: make or prepare data, train, evaluate, predict, convert checkpoints, look around.
+"""The command `dpose`: make or prepare data, train, evaluate, predict, convert checkpoints.
 
-Only the parser lives here; a subcommand imports what it needs when it runs, so that `dpose --help` is quick.
-A mistake of the user's ends in one line and exit status 2; `--debug` shows where it came from.
+This module only parses arguments. A subcommand imports what it needs when it runs, so that `dpose --help` is
+fast. A mistake in the input ends in one line and exit status 2; `--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -14,31 +14,44 @@ from collections.abc import Sequence
 
 from dpose import __version__
 
-COMMANDS = {
-    "synth": "make the open data set: people rendered from an open body model",
-    "prepare": "a data set's files, BEDLAM's for one, into shards to train from",
-    "train": "train a network, or go on with a run that was interrupted",
-    "evaluate": "measure a checkpoint on a split, with baselines",
-    "predict": "body, depth and parts of one person in a photograph",
-    "convert": "a released checkpoint into one of ours, or back",
-    "doctor": "what is installed, which files are found, and what the missing ones are for",
-    "install-neural-renderer": "build the paper's renderer of part labels, on CUDA (optional: Warp does it)",
+BODY_HELP = "SMPL-X file, .npz or .pkl, or the name of a body (default: as recorded with data and checkpoint)"
+SHARED = {  # options of several commands
+    "--checkpoint": {
+        "default": "mini",
+        "help": "a .safetensors file, a released .ckpt, or the name of a shipped network",
+    },
+    "--data": {"help": "data folder (default: $DPOSE_DATA, else the open data)"},
+    "--body": {"metavar": "BODY", "help": BODY_HELP},
+    "--device": {"help": "cpu, cuda, cuda:1, ... (default: cuda if there is one)"},
 }
-BODY_HELP = (
-    "SMPL-X file, .npz or .pkl, or a body's name (default: the body that the data or the checkpoint name)"
-)
+NUMBERS = ("--box", "--cam-int")  # options whose value may begin with a minus
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Appends defaults other than None and False, wraps paragraphs, and keeps indented ones as they are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part if part.startswith(" ") else super(Help, self)._fill_text(part, width, indent)
+            for part in text.split("\n\n")
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0, or 2 for a mistake in the input)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = _join_numbers(sys.argv[1:] if arguments is None else arguments)
     args = _parser(arguments).parse_args(arguments)
     try:
         args.run(args)
     except KeyboardInterrupt:
         print("dpose: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
+    except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, _opencv_error()) as error:
         if args.debug:
             raise
         print(f"dpose: error: {_one_line(error)}", file=sys.stderr)
@@ -46,27 +59,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _opencv_error() -> type[Exception]:
+    """`cv2.error`, if OpenCV is in use; it derives from none of the usual exceptions."""
+    return getattr(sys.modules.get("cv2"), "error", ValueError)
+
+
+def _join_numbers(arguments: Sequence[str]) -> list[str]:
+    """`--box -5,0,9,9` as `--box=-5,0,9,9`: argparse takes a value with a leading minus for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in NUMBERS and re.match(r"-[\d.]", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dpose",
-        description="Human pose and shape from one image, with depth and body parts on the way.",
-        epilog="`dpose COMMAND --help` explains a command. The open data lies in a per-user cache folder "
-        "unless --data or $DPOSE_DATA says otherwise.",
+        description="Human pose and shape from one image, with depth and body parts as intermediate results.",
+        epilog="`dpose COMMAND --help` explains a command. The open data are in a cache folder of the user, "
+        "unless --data or $DPOSE_DATA names another folder.",
     )
     parser.add_argument("--version", action="version", version=f"dpose {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
-    for name, text in COMMANDS.items():
+    for name, (text, add_arguments) in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=Help,
         )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        if name == chosen:  # the others' arguments may take an import to know
-            globals()[f"_add_{name.replace('-', '_')}"](command)
+        if name == chosen:  # some commands need an import to know their arguments
+            add_arguments(command)
     return parser
+
+
+def _add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        parser.add_argument(name, **SHARED[name])
 
 
 def _add_synth(parser: argparse.ArgumentParser) -> None:
@@ -146,8 +180,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--checkpoint", default="mini", help="a .safetensors or released .ckpt, or the name of a shipped one")
-    add("--data", help="data root ($DPOSE_DATA, else the open data, if not given)")
+    _add_shared(parser, "--checkpoint", "--data")
     add("--split", default="test", help="train, val or test")
     add(
         "--protocol",
@@ -169,59 +202,84 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", metavar="JSON", help="file for the results")
     add("--samples", type=int, help="number of samples, taken from all over the split (default: all)")
-    add("--batch-size", type=int, default=64, help="images at once; no influence on the results")
+    add("--batch-size", type=int, default=64, help="samples per batch, without influence on the results")
     add("--workers", type=int, default=1, help="loader processes")
-    add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
-    add("--body", metavar="FILE", help=BODY_HELP)
+    _add_shared(parser, "--device", "--body")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
     parser.set_defaults(run=_evaluate)
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.description += (
+        " People are not detected, and there is no confidence: a body is predicted for any box. The "
+        "orientation in a photo's EXIF data is applied first."
+    )
+    parser.epilog = SMPLX_RECIPE
     add = parser.add_argument
     add("image", help="photograph (JPEG, PNG, ...)")
     add(
         "--box",
-        type=_box,
+        type=_numbers,
         metavar="X,Y,W,H",
-        help="the person, tightly, in pixels from the top left corner (the whole image, if not given)",
+        help="the visible person, tightly, in pixels of the upright image: left, top, width, height; may "
+        "extend beyond the image (default: the whole image)",
     )
     add("--out", default="prediction", metavar="FOLDER", help="folder to write to")
-    add("--checkpoint", default="mini", help="a .safetensors or released .ckpt, or the name of a shipped one")
-    add("--focal", type=float, metavar="PX", help="focal length in pixels (the image diagonal, if not given)")
-    add("--body", metavar="FILE", help=BODY_HELP)
-    add("--device", help="cpu, cuda, ... (cuda where there is one, if not given)")
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--focal",
+        type=float,
+        metavar="PX",
+        help="focal length in pixels (default: the image diagonal); the distance of the body is proportional",
+    )
+    camera.add_argument(
+        "--cam-int",
+        type=_numbers,
+        metavar="FX,FY,CX,CY",
+        help="focal lengths and principal point in pixels, for instance of a cropped photo",
+    )
+    _add_shared(parser, "--checkpoint", "--body", "--device")
     parser.set_defaults(run=_predict)
+
+
+SMPLX_RECIPE = """\
+params.npz has the SMPL-X parameters with the names and shapes of the smplx package. In Python,
+
+  p = np.load("prediction/params.npz")
+  options = {"use_pca": False, "flat_hand_mean": True, "num_betas": int(p["num_betas"])}
+  names = ("betas", "global_orient", "body_pose", "transl")
+  mesh = smplx.create(FOLDER, "smplx", **options)(**{k: torch.from_numpy(p[k]) for k in names})
+
+makes the mesh in the camera frame: x right, y down, z forward, metres (in mesh.glb it is turned by 180
+degrees about x). FOLDER contains smplx/SMPLX_NEUTRAL.npz; for the shipped network take dpose/assets."""
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.description += (
-        " The direction follows from IN. A .ckpt, the authors' or one laid out like it, becomes a "
-        ".safetensors: the network alone, without body models and optimizer, and with nothing pickled. (The "
-        "other commands take the .ckpt as well.) A .safetensors of the preset 'paper' becomes a .ckpt that "
-        "the authors' code loads with strict=False, as the body models are missing; other presets that code "
-        "cannot build. Weights and batch norms come through bit for bit where they are float32, and become "
-        "float32 where they are not."
+        " The direction follows from IN. A .ckpt, the authors' or one of the same layout, becomes a "
+        ".safetensors: the network without body models and optimizer, and without pickles. (The other "
+        "commands read the .ckpt as well.) A .safetensors of the preset 'paper' becomes a .ckpt that the "
+        "authors' code loads with strict=False, because the body models are missing; that code cannot "
+        "build other presets. float32 weights are kept bit for bit, others become float32."
     )
-    parser.add_argument(
-        "source", metavar="IN", help="checkpoint to read: .ckpt, .safetensors or a shipped name"
-    )
+    parser.add_argument("source", metavar="IN", help="checkpoint: .ckpt, .safetensors or a shipped name")
     parser.add_argument("target", metavar="OUT", help="file to write: .safetensors from a .ckpt, else .ckpt")
     parser.set_defaults(run=_convert)
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--body-models", metavar="FOLDER", help="licensed body files ($DPOSE_BODY_MODELS, if not given)")
-    add("--data", help="data root ($DPOSE_DATA, else the open data, if not given)")
+    parser.add_argument(
+        "--body-models", metavar="FOLDER", help="licensed body files (default: $DPOSE_BODY_MODELS)"
+    )
+    _add_shared(parser, "--data")
     parser.set_defaults(run=_doctor)
 
 
 def _add_install_neural_renderer(parser: argparse.ArgumentParser) -> None:
     parser.description += (
-        " Downloads the source of neural-renderer-pytorch 1.1.3 from PyPI, replaces the names that torch has "
-        "changed since, and installs what it builds into the environment that dpose runs in. Needs a CUDA "
-        "device, torch with CUDA, and the CUDA toolkit's compiler."
+        " Downloads the source of neural-renderer-pytorch 1.1.3 from PyPI, replaces names that torch has "
+        "changed since, and installs the result into the environment of dpose. Needs a CUDA device, torch "
+        "with CUDA, and the compiler of the CUDA toolkit."
     )
     parser.set_defaults(run=_install_neural_renderer)
 
@@ -251,36 +309,43 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _predict(args: argparse.Namespace) -> None:
     from dpose.predict import FILES, predict
 
-    predict(
+    cam_int = args.cam_int
+    if cam_int is not None:
+        fx, fy, cx, cy = cam_int
+        cam_int = [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
+    person = predict(
         args.image,
         args.box,
         args.checkpoint,
         args.out,
         focal=args.focal,
+        cam_int=cam_int,
         body=args.body,
         device=args.device,
     )
+    source = "as given" if args.focal or cam_int else "the image diagonal, as the camera is unknown"
     print(f"written to {args.out}: {', '.join(FILES)}")
+    print(f"focal length {person.cam_int[0, 0]:.0f} pixels ({source}); distances are proportional to it")
 
 
 def _convert(args: argparse.Namespace) -> None:
     from pathlib import Path
 
+    from dpose.io import file_hash
     from dpose.model import checkpoint, released
     from dpose.model.network import parameter_table
-    from dpose.results import file_hash
 
     source, target = checkpoint.resolve(args.source), Path(args.target)
     to_ours = released.is_torch_file(source)
     suffix = ".safetensors" if to_ours else ".ckpt"
     if target.suffix != suffix:
-        raise ValueError(f"{args.source} becomes a {suffix} file; {target} is called otherwise")
+        raise ValueError(f"{args.source} becomes a {suffix} file, but {target} has another suffix")
     if target.exists():
-        raise FileExistsError(f"{target} is there already; remove it or name another file")
-    model, story = checkpoint.read(source)
+        raise FileExistsError(f"{target} exists; remove it or name another file")
+    model, metadata = checkpoint.read(source)
     origin = {"checkpoint": source.name, "sha256": file_hash(source)}
     write = checkpoint.save if to_ours else checkpoint.save_released
-    write(model, target, story | {"converted_from": origin})
+    write(model, target, metadata | {"converted_from": origin})
     total = parameter_table(model)[-1]
     print(f"{total.parameters:,} parameters and {total.buffers:,} buffers written to {target}")
 
@@ -297,12 +362,13 @@ def _install_neural_renderer(args: argparse.Namespace) -> None:
     install()
 
 
-def _box(text: str) -> tuple[float, ...]:
+def _numbers(text: str) -> tuple[float, ...]:
+    """Four numbers, separated by commas."""
     try:
-        x, y, width, height = (float(part) for part in text.split(","))
+        first, second, third, fourth = map(float, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected four numbers x,y,width,height, got {text!r}") from None
-    return x, y, width, height
+        raise argparse.ArgumentTypeError(f"expected four numbers a,b,c,d, got {text!r}") from None
+    return first, second, third, fourth
 
 
 def _devices(text: str) -> int | str:
@@ -312,7 +378,7 @@ def _devices(text: str) -> int | str:
 
 
 def _one_line(error: BaseException) -> str:
-    """The message without line breaks; of an error from a loader process, the original one only."""
+    """The message without line breaks; of an error from a loader process only the original message."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, MemoryError):
         return f"out of memory: {lines[0]}"
@@ -320,6 +386,20 @@ def _one_line(error: BaseException) -> str:
         return re.sub(r"^[\w.]*[A-Z]\w*: ", "", lines[-1])  # without the exception's name
     return " ".join(lines)
 
+
+COMMANDS = {  # name: what it does, and the function that adds its arguments
+    "synth": ("make the open data set: people rendered from an open body model", _add_synth),
+    "prepare": ("convert the files of a data set, for instance BEDLAM, to shards for training", _add_prepare),
+    "train": ("train a network, or continue an interrupted run", _add_train),
+    "evaluate": ("measure a checkpoint on a split, with baselines", _add_evaluate),
+    "predict": ("predict body, depth and parts of one person in a photograph", _add_predict),
+    "convert": ("convert a released checkpoint to one of ours, or back", _add_convert),
+    "doctor": ("show what is installed, which files are found, and what missing files are for", _add_doctor),
+    "install-neural-renderer": (
+        "build the paper's renderer of part labels, on CUDA (optional: Warp renders them too)",
+        _add_install_neural_renderer,
+    ),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

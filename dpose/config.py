@@ -1,9 +1,9 @@
-"""What distinguishes one D-PoSE network from another: a frozen dataclass and its presets.
+"""Network configuration: a frozen dataclass with the paper's values as defaults, and its presets.
 
 `PAPER` is the network of the paper (HRNet-W48 at 224 pixels, 81,099,394 trainable parameters). `MINI` has the
-same parts, wired the same way, in a size that trains on two CPU cores. Each comes with and without the depth
-branch. The paper trains `PAPER` from an encoder with COCO weights (`TrainConfig(init=...)`); `MINI` starts at
-random. Training settings are not here (`dpose.training`), loss weights are in `dpose.losses`.
+same structure in a size that trains on two CPU cores. Each exists with and without the depth branch. The
+paper initialises the encoder of `PAPER` with COCO weights (`TrainConfig(init=...)`); `MINI` is trained from
+random weights. Training settings are in `dpose.training`, loss weights in `dpose.losses`.
 """
 
 from __future__ import annotations
@@ -15,32 +15,51 @@ from dpose.skeleton import NUM_BODY_JOINTS, NUM_CLASSES
 
 __all__ = ["MINI", "MINI_NO_DEPTH", "PAPER", "PAPER_NO_DEPTH", "PRESETS", "ModelConfig", "preset"]
 
-# The joint of each of the released network's part channels: right hand, right thigh, ... Its regressor heads
-# are in joint order, so that head j looks at the part of joint RELEASED_PARTS[j].
+# Joint of each part channel of the released network: right hand, right thigh, ... Its regression heads are in
+# joint order, so head j attends to the part of joint RELEASED_PARTS[j].
 RELEASED_PARTS = (21, 2, 16, 15, 4, 10, 7, 6, 9, 13, 14, 8, 17, 5, 18, 19, 12, 11, 3, 1, 20, 0)
+
+# Largest accepted values. A checkpoint brings its own configuration, and building a network from an arbitrary
+# one could take unlimited time and memory. `PAPER` has 132 residual blocks.
+LIMITS = {
+    "image_size": 2048,
+    "width": 512,
+    "num_betas": 400,
+    "stem_width": 1024,
+    "bottlenecks": 64,
+    "bottleneck_width": 1024,
+    "modules": 64,
+    "blocks": 64,
+    "decoder_blocks": 64,
+    "hidden": 4096,
+}
+MAX_RESIDUAL_BLOCKS = 1000
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of one network. Defaults are the paper's.
+    """Architecture of one network. The defaults are the paper's.
 
     Attributes:
-        name: preset name, kept in checkpoints.
+        name: preset name, stored in checkpoints.
         image_size: side of the square input crop, pixels; a multiple of 32.
-        map_size: side of the depth and part maps; image_size / 4 (no extra up-scaling), / 2 or / 1.
-        width: channels of the finest HRNet branch (w); the others have 2w, 4w and 8w.
-        depth: with the depth decoder, and its features in the regressor; False is Table 3's "without depth".
+        map_size: side of the depth and part maps; image_size / 4 (no extra up-sampling), / 2 or / 1.
+        width: channels w of the finest HRNet branch; the others have 2w, 4w and 8w.
+        depth: whether there is a depth decoder whose features enter the regressor; False is "without depth"
+            of Table 3.
         num_betas: shape coefficients.
         stem_width: channels of the two stride-2 convolutions.
         bottlenecks: bottleneck blocks of stage 1.
-        bottleneck_width: inner channels of these blocks; they put out four times as many.
+        bottleneck_width: inner channels of these blocks; their output has four times as many.
         modules: modules of stages 2, 3 and 4.
-        blocks: basic blocks of every branch of every module.
+        blocks: basic blocks per branch and module.
         decoder_blocks: residual blocks at each of a decoder's three fusions.
         hidden: hidden units of every regression head.
         part_order: "joints" (channel j + 1 of the part decoder is joint j's part) or "released"
-            (`RELEASED_PARTS`). Outputs are in joint order either way; attention pairs channels and heads by
-            number.
+            (`RELEASED_PARTS`). Outputs are in joint order in both cases; attention pairs channels and heads
+            by index.
+    Raises:
+        ValueError: a value has another type or is out of range (`LIMITS`).
     """
 
     name: str = "paper"
@@ -59,32 +78,41 @@ class ModelConfig:
     part_order: str = "joints"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "modules", tuple(self.modules))  # JSON brings a list
+        if isinstance(self.modules, list):  # from JSON
+            object.__setattr__(self, "modules", tuple(self.modules))
+        if not isinstance(self.modules, tuple) or len(self.modules) != 3:
+            raise ValueError(f"modules must be three integers (stages 2, 3, 4), got {_short(self.modules)}")
+        for field, largest in LIMITS.items():
+            value = getattr(self, field)
+            for count in value if field == "modules" else (value,):
+                if type(count) is not int or not 1 <= count <= largest:
+                    raise ValueError(f"{field} must be an integer from 1 to {largest}, got {_short(value)}")
         if self.image_size < 64 or self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32 and at least 64, got {self.image_size}")
         allowed = [self.image_size // 4, self.image_size // 2, self.image_size]
-        if self.map_size not in allowed:
+        if type(self.map_size) is not int or self.map_size not in allowed:
             raise ValueError(
-                f"map_size must be one of {allowed} for image_size {self.image_size}, got {self.map_size}"
+                f"map_size must be one of {allowed} for image_size {self.image_size}, "
+                f"got {_short(self.map_size)}"
             )
-        if len(self.modules) != 3:
-            raise ValueError(f"modules must hold three numbers (stages 2, 3, 4), got {self.modules}")
-        counts = {
-            "width": self.width,
-            "num_betas": self.num_betas,
-            "stem_width": self.stem_width,
-            "bottlenecks": self.bottlenecks,
-            "bottleneck_width": self.bottleneck_width,
-            "modules": min(self.modules),
-            "blocks": self.blocks,
-            "decoder_blocks": self.decoder_blocks,
-            "hidden": self.hidden,
-        }
-        for field, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if self.residual_blocks > MAX_RESIDUAL_BLOCKS:
+            raise ValueError(
+                f"modules, blocks, bottlenecks and decoder_blocks give {self.residual_blocks} residual "
+                f"blocks; at most {MAX_RESIDUAL_BLOCKS} are accepted"
+            )
+        if not isinstance(self.name, str) or len(self.name) > 80:
+            raise ValueError(f"name must be a string of at most 80 characters, got {_short(self.name)}")
+        if not isinstance(self.depth, bool):
+            raise ValueError(f"depth must be true or false, got {_short(self.depth)}")
         if self.part_order not in ("joints", "released"):
-            raise ValueError(f"part_order must be 'joints' or 'released', got {self.part_order!r}")
+            raise ValueError(f"part_order must be 'joints' or 'released', got {_short(self.part_order)}")
+
+    @property
+    def residual_blocks(self) -> int:
+        """Residual blocks of the encoder and the decoders."""
+        branches = sum(modules * branches for modules, branches in zip(self.modules, (2, 3, 4), strict=True))
+        decoders = 2 if self.depth else 1
+        return self.bottlenecks + branches * self.blocks + 3 * decoders * self.decoder_blocks
 
     @property
     def feature_size(self) -> int:
@@ -93,13 +121,13 @@ class ModelConfig:
 
     @property
     def part_channels(self) -> tuple[int, ...]:
-        """Channel of the part decoder that shows each of the 23 labels, background first."""
+        """Channel of the part decoder for each of the 23 labels, background first."""
         if self.part_order == "joints":
             return tuple(range(NUM_CLASSES))
         return (0, *(1 + RELEASED_PARTS.index(joint) for joint in range(NUM_BODY_JOINTS)))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON-ready values; `from_dict` is the inverse."""
+        """All fields as JSON values; `from_dict` is the inverse."""
         return asdict(self) | {"modules": list(self.modules)}
 
     @classmethod
@@ -109,11 +137,11 @@ class ModelConfig:
         Raises:
             ValueError: a field is missing, unknown or out of range.
         """
-        values = {"part_order": "joints"} | values  # checkpoints older than the field are in that order
+        values = {"part_order": "joints"} | values  # checkpoints older than the field have this order
         names = {field.name for field in fields(cls)}
         missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
         if missing or unknown:
-            raise ValueError(f"not a model config: missing fields {missing}, unknown fields {unknown}")
+            raise ValueError(f"missing fields {_short(missing)}, unknown fields {_short(unknown)}")
         return cls(**values)
 
 
@@ -139,12 +167,18 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 def preset(name: str) -> ModelConfig:
-    """The preset called `name` (lower or upper case).
+    """The preset `name`, in lower or upper case.
 
     Raises:
-        ValueError: no such preset; the message lists those there are.
+        ValueError: no such preset; the message lists the presets.
     """
     try:
         return PRESETS[name.lower()]
     except (KeyError, AttributeError):
         raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}") from None
+
+
+def _short(value: Any, length: int = 80) -> str:
+    """`repr` of a value from a file, cut to a length that fits a message."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}..."

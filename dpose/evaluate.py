@@ -39,7 +39,7 @@ from dpose.body import (
     regressors,
 )
 from dpose.bootstrap import ClusterBootstrap
-from dpose.camera import default_focal
+from dpose.camera import default_intrinsics
 from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
@@ -441,10 +441,8 @@ def _measure_batch(
 
 
 def diagonal_cameras(batch: Batch) -> Tensor:
-    """(B, 3, 3) the intrinsics with the image's diagonal for a focal length."""
-    cam_int = batch["cam_int"].clone()
-    cam_int[:, 0, 0] = cam_int[:, 1, 1] = default_focal(batch["img_size"])
-    return cam_int
+    """(B, 3, 3) intrinsics as of an unknown camera: the image diagonal as focal length, and its centre."""
+    return default_intrinsics(batch["img_size"])
 
 
 def true_points(batch: Batch, bodies: Bodies, errors: metrics.BodyErrors) -> BodyOutput:

@@ -331,7 +331,7 @@ def joints2d(
         center, scale, img_size: box and image, as in `Batch`.
         frame: see above.
     """
-    translation = full_translation(cam, center, scale, img_size, cam_int[:, 0, 0])
+    translation = full_translation(cam, center, scale, cam_int)
     projected = project(joints + translation[:, None], cam_int)  # (B, J, 2) pixels
     target = true_joints2d[:, : joints.shape[1]]
     confidence = target[..., 2:].clamp(min=0)  # (B, J, 1)

@@ -84,8 +84,7 @@ def one_person(config):
 # %%
 batch = one_person(config)
 image = batch["image"]  # (1, 3, N, N), ImageNet-normalised
-focal = batch["cam_int"][:, 0, 0]
-box = bbox_info(batch["center"], batch["scale"], batch["img_size"], focal)  # (1, 3)
+box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])  # (1, 3)
 
 network.train()  # batch norm by this image's own statistics: it has none to remember yet
 start = time.perf_counter()
@@ -97,7 +96,7 @@ network.eval()
 # the trained network and the same person, for later
 trained = dpose.load(checkpoint).eval()
 small = one_person(trained.config)
-small_box = bbox_info(small["center"], small["scale"], small["img_size"], small["cam_int"][:, 0, 0])
+small_box = bbox_info(small["center"], small["scale"], small["cam_int"])
 with torch.inference_mode():
     shown, inside = trained(small["image"], small_box, return_features=True)
 
@@ -315,8 +314,7 @@ Markdown(
 # a body that fills a box of $b$ pixels, at scale $s$, must be $2f/(sb)$ metres away.
 
 # %%
-focal = small["cam_int"][:, 0, 0]
-where = full_translation(shown.cam, small["center"], small["scale"], small["img_size"], focal)
+where = full_translation(shown.cam, small["center"], small["scale"], small["cam_int"])
 said, true = (", ".join(f"{value:.2f}" for value in t[0]) for t in (where, small["trans"]))
 Markdown(
     f"The trained {trained.config.name.upper()} puts the origin of this person's body at ({said}) m; "

@@ -59,7 +59,7 @@ if network.depth_decoder is None:
 JOINTS = JOINT_NAMES[:22]
 loader = make_loader(data, "test", network.config, batch_size=20)
 batches = [to_device(batch, "cpu") for batch in itertools.islice(loader, -(-people // 20))]
-boxes = [bbox_info(b["center"], b["scale"], b["img_size"], b["cam_int"][:, 0, 0]) for b in batches]
+boxes = [bbox_info(b["center"], b["scale"], b["cam_int"]) for b in batches]
 passes = (network(b["image"], q, return_features=True)[1] for b, q in zip(batches, boxes, strict=True))
 maps = zip(*((f.attention, f.attended, f.depth_features) for f in passes), strict=True)
 attention, attended, D = (

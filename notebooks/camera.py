@@ -45,7 +45,7 @@ from dpose.camera import (
     box_from_joints,
     crop_affine,
     crop_intrinsics,
-    default_focal,
+    default_intrinsics,
     full_translation,
     project,
 )
@@ -228,9 +228,8 @@ show_source(bbox_info)
 
 # %% tags=["hide-input"]
 rows = []
-f = torch.tensor([focal])
 for name, where in (("orange", left), ("blue", center), ("green", center_edge)):
-    q = bbox_info(where, scale, img_size, f)[0]
+    q = bbox_info(where, scale, cam_int)[0]
     rows.append(
         (
             name,
@@ -256,7 +255,7 @@ html_table(
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the predicted global orientation turns about the vertical when only the first of the three numbers changes: every person (thin), their median (blue), and geometry (dashed).", "name": "fig-told"}}
 network = dpose.load(checkpoint)
 batch = to_device(next(iter(make_loader(data, "test", network.config, people))), "cpu")
-box = bbox_info(batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0])
+box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])
 _, features = network(batch["image"], box, return_features=True)
 mean_depth = None if features.depth_features is None else features.depth_features.mean((2, 3))
 
@@ -314,15 +313,18 @@ show_source(full_translation)
 
 # %%
 cam = torch.tensor([[0.9, 0.1, -0.05]])
-guesses = torch.tensor([0.5 * focal, focal, default_focal(img_size).item()])
+guesses = (
+    default_intrinsics(img_size, torch.tensor([0.5 * focal])),
+    cam_int,
+    default_intrinsics(img_size),
+)
 rows = []
 for name, guess in zip(
     ("half the true one", "the true one", "image diagonal (CLIFF's guess)"), guesses, strict=True
 ):
-    t = full_translation(cam, center_edge, scale, img_size, guess[None])
-    k = torch.tensor([[[guess, 0, width / 2], [0, guess, height / 2], [0, 0, 1]]])
-    u, v = project(t[:, None], k)[0, 0]
-    rows.append((name, f"{guess:.0f}", f"{u:.2f}, {v:.2f}", f"{t[0, 2]:.2f} m"))
+    t = full_translation(cam, center_edge, scale, guess)
+    u, v = project(t[:, None], guess)[0, 0]
+    rows.append((name, f"{guess[0, 0, 0]:.0f}", f"{u:.2f}, {v:.2f}", f"{t[0, 2]:.2f} m"))
 html_table(
     ("focal length", "pixels", "origin lands at", "distance"),
     rows,
@@ -349,17 +351,13 @@ centers = torch.stack([draw(-0.2 * width, 1.2 * width), draw(-0.2 * height, 1.2 
 scales = draw(0.2, 4.0)  # boxes of 40 to 800 pixels
 focals, sizes = draw(500, 2000), img_size.double().expand(count, 2)
 cams = torch.stack([draw(0.3, 1.5), draw(-0.5, 0.5), draw(-0.5, 0.5)], 1)
-cameras = torch.zeros(count, 3, 3, dtype=torch.float64)
-cameras[:, 0, 0] = cameras[:, 1, 1] = focals
-cameras[:, :2, 2], cameras[:, 2, 2] = sizes / 2, 1
+cameras = default_intrinsics(sizes, focals)
 
 
 def largest_difference(dtype):
     """Between the two ways, over all boxes and joints, in pixels of the crop."""
     c, s, k = centers.to(dtype), scales.to(dtype), cameras.to(dtype)
-    points = (
-        joints.to(dtype) + full_translation(cams.to(dtype), c, s, sizes.to(dtype), focals.to(dtype))[:, None]
-    )
+    points = joints.to(dtype) + full_translation(cams.to(dtype), c, s, k)[:, None]
     in_image = torch.cat([project(points, k), torch.ones(count, 22, 1, dtype=dtype)], -1)
     cut_afterwards = in_image @ crop_affine(c, s, SIZE).mT
     own_camera = project(points, crop_intrinsics(k, c, s, SIZE))
@@ -384,11 +382,11 @@ Markdown(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "A box that reaches beyond the image: the image, what is cut from it, and what the crop's own camera would see. Dots: joints, projected with the full image's camera and then cut.", "name": "fig-beyond"}}
 out_center = torch.tensor([[width - 0.1 * side, center[0, 1].item()]])
-out_q = bbox_info(out_center, scale, img_size, f)
+out_q = bbox_info(out_center, scale, cam_int)
 out_turn = roma.rotvec_to_rotmat(out_q[:, 0].atan()[:, None] * vertical)[0] @ upright
 above = (project(middle[None], cam_int)[0, 0, 1] - center[0, 1]) * distance / focal  # of the pelvis, metres
 out_cam = torch.tensor([[2 * focal / (side * distance), 0, above]])
-out_at = full_translation(out_cam, out_center, scale, img_size, f)
+out_at = full_translation(out_cam, out_center, scale, cam_int)
 out_surface, out_joints = placed(surface, out_turn, out_at), placed(joints, out_turn, out_at)
 grey = np.full((height, width, 3), (78, 82, 88), np.uint8)  # not black, which is what lies beyond the image
 whole = draw_mesh(out_surface[0], body.faces, cam_int[0], grey, green)

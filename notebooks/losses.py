@@ -339,7 +339,7 @@ fresh.set_means(means.init_pose, means.init_shape, means.init_cam)
 crowd = {name: value[:people] for name, value in everybody.items()}
 share = torch.bincount(crowd["parts"].flatten(), minlength=NUM_CLASSES) / crowd["parts"].numel()
 fresh.init_head_priors(share, crowd["depth"][crowd["depth"] > 0].mean())
-box = bbox_info(crowd["center"], crowd["scale"], crowd["img_size"], crowd["cam_int"][:, 0, 0])
+box = bbox_info(crowd["center"], crowd["scale"], crowd["cam_int"])
 said, features = fresh(crowd["image"], box, return_features=True)
 inner = (features.f1, features.f2, features.f3, features.f4)
 

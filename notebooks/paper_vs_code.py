@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 import dpose
 from dpose import losses as terms
-from dpose.camera import bbox_info, default_focal
+from dpose.camera import bbox_info, default_intrinsics
 from dpose.config import RELEASED_PARTS
 from dpose.data.augment import PAPER_AUGMENT as PAPER_JITTER
 from dpose.data.augment import jitter_box, sample_generator
@@ -335,13 +335,13 @@ check(
 depthless = without.eval()(batches[0]["image"], torch.zeros(2, 3)).depth is None
 check(24, "the network without depth runs", "yes", depthless)
 image_sizes, zoom = torch.tensor([[1280.0, 720.0], [600.0, 800.0]]), torch.ones(2)
-diagonals = default_focal(image_sizes)
-together = bbox_info(image_sizes / 3, zoom, image_sizes, diagonals)
-alone = [bbox_info(size[None] / 3, zoom[:1], size[None], default_focal(size[None])) for size in image_sizes]
+cameras = default_intrinsics(image_sizes)
+together = bbox_info(image_sizes / 3, zoom, cameras)
+alone = [bbox_info(size[None] / 3, zoom[:1], default_intrinsics(size[None])) for size in image_sizes]
 check(
     35,
     "guessed focal lengths of 1280 × 720 and 600 × 800, in one batch as alone",
-    ", ".join(f"{f:.0f}" for f in diagonals),
+    ", ".join(f"{f:.0f}" for f in cameras[:, 0, 0]),
     torch.equal(together, torch.cat(alone)),
 )
 check(36, "parameters of a body", str(len(list(body.parameters()))), not list(body.parameters()))

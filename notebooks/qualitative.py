@@ -19,7 +19,7 @@ data = None  # data root; None: $DPOSE_DATA, else the open data
 split = "test"
 people = 300  # how many are measured; None: all
 shown = 5  # how many in each row of examples
-body = None  # body model file; None: licensed SMPL-X if configured, else the open body
+body = None  # body model file or name; None: the one recorded in the checkpoint
 
 # %% tags=["hide-input"]
 import itertools
@@ -44,18 +44,18 @@ from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import run_network, to_device
 
 network = dpose.load(checkpoint)
-story = checkpoints.metadata(checkpoint)
-mesh = dpose.load_body(body)
+metadata = checkpoints.metadata(checkpoint)
+mesh = checkpoints.body_of(network, body)
 BATCH = 20
 loader = make_loader(data, split, network.config, BATCH)
-taken = itertools.islice(loader, None if people is None else -(-people // BATCH))
-batches = [to_device(batch, "cpu") for batch in taken]
+batches = itertools.islice(loader, None if people is None else -(-people // BATCH))
+batches = [to_device(batch, "cpu") for batch in batches]
 table = measure(network, batches, mesh, samples=people)
 
 
 @torch.inference_mode()
 def look(person):
-    """The batch that holds a person, the index in it, and what the network says about that batch."""
+    """The prediction for the batch that contains a person, the batch, and the person's index in it."""
     batch = batches[person // BATCH]
     return run_network(network, batch), batch, person % BATCH
 
@@ -63,8 +63,8 @@ def look(person):
 def show(chosen):
     rows, labels = [], []
     for person in chosen:
-        said, batch, index = look(person)
-        rows.append(prediction_pictures(said, batch, mesh, index))
+        prediction, batch, index = look(person)
+        rows.append(prediction_pictures(prediction, batch, mesh, index))
         labels.append(f"{table['mpjpe'][person]:.0f} / {table['pa_mpjpe'][person]:.0f} mm")
     picture_grid(rows, PREDICTION_TITLES, labels, side=1.5)
     plt.show()
@@ -73,7 +73,7 @@ def show(chosen):
 scores = summarise(table)["metrics"]
 Markdown(
     f"The network is `{network.config.name}`: {sum(p.numel() for p in network.parameters()):,} parameters, "
-    f"trained on {story.get('images', 0):,} images for {story.get('seconds', 0) / 3600:.1f} hours. On these "
+    f"trained on {metadata.get('images', 0):,} images for {metadata.get('seconds', 0) / 3600:.1f} hours. On these "
     f"{len(table['key'])} people its MPJPE is {scores['mpjpe']['mean']:.0f} mm, its PA-MPJPE "
     f"{scores['pa_mpjpe']['mean']:.0f} mm."
 )
@@ -139,9 +139,12 @@ Markdown(
 
 # %% tags=["hide-input"]
 person = int(order[len(order) // 2])
-said, batch, index = look(person)
+prediction, batch, index = look(person)
 one = slice(index, index + 1)
 with torch.inference_mode():
-    bodies = [mesh(batch["betas"][one], batch["pose"][one]), mesh(said.betas[one], said.rotmats[one])]
+    bodies = [
+        mesh(batch["betas"][one], batch["pose"][one]),
+        mesh(prediction.betas[one], prediction.rotmats[one]),
+    ]
 meshes = [(b.vertices[0] - b.joints[0, 1:3].mean(0)).numpy() for b in bodies]
 plotly_html(mesh_figure(meshes, mesh.faces.numpy(), ["true", "predicted"]), height=520)

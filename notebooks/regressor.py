@@ -49,7 +49,6 @@ from torch.utils.benchmark import Timer
 import dpose
 from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info
-from dpose.config import NUM_BODY_JOINTS
 from dpose.data.loader import make_loader
 from dpose.figures import (
     INK,
@@ -60,9 +59,11 @@ from dpose.figures import (
     style_axis,
     to_picture,
 )
+from dpose.model.checkpoint import body_of
 from dpose.model.inference import to_device
 from dpose.model.regressor import MultiLinear, Regressor
 from dpose.rotations import sixd_to_rotmat
+from dpose.skeleton import NUM_BODY_JOINTS
 
 torch.set_grad_enabled(False)
 torch.manual_seed(seed)
@@ -227,9 +228,9 @@ Markdown(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the result is from a rotation when the two columns are nearly parallel (blue, the worst of 500 pairs). Grey: angles between the columns that the trained network puts out, before they are straightened.", "name": "fig-parallel"}}
 network = dpose.load(checkpoint)
-batch = next(iter(make_loader(data, "test", network.config, max(people, sample + 1))))
-batch = to_device(batch, "cpu")
-box = bbox_info(batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0])
+loader = make_loader(data, "test", network.config, max(people, sample + 1))
+batch = to_device(next(iter(loader)), "cpu")
+box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])
 heard = []
 handle = network.regressor.pose_out.register_forward_hook(lambda module, inputs, output: heard.append(output))
 prediction = network(batch["image"], box)
@@ -286,7 +287,7 @@ Markdown(
 # correction is dialled in, from nothing to all of it.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "From the mean body (left) to the network's answer for one test person (right): means plus a growing share of the predicted residuals.", "name": "fig-residual"}}
-body = dpose.load_body()
+body = body_of(network)
 shares = torch.linspace(0, 1, 5)
 rotmats = sixd_to_rotmat(mean + shares[:, None, None] * residual[sample])  # (5, 22, 3, 3)
 mean_shape = network.regressor.init_shape

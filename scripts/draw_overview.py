@@ -68,7 +68,7 @@ def column(name: str, side: int, seed: int, network: dpose.DPose | None, body) -
         parts = enlarge(said.parts).argmax(0).numpy()
         depth = np.zeros(parts.shape) if said.depth is None else enlarge(said.depth)[0].numpy()
         visible = (parts > 0) & (said.depth is not None)
-        place = full_translation(said.cam, *geometry, batch["img_size"], batch["cam_int"][:, 0, 0])
+        place = full_translation(said.cam, *geometry, batch["cam_int"])
         posed = body(said.betas, said.rotmats, place)
     image = picture["image"]
     mesh = overlay(image, posed.vertices[0], body.faces, batch["cam_int"][0], *(g[0] for g in geometry))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dpose import camera
 from dpose.data.labels import Labels
+from dpose.data.means import weak_perspective
 from dpose.data.sample import make_label, warp_image
 from dpose.predict import square_box
 
@@ -21,6 +22,7 @@ def box(cx, cy, side):
 
 
 def intrinsics(focal, w, h):
+    """A centred camera of a w x h image; give twice the principal point for an off-centre one."""
     return torch.tensor([[[focal, 0, w / 2], [0, focal, h / 2], [0, 0, 1]]], dtype=DOUBLE)
 
 
@@ -109,26 +111,88 @@ def test_points_at_and_behind_the_camera_project_to_finite_pixels():
 
 def test_bbox_info_is_cliff_s_three_numbers():
     center, scale = box(740.0, 260.0, 400.0)
-    info = camera.bbox_info(center, scale, torch.tensor([[1280.0, 720]]), torch.tensor([1000.0]))
+    info = camera.bbox_info(center, scale, intrinsics(1000.0, 1280, 720))
 
     assert torch.allclose(info, torch.tensor([[0.1, -0.1, 0.4]], dtype=DOUBLE))
 
 
-def test_an_unknown_focal_length_is_the_diagonal():
-    assert camera.default_focal(torch.tensor([[300.0, 400.0]])).item() == pytest.approx(500)
+def test_an_unknown_camera_has_the_image_s_diagonal_and_centre():
+    size = torch.tensor([[300.0, 400.0], [30.0, 16.0]])
+    assert camera.default_focal(size).tolist() == pytest.approx([500, 34])
+    expected = [[[500, 0, 150], [0, 500, 200], [0, 0, 1]], [[34, 0, 15], [0, 34, 8], [0, 0, 1]]]
+    assert camera.default_intrinsics(size).tolist() == expected
+    assert camera.default_intrinsics(size[0], torch.tensor(7.0))[0].tolist() == [7, 0, 150]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_the_principal_point_is_the_image_centre_the_result_is_bit_identical_to_the_size_formula(dtype):
+    """CLIFF's published formulas take offsets from (w/2, h/2)."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda low, high, *shape: low + (high - low) * torch.rand(*shape, generator=generator, dtype=dtype)  # noqa: E731
+    size = draw(100, 4000, 500, 2).round()
+    center, scale, focal = draw(-300, 4000, 500, 2), draw(0.05, 8, 500), draw(100, 5000, 500)
+    cam = torch.cat([draw(0.1, 3, 500, 1), draw(-1, 1, 500, 2)], 1)
+    cam_int = camera.default_intrinsics(size, focal)
+
+    offset, side = center - 0.5 * size, (200 * scale)[:, None]
+    per_pixel = 2 * (1 / cam[:, :1]) / side
+
+    assert torch.equal(
+        camera.bbox_info(center, scale, cam_int), torch.cat([offset, side], 1) / focal[:, None]
+    )
+    assert torch.equal(
+        camera.full_translation(cam, center, scale, cam_int),
+        torch.cat([cam[:, 1:] + offset * per_pixel, focal[:, None] * per_pixel], 1),
+    )
+
+
+principal = st.tuples(st.floats(-400, 1700), st.floats(-300, 1000))
 
 
 @settings(deadline=None, max_examples=50)
-@given(boxes, st.floats(0.1, 3), st.floats(-1, 1), st.floats(-1, 1), st.floats(-1, 1), st.floats(-1, 1))
-def test_a_point_at_the_body_s_depth_lands_where_the_weak_perspective_camera_says(b, s, tx, ty, x, y):
+@given(boxes, principal, st.floats(0.1, 3))
+def test_with_any_principal_point_the_camera_s_origin_lands_at_the_box_centre_by_opencv(b, point, s):
+    center, scale = box(*b)
+    cam_int = intrinsics(1100.0, 2 * point[0], 2 * point[1])
+    cam = torch.tensor([[s, 0.0, 0.0]], dtype=DOUBLE)
+
+    t = camera.full_translation(cam, center, scale, cam_int)
+
+    zero = np.zeros(3)
+    pixel, _ = cv2.projectPoints(t.numpy(), zero, zero, cam_int[0].numpy(), None)
+    np.testing.assert_allclose(pixel[0, 0], b[:2], atol=1e-6)
+    ray = np.linalg.inv(cam_int[0].numpy()) @ [*b[:2], 1]  # the tangents of the viewing angle
+    np.testing.assert_allclose(camera.bbox_info(center, scale, cam_int)[0, :2], ray[:2], atol=1e-12)
+
+
+@settings(deadline=None, max_examples=30)
+@given(boxes, principal)
+def test_a_crop_of_a_larger_photo_has_the_larger_photo_s_camera(b, corner):
+    """Cutting (left, top) off an image moves box and principal point alike; the body stays where it is."""
+    center, scale = box(*b)
+    cut = torch.tensor([corner], dtype=DOUBLE)
+    whole, cropped = (
+        intrinsics(900.0, 1280, 720),
+        intrinsics(900.0, 1280 - 2 * corner[0], 720 - 2 * corner[1]),
+    )
+    cam = torch.tensor([[0.7, 0.2, -0.1]], dtype=DOUBLE)
+
+    for formula in (camera.bbox_info, lambda *geometry: camera.full_translation(cam, *geometry)):
+        in_crop, in_whole = formula(center - cut, scale, cropped), formula(center, scale, whole)
+        torch.testing.assert_close(in_crop, in_whole, rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(boxes, principal, st.floats(0.1, 3), *[st.floats(-1, 1)] * 4)
+def test_a_point_at_the_body_s_depth_lands_where_the_weak_perspective_camera_says(b, at, s, tx, ty, x, y):
     """Inside the box, in units of half its side, (x, y, 0) must land at s (x + tx), s (y + ty)."""
     center, scale = box(*b)
-    img_size, focal = torch.tensor([[1280.0, 720.0]], dtype=DOUBLE), torch.tensor([1100.0], dtype=DOUBLE)
+    cam_int = intrinsics(1100.0, 2 * at[0], 2 * at[1])
     cam = torch.tensor([[s, tx, ty]], dtype=DOUBLE)
 
-    translation = camera.full_translation(cam, center, scale, img_size, focal)
+    translation = camera.full_translation(cam, center, scale, cam_int)
     point = torch.tensor([[[x, y, 0.0]]], dtype=DOUBLE) + translation[:, None]
-    pixel = camera.project(point, intrinsics(1100.0, 1280, 720), min_depth=1e-6)[0, 0]
+    pixel = camera.project(point, cam_int, min_depth=1e-6)[0, 0]
 
     in_box = 2 * (pixel - center[0]) / b[2]
     assert torch.allclose(in_box, s * torch.tensor([x + tx, y + ty], dtype=DOUBLE), atol=1e-7)
@@ -148,11 +212,9 @@ def test_each_sample_has_its_own_image_size_and_focal_length(batch):
         b, size, focal, s = (torch.tensor(column, dtype=DOUBLE) for column in zip(*batch, strict=True))
         cam = torch.stack([s, 0.1 * s, -0.2 * s], -1)
         found = []
-        for f in (focal, camera.default_focal(size)):
-            geometry = b[:, :2], b[:, 2] / 200, size, f
+        for cam_int in (camera.default_intrinsics(size, focal), camera.default_intrinsics(size)):
+            geometry = b[:, :2], b[:, 2] / 200, cam_int
             t = camera.full_translation(cam, *geometry)
-            cam_int = torch.diag_embed(torch.stack([f, f, torch.ones_like(f)], -1))
-            cam_int[:, :2, 2] = size / 2
             found += [camera.bbox_info(*geometry), t, camera.project(t[:, None], cam_int)[:, 0]]
         return torch.cat(found, -1)
 
@@ -167,15 +229,14 @@ def test_each_sample_has_its_own_image_size_and_focal_length(batch):
 )
 def test_a_box_over_the_edge_or_wholly_outside_has_the_same_camera(center):
     """The centre of any box is where the weak-perspective camera (s, 0, 0) puts the body's origin."""
-    img_size, focal = torch.tensor([[1280.0, 720.0]], dtype=DOUBLE), torch.tensor([1000.0], dtype=DOUBLE)
+    cam_int = intrinsics(1000.0, 1280, 720)
     at, scale = box(*center, 300.0)
     cam = torch.tensor([[0.8, 0.0, 0.0]], dtype=DOUBLE)
 
-    translation = camera.full_translation(cam, at, scale, img_size, focal)
-    cam_int = intrinsics(1000.0, 1280, 720)
+    translation = camera.full_translation(cam, at, scale, cam_int)
     in_image = camera.project(translation[:, None], cam_int)[0, 0]
     in_crop = camera.project(translation[:, None], camera.crop_intrinsics(cam_int, at, scale, SIZE))[0, 0]
-    info = camera.bbox_info(at, scale, img_size, focal)[0]
+    info = camera.bbox_info(at, scale, cam_int)[0]
 
     assert in_image.tolist() == pytest.approx(center)
     assert in_crop.tolist() == pytest.approx([SIZE / 2, SIZE / 2])
@@ -208,7 +269,7 @@ def test_a_box_without_a_size_is_refused_where_data_come_in(scale):
         make_label(**label, scale=scale)
     with pytest.raises(ValueError, match="column 'scale' is not (positive|finite)"):
         Labels(**row, scale=np.array([scale]), cam_int=np.eye(3)[None])
-    with pytest.raises(ValueError, match="is empty|must be four numbers"):
+    with pytest.raises(ValueError, match="pixels|finite"):
         square_box((5, 5, scale, scale), 640, 480)
 
 
@@ -217,7 +278,7 @@ def test_any_camera_scale_gives_a_body_in_front_of_the_camera_and_a_usable_gradi
     cam = torch.tensor([[s, 0.1, 0.1]], requires_grad=True)
     center, scale = (x.float() for x in box(500.0, 300.0, 300.0))
 
-    t = camera.full_translation(cam, center, scale, torch.tensor([[640.0, 480]]), torch.tensor([800.0]))
+    t = camera.full_translation(cam, center, scale, intrinsics(800.0, 640, 480).float())
     t[0, 2].backward()
 
     assert t.isfinite().all() and t[0, 2] > 0
@@ -226,16 +287,14 @@ def test_any_camera_scale_gives_a_body_in_front_of_the_camera_and_a_usable_gradi
 
 def test_camera_gradients_agree_with_finite_differences():
     center, scale = box(500.0, 300.0, 300.0)
-    img_size, focal = torch.tensor([[640.0, 480.0]], dtype=DOUBLE), torch.tensor([800.0], dtype=DOUBLE)
+    cam_int = intrinsics(800.0, 640, 480)
     cam = torch.tensor([[0.8, 0.1, -0.2], [0.05, 0.1, -0.2]], dtype=DOUBLE, requires_grad=True)
     points3d = torch.randn(2, 3, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)) + torch.tensor(
         [0, 0, 4.0]
     )
 
-    assert torch.autograd.gradcheck(lambda c: camera.full_translation(c, center, scale, img_size, focal), cam)
-    assert torch.autograd.gradcheck(
-        lambda p: camera.project(p, intrinsics(800.0, 640, 480)), points3d.requires_grad_()
-    )
+    assert torch.autograd.gradcheck(lambda c: camera.full_translation(c, center, scale, cam_int), cam)
+    assert torch.autograd.gradcheck(lambda p: camera.project(p, cam_int), points3d.requires_grad_())
 
 
 def test_the_box_surrounds_the_visible_body_joints_with_a_margin():
@@ -286,3 +345,15 @@ def test_a_single_box_needs_no_batch_dimension():
     affine = camera.crop_affine(torch.tensor([50.0, 50.0]), torch.tensor(0.5), 100)
 
     assert affine.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_the_weak_perspective_camera_of_a_label_is_undone_by_full_translation_off_the_centre_too():
+    center, scale = torch.tensor([[500.0, 300.0]]), torch.tensor([1.7])
+    cam_int, trans = intrinsics(800.0, 900, 300).float(), torch.tensor([[0.4, -0.3, 4.5]])
+    batch = {"center": center, "scale": scale, "cam_int": cam_int, "trans": trans}
+
+    cam = weak_perspective(batch)
+
+    torch.testing.assert_close(camera.full_translation(cam, center, scale, cam_int), trans)
+    in_box = (camera.project(trans[:, None], cam_int)[0, 0] - center[0]) / (100 * scale)
+    torch.testing.assert_close(cam[0, :1] * cam[0, 1:], in_box)

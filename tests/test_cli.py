@@ -3,12 +3,14 @@
 import re
 import subprocess
 import sys
+import textwrap
 
 import cv2
 import numpy as np
 import pytest
 
 import dpose
+from dpose import predict as prediction
 from dpose.cli import COMMANDS, _one_line, main
 from dpose.data import prepare
 from dpose.data.prepare import SETS, set_module
@@ -37,43 +39,78 @@ def test_each_command_explains_its_arguments(command, capsys):
 def test_the_progress_that_is_shown_by_default_can_be_switched_off(command, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"--progress, --no-progress show (a )?progress (line|bars) \(default: True\)", said)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"--progress, --no-progress show (a )?progress (line|bars) \(default: True\)", printed)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_text_names_none_as_a_default(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "default: None" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["predict", "train", "evaluate"])
+def test_the_help_has_an_option_for_the_body(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"--body [A-Z]+ ", printed) and "name" in printed.split("--body ")[-1]
+
+
+def test_the_recipe_in_the_help_of_predict_is_the_one_that_is_tested(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    printed = capsys.readouterr().out
+    documented = prediction.parameters.__doc__
+    recipe = textwrap.dedent(documented[documented.index("        p = np") : documented.index("    FOLDER")])
+    assert textwrap.indent(recipe.strip(), "  ") in printed and recipe.strip().count("\n") == 3
 
 
 def test_memory_that_does_not_suffice_ends_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare, "prepare", lambda *a, **k: np.ones(2**45))
     assert main(["prepare", "agora", "--root", str(tmp_path), "--out", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("dpose: error: out of memory: ") and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("dpose: error: out of memory: ") and printed.count("\n") == 1
+
+
+def test_an_error_of_opencv_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    def fails(*_, **__):
+        raise cv2.error("OpenCV(5.0.0) resize.cpp:1: error: (-4:Insufficient memory)\n in function 'resize'")
+
+    monkeypatch.setattr(prediction, "predict", fails)
+    assert main(["predict", "image.png", "--out", str(tmp_path)]) == 2
+    printed = capsys.readouterr().err
+    assert "Insufficient memory" in printed and printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_prepare_explains_each_data_set(name, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["prepare", name, "--help"])
-    said = capsys.readouterr().out
-    assert stop.value.code == 0 and set_module(name).__doc__.strip() in said
-    assert all(f"--{word}" in said for word in ("root", "out", "split", "dry-run", "workers", "debug"))
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0 and set_module(name).__doc__.strip() in printed
+    assert all(f"--{word}" in printed for word in ("root", "out", "split", "dry-run", "workers", "debug"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "fact"),
     [
-        (["train", "--steps", "0"], "steps must be at least 1"),
-        (["train", "--preset", "huge"], "unknown preset 'huge'"),
-        (["train", "--data", "/nowhere"], "no data folder at /nowhere"),
-        (["evaluate", "--checkpoint", "nothing"], "no checkpoint 'nothing'"),
-        (["predict", "nothing.jpg"], "no image at nothing.jpg"),
-        (["prepare", "bedlam", "--root", "/nowhere", "--out", "x"], "no folder /nowhere"),
-        (["convert", "nothing.ckpt", "x.safetensors"], "no checkpoint 'nothing.ckpt'"),
+        (["train", "--steps", "0"], "steps"),
+        (["train", "--preset", "huge"], "'huge'"),
+        (["train", "--data", "/nowhere"], "/nowhere"),
+        (["evaluate", "--checkpoint", "nothing"], "'nothing'"),
+        (["predict", "nothing.jpg"], "nothing.jpg"),
+        (["predict", "."], "folder"),
+        (["prepare", "bedlam", "--root", "/nowhere", "--out", "x"], "/nowhere"),
+        (["convert", "nothing.ckpt", "x.safetensors"], "'nothing.ckpt'"),
     ],
 )
-def test_a_mistake_ends_in_one_line_and_status_2(arguments, message, capsys):
+def test_a_mistake_ends_in_one_line_and_status_2(arguments, fact, capsys):
     assert main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("dpose: error: ") and message in said.err
-    assert said.err.count("\n") == 1 and said.out == ""
+    printed = capsys.readouterr()
+    assert printed.err.startswith("dpose: error: ") and fact in printed.err
+    assert printed.err.count("\n") == 1 and printed.out == ""
 
 
 def test_debug_shows_where_an_error_came_from():
@@ -81,12 +118,42 @@ def test_debug_shows_where_an_error_came_from():
         main(["train", "--debug", "--steps", "0"])
 
 
-@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "1,2,3,4,5"])
-def test_a_box_of_other_than_four_numbers_is_a_usage_error(box, capsys):
+@pytest.mark.parametrize("option", ["--box", "--cam-int"])
+@pytest.mark.parametrize("value", ["1,2,3", "a,b,c,d", "1,2,3,4,5", "-1,2", "-5"])
+def test_other_than_four_numbers_are_a_usage_error(option, value, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["predict", "x.png", "--box", box])
+        main(["predict", "x.png", option, value])
     assert stop.value.code == 2
-    assert "expected four numbers" in capsys.readouterr().err
+    assert f"{option}: expected four numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "written", [["--box", "-50,14,349,494"], ["--box=-50,14,349,494"], ["--box", "-.5,0,9,9"]]
+)
+def test_a_box_that_begins_left_of_the_image_is_taken_as_it_is_typed(written, monkeypatch):
+    seen = []
+
+    def predict(image, box, *_, cam_int=None, **__):
+        seen.extend([box, cam_int])
+        raise ValueError("enough")
+
+    monkeypatch.setattr(prediction, "predict", predict)
+    assert main(["predict", "photo.jpg", *written, "--cam-int", "500,510,-20,240"]) == 2
+    assert seen[0] == tuple(float(part) for part in written[-1].removeprefix("--box=").split(","))
+    assert seen[1] == [[500, 0, -20], [0, 510, 240], [0, 0, 1]]
+
+
+def test_predict_prints_its_files_and_focal_length_and_warns_of_one_in_millimetres(tmp_path, capsys):
+    image, out = tmp_path / "photo.png", tmp_path / "out"
+    cv2.imwrite(str(image), np.full((300, 400, 3), 128, np.uint8))
+    arguments = ["predict", str(image), "--out", str(out), "--device", "cpu"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "500 pixels" in printed.out and "params.npz" in printed.out and printed.err == ""
+    with pytest.warns(UserWarning, match="26"):
+        assert main([*arguments, "--focal", "26", "--box", "-50,20,200,250"]) == 0
+    assert "26 pixels (as given)" in capsys.readouterr().out
+    assert np.load(out / "params.npz")["cam_int"][0, 0] == 26
 
 
 def test_train_evaluate_and_predict_follow_one_another(people, tmp_path, capsys):
@@ -106,7 +173,7 @@ def test_train_evaluate_and_predict_follow_one_another(people, tmp_path, capsys)
     assert (tmp_path / "p" / "mesh.glb").exists()
 
 
-def test_an_error_of_a_loader_process_is_told_without_its_traceback():
+def test_an_error_of_a_loader_process_is_shown_without_its_traceback():
     raised = RuntimeError(
         "Caught TooManyBadSamples in DataLoader worker process 0.\nOriginal Traceback:\n"
         '  File "loader.py", line 1, in add\ndpose.data.loader.TooManyBadSamples: a.tar: cut short?\n'

@@ -602,8 +602,5 @@ def test_weak_perspective_is_the_inverse_of_full_translation(people):
     from dpose.camera import full_translation
 
     batch = first_batch(people)
-    focal = batch["cam_int"][:, 0, 0]
-    back = full_translation(
-        weak_perspective(batch), batch["center"], batch["scale"], batch["img_size"], focal
-    )
+    back = full_translation(weak_perspective(batch), batch["center"], batch["scale"], batch["cam_int"])
     torch.testing.assert_close(back, batch["trans"], rtol=1e-4, atol=1e-4)

@@ -1,18 +1,59 @@
-"""The fast network says what the network says."""
+"""Running a network: its input, its device, and the fast copy that gives the same output."""
 
 import contextlib
 import copy
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from on_device import OnDevice
 from torch import nn
 
 from dpose.config import preset
-from dpose.model.inference import FastDPose, fold_batch_norms
+from dpose.model.inference import FastDPose, fold_batch_norms, normalise, run_network, usable_device
 from dpose.model.network import DPose
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 5), (2, 3, 4, 4)])
+def test_normalised_images_are_imagenet_s_formula_and_keep_their_memory_format(shape):
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    found = normalise(image)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's
+    expected = (image.numpy() / 255 - mean[:, None, None]) / std[:, None, None]
+    assert found.dtype == torch.float32 and image.dtype == torch.uint8
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    if len(shape) == 4:
+        last = normalise(image.to(memory_format=torch.channels_last))
+        assert last.is_contiguous(memory_format=torch.channels_last) and torch.equal(last, found)
+
+
+def test_the_network_receives_the_box_s_angles_and_the_image_as_it_is():
+    seen = []
+
+    class Network(nn.Module):
+        def forward(self, image, box):
+            seen.extend([image, box])
+
+    batch = {
+        "image": torch.randn(2, 3, 8, 8),
+        "center": torch.tensor([[300.0, 200.0], [100.0, 50.0]]),
+        "scale": torch.tensor([1.5, 0.5]),
+        "cam_int": torch.tensor([[[500.0, 0, 200], [0, 500, 300], [0, 0, 1]]]).repeat(2, 1, 1),
+    }
+    run_network(Network(), batch)
+    assert torch.equal(seen[0], batch["image"]) and seen[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(seen[1], torch.tensor([[0.2, -0.2, 0.6], [-0.2, -0.5, 0.2]]))
+
+
+def test_a_device_is_named_or_chosen_and_what_cannot_compute_is_refused_in_a_short_sentence():
+    assert usable_device("cpu") == torch.device("cpu")
+    assert usable_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for device in ("meta", "toaster", "cuda:99", "xla", "", "x" * 10_000):
+        with pytest.raises(ValueError, match=f"'{device[:40]}'.*'cpu'") as error:
+            usable_device(device)
+        assert len(str(error.value)) < 250
 
 
 @pytest.fixture(scope="module", params=["mini", "mini-no-depth"])
@@ -61,13 +102,8 @@ def test_in_bf16_outputs_are_float32_and_close(network, inputs):
     with torch.no_grad():
         expected = network(*inputs)
     found = FastDPose(network, bf16=True)(*inputs)
-    bounds = {
-        "rotmats": 0.15,
-        "betas": 0.01,
-        "cam": 0.015,
-        "parts": 0.03,
-        "depth": 0.005,
-    }  # thrice what was seen
+    # three times the differences that were measured
+    bounds = {"rotmats": 0.15, "betas": 0.01, "cam": 0.015, "parts": 0.03, "depth": 0.005}
     for (name, bound), one, two in zip(bounds.items(), found, expected, strict=True):
         if two is not None:
             assert one.dtype == torch.float32
@@ -77,7 +113,7 @@ def test_in_bf16_outputs_are_float32_and_close(network, inputs):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_by_inductor_a_small_network_says_the_same(inputs):
+def test_compiled_by_inductor_a_small_network_gives_the_same(inputs):
     torch.manual_seed(2)
     size = {"width": 4, "stem_width": 4, "bottlenecks": 1, "blocks": 1, "decoder_blocks": 1}
     small = replace(preset("mini-no-depth"), modules=(1, 1, 1), **size)
@@ -89,18 +125,20 @@ def test_compiled_by_inductor_a_small_network_says_the_same(inputs):
 
 
 def test_it_refuses_to_be_trained(network):
-    with pytest.raises(RuntimeError, match="for inference"):
-        FastDPose(network).train()
+    fast = FastDPose(network)
+    assert not any(module.training for module in fast.modules())
+    with pytest.raises(RuntimeError, match="inference"):
+        fast.train()
 
 
 def test_a_batch_norm_without_a_convolution_is_not_passed_over():
-    with pytest.raises(ValueError, match="without a convolution.*1"):
+    with pytest.raises(ValueError, match="1"):
         fold_batch_norms(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval())
 
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_compile_takes_the_network_as_one_graph(network, inputs, fast):
-    """No graph break: nothing in it reads a tensor's value back. Tracing is all that this backend does."""
+    """No graph break: nothing reads a tensor's value back. The backend "eager" only traces."""
     model = FastDPose(network, bf16=True) if fast else network
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     with torch.no_grad():
@@ -112,8 +150,8 @@ def test_compile_takes_the_network_as_one_graph(network, inputs, fast):
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("part_order", ["joints", "released"])
 def test_a_forward_pass_never_waits_for_the_device(monkeypatch, part_order, fast):
-    """On the meta device, whose tensors hold no values: a read, or a constant from the host, raises."""
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no meta device
+    """On the meta device, whose tensors have no values: a read, or a constant from the host, raises."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # has no meta device
     model = DPose(replace(preset("mini"), part_order=part_order)).eval()
     model = (FastDPose(model, bf16=False) if fast else model).to("meta")
     inputs = torch.empty(2, 3, 128, 128, device="meta"), torch.empty(2, 3, device="meta")

@@ -66,7 +66,7 @@ def batch(body):
     cam_int = torch.tensor([[focal, 0, 640], [0, focal, 360], [0, 0, 1.0]]).repeat(B, 1, 1)
     center = torch.tensor([[500.0, 300], [700, 400], [640, 360]])
     scale = torch.tensor([1.0, 2.0, 3.0])
-    trans = full_translation(TRUE_CAM, center, scale, img_size, cam_int[:, 0, 0])
+    trans = full_translation(TRUE_CAM, center, scale, cam_int)
     joints2d = project(body(betas, pose).joints[:, :24] + trans[:, None], cam_int)
     depth = torch.zeros(B, 1, M, M)
     depth[:, 0, 5:15, 8:14] = torch.rand(B, 10, 6, generator=generator) * 0.9 + 0.1
@@ -146,7 +146,7 @@ def test_the_released_terms_are_those_of_numpy_in_float64(batch, body):
     terms = L.compute_losses(pred, batch, body, L.RELEASED_WEIGHTS)
     np_ = lambda x: x.detach().double().numpy()  # noqa: E731
     posed, true = body(pred.betas, pred.rotmats), body(batch["betas"], batch["pose"])
-    geometry = batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0]
+    geometry = batch["center"], batch["scale"], batch["cam_int"]
     joints, true_joints = np_(posed.joints)[:, :24], np_(true.joints)[:, :24]
     points = joints + np_(full_translation(pred.cam, *geometry))[:, None]
     size, side = np_(batch["img_size"])[:, None], 200 * np_(batch["scale"])[:, None, None]

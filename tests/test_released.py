@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import dpose
+from dpose.body import JOINT_NAMES
 from dpose.cli import main
 from dpose.config import MINI, PAPER, PAPER_NO_DEPTH, RELEASED_PARTS, ModelConfig
 from dpose.model import checkpoint, released
@@ -24,9 +25,18 @@ from dpose.training.run import _initial
 KEYS = Path(__file__).parent / "data" / "released_keys.txt"
 NORM = ("weight", "bias", "running_mean", "running_var")
 TINY = ModelConfig(
-    name="tiny", image_size=64, map_size=16, width=4, stem_width=8, bottlenecks=1, bottleneck_width=4,
-    modules=(1, 1, 1), blocks=1, decoder_blocks=1, hidden=8,
-)  # fmt: skip
+    name="tiny",
+    image_size=64,
+    map_size=16,
+    width=4,
+    stem_width=8,
+    bottlenecks=1,
+    bottleneck_width=4,
+    modules=(1, 1, 1),
+    blocks=1,
+    decoder_blocks=1,
+    hidden=8,
+)
 
 
 def key_list() -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
@@ -259,25 +269,29 @@ def test_a_loaded_checkpoint_computes_what_plain_functions_compute_from_its_keys
     generator = torch.Generator().manual_seed(1)
     image, info = torch.randn(1, 3, 64, 64, generator=generator), torch.randn(1, 3, generator=generator)
 
-    said, features = small.eval()(image, info, return_features=True)
+    prediction, features = small.eval()(image, info, return_features=True)
     plain = Plain(state)
     maps, f_up, parts, depth, features_d, body = plain.network(image.double(), info.double())
     rotations, betas, cam = body
 
     assert all(close(ours, plain) for ours, plain in zip(features[:4], maps, strict=True))
     assert close(features.f_up, f_up)
-    assert close(said.depth, depth) and depth.std() > 0.02  # neither flat nor saturated
-    assert close(said.rotmats, rotations) and close(said.betas, betas) and close(said.cam, cam)
-    assert close(said.parts[:, 0], parts[:, 0])
+    assert close(prediction.depth, depth) and depth.std() > 0.02  # neither flat nor saturated
+    assert (
+        close(prediction.rotmats, rotations) and close(prediction.betas, betas) and close(prediction.cam, cam)
+    )
+    assert close(prediction.parts[:, 0], parts[:, 0])
     for channel, joint in enumerate(RELEASED_PARTS, start=1):
-        assert close(said.parts[:, 1 + joint], parts[:, channel])
+        assert close(prediction.parts[:, 1 + joint], parts[:, channel])
 
     in_joint_order = plain.attention(f_up, parts[:, loaded.config.part_channels])
-    assert not close(said.rotmats, plain.head(in_joint_order, info.double(), features_d)[0])  # other pairs
+    assert not close(
+        prediction.rotmats, plain.head(in_joint_order, info.double(), features_d)[0]
+    )  # other pairs
 
 
 def test_the_released_part_channels_are_named_by_the_bodys_joints():
-    """Its names are a rig's, where an arm hangs from a shoulder that SMPL-X calls the collar."""
+    """Its names are those of a rig whose "shoulder" is SMPL-X's collar."""
     rig = (
         "rightHand rightUpLeg leftArm head leftLeg leftToeBase leftFoot spine1 spine2 leftShoulder "
         "rightShoulder rightFoot rightArm rightLeg leftForeArm rightForeArm neck rightToeBase spine "
@@ -292,9 +306,6 @@ def test_the_released_part_channels_are_named_by_the_bodys_joints():
     for part in rig:
         side, bare = re.fullmatch(r"(left|right)?(.+)", part).groups()
         names.append(f"{side}_{joint_of[bare]}" if side else joint_of[bare])
-
-    from dpose.body import JOINT_NAMES
-
     assert [JOINT_NAMES[joint] for joint in RELEASED_PARTS] == names
     assert sorted(RELEASED_PARTS) == list(range(22))
     channels = replace(PAPER, part_order="released").part_channels
@@ -316,7 +327,9 @@ def test_a_released_checkpoint_loads_with_its_means_in_32_bits_and_leaves_the_re
     assert torch.equal(loaded.regressor.init_pose, state["model.head.init_pose"][0])
     assert loaded.regressor.init_cam.dtype == torch.float32
     assert torch.equal(loaded.regressor.init_cam, torch.tensor([0.9, 0, 0]))
-    assert checkpoint.metadata(file) == {"epoch": 7, "global_step": 1234}
+    body = {"name": "smplx-neutral"}
+    assert checkpoint.metadata(file) == {"epoch": 7, "global_step": 1234, "body": body}
+    assert loaded.body_record == body
     assert len(key_list()[1]) == 53
 
 
@@ -325,19 +338,20 @@ def test_converting_there_and_back_keeps_every_bit(state, file, tmp_path, capsys
     try:
         assert main(["convert", str(file), str(ours)]) == 0
         assert main(["convert", str(ours), str(back)]) == 0
-        said = capsys.readouterr().out
+        printed = capsys.readouterr().out
         content = released.read_torch_file(back)
         again, config = content["state_dict"], released.from_released(content)[0]
-        story = checkpoint.metadata(back)
+        metadata = checkpoint.metadata(back)
 
         assert again.keys() == state.keys()
         for name, value in state.items():
             assert again[name].shape == value.shape and torch.equal(again[name], value.to(again[name].dtype))
         assert config.part_order == "released"
-        assert story["global_step"] == 1234 and story["converted_from"]["checkpoint"] == "ours.safetensors"
-        assert said.count("81,099,394 parameters") == 2
+        assert metadata["global_step"] == 1234 and metadata["body"] == {"name": "smplx-neutral"}
+        assert metadata["converted_from"]["checkpoint"] == "ours.safetensors"
+        assert printed.count("81,099,394 parameters") == 2
         assert main(["convert", str(back), str(ours)]) == 2
-        assert "is there already" in capsys.readouterr().err
+        assert "ours.safetensors" in capsys.readouterr().err
     finally:
         ours.unlink(missing_ok=True)  # pytest keeps its folders, and these are large
         back.unlink(missing_ok=True)
@@ -347,31 +361,32 @@ def test_converting_there_and_back_keeps_every_bit(state, file, tmp_path, capsys
 def test_a_network_that_the_released_code_cannot_build_is_not_exported(config, tmp_path):
     with torch.device("meta"):
         model = DPose(config)
-    with pytest.raises(ValueError, match=f"'{config.name}' has no released form"):
+    with pytest.raises(ValueError, match=f"'{config.name}'"):
         checkpoint.save_released(model, tmp_path / "model.ckpt")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_of_ours_keeps_its_part_order_in_the_released_layout():
-    with torch.device("meta"):
-        state = released.to_released(DPose(PAPER))
+    state = {name: torch.zeros(()).expand(shape) for name, shape in key_list()[0].items()}
     config, _ = released.from_released({"state_dict": state, "dpose": {"part_order": "joints"}})
     assert config == PAPER
-    with pytest.raises(ValueError, match="part_order"):
-        released.from_released({"state_dict": state, "dpose": {"part_order": "any"}})
+    for wrong in ("any", 3, ["joints"], "x" * 10**6):
+        with pytest.raises(ValueError, match="part_order") as error:
+            released.from_released({"state_dict": state, "dpose": {"part_order": wrong}})
+        assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        ("mini", "x.ckpt", "'mini' has no released form"),
-        ("mini", "x.safetensors", "becomes a .ckpt file"),
+        ("mini", "x.ckpt", "'mini'"),
+        ("mini", "x.safetensors", ".ckpt"),
     ],
 )
 def test_a_wrong_conversion_ends_in_one_line(source, target, message, tmp_path, capsys):
     assert main(["convert", source, str(tmp_path / target)]) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -399,14 +414,71 @@ def test_a_checkpoint_that_misses_keys_is_refused_by_their_names(state, tmp_path
     message = str(error.value)
     assert "missing model.attention.conv1x1_pose.bias, model.head.decpose.weight; " in message
     assert "unexpected model.head.extra.weight" in message
-    assert "of another shape model.head.deccam.bias (4,) for (3,)" in message and "changed.ckpt" in message
+    assert "model.head.deccam.bias (4,) instead of (3,)" in message and "changed.ckpt" in message
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        3,
+        None,
+        "text",
+        torch.zeros(3, dtype=torch.complex64),
+        torch.zeros(3).to_sparse(),
+        torch.empty(3, device="meta"),
+    ],
+    ids=lambda odd: type(odd).__name__,
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_entry_that_is_no_plain_tensor_counts_as_missing(state, odd):
+    changed = state | {"model.head.deccam.bias": odd, 7: torch.zeros(1), None: 3}
+    with pytest.raises(ValueError, match=r"missing model\.head\.deccam\.bias$"):
+        released.from_released({"state_dict": changed})
+
+
+def test_names_of_a_million_letters_are_cut_in_messages(state):
+    with pytest.raises(ValueError, match="unexpected xxx") as error:
+        released.from_released({"state_dict": state | {"x" * 10**6: torch.zeros(1)}})
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 3, 4, 5])
+def test_torch_s_own_advice_about_a_pickle_does_not_come_before_the_message(protocol, tmp_path, recwarn):
+    path = tmp_path / "raw.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(3)}}, path, pickle_protocol=protocol)
+    with pytest.raises(ValueError, match=r"raw\.ckpt"):
+        dpose.load(path)
+    path.write_bytes(pickle.dumps({"state_dict": {}}, protocol=max(2, protocol)))
+    with pytest.raises(ValueError, match=r"raw\.ckpt"):
+        dpose.load(path)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dpose": {"step": "text"}},
+        {"dpose": {"step": -1}},
+        {"dpose": {"step": torch.zeros(2)}},
+        {"pytorch-lightning_version": None},
+        {"pytorch-lightning_version": 2},
+    ],
+)
+def test_a_damaged_state_of_a_run_is_refused_by_name(change, tmp_path):
+    path = tmp_path / "last.ckpt"
+    sound = {"state_dict": {}, "dpose": {"step": 3}, "pytorch-lightning_version": "2.6.0"}
+    torch.save(sound, path)
+    assert released.read_torch_file(path)["dpose"]["step"] == 3
+    torch.save({name: value for name, value in (sound | change).items() if value is not None}, path)
+    with pytest.raises(ValueError, match=r"last\.ckpt"):
+        released.read_torch_file(path)
 
 
 @pytest.mark.parametrize(
     "name", ["model.hand_head.fc.weight", "discriminator.fc.weight", "smplx_head.weight"]
 )
 def test_a_network_with_more_than_the_released_one_is_refused(name, state):
-    with pytest.raises(ValueError, match=rf"not the released D-PoSE: unexpected {name}$"):
+    with pytest.raises(ValueError, match=rf"unexpected {name}$"):
         released.from_released({"state_dict": state | {name: torch.zeros(2)}})
 
 
@@ -429,17 +501,17 @@ def test_a_run_s_own_resume_file_is_refused_with_the_place_of_its_weights(traine
 
 
 @pytest.mark.parametrize("metadata", [3, None, "3", "{"])
-def test_a_story_that_is_no_story_is_refused(metadata, tmp_path):
+def test_damaged_metadata_is_refused(metadata, tmp_path):
     path = tmp_path / "any.ckpt"
     torch.save({"state_dict": {}, "dpose": {"metadata": metadata}}, path)
-    with pytest.raises(ValueError, match=r"any\.ckpt: the checkpoint's metadata is damaged"):
+    with pytest.raises(ValueError, match=r"any\.ckpt: .*metadata"):
         checkpoint.metadata(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"weights": torch.zeros(2)}, {"state_dict": 3}])
 def test_a_torch_file_of_no_known_kind_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "any.pt")
-    with pytest.raises(ValueError, match=r"any\.pt: neither a released checkpoint .* nor .* HRNet"):
+    with pytest.raises(ValueError, match=r"any\.pt: .*state_dict.*HRNet"):
         dpose.load(tmp_path / "any.pt")
 
 
@@ -448,7 +520,7 @@ def test_a_file_that_was_cut_off_is_refused(modern, tmp_path):
     path = tmp_path / "cut.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(1000)}}, path, _use_new_zipfile_serialization=modern)
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(ValueError, match=r"cut\.ckpt: not a checkpoint of torch, or damaged or cut off"):
+    with pytest.raises(ValueError, match=r"cut\.ckpt: .*cut off"):
         dpose.load(path)
 
 
@@ -512,7 +584,7 @@ def test_coco_weights_fill_conv1_to_stage4_and_the_report_names_the_rest():
         taken = name in state and not name.startswith("final_layer")
         expected = state[name].to(value.dtype) if taken else before[name]
         assert torch.equal(value, expected)
-    assert "left at random: final_layer, stage4.0.fuse_layers.1" in str(report)
+    assert all(layer in str(report) for layer in report.random)
 
 
 def test_the_public_w48_keys_fit_the_paper_s_encoder_with_or_without_batch_counters():
@@ -531,7 +603,7 @@ def test_the_public_w48_keys_fit_the_paper_s_encoder_with_or_without_batch_count
 def test_weights_of_another_hrnet_are_refused_and_change_nothing():
     encoder = HRNet(TINY)
     before = encoder.conv1.weight.clone()
-    with pytest.raises(ValueError, match=r"w32\.pth: .*paper presets.*of another shape conv1\.weight"):
+    with pytest.raises(ValueError, match=r"w32\.pth: .*conv1\.weight"):
         released.load_keypoint_weights(encoder, coco_state(MINI), "w32.pth")
     short = coco_state(TINY)
     del short["stage3.0.branches.1.0.bn1.weight"]
@@ -565,16 +637,16 @@ def test_a_training_starts_from_an_hrnet_with_heads_at_the_data_s_means(quick, c
     torch.testing.assert_close(weight, expected, atol=1e-6, rtol=1e-6)
     fresh = dpose.load(trained.checkpoint)  # of the same data
     torch.testing.assert_close(model.regressor.init_pose, fresh.regressor.init_pose)
-    assert "left at random: final_layer, stage4.0.fuse_layers.1" in capsys.readouterr().err
+    assert "final_layer, stage4.0.fuse_layers.1" in capsys.readouterr().err
     origin = checkpoint.metadata(result.checkpoint)["init"]
     assert origin["kind"] == "hrnet" and origin["checkpoint"] == "pose_hrnet.pth"
     assert origin["unused"] == ["final_layer"] and "upsample_stage_4" in origin["random"]
 
 
 def test_an_hrnet_is_no_network_and_a_released_network_no_mini(quick, coco, file):
-    with pytest.raises(ValueError, match="the encoder alone"):
+    with pytest.raises(ValueError, match=r"pose_hrnet\.pth: .*HRNet.*--init"):
         dpose.load(coco)
-    with pytest.raises(ValueError, match="holds a 'paper' network, not 'mini'"):
+    with pytest.raises(ValueError, match="'paper'.*'mini'"):
         train(replace(quick, init=file))
     assert not quick.out.exists()
 

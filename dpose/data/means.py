@@ -111,9 +111,9 @@ class _Sums:
 
 def weak_perspective(batch: dict[str, Tensor]) -> Tensor:
     """(B, 3) the camera (s, tx, ty) that `dpose.camera.full_translation` turns into the batch's `trans`."""
-    focal = batch["cam_int"][:, 0, 0]
+    cam_int = batch["cam_int"]
     side = BOX_UNIT * batch["scale"]  # (B,)
-    s = 2 * focal / (batch["trans"][:, 2] * side)  # (B,)
-    offset = batch["center"] - 0.5 * batch["img_size"]  # (B, 2)
+    s = 2 * cam_int[:, 0, 0] / (batch["trans"][:, 2] * side)  # (B,)
+    offset = batch["center"] - cam_int[:, :2, 2]  # (B, 2)
     t_xy = batch["trans"][:, :2] - 2 * offset / (s * side)[:, None]
     return torch.cat([s[:, None], t_xy], 1)

@@ -76,7 +76,7 @@ def prediction_pictures(prediction: Prediction, batch: Batch, body: Body, index:
     size = picture.shape[0]
     one = slice(index, index + 1)
     box, cam_int = (batch["center"][one], batch["scale"][one]), batch["cam_int"][one]
-    translation = full_translation(prediction.cam[one], *box, batch["img_size"][one], cam_int[:, 0, 0])
+    translation = full_translation(prediction.cam[one], *box, cam_int)
     posed = body(prediction.betas[one], prediction.rotmats[one], translation)
     parts = prediction.parts[index].argmax(0).cpu().numpy()
     depth = np.zeros(parts.shape)

@@ -1,7 +1,10 @@
-"""Networks on disk: ours as safetensors, the config and free metadata as JSON in the file's header.
+"""Networks on disk: safetensors files with the configuration and free metadata as JSON in the header.
 
-Nothing is pickled, so a checkpoint from a stranger can be read without running anything of his. `load` reads
-the authors' released `.ckpt` as well, as safely, and `save_released` writes one (`dpose.model.released`).
+Nothing is unpickled, so reading a checkpoint cannot run code. `load` also reads the authors' released
+`.ckpt`, equally safely, and `save_released` writes one (`dpose.model.released`).
+
+A network predicts the parameters of one body model. Its metadata has the body's name and hash under `body`,
+`load` keeps them as `model.body_record`, and `body_of` returns that body.
 """
 
 from __future__ import annotations
@@ -16,37 +19,44 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 
+from dpose.body import BODY_NAMES, DEFAULT_BODY, Body, check_record, load_body, num_rotations
 from dpose.config import ModelConfig
 from dpose.io import replacing
 from dpose.model import released
 from dpose.model.network import DPose
+from dpose.skeleton import NUM_BODY_JOINTS
 
-__all__ = ["SHIPPED", "load", "metadata", "read", "resolve", "save", "save_released"]
+__all__ = ["SHIPPED", "body_of", "load", "metadata", "read", "resolve", "save", "save_released"]
 
-FORMAT = "dpose-1"  # the header's mark: a safetensors file without it is somebody else's
-SHIPPED = ("mini",)  # checkpoints that come with the package, `dpose/assets/<name>.safetensors`
+FORMAT = "dpose-1"  # in the header of our files
+# Checkpoints in `dpose/assets/<name>.safetensors`, with the body of those whose header does not name it.
+SHIPPED = {"mini": {"name": "open", "hash": "87bee4e40d5605e6"}}
 
 
 def save(
     model: DPose, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None, half: bool = False
 ) -> Path:
-    """Write weights, buffers, config and metadata to one file, whole or not at all.
+    """Writes weights, buffers, configuration and metadata to one file, atomically.
 
     Args:
         model: the network, on any device and in any memory format.
-        path: where to; parent folders are made.
-        metadata: anything JSON can hold (steps, seed, command, metrics, ...).
-        half: keep weights in 16 bits, at half the size (`load` gives them back in 32); running means and
-            variances of the batch norms stay as they are.
+        path: the file; parent folders are made.
+        metadata: JSON values (steps, seed, command, metrics, ...). `body` defaults to `model.body_record`.
+        half: store weights in 16 bits, at half the size (`load` returns them in 32); running means and
+            variances of batch norms stay as they are.
     Returns:
         The path.
     Raises:
-        TypeError: metadata that JSON cannot hold; nothing is written.
+        TypeError: JSON cannot hold the metadata; nothing is written.
     """
     path = Path(path)
-    header = {"format": FORMAT, "config": json.dumps(model.config.to_dict()), "metadata": _json(metadata)}
+    header = {
+        "format": FORMAT,
+        "config": json.dumps(model.config.to_dict()),
+        "metadata": _metadata_json(model, metadata),
+    }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
@@ -57,24 +67,23 @@ def save(
 
 
 def save_released(model: DPose, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
-    """Write a network in the layout of the released checkpoint, whole or not at all.
+    """Writes a network in the layout of the released checkpoint, atomically.
 
-    The weights are under `state_dict`, what only `load` reads is under `dpose`. Body models, which a released
-    checkpoint also holds, are not in the file: the released code has to load it with `strict=False`.
+    The weights are under `state_dict`; `dpose` holds what only `load` reads. Body models, which a released
+    checkpoint also contains, are not written: the released code has to load the file with `strict=False`.
 
     Args:
-        model: a `PAPER` network. Its part channels keep their order, which the released code may not know.
-        path: where to; parent folders are made.
-        metadata: as for `save`.
+        model: a `PAPER` network. The order of its part channels is kept; the released code knows one only.
+        path, metadata: as for `save`.
     Returns:
         The path.
     Raises:
-        ValueError: another network, which the released code cannot build; nothing is written.
-        TypeError: metadata that JSON cannot hold; nothing is written.
+        ValueError: a network that the released code cannot build; nothing is written.
+        TypeError: JSON cannot hold the metadata; nothing is written.
     """
     path = Path(path)
     state = {name: value.cpu().contiguous() for name, value in released.to_released(model).items()}
-    ours = {"part_order": model.config.part_order, "metadata": _json(metadata)}
+    ours = {"part_order": model.config.part_order, "metadata": _metadata_json(model, metadata)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         torch.save({"state_dict": state, "dpose": ours}, temporary)
@@ -82,119 +91,169 @@ def save_released(model: DPose, path: str | os.PathLike[str], metadata: dict[str
 
 
 def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu") -> DPose:
-    """Read a checkpoint: the network in eval mode, on `device`, its weights in 32 bits.
+    """Reads a checkpoint: the network in eval mode on `device`, with weights in 32 bits.
 
     Args:
-        path_or_name: a file, ours or a released `.ckpt`, or the name of one that the package ships ("mini").
-        device: where the weights go.
+        path_or_name: a file, ours or a released `.ckpt`, or the name of a shipped checkpoint ("mini").
+        device: where the weights are put.
     Raises:
-        FileNotFoundError: no such file, and no such name.
-        ValueError: the file is no such checkpoint, is damaged, asks to run code, or its weights do not fit
-            (the message names what is missing, unexpected or of another shape).
+        FileNotFoundError: there is no such file and no such name.
+        ValueError: the file is not such a checkpoint, is damaged, asks to run code, or its weights do not fit
+            (the message names which are missing, unexpected or of another shape).
     """
-    path = resolve(path_or_name)
-    return _network(path, _released_content(path)).to(device)
+    return read(path_or_name)[0].to(device)
 
 
 def metadata(path_or_name: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `save` was told about this checkpoint; of a released one, how far its training had come.
+    """The metadata of a checkpoint, without reading its weights.
 
-    Looks at no weights: that they fit is for `load` to find.
+    A released checkpoint has `epoch`, `global_step` and `body`.
 
     Raises:
-        FileNotFoundError: as `load`.
-        ValueError: the file is no such checkpoint, asks to run code, or the metadata is damaged.
+        FileNotFoundError, ValueError: as `load`.
     """
     path = resolve(path_or_name)
-    return _story(path, _released_content(path))
+    return _metadata(path, _torch_content(path))
 
 
 def read(
     path_or_name: str | os.PathLike[str], content: Mapping[str, Any] | None = None
 ) -> tuple[DPose, dict[str, Any]]:
-    """What `load` and `metadata` return, at one reading.
+    """The network and the metadata of a checkpoint: `load` and `metadata` in one reading.
 
     Args:
         path_or_name: as for `load`.
-        content: what `dpose.model.released.read_torch_file` returned, where it was read already.
+        content: the result of `dpose.model.released.read_torch_file`, if the file was read already.
     Raises:
-        FileNotFoundError, ValueError: as these two.
+        FileNotFoundError, ValueError: as `load`.
     """
     path = resolve(path_or_name)
-    content = _released_content(path, content)
-    return _network(path, content), _story(path, content)
+    content = _torch_content(path, content)
+    about = _metadata(path, content)
+    if content is None:
+        config, tensors = _config(path), _stored_tensors(path)
+    else:
+        config, tensors = released.from_released(content, str(path))
+    with torch.device("meta"):  # neither memory nor random numbers: all tensors come from the file
+        model = DPose(config)
+    expected = model.state_dict()
+    shapes = ({name: tuple(value.shape) for name, value in state.items()} for state in (expected, tensors))
+    if problems := released.misfits(*shapes):
+        raise ValueError(f"{path}: weights do not fit its configuration {config.name!r}: {problems}")
+    tensors = {  # copies, because the file may be mapped into memory
+        name: value.to(expected[name].dtype, copy=True, memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+    model.load_state_dict(tensors, assign=True)
+    model.body_record = about.get("body")
+    return model.eval(), about
+
+
+def body_of(model: nn.Module, body: Body | str | os.PathLike | None = None, vertex_stride: int = 1) -> Body:
+    """The body model whose parameters a network predicts.
+
+    Args:
+        model: a `DPose` or `FastDPose`; `load` sets its `body_record`.
+        body: None: the body of the record. Otherwise a body, a name or a file, which must agree with the
+            record.
+        vertex_stride: as for `dpose.load_body`.
+    Raises:
+        FileNotFoundError: a licensed body file is missing.
+        ValueError: the body is neither recorded nor given, or the record is of another one.
+    """
+    record = getattr(model, "body_record", None)
+    recorded = record["name"] if record else None
+    what = f"the network {model.config.name!r}"
+    if body is None:
+        names = [name for name in BODY_NAMES if num_rotations(name) == NUM_BODY_JOINTS]
+        if recorded not in names:
+            reason = "is a file of the user's" if recorded else "is not recorded in its checkpoint"
+            raise ValueError(
+                f"the body model of {what} {reason}; give it by --body (body=), as a file or one of "
+                f"{', '.join(names)}"
+            )
+        body = recorded
+    if not isinstance(body, Body):
+        body = load_body(body, num_betas=model.config.num_betas, vertex_stride=vertex_stride)
+    check_record(body, record, what)
+    if record and not record.get("hash") and body.name not in (recorded, "custom"):
+        raise ValueError(f"{what} belongs to the body {recorded}, not to {body.name}")
+    return body
 
 
 def resolve(path_or_name: str | os.PathLike[str]) -> Path:
-    """The file behind a path or a shipped checkpoint's name. Raises FileNotFoundError."""
+    """The file of a path or of a shipped checkpoint's name. Raises FileNotFoundError."""
     path = Path(path_or_name)
     if path.is_file():
         return path
     if str(path_or_name) in SHIPPED:
-        shipped = Path(str(files("dpose") / "assets" / f"{path_or_name}.safetensors"))
+        shipped = _shipped_file(str(path_or_name))
         if shipped.is_file():
             return shipped
         raise FileNotFoundError(
-            f"this installation of dpose lacks its shipped checkpoint {str(path_or_name)!r} ({shipped}); "
-            "give the path of one that you trained"
+            f"the shipped checkpoint {str(path_or_name)!r} is missing from this installation of dpose "
+            f"({shipped}); give the path of another one"
         )
     raise FileNotFoundError(
-        f"no checkpoint {str(path_or_name)!r}: neither a file nor a shipped one ({', '.join(SHIPPED)})"
+        f"no checkpoint {str(path_or_name)!r}: neither a file nor shipped with dpose ({', '.join(SHIPPED)})"
     )
 
 
-def _released_content(path: Path, content: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
-    """A torch file's content; None for a safetensors file. Raises ValueError if it is no whole network's."""
+def _shipped_file(name: str) -> Path:
+    return Path(str(files("dpose") / "assets" / f"{name}.safetensors"))
+
+
+def _torch_content(path: Path, content: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+    """The content of a torch file, None for a safetensors file. Raises ValueError if it is no network."""
     if content is None:
         if not released.is_torch_file(path):
             return None
         content = released.read_torch_file(path)
     if released.kind(content) == "hrnet":
-        raise ValueError(
-            f"{path}: weights of an HRNet, the encoder alone; a training may start from them (--init)"
-        )
+        raise ValueError(f"{path}: weights of an HRNet encoder only; training can start from them (--init)")
     if "step" in content.get("dpose", {}):
         raise ValueError(
-            f"{path}: is for resuming a training; the weights are in model.safetensors beside it"
+            f"{path}: the state of a training run, for --resume; the network is in model.safetensors "
+            "beside it"
         )
     return content
 
 
-def _network(path: Path, content: Mapping[str, Any] | None) -> DPose:
-    if content is None:
-        config, tensors = _config(path, _header(path)), _stored_tensors(path)
-    else:
-        config, tensors = released.from_released(content, str(path))
-    with torch.device("meta"):  # no memory, no random numbers drawn: every tensor comes from the file
-        model = DPose(config)
-    wanted = model.state_dict()
-    shapes = ({name: tuple(value.shape) for name, value in state.items()} for state in (wanted, tensors))
-    if problems := released.misfits(*shapes):
-        raise ValueError(f"{path}: weights do not fit its config {config.name!r}: {problems}")
-    tensors = {  # copies, as the file may be mapped into memory
-        name: value.to(wanted[name].dtype, copy=True, memory_format=torch.contiguous_format)
-        for name, value in tensors.items()
-    }
-    model.load_state_dict(tensors, assign=True)
-    return model.eval()
-
-
-def _story(path: Path, content: Mapping[str, Any] | None) -> dict[str, Any]:
-    progress = {}
+def _metadata(path: Path, content: Mapping[str, Any] | None) -> dict[str, Any]:
+    about: dict[str, Any] = {}
     if content is None:
         header = _header(path)
+        for name, record in SHIPPED.items():
+            shipped = _shipped_file(name)
+            if shipped.is_file() and path.samefile(shipped):
+                about["body"] = record
     else:
-        progress = {name: content[name] for name in ("epoch", "global_step") if name in content}
+        about |= {name: content[name] for name in ("epoch", "global_step") if type(content.get(name)) is int}
+        if "dpose" not in content:  # the authors' file
+            about["body"] = {"name": DEFAULT_BODY}
         header = {"metadata": "{}"} | content.get("dpose", {})
     try:
-        return progress | json.loads(header["metadata"])
-    except (KeyError, TypeError, ValueError) as error:  # JSON errors are ValueErrors
+        about = about | json.loads(header["metadata"])
+        record = about.get("body")
+        if record is not None and not _is_record(record):
+            raise ValueError("'body' must have a name and a hash")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:  # JSON errors are ValueErrors
         raise ValueError(f"{path}: the checkpoint's metadata is damaged ({error})") from None
+    return about
 
 
-def _json(metadata: dict[str, Any] | None) -> str:
+def _is_record(record: Any) -> bool:
+    """Whether a value from a file is {"name": str, "hash": str or absent}."""
+    if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+        return False
+    digest = record.get("hash")
+    return len(record["name"]) <= 80 and (digest is None or (isinstance(digest, str) and len(digest) <= 80))
+
+
+def _metadata_json(model: DPose, metadata: dict[str, Any] | None) -> str:
+    body = {"body": model.body_record} if model.body_record else {}
     try:
-        return json.dumps(metadata or {})
+        return json.dumps(body | (metadata or {}))
     except TypeError as error:
         raise TypeError(f"checkpoint metadata must be plain JSON values: {error}") from None
 
@@ -203,24 +262,23 @@ def _open(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a safetensors checkpoint, or cut off ({error})") from None
+        reason = str(error)[: released.LONGEST]
+        raise ValueError(f"{path}: not a safetensors checkpoint, or cut off ({reason})") from None
 
 
 def _header(path: Path) -> dict[str, str]:
     with _open(path) as file:
         header = file.metadata() or {}
     if header.get("format") != FORMAT:
-        raise ValueError(
-            f"{path}: a safetensors file, but not written by dpose (no {FORMAT!r} in its header)"
-        )
+        raise ValueError(f"{path}: a safetensors file, but not of dpose (no {FORMAT!r} in its header)")
     return header
 
 
-def _config(path: Path, header: dict[str, str]) -> ModelConfig:
+def _config(path: Path) -> ModelConfig:
     try:
-        return ModelConfig.from_dict(json.loads(header["config"]))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # JSON errors are ValueErrors
-        raise ValueError(f"{path}: the checkpoint's config is wrong: {error}") from None
+        return ModelConfig.from_dict(json.loads(_header(path)["config"]))
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: the checkpoint's configuration is wrong: {error}") from None
 
 
 def _stored_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,14 +1,16 @@
-"""A trained network made fast for inference: batch norms folded, channels last, bf16 where hardware has it.
+"""Running a network: normalisation, device choice, and a faster copy of a trained network.
 
-In eval mode a batch norm is an affine map of each channel, so it goes into the weights of the convolution
-before it. The maps run in bf16 where the processor or GPU computes in it; softmax, sigmoid and the regressor
-stay in 32 bits. `benchmarks/inference.py` measures what this gives and what it costs.
+`FastDPose` folds batch norms into convolutions, uses channels-last memory, and computes the maps in bf16
+where the hardware supports it. In eval mode a batch norm is an affine map per channel, so it can be merged
+into the weights of the preceding convolution. Softmax, sigmoid and the regressor stay in float32.
+`benchmarks/inference.py` measures speed and accuracy.
 """
 
 from __future__ import annotations
 
 import copy
 import platform
+import re
 from itertools import pairwise
 
 import torch
@@ -35,24 +37,44 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def usable_device(device: str | None) -> str:
-    """`device`, or CUDA where there is one if None. Raises ValueError if this machine has no such device."""
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """`device`; None: CUDA if there is one, otherwise the CPU.
+
+    Raises ValueError if this machine cannot compute on the device.
+    """
+    cuda = torch.cuda.is_available()
+    device = ("cuda" if cuda else "cpu") if device is None else device
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter: torch was built without CUDA
-        reason = str(error).splitlines()[0]
+        tensor = torch.zeros(1, device=device)
+        tensor.cpu()  # the meta device has no values to copy
+        return tensor.device
+    except (RuntimeError, AssertionError, ImportError) as error:  # which one depends on the backend
+        reason = re.split(r"[.;!]\s|, ", str(error).splitlines()[0])[0]
+        reason = "unknown to torch" if reason.startswith("Expected one of") else reason
+        usable = "'cpu' or 'cuda'" if cuda else "'cpu'"
         raise ValueError(
-            f"device {device!r} cannot be used here ({reason}); take 'cpu', or leave it out"
+            f"device {str(device)[:40]!r} cannot be used here ({reason[:100]}); use {usable}"
         ) from None
-    return device
+
+
+def normalise(image: Tensor) -> Tensor:
+    """uint8 RGB images (..., 3, S, S) as the network takes them: float32, ImageNet mean 0 and deviation 1.
+
+    The memory format is kept.
+    """
+    mean, std = (
+        torch.tensor(value, device=image.device)[:, None, None] for value in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return image.float().mul_(1 / (255 * std)).sub_(mean / std)
 
 
 def run_network(model: nn.Module, batch: Batch, bf16: bool = False) -> Prediction:
-    """The network's prediction for a Batch: images channels-last and, if asked, its arithmetic in bf16."""
+    """The network's prediction for a Batch, with images in channels-last memory.
+
+    bf16: compute in bfloat16 by autocast; the prediction is float32 in either case.
+    """
     image = batch["image"].contiguous(memory_format=torch.channels_last)
-    box = bbox_info(batch["center"], batch["scale"], batch["img_size"], batch["cam_int"][:, 0, 0])
+    box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])
     with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=bf16):
         return model(image, box)
 
@@ -105,42 +127,44 @@ def _depth_target(codes: Tensor, scaling: Tensor, rule: str) -> Tensor:
 
 
 class FastDPose(nn.Module):
-    """`FastDPose(model)(image, bbox_info)` is `model(image, bbox_info)`, quicker; it cannot be trained.
+    """A faster copy of a trained network with the same call, for inference only.
 
-    Works on a copy; the model given stays as it is. `torch.compile(FastDPose(model), fullgraph=True)` and
-    `torch.export.export` take it whole.
+    `FastDPose(model)(image, bbox_info)` equals `model(image, bbox_info)` up to rounding. The model itself is
+    not changed. `torch.compile(FastDPose(model), fullgraph=True)` and `torch.export.export` are supported.
 
     Args:
-        model: on any device; taken as in eval mode.
-        bf16: None: where the model's device computes in it. False: the outputs are the model's to rounding.
+        model: on any device; eval mode is assumed.
+        bf16: whether convolutions compute in bfloat16; None: if the model's device does so natively.
     """
 
     def __init__(self, model: DPose, bf16: bool | None = None) -> None:
         super().__init__()
         device = next(model.parameters()).device
         self.config = model.config
+        self.body_record = model.body_record
         self.bf16 = computes_in_bf16(device) if bf16 is None else bf16
         folded = fold_batch_norms(copy.deepcopy(model).eval()).requires_grad_(False)
         for layer in folded.modules():
             if self.bf16 and isinstance(layer, nn.Conv1d | nn.Conv2d):
-                layer.to(torch.bfloat16)  # autocast would convert them anew in every pass
+                layer.to(torch.bfloat16)  # otherwise autocast converts the weights in every pass
         self.model = folded.to(memory_format=torch.channels_last)
+        self.eval()
 
     def train(self, mode: bool = True) -> FastDPose:
-        """Refuses training mode with a RuntimeError: there are no batch norms left to train."""
+        """Raises RuntimeError for training mode: there are no batch norms left to train."""
         if mode:
             raise RuntimeError("FastDPose is for inference; train the DPose that it was made from")
         return super().train(False)
 
     def forward(self, image: Tensor, bbox_info: Tensor) -> Prediction:
-        """As `DPose.forward`: image (B, 3, S, S), bbox_info (B, 3) -> Prediction, float32."""
+        """See `DPose.forward`: image (B, 3, S, S), bbox_info (B, 3) -> Prediction, float32."""
         image = image.contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model(image, bbox_info)
 
 
 def computes_in_bf16(device: torch.device | str) -> bool:
-    """Whether a device multiplies in bf16 by itself, not only by emulation, which is slower than 32 bits."""
+    """Whether a device multiplies in bfloat16 natively; emulation is slower than float32."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -152,12 +176,12 @@ def computes_in_bf16(device: torch.device | str) -> bool:
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:
-    """Put every batch norm of a network in eval mode into the convolution before it, in place.
+    """Merges every batch norm of a network in eval mode into the convolution before it, in place.
 
-    A pair is two neighbours in a `Sequential`, or attributes `conv1` and `bn1` (any such suffix) of a module.
+    Pairs are neighbours in a `Sequential`, and attributes `conv1` and `bn1` (with any suffix) of a module.
 
     Raises:
-        ValueError: a batch norm is left that has no such partner.
+        ValueError: a batch norm has no convolution before it.
     """
     for module in list(model.modules()):
         for one, two in _pairs(module):
@@ -170,7 +194,7 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of a module's children that are a convolution and its batch norm."""
+    """Names of the children of a module that are a convolution and its batch norm."""
     children = dict(module.named_children())
     if isinstance(module, nn.Sequential):
         candidates = list(pairwise(children))

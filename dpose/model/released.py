@@ -1,18 +1,19 @@
-"""Weights that others published, by the names in their files: the authors' D-PoSE, and HRNet trained on COCO.
+"""Weights published by others: the authors' D-PoSE, and HRNet trained on COCO keypoints.
 
-Both come as pickles of torch. They are read without unpickling anything but tensors and plain values, so a
-file from a stranger runs nothing. This module knows the names only; `dpose.model.checkpoint` reads and writes
+Both are torch pickles. They are read with torch's restricted unpickler, which makes tensors and plain values
+only, so reading a file cannot run code. This module maps names; `dpose.model.checkpoint` reads and writes
 whole networks.
 
-The released D-PoSE is `PAPER` with its part channels in another order (`dpose.config.RELEASED_PARTS`). Its
-training labels gave the right hand the number of the right thigh, so expect its maps to show no right hand,
-and a right thigh in two places.
+The released D-PoSE is `PAPER` with another order of part channels (`dpose.config.RELEASED_PARTS`). In its
+training labels the right hand had the number of the right thigh, so its part maps show no right hand, and a
+right thigh in two places.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -36,7 +37,10 @@ __all__ = [
     "to_released",
 ]
 
-# Body models and a regressor, which are not ours to keep; the rest of a released checkpoint is network.
+LONGEST = 200  # characters of a file's own text in a message
+LONGEST_NAME = 80
+
+# Body models and a regressor, which may not be redistributed; everything else in the file is the network.
 NOT_NETWORK = ("model.smpl.", "smpl.", "smplx.", "J_regressor")
 
 _DECODER = {
@@ -52,7 +56,7 @@ _DECODER = {
     "upscale.1.bn.": "upscaling.bn4.",
     "head.": "final_layers.",
 }
-_PREFIXES = {  # ours: theirs; behind them the names are the same
+_PREFIXES = {  # ours: theirs; the rest of each name is the same
     "encoder.": "model.backbone.",
     "regressor.init_": "model.head.init_",
     "regressor.pose_hidden.": "model.head.p.0.",
@@ -67,12 +71,9 @@ _PREFIXES = {  # ours: theirs; behind them the names are the same
     "attention.conv_shape_cam.": "model.attention.conv1x1_shape_cam.",
 }
 
-COCO_LAYERS = (
-    "conv1", "bn1", "conv2", "bn2", "layer1", "transition1", "stage2", "transition2", "stage3", "transition3",
-    "stage4",
-)  # fmt: skip
+COCO_LAYERS = "conv1 bn1 conv2 bn2 layer1 transition1 stage2 transition2 stage3 transition3 stage4".split()
 
-# Containers of settings that Lightning files often carry: read as plain dictionaries, never imported.
+# Containers of settings in Lightning files: read as plain dictionaries, never imported.
 _SETTINGS = ("yacs.config.CfgNode", "argparse.Namespace") + tuple(
     f"{package}.AttributeDict"
     for package in (
@@ -85,58 +86,70 @@ _SETTINGS = ("yacs.config.CfgNode", "argparse.Namespace") + tuple(
 
 
 class EncoderReport(NamedTuple):
-    """What `load_keypoint_weights` took."""
+    """Result of `load_keypoint_weights`."""
 
-    loaded: int  # tensors of the encoder that come from the file
-    random: list[str]  # layers of the encoder that the file has no weights for
-    unused: list[str]  # layers of the file that the encoder does not take
+    loaded: int  # tensors of the encoder that were filled
+    random: list[str]  # layers of the encoder without weights in the file
+    unused: list[str]  # layers of the file without a counterpart in the encoder
 
     def __str__(self) -> str:
         return (
-            f"encoder: {self.loaded} tensors loaded; left at random: {', '.join(self.random) or 'none'}; "
+            f"encoder: {self.loaded} tensors loaded; still random: {', '.join(self.random) or 'none'}; "
             f"not used: {', '.join(self.unused) or 'none'}"
         )
 
 
 def is_torch_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file was written by `torch.save`, in its present format or that before 2020."""
+    """Whether a file was written by `torch.save`, in its present format or the one before 2020."""
     with open(path, "rb") as file:
         head = file.read(9)
-    ours = head[8:] == b"{"  # safetensors: behind the length of its header, whose bytes may be any
-    return not ours and (head[:2] == b"PK" or head[:1] == b"\x80")
+    is_safetensors = head[8:] == b"{"  # the first eight bytes are a length and can have any value
+    return not is_safetensors and (head[:2] == b"PK" or head[:1] == b"\x80")
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """What `torch.save` wrote: tensors on the CPU, mapped from disk where that is possible, and plain values.
+    """The content of a torch file: tensors on the CPU, mapped from disk where possible, and plain values.
 
     Raises:
-        ValueError: the file is damaged, holds no dictionary, or asks for more than tensors and plain values
+        ValueError: the file is damaged, is not a dictionary, or asks for more than tensors and plain values
             (the message names what; none of it is run), or it is neither a Lightning checkpoint nor an HRNet.
     """
     with open(path, "rb") as file:
         mapped = file.read(2) == b"PK"
     try:
-        with torch.serialization.safe_globals([(OrderedDict, name) for name in _SETTINGS]):
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([(OrderedDict, name) for name in _SETTINGS]),
+        ):
+            warnings.simplefilter("ignore")  # torch asks users to report pickles that it does not know
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # the readers of both formats raise a dozen kinds
         if asked := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
-                f"{path}: refused. Besides weights its pickle asks for {asked[1]!r}, which could run code; "
-                "nothing of it was run. If you trust its maker, unpickle it yourself and save its "
-                "'state_dict' alone, again under that name"
+                f"{path}: refused. Its pickle asks for {asked[1][:LONGEST_NAME]!r}, which could run code; a "
+                "file of weights does not need it. Nothing was run. If you trust the file's origin, unpickle "
+                "it yourself and save its 'state_dict' alone under that name"
             ) from None
-        told = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))  # the rest is advice to unpickle all
-        reason = told[1] if told else (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: not a checkpoint of torch, or damaged or cut off ({reason})") from None
+        specific = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))  # the rest is torch's advice
+        reason = specific[1] if specific else (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path}: not a checkpoint of torch, or damaged or cut off ({reason[:LONGEST]})"
+        ) from None
     if not isinstance(content, Mapping) or kind(content) is None:
         raise ValueError(
             f"{path}: neither a released checkpoint (no 'state_dict') nor the weights of an HRNet"
         )
+    if "step" in (state := content.get("dpose", {})):
+        version = content.get("pytorch-lightning_version")
+        if type(state["step"]) is not int or state["step"] < 0 or not isinstance(version, str):
+            raise ValueError(
+                f"{path}: a damaged state of a training run (no valid step or Lightning version)"
+            )
     return content
 
 
 def kind(content: Mapping[str, Any]) -> str | None:
-    """What a torch file holds: "released" (a Lightning checkpoint), "hrnet" (an HRNet alone) or None."""
+    """What a torch file contains: "released" (a Lightning checkpoint), "hrnet" (an HRNet alone) or None."""
     if isinstance(content.get("state_dict"), Mapping) and isinstance(content.get("dpose", {}), Mapping):
         return "released"
     return "hrnet" if {"conv1.weight", "stage2.0.branches.0.0.conv1.weight"} <= content.keys() else None
@@ -147,18 +160,18 @@ def from_released(
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The network in a released checkpoint, under our names.
 
-    Body models are passed over. Tensors keep their dtype: the file's may be of 16 or 64 bits.
+    Body models are skipped. Tensors keep their dtype, which may have 16 or 64 bits.
 
     Args:
-        content: what `read_torch_file` returns.
-        source: how an error calls it.
+        content: result of `read_torch_file`.
+        source: name of the file in messages.
     Returns:
-        Its config (`PAPER`, with the file's order of part channels), and the tensors.
+        The configuration (`PAPER`, with the file's order of part channels) and the tensors.
     Raises:
-        ValueError: the weights are another network's; says which keys are missing, unexpected or of another
-            shape.
+        ValueError: the weights are of another network; the message says which keys are missing, unexpected or
+            of another shape.
     """
-    ours = content.get("dpose", {})  # files that we wrote say more
+    ours = content.get("dpose", {})  # only in files that `save_released` wrote
     config = replace(PAPER, part_order=ours.get("part_order", "released"))
     with torch.device("meta"):
         wanted = to_released(DPose(config))
@@ -172,15 +185,15 @@ def from_released(
 
 
 def to_released(model: DPose) -> dict[str, Tensor]:
-    """The network's weights and buffers under the released names; `from_released` undoes it bit for bit.
+    """The network's weights and buffers under the released names; `from_released` is the exact inverse.
 
     Raises:
-        ValueError: another network than `PAPER`: the released code builds no other.
+        ValueError: the network is not `PAPER`, the only one that the released code builds.
     """
     config = model.config
     if replace(config, name=PAPER.name, part_order=PAPER.part_order) != PAPER:
         raise ValueError(
-            f"the released code builds the 'paper' network only (width 48, 224 pixels, with depth), so "
+            f"the released code builds only the 'paper' network (width 48, 224 pixels, with depth), so "
             f"{config.name!r} has no released form"
         )
     state = {_renamed(name, _PREFIXES): value.detach() for name, value in model.state_dict().items()}
@@ -189,17 +202,17 @@ def to_released(model: DPose) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_keypoint_weights(encoder: HRNet, content: Mapping[str, Any], source: str = "HRNet") -> EncoderReport:
-    """Fill an encoder with HRNet weights trained on COCO keypoints (`pose_hrnet_w48_256x192.pth`).
+    """Fills an encoder with HRNet weights trained on COCO keypoints (`pose_hrnet_w48_256x192.pth`).
 
-    Takes conv1 to stage4 and nothing else. That network puts out its finest map only, so its last module has
-    no fusions towards the three coarser ones: those stay as they are, like the up-sampling stacks.
+    Only conv1 to stage4 are used. That network has only its finest map as output, so its last module has no
+    fusions to the three coarser ones; these keep their values, as do the up-sampling stacks.
 
     Args:
         encoder: changed in place.
-        content: what `read_torch_file` returns; plain names (`conv1.weight`, ..., `final_layer.bias`).
-        source: how an error calls it.
+        content: result of `read_torch_file`; plain names (`conv1.weight`, ..., `final_layer.bias`).
+        source: name of the file in messages.
     Raises:
-        ValueError: the weights are those of another network; the encoder stays as it is.
+        ValueError: the weights are of another network; the encoder is not changed.
     """
     state = _tensors(content)
     offered = {name: value for name, value in state.items() if name.split(".")[0] in COCO_LAYERS}
@@ -212,7 +225,7 @@ def load_keypoint_weights(encoder: HRNet, content: Mapping[str, Any], source: st
     }
     if problems := misfits(_shapes(required), _shapes(offered)):
         raise ValueError(
-            f"{source}: weights of an HRNet that is not this encoder (W48 fits the paper presets): {problems}"
+            f"{source}: weights of another HRNet than this encoder (W48 fits the paper presets): {problems}"
         )
     for name, value in offered.items():
         wanted[name].copy_(value)
@@ -224,19 +237,19 @@ def load_keypoint_weights(encoder: HRNet, content: Mapping[str, Any], source: st
 
 
 def misfits(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
-    """How two sets of named shapes differ, as the middle of a sentence; empty if they do not."""
+    """The differences between two sets of named shapes, as part of a sentence; empty if there are none."""
     problems = []
     if missing := [name for name in wanted if name not in found]:
-        problems.append(f"missing {_some(missing)}")
+        problems.append(f"missing {_listed(missing)}")
     if unexpected := [name for name in found if name not in wanted]:
-        problems.append(f"unexpected {_some(unexpected)}")
+        problems.append(f"unexpected {_listed(unexpected)}")
     other = [
-        f"{name} {tuple(found[name])} for {tuple(shape)}"
+        f"{name} {tuple(found[name])} instead of {tuple(shape)}"
         for name, shape in wanted.items()
         if name in found and tuple(found[name]) != tuple(shape)
     ]
     if other:
-        problems.append(f"of another shape {_some(other)}")
+        problems.append(f"of another shape {_listed(other)}")
     return "; ".join(problems)
 
 
@@ -246,8 +259,15 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The plain tensors of a state: real numbers in ordinary memory."""
     return {
-        name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)
+        name: value
+        for name, value in state.items()
+        if isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
     }
 
 
@@ -256,11 +276,14 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _layers(names: Iterable[str]) -> list[str]:
-    """Names of tensors as names of layers, each once; of a stage, the fusions by their target."""
-    return sorted({re.match(r"stage4\.\d+\.fuse_layers\.\d+|[^.]+", name)[0] for name in names})
+    """Layers of the named tensors, each once; the fusions of a stage by their target."""
+    return sorted({re.match(r"stage4\.\d+\.fuse_layers\.\d+|[^.]*", name)[0] for name in names})
 
 
-def _some(names: list[str], most: int = 3) -> str:
-    """The first few of a list, and how many more there are."""
+def _listed(names: list[str], most: int = 3) -> str:
+    """The first few names, shortened, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return (
+        ", ".join(name if len(name) <= LONGEST else f"{name[:LONGEST_NAME]}..." for name in names[:most])
+        + more
+    )

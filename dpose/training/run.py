@@ -487,6 +487,7 @@ class Journal(lightning.Callback):
         config = self.config
         return {
             "preset": config.preset,
+            "body": module._body[0].record,
             "step": self.step,
             "images": self.step * config.batch_size,
             "seconds": round(self.earlier_seconds + time.monotonic() - self.begin, 1),
