@@ -57,17 +57,6 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         ) from None
 
 
-def normalise(image: Tensor) -> Tensor:
-    """uint8 RGB images (..., 3, S, S) as the network takes them: float32, ImageNet mean 0 and deviation 1.
-
-    The memory format is kept.
-    """
-    mean, std = (
-        torch.tensor(value, device=image.device)[:, None, None] for value in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    return image.float().mul_(1 / (255 * std)).sub_(mean / std)
-
-
 def run_network(model: nn.Module, batch: Batch, bf16: bool = False) -> Prediction:
     """The network's prediction for a Batch, with images in channels-last memory.
 
