@@ -48,7 +48,7 @@ class BadCount:
     def sample(self, reason: str) -> None:
         """Count a sample."""
         self.samples += 1
-        self._fault("an unreadable sample", "unreadable samples", self.samples, reason)
+        self._fault("a sample", "unreadable samples", self.samples, reason)
 
     def shard(self, what: str, reason: str) -> None:
         """Count a shard; what: of it is lost."""
