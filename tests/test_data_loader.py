@@ -182,9 +182,12 @@ def test_damaged_images_are_skipped_and_past_the_limit_refused(tmp_path):
         at = data.index(b"\xff\xd8\xff", at + 1)
         data[at : at + 40] = bytes(40)
     path.write_bytes(bytes(data))
-    with pytest.warns(UserWarning, match=r"\(3 so far\).*p2: jpg cannot be decoded"):
+    with pytest.warns(UserWarning, match="so far: 3.*p2: jpg"):
         assert keys(make_loader(tmp_path, "train", MINI, 4, max_bad=3)) == ["p3", "p4", "p5"]
-    with pytest.warns(UserWarning), pytest.raises(TooManyBadSamples, match=r"3 unreadable .*limit 2"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(TooManyBadSamples, match="unreadable samples.*: 3 .limit 2"),
+    ):
         keys(make_loader(tmp_path, "train", MINI, 4, max_bad=2))
 
 

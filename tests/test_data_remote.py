@@ -153,7 +153,7 @@ def test_a_shard_that_stays_away_is_skipped_counted_and_named(server, fault):
         assert keys(make_loader(server.url, "train", MINI, 4)) == ["p0", "p1", "p2", "p3", "p8", "p9"]
     tries = [status for name, _, status in server.asked if name == "train-000001.tar"]
     assert tries == [fault] * (remote.TRIES if fault == 500 else 1)
-    with pytest.raises(TooManyBadSamples, match=rf"^1 .*limit 0.*{url}"):
+    with pytest.raises(TooManyBadSamples, match=rf"1 .limit 0.*{url}"):
         keys(make_loader(server.url, "train", MINI, 4, max_bad=0))
 
 

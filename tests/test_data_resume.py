@@ -206,7 +206,9 @@ def test_nothing_is_decoded_and_no_local_sample_read_while_skipping(sets, monkey
     assert read.count(False) > read.count(True)
 
 
-@pytest.mark.parametrize("change", ["workers", "ranks", "seed", "shuffle_buffer", "mix", "data"])
+@pytest.mark.parametrize(
+    "change", ["workers", "ranks", "a rank's state", "seed", "shuffle_buffer", "mix", "data"]
+)
 def test_another_stream_begins_a_new_epoch(sets, change, tmp_path):
     loader, progress = load(sets, "two sets"), Progress(0)
     for batch in itertools.islice(loader, 20):
@@ -216,8 +218,8 @@ def test_another_stream_begins_a_new_epoch(sets, change, tmp_path):
     options = {"train": True, "seed": 5, "mix": [2, 1], "shuffle_buffer": 7, "resume": [state]}
     options |= {"workers": {"workers": 2}, "seed": {"seed": 6}, "mix": {"mix": [1, 1]}}.get(change, {})
     options |= {"shuffle_buffer": 8} if change == "shuffle_buffer" else {}
-    if change == "ranks":
-        options["resume"] = [state, state]
+    if change in ("ranks", "a rank's state"):
+        options["resume"] = [state, state if change == "ranks" else None]
     data = list(sets)
     if change == "data":
         write_shards([random_sample(np.random.default_rng(0), "c", size=40)], tmp_path, "train")

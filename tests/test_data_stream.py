@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from dpose.body import load_body
 from dpose.config import MINI
 from dpose.data.loader import make_loader
+from dpose.data.means import training_means
 from dpose.data.sample import BadSample
-from dpose.data.shards import encode_sample, write_manifest, write_shards
-from dpose.data.sources import Shards, TooManyBadSamples, mixture
+from dpose.data.shards import encode_sample, shard_row, write_manifest, write_shards
+from dpose.data.sources import Shards, TooManyBadSamples, find_source, mixture
 from dpose.data.streams import SampleStream
 from dpose.model.inference import run_network, to_device
 
@@ -426,6 +427,103 @@ def test_nothing_but_broken_shards_is_an_error_not_an_empty_or_endless_loader(wo
     assert "\n" not in line and "Traceback" not in line
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("train", [False, True])
+def test_a_damaged_sample_is_borne_by_a_worker_that_has_no_other(workers, train, tmp_path):
+    """Two samples and two workers: the second worker's share is the damaged one."""
+    members = member_bytes("b")
+    write_tar(tmp_path / "train-000000.tar", [("a", member_bytes("a")), ("b", cut(members, "jpg"))])
+    options = {"train": train, "workers": workers, "infinite": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert keys(make_loader(tmp_path, "train", MINI, 1, **options)) == ["a"]
+        if train:
+            endless = make_loader(tmp_path, "train", MINI, 2, train=True, workers=workers)
+            assert keys(itertools.islice(endless, 3)) == ["a"] * 6
+    with pytest.raises(TooManyBadSamples, match=r"train-000000\.tar: b: jpg"):
+        keys(make_loader(tmp_path, "train", MINI, 1, max_bad=0, **options))
+
+
+@pytest.fixture
+def one_lost(tmp_path):
+    """Three shards of 30 people each by the manifest; the second is garbage of the right size."""
+    rng = np.random.default_rng(0)
+    people = [random_sample(rng, f"p{i:02d}") for i in range(90)]
+    paths = write_shards(people, tmp_path, "train", per_shard=30)
+    paths[1].write_bytes(b"x" * paths[1].stat().st_size)
+    manifest = json.loads(json.dumps(write_manifest(tmp_path, [row_of(path) for path in paths])))
+    assert [row["samples"] for row in manifest["shards"]] == [30, 30, 30]
+    return tmp_path
+
+
+def row_of(path):
+    return shard_row(path.name, path, 30)
+
+
+def test_a_lost_shard_counts_once_and_apart_from_unreadable_samples(one_lost):
+    with pytest.warns(UserWarning, match="30 samples.*shards.*: 1.*train-000001"):
+        assert len(keys(make_loader(one_lost, "train", MINI, 10, max_bad=1))) == 60
+    with pytest.raises(TooManyBadSamples, match="damaged shards.*: 1 .limit 0.*train-000001"):
+        keys(make_loader(one_lost, "train", MINI, 10, max_bad=0))
+    path = one_lost / "train-000002.tar"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xff\xd8\xff")
+    data[at : at + 40] = bytes(40)
+    path.write_bytes(bytes(data))
+    with pytest.warns(UserWarning):
+        assert len(keys(make_loader(one_lost, "train", MINI, 10, max_bad=1))) == 59
+    at = data.index(b"\xff\xd8\xff", at)
+    data[at : at + 40] = bytes(40)
+    path.write_bytes(bytes(data))
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(TooManyBadSamples, match="unreadable samples.*: 2 .limit 1"),
+    ):
+        keys(make_loader(one_lost, "train", MINI, 10, max_bad=1))
+
+
+def test_the_means_of_a_training_set_bear_as_much_as_they_are_told(one_lost):
+    with pytest.warns(UserWarning, match="train-000001"):
+        assert training_means(one_lost, MINI, samples=90, max_bad=1).samples == 60
+    with pytest.raises(TooManyBadSamples, match="limit 0"):
+        training_means(one_lost, MINI, samples=90, max_bad=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_header_destroyed_in_mid_shard_does_not_end_it_unnoticed(workers, tmp_path):
+    """tarfile takes bytes that are no header for the end of the file, and so does a header of zeros."""
+    for content in (b"\x99" * 512, bytes(512)):
+        samples = [random_sample(np.random.default_rng(0), f"p{i}") for i in range(6)]
+        (path,) = write_shards(samples, tmp_path, "train")
+        write_manifest(tmp_path)
+        with tarfile.open(path) as tar:
+            at = tar.getmember("p3.jpg").offset
+        with open(path, "r+b") as file:
+            file.seek(at)
+            file.write(content)
+        with pytest.raises(TooManyBadSamples, match=r"train-000000\.tar"):
+            keys(make_loader(tmp_path, "train", MINI, 2, workers=workers, max_bad=0))
+
+
+def test_data_of_an_older_dpose_and_frames_without_shards_say_what_to_run(tmp_path):
+    write_shards([random_sample(np.random.default_rng(0))], tmp_path / "old", "train")
+    write_manifest(tmp_path / "old", generator="dpose.data.synthetic", version=1)
+    with pytest.raises(ValueError, match="old.*dpose synth"):
+        make_loader(tmp_path / "old", "train", MINI, 1)
+    (tmp_path / "frames" / "labels").mkdir(parents=True)
+    (tmp_path / "frames" / "labels" / "scene.npz").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="frames.*dpose prepare"):
+        make_loader(tmp_path / "frames", "train", MINI, 1)
+
+
+def test_a_source_says_which_bodies_its_labels_belong_to(tmp_path):
+    write_shards([random_sample(np.random.default_rng(0))], tmp_path, "train")
+    assert find_source(tmp_path, "train").bodies == {}
+    records = {"open": {"name": "open", "hash": "0" * 16}}
+    write_manifest(tmp_path, bodies=records)
+    assert find_source(tmp_path, "train").bodies == records
+
+
 def die(sample, epoch):
     os._exit(1)
 
@@ -461,8 +559,6 @@ def test_shards_of_an_unfinished_preparation_are_read_with_a_warning(tmp_path):
 
 
 def test_the_statistics_of_a_split_do_not_stop_at_its_first_shards(tmp_path):
-    from dpose.data.means import training_means
-
     rng = np.random.default_rng(0)
     for number in range(4):
         people = [random_sample(rng, f"p{number}-{i}", betas=np.full(11, number)) for i in range(5)]

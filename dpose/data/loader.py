@@ -142,8 +142,8 @@ class Loader(DataLoader):
 
     def __init__(self, stream: SampleStream, *, resume: Sequence[dict | None] | None, **options):
         super().__init__(stream, **options)
-        states = list(resume or ())
-        self._resume = [] if None in states else [check_state(state, stream) for state in states]
+        self._resume = [check_state(state, stream) for state in resume or () if state is not None]
+        self._ranks = len(resume or ())
         self._begun = False
 
     @property
@@ -151,14 +151,16 @@ class Loader(DataLoader):
         """How the loader follows the `resume` that it was given.
 
         "exact": the first batch is the one that would have come next. "new order": numbers of processes or
-        workers, seed or data differ, so an epoch begins that the run has not seen. None: not resumed.
+        workers, seed or data differ, or a state is missing, so an epoch begins that the run has not seen.
+        None: not resumed, or no state at all.
         """
         if not self._resume:
             return None
         self._find_rank()
         wanted = max(1, self.num_workers), self.dataset.order()
         same = all((state["workers"], state["order"]) == wanted for state in self._resume)
-        return "exact" if same and len(self._resume) == self.dataset.world else "new order"
+        complete = len(self._resume) == self._ranks == self.dataset.world
+        return "exact" if same and complete else "new order"
 
     def __iter__(self) -> Iterator[Batch]:
         self._find_rank()

@@ -46,22 +46,23 @@ class BadCount:
         self.faults: list[str] = []
 
     def sample(self, reason: str) -> None:
+        """Count a sample."""
         self.samples += 1
-        what = f"an unreadable sample ({self.samples} so far)"
-        self._fault(what, reason, self.samples, "unreadable samples")
+        self._fault("a sample", "unreadable samples", self.samples, reason)
 
-    def shard(self, reason: str, lost: str) -> None:
+    def shard(self, what: str, reason: str) -> None:
+        """Count a shard; what: of it is lost."""
         self.shards += 1
-        self._fault(f"{lost} ({self.shards} shards so far)", reason, self.shards, "damaged shards")
+        self._fault(what, "damaged shards", self.shards, reason)
 
-    def _fault(self, what: str, reason: str, count: int, kind: str) -> None:
+    def _fault(self, what: str, kind: str, count: int, reason: str) -> None:
         self.faults.append(reason)
         if count > self.limit:
             raise TooManyBadSamples(
-                f"{count} {kind} in epoch {self.epoch} (limit {self.limit}): {'; '.join(self.faults[-3:])}; "
+                f"{kind} in epoch {self.epoch}: {count} (limit {self.limit}): {'; '.join(self.faults[-3:])}; "
                 "repair these files, or raise max_bad"
             )
-        warnings.warn(f"skipped {what}: {reason}", stacklevel=3)
+        warnings.warn(f"skipped {what} ({kind} so far: {count}): {reason}", stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def read_members(
         if reason is not None:
             lost = "the rest of a shard" if seen else "a shard"
             lost += f", {count - seen} samples" if count is not None and seen < count else ""
-            bad.shard(reason if str(shard) in reason else f"{shard}: {reason}", lost)
+            bad.shard(lost, reason if str(shard) in reason else f"{shard}: {reason}")
 
 
 TAR_BLOCK = bytes(tarfile.BLOCKSIZE)  # the end mark of a tar file
