@@ -1,9 +1,10 @@
-"""Make a training run the shipped `mini`: weights in 16 bits, measured on the open test people, and a card.
+"""Make a training run the shipped `mini`: store its weights in 16 bits, evaluate it, write its model card.
 
     python scripts/ship_mini.py runs/mini        # needs the open data (`dpose synth`)
+    python scripts/ship_mini.py                  # evaluate the present `mini` again
 
-Writes dpose/assets/mini.safetensors and MODEL_CARD.md, results/mini.json (what the book's tables read) and
-results/mini-log.csv (its loss curves). Every number on the card comes from these files.
+Writes dpose/assets/mini.safetensors and MODEL_CARD.md, results/mini.json (for the book's tables) and
+results/mini-log.csv (loss curves). Every number on the card comes from these files.
 """
 
 from __future__ import annotations
@@ -17,30 +18,39 @@ from typing import Any
 import dpose
 from dpose.evaluate import evaluate, format_table
 from dpose.model import checkpoint
+from dpose.results import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "dpose" / "assets"
 
 
-def ship(run: Path, data: str | None = None, note: str = "") -> dict[str, Any]:
-    """Install the run's weights as `mini`, measure them, and return the results."""
-    metadata = checkpoint.metadata(run / "model.safetensors")
-    checkpoint.save(dpose.load(run / "model.safetensors"), ASSETS / "mini.safetensors", metadata, half=True)
+def ship(run: Path | None = None, data: str | None = None, note: str = "") -> dict[str, Any]:
+    """Install the weights of a run as `mini` (None: keep the present ones), evaluate them and write the card.
+
+    The metadata of the weights name the body that the network was trained for; where they do not, the record
+    in the run's `run.json` is added. Returns the results.
+    """
+    if run is not None:
+        model, metadata = checkpoint.read(run / "model.safetensors")
+        recorded = read_json(run / "run.json").get("body")
+        metadata = ({"body": recorded} if recorded else {}) | metadata
+        checkpoint.save(model, ASSETS / "mini.safetensors", metadata, half=True)
+        shutil.copyfile(run / "log.csv", ROOT / "results" / "mini-log.csv")
     result = evaluate("mini", data, "test", ROOT / "results" / "mini.json")
     print(format_table(result))
-    shutil.copyfile(run / "log.csv", ROOT / "results" / "mini-log.csv")
-    (ASSETS / "MODEL_CARD.md").write_text(card(metadata, result, note), encoding="utf-8")
+    text = card(checkpoint.metadata("mini"), result, note)
+    (ASSETS / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return result
 
 
 def stages(metadata: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs behind the weights, the first one first."""
+    """Metadata of the runs that led to the weights, in order."""
     earlier = stages(metadata["init"]) if metadata.get("init") else []
     return [*earlier, metadata]
 
 
 def run_rows(run: dict[str, Any], number: int) -> str:
-    """What the card says of one run."""
+    """The rows of a run in the card's table."""
     recipe, hardware, weights = run["recipe"], run["hardware"], run["recipe"]["weights"]
     several = re.search(r"--devices (\d+)", run["command"])
     processes = int(several[1]) if several else 1
@@ -48,7 +58,7 @@ def run_rows(run: dict[str, Any], number: int) -> str:
     return f"""| {number} | `dpose {run["command"].split(" ", 1)[1]}` |
 | | {run["step"]:,} steps of {recipe["batch_size"]} ({run["images"]:,} images){share}, seed {run["seed"]} |
 | | {run["data_samples"]:,} open synthetic people, fingerprint `{run["data"]}` |
-| | parts' cross-entropy balanced with exponent {weights.get("parts_balance", 0.0):g} |
+| | class weights of the part loss: exponent {weights.get("parts_balance", 0.0):g} |
 | | {run["seconds"] / 3600:.2f} hours on {hardware["cores"]} cores ({hardware["cpu"]}), no GPU |
 | | dpose {run["version"]}, commit `{run["commit"]}` |"""
 
@@ -63,45 +73,54 @@ def card(metadata: dict[str, Any], result: dict[str, Any], note: str = "") -> st
     def row(label: str, name: str, unit: str, digits: int, baseline: float | None) -> str:
         score = measured[name]
         low, high = (f"{value:.{digits}f}" for value in score["ci95"])
-        against = "" if baseline is None else f"{baseline:.{digits}f}"
+        reference = "" if baseline is None else f"{baseline:.{digits}f}"
         ratio = f"{score['mean'] / baseline:.2f}" if baseline else ""
-        return f"| {label} | {score['mean']:.{digits}f}{unit} | {low} to {high} | {against} | {ratio} |"
+        return f"| {label} | {score['mean']:.{digits}f}{unit} | {low} to {high} | {reference} | {ratio} |"
 
-    mean_pose = baselines["mean_pose"]
+    mean_pose, body = baselines["mean_pose"], result["bodies"]["prediction"]
     rows = [
         row("MPJPE", "mpjpe", " mm", 1, mean_pose["mpjpe"]["mean"]),
         row("PA-MPJPE", "pa_mpjpe", " mm", 1, mean_pose["pa_mpjpe"]["mean"]),
         row("MVE", "mve", " mm", 1, mean_pose["mve"]["mean"]),
         row("global orientation", "orientation", "°", 1, mean_pose["orientation"]["mean"]),
         row("parts, mean IoU", "parts_miou", "", 3, None),
-        row("depth, person's pixels", "depth_l1", "", 4, baselines["constant_depth"]["depth_l1"]["mean"]),
+        row(
+            "depth L1, pixels of the person",
+            "depth_l1",
+            "",
+            4,
+            baselines["constant_depth"]["depth_l1"]["mean"],
+        ),
     ]
     table = "\n".join(rows)
     return f"""# Model card: `mini`
 
-A small D-PoSE ({parameters:,} parameters, {network.config.image_size}-pixel crops), trained from random
-weights on synthetic people only. It exists so that the book, the tests and `dpose predict` have something
-real to run without a licence or a GPU.
+A small D-PoSE network ({parameters:,} parameters, {network.config.image_size}-pixel crops), trained from
+random weights on synthetic people only. With it the book, the tests and `dpose predict` work without licensed
+files and without a GPU.
+
+It predicts parameters of the body `{body["name"]}` (hash `{body["hash"]}`).
 
 ## Training
 
-{len(stages(metadata))} run(s), later ones from the weights of the one before (`--init`); people are those of
-`dpose synth --root DATA --train SCENES --val 0 --test 0 --frames 0`, about 1.37 a scene, one seed for all.
+{len(stages(metadata))} run(s); each starts from the weights of the previous one (`--init`). The data are made
+by `dpose synth --root DATA --train SCENES --val 0 --test 0 --frames 0`, about 1.37 people per scene, seed 0.
 
 | run | |
 | --- | --- |
 {runs}
 
-In the file the weights have 16 bits, once loaded 32. {note}
+The file stores the weights in 16 bits; they are loaded as 32 bits. {note}
 
-The recipe is `dpose.training.MINI_RECIPE`, not the paper's; the book's page on training compares them.
+The recipe is `dpose.training.MINI_RECIPE`. It differs from the paper's; the book's page on training compares
+them.
 
 ## Test
 
-`dpose evaluate --checkpoint mini`: {result["samples"]:,} people of the open test split, none of whom is in
-the training set, seen from all sides; protocol `{result["protocol"]}`; 95 % bootstrap intervals over their
-{result["intervals"]["clusters"]:,} scenes. The baseline of the errors is the mean pose of the training set,
-that of depth the best constant (targets run from 0.1 to 1).
+`dpose evaluate --checkpoint mini`: {result["samples"]:,} people of the open test split, seen from all sides;
+the training set has none of these identities. Protocol `{result["protocol"]}`; 95 % bootstrap intervals over
+{result["intervals"]["clusters"]:,} scenes. The baseline of the body errors is the mean pose of the training
+set, that of the depth error the best constant (targets range from 0.1 to 1).
 
 | | measured | 95 % interval | baseline | ratio |
 | --- | --- | --- | --- | --- |
@@ -109,18 +128,19 @@ that of depth the best constant (targets run from 0.1 to 1).
 
 ## Use and limits
 
-For learning, demonstrations and tests. It has seen one rendered body family, adults only, simple clothes and
-scenes. On photographs it is untested and will often be wrong, in particular for loose clothes, close-ups and
-crowds. It must not be used to identify, rate or monitor people.
+For learning, demonstrations and tests. The training data show rendered adults of one body model in simple
+clothes and scenes. The network was not evaluated on photographs, where it will often be wrong, in particular
+for loose clothes, close-ups and crowds. It gives no confidence: any image yields a body. It must not be used
+to identify, rate or monitor people.
 
-Weights: Apache-2.0, like the code; the bodies it was trained on derive from MakeHuman's CC0 figures.
+Weights: Apache-2.0, like the code. The body model of the training data derives from MakeHuman's CC0 figures.
 """
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="run folder of `dpose train`")
+    parser.add_argument("run", type=Path, nargs="?", help="run folder of `dpose train` (default: none)")
     parser.add_argument("--data", help="data root with the test split (default: the open data)")
-    parser.add_argument("--note", default="", help="what else there is to say about the runs, for the card")
+    parser.add_argument("--note", default="", help="sentences about the runs, for the card")
     arguments = parser.parse_args()
     ship(arguments.run, arguments.data, arguments.note)
