@@ -265,7 +265,7 @@ def test_a_box_without_a_size_is_refused_where_data_come_in(scale):
     row = {"imgname": ["a/b.png"], "center": np.zeros((1, 2)), "pose_cam": np.zeros((1, 66))}
     row |= {"shape": np.zeros((1, 10)), "trans_cam": np.zeros((1, 3)), "gtkps": np.zeros((1, 24, 3))}
 
-    with pytest.raises(ValueError, match="sample k: box scale is"):
+    with pytest.raises(ValueError, match="sample k: .*scale"):
         make_label(**label, scale=scale)
     with pytest.raises(ValueError, match="column 'scale' is not (positive|finite)"):
         Labels(**row, scale=np.array([scale]), cam_int=np.eye(3)[None])
