@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 
 from dpose import __version__
@@ -43,19 +44,30 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0, or 2 for a mistake in the input)."""
+    """Run the command line.
+
+    Returns the exit status: 0; 2 for a mistake in the input; 130 after Ctrl-C, 143 after SIGTERM.
+    """
     arguments = _join_numbers(sys.argv[1:] if arguments is None else arguments)
     args = _parser(arguments).parse_args(arguments)
+    plain, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
         args.run(args)
-    except KeyboardInterrupt:
-        print("dpose: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"dpose: {interrupt if interrupt.args else 'interrupted'}", file=sys.stderr)
         return 130
+    except SystemExit as stop:  # a training run that was stopped
+        if str(stop):
+            print(f"dpose: {stop}", file=sys.stderr)
+        return stop.code
     except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, _opencv_error()) as error:
         if args.debug:
             raise
-        print(f"dpose: error: {_one_line(error)}", file=sys.stderr)
+        notes = getattr(error, "__notes__", [])
+        print(f"dpose: error: {'; '.join([_one_line(error), *notes])}", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = plain
     return 0
 
 
@@ -73,6 +85,10 @@ def _join_numbers(arguments: Sequence[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
+
+
+def _format_warning(message: Warning | str, *where: object) -> str:
+    return f"dpose: warning: {message}\n"
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -118,64 +134,71 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
+    from dpose.training import PRECISIONS
+
+    parser.description += (
+        " Options not given follow from the preset's recipe; with --resume, from the run in the checkpoint, "
+        "which then goes on exactly. Such a run may change --steps, --lr, --accelerator, --devices, --strategy, "
+        "--workers, --log-every, --max-bad, --checkpoint-minutes, --tensorboard, and --data to where the same "
+        "data were moved. On the CPU every process uses one thread, unless $OMP_NUM_THREADS says otherwise."
+    )
+    parser.set_defaults(run=_train)
+    parser.argument_default = (
+        argparse.SUPPRESS
+    )  # what is not given is for the checkpoint or the recipe to say
     add = parser.add_argument
-    unset = argparse.SUPPRESS
     add(
         "--preset",
-        default="auto",
-        help="mini, mini-no-depth, paper, paper-no-depth, or auto: paper on a GPU, mini otherwise",
+        help="mini, mini-no-depth, paper, paper-no-depth, or auto: paper on a GPU, else mini (auto)",
     )
     add(
         "--data",
         nargs="+",
         metavar="DATA",
-        help="folder or URL, or several to mix (default: $DPOSE_DATA, else the open data)",
-        default=unset,
+        help="folder or URL, or several to mix ($DPOSE_DATA, else the open data)",
     )
     add(
         "--mix",
         nargs="+",
         type=float,
         metavar="WEIGHT",
-        help="how often each of several DATA gives a sample (default: by their numbers of samples)",
-        default=unset,
+        help="how often each of several DATA gives a sample (by their numbers of samples)",
     )
-    add("--out", help="run folder (default: runs/PRESET)", default=unset)
-    add("--steps", type=int, help="optimizer steps (default: the preset's recipe)", default=unset)
-    add("--batch-size", type=int, help="samples a step, over all devices (default: recipe)", default=unset)
-    add("--lr", type=float, help="learning rate (default: recipe)", default=unset)
-    add(
-        "--recipe",
-        help="a preset's, or released: as the authors' code (default: the preset's)",
-        default=unset,
-    )
-    add("--seed", type=int, default=0, help="of weights, data order and augmentation")
-    add("--overwrite", action="store_true", help="replace an earlier run in the run folder")
-    add("--resume", metavar="CKPT", help="last.ckpt of a run to go on with", default=unset)
+    add("--out", help="run folder (runs/PRESET)")
+    add("--steps", type=int, help="optimizer steps")
+    add("--batch-size", type=int, help="samples per step, over all devices")
+    add("--lr", type=float, help="learning rate")
+    add("--recipe", help="of a preset, or released: as the authors' code (the preset's)")
+    add("--seed", type=int, help="of initial weights, order of the data and augmentation (0)")
+    add("--overwrite", action="store_true", help="move an earlier run in the run folder aside, to OUT.1, ...")
+    add("--resume", metavar="CKPT", help="last.ckpt of a run to go on with")
     add(
         "--init",
         metavar="FILE",
         help="weights a new run starts from: a checkpoint of the preset, or HRNet's of COCO keypoints "
         "(pose_hrnet_w48_256x192.pth) for the encoder, as the paper does",
-        default=unset,
     )
-    add("--body", metavar="FILE", help=BODY_HELP, default=unset)
-    add("--accelerator", default="auto", help="cpu, cuda, ... as lightning names them")
-    add("--devices", type=_devices, default=1, help="how many devices, or auto for all")
-    add("--strategy", default="auto", help="lightning's name of how several devices share the work")
-    add("--precision", choices=["32", "bf16", "auto"], help="of the network (default: recipe)", default=unset)
-    add("--workers", type=int, help="loader processes a device (default: spare cores)", default=unset)
+    add("--body", metavar="FILE", help="body file or name; must be the body that the data name (which it is)")
+    add("--accelerator", help="cpu, cuda, ... as lightning names them (auto)")
+    add("--devices", type=_devices, help="number of devices, or auto: all (1; on the CPU a process per core)")
+    add("--strategy", help="lightning's name of how several devices share the work (auto)")
+    add(
+        "--precision",
+        choices=[*PRECISIONS, "auto"],
+        help="32: strict float32; tf32; tf32-conv: TF32 in convolutions alone, PyTorch's default; bf16: of the "
+        "network; auto: bf16 where the hardware computes in it (the recipe's)",
+    )
+    add("--workers", type=int, help="loader processes per device (spare cores)")
     add(
         "--max-bad",
         type=int,
         metavar="SAMPLES",
-        help="unreadable samples that a loader process skips in an epoch (default: 20)",
-        default=unset,
+        help="unreadable samples that a loader process skips in an epoch (20)",
     )
-    add("--log-every", type=int, default=20, help="steps a row of log.csv")
-    add("--checkpoint-minutes", type=float, default=5.0, help="so much work a killed run loses at most")
+    add("--log-every", type=int, metavar="STEPS", help="steps per row of log.csv (20)")
+    add("--checkpoint-minutes", type=float, help="a run that is killed loses at most this much work (5)")
+    add("--tensorboard", action=argparse.BooleanOptionalAction, help="log for TensorBoard as well")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
-    parser.set_defaults(run=_train)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -285,12 +308,14 @@ def _add_install_neural_renderer(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from dpose.training import TrainConfig, train
+    from dpose.training import TrainConfig, on_cuda, train
 
     options = {name: value for name, value in vars(args).items() if name not in ("run", "debug")}
+    if "resume" not in options and not on_cuda(options.get("accelerator", "auto")):
+        options.setdefault("devices", "auto")
     result = train(TrainConfig(**options))
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        return  # of several processes, one speaks
+        return  # one process of several prints
     print(
         f"{result.steps} steps, {result.images_per_second:.0f} images/s, loss {result.losses['total']:.4g}\n"
         f"checkpoint  {result.checkpoint}\nlog         {result.log}\nresume with --resume {result.resume}"

@@ -1,31 +1,32 @@
-"""Training: recipes, configuration, one step, and runs that can be resumed (paper section 4.2)."""
+"""Training: recipes, configuration, one step, callbacks, and runs that can be resumed (paper section 4.2)."""
 
-from dpose.training.run import (
+from dpose.training.config import TrainConfig
+from dpose.training.environment import PRECISIONS, on_cuda
+from dpose.training.recipe import (
     MINI_RECIPE,
     PAPER_RECIPE,
     RELEASED_RECIPE,
-    Journal,
     Recipe,
-    TrainConfig,
-    Training,
-    TrainResult,
-    check_bodies,
     learning_rate,
     recipe,
-    train,
 )
+from dpose.training.run import TrainResult, check_bodies, train
+from dpose.training.step import Training
+from dpose.training.stopping import Stopped
 
 __all__ = [
     "MINI_RECIPE",
     "PAPER_RECIPE",
+    "PRECISIONS",
     "RELEASED_RECIPE",
-    "Journal",
     "Recipe",
+    "Stopped",
     "TrainConfig",
     "TrainResult",
     "Training",
     "check_bodies",
     "learning_rate",
+    "on_cuda",
     "recipe",
     "train",
 ]

@@ -1,0 +1,257 @@
+"""`TrainConfig`: what to train, checked before anything is written."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dpose.body import BODY_NAMES
+from dpose.config import preset
+from dpose.data.fingerprint import data_fingerprint
+from dpose.data.loader import MAX_BAD
+from dpose.data.sources import find_sources, mixture
+from dpose.model import checkpoint
+from dpose.paths import Data, data_roots, is_url
+from dpose.training.environment import (
+    PRECISIONS,
+    choose_devices,
+    choose_precision,
+    on_cuda,
+    spare_workers,
+)
+from dpose.training.recipe import Recipe, recipe
+from dpose.training.resume import FREE, Stored, read_checkpoint
+
+DEFAULTS = {
+    "accelerator": "auto",
+    "devices": 1,
+    "strategy": "auto",
+    "log_every": 20,
+    "max_bad": MAX_BAD,
+    "checkpoint_minutes": 5.0,
+    "tensorboard": False,
+}
+LARGE_BATCH = 1024  # larger batches must not exceed the number of training samples
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train. None means: as the preset's recipe says, or the default.
+
+    With `resume`, None means: as the run in that checkpoint did. Such a run may change `steps`, `lr`,
+    `accelerator`, `devices`, `strategy`, `workers`, `log_every`, `max_bad`, `checkpoint_minutes` and
+    `tensorboard`, and the path of data that were moved; any other option that differs is refused. It repeats
+    the uninterrupted run bit for bit on the CPU with as many devices and workers; with others the order of
+    the data begins anew.
+
+    Attributes:
+        preset: of the network (`dpose.preset`), or "auto": "paper" on a GPU, else "mini".
+        data: folder or URL of a data set, or several to mix (`dpose.data.loader.make_loader`). None:
+            $DPOSE_DATA, else the open data.
+        mix: weight of each data set. None: its number of samples.
+        out: run folder. None: the resumed run's, else runs/<preset>.
+        steps, batch_size, lr: see `Recipe`.
+        seed: of initial weights, order of the data and augmentation; 0.
+        overwrite: whether `out` may hold an earlier run. Its files are moved to the folder <out>.1 (or .2, ...).
+        resume: `last.ckpt` of an earlier run, to go on with.
+        init: weights to start from: a checkpoint of the same preset (a file, a shipped name, or the authors'
+            released .ckpt), or those of an HRNet, for the encoder alone. The paper starts from
+            `pose_hrnet_w48_256x192.pth`, trained on COCO keypoints; its learning rate is too small to train
+            an encoder from random weights.
+        body: file or name of the body model that the losses use. It must be the one that the data name,
+            which is also the default.
+        accelerator: "auto", "cpu", "cuda", ... as lightning names them.
+        devices: number of processes, or "auto": all GPUs, or one process per core of the CPU; 1. Each
+            averages its losses, and normalises, over its share of a batch.
+        strategy: how several processes work together, as lightning names it. "auto": `ddp`, in a notebook
+            `ddp_notebook`; on the CPU `ddp_fork`.
+        precision: one of `dpose.training.PRECISIONS` or "auto", which is bf16 where the hardware computes
+            in it, else TF32 on CUDA, else float32.
+        workers: loader processes per device. None: as many as there are spare cores.
+        log_every: steps per row of the log; 20.
+        max_bad: unreadable samples, those of lost shards included, that a loader process skips per epoch.
+        checkpoint_minutes: a run that is killed loses at most this much work; 5.
+        tensorboard: write the log for TensorBoard as well.
+        progress: show a progress bar and notes on stderr.
+        recipe: a `Recipe`, or the name of one, for instance "released". None: the preset's.
+
+    Raises ValueError or FileNotFoundError for an unknown name, a number out of range, or a missing file.
+    """
+
+    preset: str | None = None
+    data: Data = None
+    mix: Sequence[float] | None = None
+    out: str | Path | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    seed: int | None = None
+    overwrite: bool = False
+    resume: str | Path | None = None
+    init: str | Path | None = None
+    body: str | Path | None = None
+    accelerator: str | None = None
+    devices: int | str | None = None
+    strategy: str | None = None
+    precision: str | None = None
+    workers: int | None = None
+    log_every: int | None = None
+    max_bad: int | None = None
+    checkpoint_minutes: float | None = None
+    tensorboard: bool | None = None
+    progress: bool = True
+    recipe: Recipe | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset not in (None, "auto"):
+            preset(self.preset)  # raises and lists the valid names
+        if isinstance(self.recipe, str):
+            recipe(self.recipe)
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("log_every", 1),
+            ("workers", 0),
+            ("max_bad", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name in ("lr", "checkpoint_minutes"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value}")
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {self.seed}")
+        if self.precision not in (None, "auto", *PRECISIONS):
+            choice = ", ".join(map(repr, PRECISIONS))
+            raise ValueError(f"precision must be {choice} or 'auto', got {self.precision!r}")
+        for name in ("data", "out", "resume", "init", "body"):
+            value = getattr(self, name)
+            if value == "" or isinstance(value, list | tuple) and "" in value:
+                raise ValueError(f"{name} is an empty name: leave it out, or set the variable it comes from")
+        data_roots(self.data)  # raises for an empty list
+        if self.resume is not None and not Path(self.resume).is_file():
+            raise FileNotFoundError(f"resume: there is no file {self.resume}")
+        if self.body is not None and not (str(self.body) in BODY_NAMES or Path(self.body).is_file()):
+            raise FileNotFoundError(f"body: there is no file {self.body}")
+        if self.init is not None:
+            checkpoint.resolve(self.init)  # raises if there is none
+            if self.resume is not None:
+                raise ValueError("init starts a new run, resume goes on with an old one: give one of them")
+
+    def resolve(self) -> TrainConfig:
+        """The same configuration with every None and "auto" replaced by what will be used.
+
+        Raises FileNotFoundError if there is no training data where `data` points; ValueError if options or
+        data contradict each other or the run to resume; FileExistsError if `out` holds another run and
+        `overwrite` is not set.
+        """
+        stored = read_checkpoint(self.resume) if self.resume is not None else None
+        options = self._options(stored)
+        name = self._preset(stored, options["accelerator"])
+        chosen = self._recipe(stored, name, options)
+        seed, mix = self.seed or 0, self.mix
+        if stored is not None:
+            seed, mix = stored.config["seed"], stored.config["mix"]
+            stored.same("seed", seed, self.seed)
+            stored.same("mix", mix, self.mix and list(self.mix))
+            if stored.step >= chosen.steps:
+                raise ValueError(
+                    f"{self.resume} is at step {stored.step} already; ask for more than {chosen.steps} steps"
+                )
+        data = self._data(stored)
+        sources = find_sources(data, "train", preset(name))  # raises if there are none
+        mixture(sources, mix)
+        samples = sum(map(sum, counts)) if None not in (counts := [s.counts for s in sources]) else 0
+        if chosen.batch_size > max(LARGE_BATCH, samples):
+            raise ValueError(
+                f"batch_size {chosen.batch_size} is too large for {samples or 'an unknown number of'} samples"
+            )
+        options["devices"] = choose_devices(options["devices"], options["accelerator"], chosen.batch_size)
+        if options["workers"] is None:
+            options["workers"] = spare_workers(options["devices"])
+        out = self.out or (Path(self.resume).parent if self.resume else Path("runs") / name)
+        if Path(out).exists() and not Path(out).is_dir():
+            raise FileExistsError(f"{out} is a file; name another folder for the run (out=)")
+        resolved = replace(
+            self,
+            preset=name,
+            data=data if len(data) > 1 else data[0],
+            mix=mix,
+            out=Path(out),
+            seed=seed,
+            steps=chosen.steps,
+            batch_size=chosen.batch_size,
+            lr=chosen.lr,
+            precision=chosen.precision,
+            recipe=chosen,
+            **options,
+        )
+        if (resolved.out / "last.ckpt").exists() and not (self.overwrite or resolved.continues):
+            raise FileExistsError(
+                f"{out} holds a run already; go on with it (resume={Path(out) / 'last.ckpt'}), name another "
+                "folder (out=), or have the run moved aside (overwrite=True)"
+            )
+        return resolved
+
+    @property
+    def continues(self) -> bool:
+        """Whether a resumed run goes on in its own folder."""
+        return self.resume is not None and Path(self.resume).resolve().parent == Path(self.out).resolve()
+
+    def note(self, text: str) -> None:
+        """Print a line for the user, in one process of several and only if progress is shown."""
+        if self.progress and os.environ.get("LOCAL_RANK", "0") == "0":
+            print(text, file=sys.stderr)
+
+    def _options(self, stored: Stored | None) -> dict[str, Any]:
+        """The options that do not decide the outcome: as given, else the stored run's, else the default."""
+        before = DEFAULTS | {"workers": None} if stored is None else stored.config
+        given = {name: getattr(self, name) for name in FREE}
+        return {name: before[name] if value is None else value for name, value in given.items()}
+
+    def _preset(self, stored: Stored | None, accelerator: str) -> str:
+        given = None if self.preset in (None, "auto") else preset(self.preset).name
+        if stored is not None:
+            stored.same("preset", stored.config["preset"], given)
+            return stored.config["preset"]
+        return given or ("paper" if on_cuda(accelerator) else "mini")
+
+    def _recipe(self, stored: Stored | None, name: str, options: dict[str, Any]) -> Recipe:
+        base = self.recipe or (recipe(name) if stored is None else stored.recipe)
+        base = recipe(base) if isinstance(base, str) else base
+        kept = base if stored is None else stored.recipe
+        precision = self.precision or base.precision
+        if precision == "auto" and stored is not None:
+            precision = stored.recipe.precision
+        chosen = replace(
+            base,
+            steps=self.steps or kept.steps,
+            batch_size=self.batch_size or base.batch_size,
+            lr=self.lr or kept.lr,
+            precision=choose_precision(precision, options["accelerator"], options["devices"] != 1),
+        )
+        if stored is not None:
+            stored.same_recipe(chosen)
+        return chosen
+
+    def _data(self, stored: Stored | None) -> tuple[Path | str, ...]:
+        roots = data_roots(
+            self.data if stored is None or self.data is not None else stored.config["data_paths"]
+        )
+        if stored is not None:
+            prints = [data_fingerprint(root) for root in roots if is_url(root) or root.is_dir()]
+            if len(prints) == len(roots):  # else `find_sources` says what is missing
+                stored.same("data with the fingerprint", stored.config["data"], fingerprints(prints))
+        return roots
+
+
+def fingerprints(prints: Sequence[str]) -> str | list[str]:
+    """One fingerprint as it is, several as a list: how metadata hold them."""
+    return prints[0] if len(prints) == 1 else list(prints)

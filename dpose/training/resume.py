@@ -1,0 +1,124 @@
+"""Reading `last.ckpt` of an earlier run, and checking what a run that goes on with it may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dpose.model import released
+from dpose.training.recipe import Recipe
+
+# What the checkpoint records and a resumed run may change. Everything else is fixed, see `TrainConfig`.
+FREE = (
+    "accelerator",
+    "devices",
+    "strategy",
+    "workers",
+    "log_every",
+    "max_bad",
+    "checkpoint_minutes",
+    "tensorboard",
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What `last.ckpt` says about its run, apart from its tensors.
+
+    Attributes:
+        step: optimizer steps done.
+        config: the resolved configuration, as `dpose.training.run.describe` made it.
+        recipe: that of the configuration.
+        ranks: for each process, the position in its data and the sums of the losses since the last row.
+        seconds: time of training.
+    """
+
+    path: Path
+    step: int
+    config: Mapping[str, Any]
+    recipe: Recipe
+    ranks: list[Mapping[str, Any]]
+    seconds: float
+
+    def same(self, name: str, stored: Any, given: Any) -> None:
+        """Raises ValueError if an option that a run keeps is given and differs."""
+        if given is not None and given != stored:
+            raise ValueError(f"{self.path}: its run has {name} {stored}, and cannot go on with {given}")
+
+    def same_recipe(self, given: Recipe) -> None:
+        """Raises ValueError, naming the field, if a recipe differs in more than `steps` and `lr`."""
+        stored, given = _flat(asdict(self.recipe)), _flat(asdict(given))
+        for name in stored.keys() - {"steps", "lr"}:
+            self.same(name, stored[name], given[name])
+
+    def changes(self, config: Mapping[str, Any]) -> list[str]:
+        """What differs in the new configuration, for instance "lr 0.001 -> 1e-05"."""
+        before, after = (
+            {name: values[name] for name in FREE} | {k: values["recipe"][k] for k in ("steps", "lr")}
+            for values in (self.config, config)
+        )
+        return [f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+
+
+def read_checkpoint(path: str | Path) -> Stored:
+    """The run behind a `last.ckpt`. Nothing in the file is run.
+
+    Raises ValueError if it is no such file, is damaged, or holds weights only.
+    """
+    weights_only = f"{path} holds weights only; start from it with --init (init=)"
+    if Path(path).suffix == ".safetensors":
+        raise ValueError(weights_only)
+    try:
+        content = released.read_torch_file(path)
+    except ValueError as error:
+        raise ValueError(f"no checkpoint to resume from (a run's last.ckpt): {error}") from None
+    ours = content.get("dpose", {})
+    if "step" not in ours:
+        raise ValueError(weights_only)
+    if "config" not in ours:
+        raise ValueError(
+            f"{path} was written by an earlier version, without the run's configuration; start from the "
+            "model.safetensors beside it with --init (init=)"
+        )
+    try:
+        config = ours["config"]
+        stored = Stored(
+            path=Path(path),
+            step=ours["step"],
+            config=config,
+            recipe=Recipe.from_dict(config["recipe"]),
+            ranks=list(ours["ranks"]),
+            seconds=float(ours["seconds"]),
+        )
+        missing = {
+            *FREE,
+            "preset",
+            "seed",
+            "mix",
+            "data",
+            "data_paths",
+            "body",
+            "init",
+            "resumed",
+        } - config.keys()
+        missing |= {
+            "pytorch-lightning_version",
+            "optimizer_states",
+            "lr_schedulers",
+            "loops",
+        } - content.keys()
+        if missing or not isinstance(stored.step, int):
+            raise ValueError(f"lacks {', '.join(sorted(missing)) or 'a number of steps'}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: the run's configuration in it is damaged ({error})") from None
+    return stored
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with names such as "weights.lambda_3"."""
+    found = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

@@ -1,0 +1,89 @@
+"""SIGTERM and Ctrl-C: the run ends after its current step and saves first.
+
+Lightning's own handling ends with exit status 0 and 1, broadcasts from within a signal handler, and saves
+nothing in processes that were forked or spawned.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch.utils.data import get_worker_info
+
+PATIENCE = 10.0  # seconds; a signal that is repeated later than this ends the run at once, unsaved
+
+
+class Stopped(SystemExit):
+    """A run that was stopped by a signal. `code` is the exit status, 130 or 143; 0 of a process that follows
+    another one, whose status would otherwise have the others killed.
+    """
+
+    def __init__(self, signum: int, message: str = "", leader: bool = True) -> None:
+        super().__init__(message)
+        self.code = 128 + signum if leader else 0
+
+
+class StopSignals:
+    """Remembers that a signal came, for the training loop to see.
+
+    Attributes:
+        received: the first signal's number, 0 before.
+        looping: whether this process is in the training loop; outside it a signal ends the run at once.
+        forward: where this process only waits for others, sends them the signal.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.looping = False
+        self.forward: Callable[[int], None] | None = None
+        self._owner, self._time = os.getpid(), 0.0
+
+    def install(self) -> None:
+        """Handle the signals in this process. Only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, self._handle)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """`install`, and the caller's handlers again afterwards."""
+        before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+        self.install()
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, before[0])
+                signal.signal(signal.SIGTERM, before[1])
+
+    def _handle(self, signum: int, frame: object) -> None:
+        now = time.monotonic()
+        if get_worker_info() is not None:  # a loader process: its batches are needed until the step ends
+            return
+        if not self.received:
+            self.received, self._time = signum, now
+            if self.forward is not None and os.getpid() == self._owner:
+                self.forward(signal.SIGTERM)
+                return
+            if self.looping:
+                return
+        elif now - self._time < PATIENCE:
+            return
+        raise Stopped(self.received)
+
+
+def end_with_parent() -> None:
+    """End this process when its parent does: a killed run must not go on in the processes that it started."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
