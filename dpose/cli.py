@@ -138,9 +138,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
     parser.description += (
         " Options not given follow from the preset's recipe; with --resume, from the run in the checkpoint, "
-        "which then goes on exactly. Such a run may change --steps, --lr, --accelerator, --devices, --strategy, "
-        "--workers, --log-every, --max-bad, --checkpoint-minutes, --tensorboard, and --data to where the same "
-        "data were moved. On the CPU every process uses one thread, unless $OMP_NUM_THREADS says otherwise."
+        "which then goes on exactly. Such a run may change --steps, --lr, --accelerator, --devices, "
+        "--strategy, --workers, --log-every, --max-bad, --checkpoint-minutes, --tensorboard, and --data to "
+        "where the same data were moved. On the CPU every process uses one thread, unless $OMP_NUM_THREADS "
+        "says otherwise."
     )
     parser.set_defaults(run=_train)
     parser.argument_default = (
@@ -185,8 +186,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(
         "--precision",
         choices=[*PRECISIONS, "auto"],
-        help="32: strict float32; tf32; tf32-conv: TF32 in convolutions alone, PyTorch's default; bf16: of the "
-        "network; auto: bf16 where the hardware computes in it (the recipe's)",
+        help="32: strict float32; tf32; tf32-conv: TF32 in convolutions alone, PyTorch's default; bf16: in "
+        "the network; auto: bf16 where the hardware computes in it (the recipe's)",
     )
     add("--workers", type=int, help="loader processes per device (spare cores)")
     add(

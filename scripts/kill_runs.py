@@ -4,9 +4,9 @@
     python scripts/kill_runs.py --kills 5 --devices 2 --seed 3
 
 The run is resumed after every kill with `dpose train --resume last.ckpt` alone, until it is through; if that
-happens before all kills are spent, another run begins. A third of the kills each comes at start-up, while a
-checkpoint is being written, and at any time after a step. Weights, optimizer, position in the data and log
-(but for times) must be equal bit by bit, and nothing else may be left in the run folder. Exit status 1 if not.
+happens before all kills are spent, another run begins. Of three kills one comes at start-up, one while a
+checkpoint is being written, one after a step. Weights, optimizer, position in the data and log (but for
+times) must be equal bit by bit, and nothing else may be left in the run folder. Exit status 1 if not.
 Data are a few made-up people; two runs of 40 steps take some minutes on two cores.
 """
 
@@ -87,7 +87,7 @@ def kill_and_resume(
 def wait_for(moment: str, process: Process, out: Path, rng: random.Random) -> None:
     """Return at a random moment of a kind, or when the process has ended."""
     begin, before = time.monotonic(), _stamp(out / "log.csv")
-    delay = rng.uniform(0, 4 if moment == "start-up" else 0.5)
+    delay = rng.uniform(0, 3 if moment == "start-up" else 0.5)
     while process.poll() is None and time.monotonic() - begin < PATIENCE:
         if moment == "start-up" and time.monotonic() - begin > delay:
             return

@@ -1,4 +1,7 @@
-"""Training: what is refused, what a run leaves behind, and that a resumed run is the same run."""
+"""Training: what is refused, what a step computes, and what a run leaves behind.
+
+What happens to runs that are resumed, stopped or killed is in `test_training_resume.py`.
+"""
 
 import csv
 import hashlib
@@ -6,10 +9,14 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from dataclasses import replace
+import warnings
+from dataclasses import fields, replace
 
+import lightning.pytorch as lightning
+import numpy as np
 import pytest
 import torch
 from random_people import random_samples, write_random_people
@@ -18,14 +25,17 @@ import dpose
 from dpose.body import load_body
 from dpose.cli import main
 from dpose.config import preset
+from dpose.data.augment import NO_AUGMENT
 from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
-from dpose.data.shards import write_shards
+from dpose.data.shards import write_manifest, write_shards
 from dpose.losses import RELEASED_WEIGHTS, TERMS
+from dpose.model.inference import to_device
 from dpose.model.network import DPose
 from dpose.paths import shard_folder
 from dpose.training import TrainConfig, Training, learning_rate, recipe, train
+from dpose.training.environment import choose_devices, preserved, set_up_process, spare_workers
 
 
 @pytest.fixture
@@ -48,42 +58,66 @@ def rows(path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
         ({"preset": "huge"}, ValueError, "huge.*mini"),
-        ({"steps": 0}, ValueError, "steps must be at least 1"),
-        ({"batch_size": -1}, ValueError, "batch_size must be at least 1"),
-        ({"lr": 0.0}, ValueError, "lr must be positive"),
-        ({"precision": "16"}, ValueError, "precision"),
+        ({"recipe": "huge"}, ValueError, "huge"),
+        ({"steps": 0}, ValueError, "steps.*1"),
+        ({"batch_size": -1}, ValueError, "batch_size.*-1"),
+        ({"batch_size": 100_000_000}, ValueError, "batch_size 100000000.*16 samples"),
+        ({"lr": 0.0}, ValueError, "lr"),
+        ({"lr": math.inf}, ValueError, "lr"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"precision": "16"}, ValueError, "precision.*bf16"),
         ({"workers": -1}, ValueError, "workers"),
-        ({"max_bad": -1}, ValueError, "max_bad must be 0 or more"),
-        ({"data": "/nowhere/at/all"}, FileNotFoundError, "dpose synth --root /nowhere/at/all"),
+        ({"max_bad": -1}, ValueError, "max_bad"),
+        ({"checkpoint_minutes": math.nan}, ValueError, "checkpoint_minutes"),
+        ({"data": "/nowhere/at/all"}, FileNotFoundError, "/nowhere/at/all"),
+        ({"data": ""}, ValueError, "data.*empty"),
+        ({"data": ["a", ""]}, ValueError, "data.*empty"),
+        ({"data": []}, ValueError, "data.*empty"),
+        ({"body": ""}, ValueError, "body.*empty"),
         ({"resume": "/nowhere/last.ckpt"}, FileNotFoundError, "resume.*last.ckpt"),
-        ({"body": "/nowhere/body.npz"}, FileNotFoundError, "body"),
+        ({"init": "nothing"}, FileNotFoundError, "nothing"),
+        ({"body": "/nowhere/body.npz"}, FileNotFoundError, "body.npz"),
+        ({"mix": (1, 2)}, ValueError, "2 weights for 1"),
+        ({"mix": (0,)}, ValueError, "positive"),
+        ({"devices": 3}, ValueError, "batch_size 2.*3 devices"),
         ({"accelerator": "mps" if torch.cuda.is_available() else "cuda"}, ValueError, "not available"),
-        ({"out": __file__}, FileExistsError, "is a file"),
+        ({"tensorboard": True}, ValueError, "tensorboard"),
+        ({"out": __file__}, FileExistsError, "test_train.py is a file"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_written(quick, wrong, error, message):
+    if wrong == {"tensorboard": True} and _installed("tensorboard", "tensorboardX"):
+        pytest.skip("TensorBoard is installed")
     with pytest.raises(error, match=message):
         train(replace(quick, **wrong))
     assert not quick.out.exists()
 
 
-def test_a_run_bears_as_many_unreadable_samples_as_it_is_told(quick, people, tmp_path):
-    copied = tmp_path / "data" / "shards"
-    shutil.copytree(shard_folder(people), copied)
-    shard = next(copied.glob("train-*.tar"))
-    data = bytearray(shard.read_bytes())
-    start = data.index(b"\xff\xd8\xff")  # the first picture
-    data[start : start + 512] = bytes(512)
-    shard.write_bytes(data)
-    broken = replace(quick, data=copied.parent, steps=8)
-    with pytest.warns(UserWarning, match="skipped an unreadable sample"):
-        assert train(replace(broken, max_bad=1)).steps == 8
-    with pytest.raises(RuntimeError, match=r"1 unreadable samples in epoch 0 \(limit 0\)"):
-        train(replace(broken, max_bad=0, overwrite=True))
+def _installed(*names: str) -> bool:
+    from importlib.util import find_spec
+
+    return any(find_spec(name) for name in names)
+
+
+def test_the_command_line_leaves_every_option_open_that_is_not_given(monkeypatch):
+    """Else a resumed run would be refused for a default, or forget what it had."""
+    seen = []
+    monkeypatch.setattr("dpose.training.TrainConfig", lambda **options: seen.append(options))
+    monkeypatch.setattr("dpose.training.train", lambda config: sys.exit("done"))
+    main(["train", "--resume", "last.ckpt"])
+    main(["train", "--accelerator", "cpu"])
+    assert seen[0] == {"resume": "last.ckpt", "progress": True}
+    assert seen[1] == {"accelerator": "cpu", "devices": "auto", "progress": True}
+
+
+# --- recipes ------------------------------------------------------------------------------------------------
 
 
 def test_the_paper_recipe_is_the_papers_and_the_released_one_is_chosen_by_name(people):
@@ -95,11 +129,8 @@ def test_the_paper_recipe_is_the_papers_and_the_released_one_is_chosen_by_name(p
     assert paper.vertex_stride == 1
     assert recipe("paper-no-depth") == paper
     released = TrainConfig(preset="paper", recipe="released", data=people, accelerator="cpu").resolve().recipe
-    assert (released.steps, released.lr, released.weights, released.depth_rule) == (
-        200_000, 1e-4, RELEASED_WEIGHTS, "released",
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="unknown preset"):
-        recipe("huge")
+    assert (released.steps, released.lr, released.weights) == (200_000, 1e-4, RELEASED_WEIGHTS)
+    assert released.depth_rule == "released"
 
 
 def test_the_mini_rate_rises_then_falls_to_a_hundredth():
@@ -114,8 +145,151 @@ def test_the_mini_rate_rises_then_falls_to_a_hundredth():
     assert middle == pytest.approx(0.505, abs=2e-3)
 
 
+def test_a_recipe_survives_json_as_it_is():
+    from dataclasses import asdict
+
+    for name in ("mini", "released"):
+        assert recipe(name).from_dict(json.loads(json.dumps(asdict(recipe(name))))) == recipe(name)
+
+
 def test_auto_takes_the_mini_network_without_a_gpu(quick):
     assert replace(quick, preset="auto").resolve().preset == "mini"
+
+
+# --- a step -------------------------------------------------------------------------------------------------
+
+
+def training_batch(config: TrainConfig):
+    loader = make_loader(config.data, "train", preset("mini"), config.batch_size, train=True, workers=0)
+    return to_device(next(iter(loader)), "cpu")
+
+
+def module(config: TrainConfig, stride: int = 64) -> Training:
+    return Training(DPose(preset("mini")), load_body(vertex_stride=stride), config.resolve())
+
+
+def test_gradients_are_clipped_by_norm_at_one_and_a_half(quick):
+    step = module(quick)
+    trained = [parameter for parameter in step.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    step.configure_gradient_clipping(None)
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in trained))
+    assert norm == pytest.approx(1.5, rel=1e-3)
+    assert float(step.grad_norm) == pytest.approx(math.sqrt(sum(p.numel() for p in trained)), rel=1e-3)
+
+
+def test_every_trained_parameter_gets_a_gradient(quick):
+    step = module(quick)
+    step.training_step(training_batch(quick), 0).backward()
+    without = [name for name, p in step.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []  # else several devices would wait for it
+
+
+def test_a_training_step_never_waits_for_the_device(quick):
+    step, batch = module(quick, stride=8), training_batch(quick)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step.training_step(batch, 0).backward()
+    waits = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
+    assert not waits & {event.key for event in profile.key_averages()}
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_the_network_computes_in_the_precision_that_the_run_names(quick, precision, monkeypatch):
+    """Seen from within the encoder's first convolution, in a run; the log's losses are float32 either way."""
+    types = set()
+
+    def look(self, inputs, output):
+        types.add(output.dtype)
+
+    build = DPose.__init__
+
+    def watched(self, config):
+        build(self, config)
+        self.encoder.conv1.register_forward_hook(look)
+
+    monkeypatch.setattr(DPose, "__init__", watched)
+    result = train(replace(quick, steps=1, precision=precision))
+    assert types == {torch.bfloat16 if precision == "bf16" else torch.float32}
+    for story in (_json(quick.out / "run.json"), dpose.model.checkpoint.metadata(result.checkpoint)):
+        assert story["precision"]["autocast"] == ("bfloat16" if precision == "bf16" else None)
+        assert story["precision"]["float32_matmul_precision"] == "highest"
+
+
+def global_state() -> tuple:
+    cudnn = torch.backends.cudnn
+    flags = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    return *flags, torch.get_num_threads(), os.environ.get("PL_GLOBAL_SEED"), handlers
+
+
+def test_precision_flags_are_set_for_the_run_and_are_the_callers_again(quick, monkeypatch):
+    flags = []
+
+    def look(*args):
+        flags.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return losses(*args)
+
+    from dpose.training.step import compute_losses as losses
+
+    monkeypatch.setattr("dpose.training.step.compute_losses", look)
+    before, state = global_state(), torch.get_rng_state()
+    for precision, expected in {
+        "32": ("highest", False),
+        "tf32": ("high", True),
+        "tf32-conv": ("highest", True),
+        "bf16": ("highest", False),
+    }.items():
+        train(replace(quick, steps=1, precision=precision, overwrite=True))
+        assert flags.pop() == expected
+    assert before == global_state()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_augmentation_and_depth_rule_of_the_recipe_reach_the_loader(quick):
+    """The batch that a run trains on is the one of a loader with these, and not the preset's."""
+    own = replace(recipe("mini"), augmentation=NO_AUGMENT, depth_rule="released", precision="32")
+    seen = []
+
+    class Look(lightning.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            seen.append(batch)
+
+    train(replace(quick, steps=1, recipe=own, seed=5), callbacks=[Look()])
+    options = {"train": True, "seed": 5, "augment": NO_AUGMENT, "depth_rule": "released"}
+    expected = to_device(next(iter(make_loader(quick.data, "train", preset("mini"), 2, **options))), "cpu")
+    assert seen[0]["key"] == expected["key"]
+    for name in ("image", "depth", "scale", "parts"):
+        assert torch.equal(seen[0][name], expected[name])
+    options |= {"augment": None, "depth_rule": "paper"}
+    other = to_device(next(iter(make_loader(quick.data, "train", preset("mini"), 2, **options))), "cpu")
+    assert not torch.equal(other["image"], expected["image"])
+    assert not torch.equal(other["depth"], expected["depth"])
+
+
+def test_the_loss_falls_when_one_batch_comes_again_and_again(quick, monkeypatch):
+    batch = training_batch(replace(quick, batch_size=4))
+    monkeypatch.setattr("dpose.training.step.make_loader", lambda *a, **k: Again(batch))
+    monkeypatch.setattr("dpose.data.loader.Progress.update", lambda self, batch: None)
+    log = rows(train(replace(quick, steps=20, batch_size=4, lr=2e-3)).log)
+    for name in ("total", "vertices", "joints2d"):
+        assert log[-1][name] < 0.85 * log[0][name]
+
+
+class Again:
+    """A loader without a length that yields one batch for ever."""
+
+    resumed = None
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __iter__(self):
+        while True:
+            yield self.batch
+
+
+# --- what a run leaves --------------------------------------------------------------------------------------
 
 
 def test_a_run_leaves_a_loadable_checkpoint_a_log_of_every_term_and_its_story(trained):
@@ -128,8 +302,16 @@ def test_a_run_leaves_a_loadable_checkpoint_a_log_of_every_term_and_its_story(tr
     weights = trained.config.recipe.weights
     total = sum(weights.of(term) * log[-1][term] for term in TERMS)
     assert log[-1]["total"] == pytest.approx(total, rel=1e-3)
-    story = json.loads((trained.log.parent / "run.json").read_text())
+    assert trained.losses["total"] == log[-1]["total"]
+    assert [row["lr"] for row in log] == pytest.approx(
+        [learning_rate(row["step"] - 1, trained.config.recipe) for row in log], rel=1e-6
+    )
+    story = _json(trained.log.parent / "run.json")
+    assert story["status"] == "finished" and story["step"] == 6 and story["images"] == 24
+    assert story["body"] == load_body("open").record
     assert story["seed"] == 0 and story["recipe"]["batch_size"] == 4 and story["libraries"]["torch"]
+    metadata = dpose.model.checkpoint.metadata(trained.checkpoint)
+    assert metadata["body"] == story["body"] and metadata["recipe"] == story["recipe"]
     assert trained.images_per_second > 0 and trained.steps == 6
     left = sorted(path.name for path in trained.log.parent.iterdir())
     assert left == ["last.ckpt", "log.csv", "model.safetensors", "run.json"]
@@ -150,98 +332,130 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(quick, tmp_pa
     assert losses[0] != losses[2]
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does_given_the_same_batches(
-    quick, tmp_path, monkeypatch
+def test_a_run_names_the_code_that_it_started_with(quick, monkeypatch):
+    """A commit made while it runs is not the run's."""
+    commits = iter(["first", "second", "third"])
+    monkeypatch.setattr("dpose.results.commit", lambda: next(commits))
+    result = train(replace(quick, steps=1))
+    started = _json(quick.out / "run.json")["commit"]
+    assert started == dpose.model.checkpoint.metadata(result.checkpoint)["commit"] == "first"
+
+
+def test_the_network_without_depth_trains_too(quick):
+    result = train(replace(quick, preset="mini-no-depth", steps=1))
+    assert dpose.load(result.checkpoint).depth_decoder is None
+    assert result.losses["depth_l1"] == 0
+
+
+def test_an_overwritten_run_is_kept_aside_and_its_weights_never_stand_beside_another_story(
+    quick, monkeypatch
 ):
-    resolved = replace(quick, steps=6).resolve()
-    batches = [batch for batch, _ in zip(_training_batches(resolved), range(6), strict=False)]
-    monkeypatch.setattr("dpose.training.run.make_loader", lambda *a, epoch=0, **k: Stream(batches[epoch:]))
-    straight = train(replace(quick, steps=6, out=tmp_path / "straight"))
+    """Seen before the first step of the new run, which then fails."""
+    train(replace(quick, steps=1, seed=1))
+    before = {path.name: path.read_bytes() for path in quick.out.iterdir()}
 
-    class Killed(Exception):
-        pass
+    def fail(*args):
+        assert _json(quick.out / "run.json")["seed"] == 2
+        assert not {"last.ckpt", "model.safetensors"} & {path.name for path in quick.out.iterdir()}
+        raise ValueError("the first step")
 
-    def kill_after_step_3(self, trainer, module):
-        save(self, trainer, module)
-        raise Killed
-
-    from dpose.training import Journal
-
-    save = Journal._save
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "_due", lambda self: self.step == 3)
-        patch.setattr(Journal, "_save", kill_after_step_3)
-        with pytest.raises(Killed):
-            train(replace(quick, steps=6, out=tmp_path / "halves"))
-    resumed = train(
-        replace(quick, steps=6, out=tmp_path / "halves", resume=tmp_path / "halves" / "last.ckpt")
-    )
-
-    one, two = (dpose.load(result.checkpoint).state_dict() for result in (straight, resumed))
-    assert one.keys() == two.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=0, atol=0)
-    log = rows(resumed.log)
-    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
-    assert [row["lr"] for row in log] == [row["lr"] for row in rows(straight.log)]
+    monkeypatch.setattr("dpose.training.step.compute_losses", fail)
+    with pytest.raises(FileExistsError, match="run"):
+        train(replace(quick, seed=2))
+    with pytest.raises(ValueError, match="the first step"):
+        train(replace(quick, seed=2, overwrite=True))
+    aside = quick.out.with_name("run.1")
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
 
 
-class Stream:
-    """Batches as a loader without a length gives them."""
+def test_what_dead_processes_left_in_the_run_folder_is_removed(quick):
+    from dpose.io import HOST
 
-    def __init__(self, batches):
-        self.batches = batches
-
-    def __iter__(self):
-        return iter(self.batches)
-
-
-def _training_batches(config):
-    return make_loader(config.data, "train", preset("mini"), config.batch_size, train=True, seed=0, workers=0)
+    quick.out.mkdir()
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    left = quick.out / f".last.ckpt.{HOST}.{dead.pid}.part"
+    left.write_bytes(b"half a checkpoint")
+    train(replace(quick, steps=1))
+    assert not left.exists()
 
 
-def test_resuming_what_cannot_be_resumed_says_why(quick, trained):
-    with pytest.raises(ValueError, match="at step 6 already"):
-        train(replace(quick, resume=trained.resume, steps=6))
-    with pytest.raises(ValueError, match="holds a 'mini' network, not 'mini-no-depth'"):
-        train(replace(quick, preset="mini-no-depth", resume=trained.resume, steps=9))
-    with pytest.raises(ValueError, match="no checkpoint to resume from"):
-        train(replace(quick, resume=trained.log))
+def test_a_checkpoint_is_written_beside_its_target_and_not_through_the_temporary_folder(
+    quick, monkeypatch, tmp_path
+):
+    (tmp_path / "closed").write_text("no folder")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "closed"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile.mkstemp", lambda *a, **k: pytest.fail("a temporary file"))
+    assert train(replace(quick, steps=1)).resume.stat().st_size > 1e7
+
+
+# --- data and bodies ----------------------------------------------------------------------------------------
+
+
+def test_a_run_bears_as_many_unreadable_samples_as_it_is_told(quick, people, tmp_path):
+    copied = tmp_path / "data" / "shards"
+    shutil.copytree(shard_folder(people), copied)
+    shard = next(copied.glob("train-*.tar"))
+    data = bytearray(shard.read_bytes())
+    start = data.index(b"\xff\xd8\xff")  # the first image
+    data[start : start + 512] = bytes(512)
+    shard.write_bytes(data)
+    broken = replace(quick, data=copied.parent, steps=8)
+    with pytest.warns(UserWarning, match="skipped an unreadable sample"):
+        assert train(replace(broken, max_bad=1)).steps == 8
+    with pytest.raises(RuntimeError, match=r"limit 0"):  # already where the means are taken
+        train(replace(broken, max_bad=0, overwrite=True))
+    assert (quick.out / "last.ckpt").exists()
+
+
+def test_a_run_may_mix_sets_and_says_which(people, tmp_path):
+    other, out = write_random_people(tmp_path / "other", train=8, test=1), tmp_path / "run"
+    settings = f"--out {out} --preset mini --steps 1 --batch-size 2 --workers 0 --accelerator cpu"
+    assert main(["train", "--data", str(people), str(other), "--mix", "4", "1", *settings.split()]) == 0
+    story = _json(out / "run.json")
+    assert story["data"] == [data_fingerprint(root) for root in (people, other)]
+    assert story["data_samples"] == [16, 8] and story["mix"] == [4, 1]
+    parts = [training_means(root, preset("mini")) for root in (people, other)]
+    both = training_means([people, other], preset("mini"), mix=(4, 1))
+    torch.testing.assert_close(both.betas, 0.8 * parts[0].betas + 0.2 * parts[1].betas)
+    torch.testing.assert_close(dpose.load(out / "model.safetensors").regressor.init_shape, both.betas)
+
+
+def test_people_of_another_body_are_no_training_data(quick, tmp_path):
+    samples = random_samples(4)
+    samples[2]["label"] |= {"body": "smpl-female", "pose": samples[2]["label"]["pose"] + [0.0] * 6}
+    write_shards(samples, tmp_path / "smpl", "train")
+    with pytest.raises(ValueError, match="sample p0002.*'smpl-female'.*'open'"):
+        train(replace(quick, data=tmp_path / "smpl", batch_size=4))
+
+
+def test_bodies_that_disagree_are_refused_before_anything_is_written(quick, trained, people, tmp_path):
+    other = write_random_people(tmp_path / "other", train=8, test=1)
+    write_manifest(other / "shards", bodies={"open": {"name": "open", "hash": "another"}})
+    with pytest.raises(ValueError, match="other.*another"):
+        train(replace(quick, data=other))
+    with pytest.raises(ValueError, match="another"):
+        train(replace(quick, data=[people, other]))
+    write_manifest(other / "shards", bodies={"smplx-neutral": {"name": "smplx-neutral", "hash": ""}})
+    with pytest.raises(ValueError, match="'smplx-neutral'.*'open'.*one body"):
+        train(replace(quick, data=[people, other]))
+    with pytest.raises(ValueError, match="open-smpl.*open|open.*open-smpl"):
+        train(replace(quick, body="open-smpl"))
     assert not quick.out.exists()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"state_dict": {}, "dpose": {"part_order": "released", "metadata": "{}"}},
-        {"state_dict": {}, "epoch": 3, "global_step": 9},
-        {"conv1.weight": 0, "stage2.0.branches.0.0.conv1.weight": 0},
-    ],
-    ids=["converted", "authors'", "hrnet"],
-)
-def test_resuming_from_weights_alone_points_to_init(quick, content, tmp_path):
-    path = tmp_path / "weights.ckpt"
-    torch.save(content, path)
-    with pytest.raises(ValueError, match=r"weights\.ckpt holds weights only; start from it with --init"):
-        train(replace(quick, resume=path))
+def test_starting_weights_must_be_for_the_body_of_the_data(quick, trained, tmp_path):
+    network, metadata = dpose.model.checkpoint.read(trained.checkpoint)
+    path = tmp_path / "start.safetensors"
+    dpose.model.checkpoint.save(network, path, metadata | {"body": {"name": "smplx-neutral", "hash": "x"}})
+    with pytest.raises(ValueError, match="start.safetensors.*'smplx-neutral'.*'open'"):
+        train(replace(quick, init=path))
+    dpose.model.checkpoint.save(network, path, {})
+    with pytest.raises(ValueError, match="start.safetensors.*--body"):
+        train(replace(quick, init=path))
     assert not quick.out.exists()
-
-
-def test_resuming_runs_no_code_and_advises_none(quick, trained, tmp_path):
-    with pytest.raises(ValueError, match=r"model\.safetensors holds weights only; start from it with --init"):
-        train(replace(quick, resume=trained.checkpoint))
-
-    class Hostile:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "it_ran"),)
-
-    torch.save({"state_dict": {}, "dpose": Hostile()}, tmp_path / "hostile.ckpt")
-    with pytest.raises(
-        ValueError, match=r"no checkpoint to resume from.*hostile\.ckpt: refused.*'posix\.mkdir'"
-    ) as error:
-        train(replace(quick, resume=tmp_path / "hostile.ckpt"))
-    assert "weights_only" not in str(error.value) and not (tmp_path / "it_ran").exists()
-    assert not quick.out.exists()
+    assert train(replace(quick, init=path, body="open", steps=1)).steps == 1
 
 
 def test_a_new_run_may_start_from_another_ones_weights_and_says_so(quick, trained):
@@ -251,7 +465,7 @@ def test_a_new_run_may_start_from_another_ones_weights_and_says_so(quick, traine
     weights = dict(dpose.load(result.checkpoint).named_parameters())
     for name, value in start.named_parameters():
         torch.testing.assert_close(weights[name], value, atol=1e-6, rtol=1e-6)
-    resumed = train(replace(quick, resume=result.resume, steps=2))
+    resumed = train(TrainConfig(resume=result.resume, steps=2, progress=False))
     for run in (result, resumed):
         origin = dpose.model.checkpoint.metadata(run.checkpoint)["init"]
         assert origin["checkpoint"] == "model.safetensors" and origin["step"] == 6
@@ -259,165 +473,79 @@ def test_a_new_run_may_start_from_another_ones_weights_and_says_so(quick, traine
 
 
 def test_weights_of_another_network_are_no_start(quick, trained):
-    with pytest.raises(ValueError, match="holds a 'mini' network, not 'mini-no-depth'"):
+    with pytest.raises(ValueError, match="'mini'.*'mini-no-depth'"):
         train(replace(quick, preset="mini-no-depth", init=trained.checkpoint))
-    with pytest.raises(FileNotFoundError, match="no checkpoint 'nothing'"):
-        train(replace(quick, init="nothing"))
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="one of them"):
         train(replace(quick, init=trained.checkpoint, resume=trained.resume))
     assert not quick.out.exists()
 
 
-def test_a_resumed_run_does_not_replace_another_one(quick, trained):
-    quick.out.mkdir()
-    (quick.out / "last.ckpt").write_bytes(b"somebody's work")
-    with pytest.raises(FileExistsError, match="holds a run already"):
-        train(replace(quick, resume=trained.resume, steps=9))
-    assert (quick.out / "last.ckpt").read_bytes() == b"somebody's work"
-    (quick.out / "log.csv").write_text("step,seconds,total\n1,1000,7.5\n")
-    result = train(replace(quick, resume=trained.resume, steps=8, overwrite=True))
-    assert [row["step"] for row in rows(result.log)] == [7, 8]  # no row of the run that was there
+def test_small_images_and_random_weights_are_warned_of(quick, people, tmp_path):
+    from dpose.data.sources import find_sources
+    from dpose.training.start import warn_of_poor_starts
+
+    sources = find_sources(people, "train", preset("paper"))  # stored at 160 pixels
+    with pytest.warns(UserWarning) as caught:
+        warn_of_poor_starts(replace(quick, preset="paper"), sources, None)
+    texts = [str(warning.message) for warning in caught]
+    assert any("160 pixels" in text and "280" in text for text in texts)
+    assert any("random weights" in text and "--init" in text for text in texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_poor_starts(quick, sources, None)
 
 
-def test_a_run_names_the_code_that_it_started_with(quick, monkeypatch):
-    """A commit made while it runs is not the run's."""
-    commits = iter(["first", "second", "third"])
-    monkeypatch.setattr("dpose.results.commit", lambda: next(commits))
-    result = train(replace(quick, steps=1))
-    started = json.loads((quick.out / "run.json").read_text())["commit"]
-    assert started == dpose.model.checkpoint.metadata(result.checkpoint)["commit"] == "first"
+def test_a_warning_is_one_line_on_the_command_line(monkeypatch):
+    seen = []
+
+    def look(config):
+        seen.append(warnings.formatwarning("small images", UserWarning, "file.py", 7, "code"))
+        raise ValueError
+
+    monkeypatch.setattr("dpose.training.train", look)
+    before = warnings.formatwarning
+    assert main(["train", "--preset", "mini"]) == 2
+    assert seen == ["dpose: warning: small images\n"] and warnings.formatwarning is before
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(quick, monkeypatch):
-    from dpose.training.run import compute_losses as real
-
-    def poisoned(*args):
-        terms = real(*args)
-        return terms | {"total": terms["total"] * float("nan")}
-
-    train(replace(quick, steps=1))
-    before = (quick.out / "last.ckpt").read_bytes()
-    monkeypatch.setattr("dpose.training.run.compute_losses", poisoned)
-    with pytest.raises(FloatingPointError, match="no longer finite at step 1"):
-        train(replace(quick, overwrite=True))
-    assert (quick.out / "last.ckpt").read_bytes() == before
-    with pytest.raises(FileExistsError, match="holds a run already"):
-        train(quick)
+# --- devices and threads ------------------------------------------------------------------------------------
 
 
-def test_the_network_without_depth_trains_too(quick):
-    result = train(replace(quick, preset="mini-no-depth", steps=1))
-    assert dpose.load(result.checkpoint).depth_decoder is None
-    assert result.losses["depth_l1"] == 0
+def test_a_process_per_core_divides_the_batch_and_leaves_each_enough(monkeypatch):
+    for cores, batch, expected in ((2, 64, 2), (3, 64, 2), (16, 64, 4), (8, 96, 6), (2, 16, 1), (2, 33, 1)):
+        monkeypatch.setattr("dpose.training.environment.usable_cores", lambda cores=cores: cores)
+        assert choose_devices("auto", "cpu", batch) == expected
+    assert choose_devices(5, "cpu", 64) == 5
 
 
-def test_the_loss_falls_when_one_batch_comes_again_and_again(quick, monkeypatch):
-    batch = next(iter(_training_batches(replace(quick, batch_size=4).resolve())))
-    monkeypatch.setattr("dpose.training.run.make_loader", lambda *a, **k: Stream([batch] * 20))
-    log = rows(train(replace(quick, steps=20, batch_size=4, lr=2e-3)).log)
-    for name in ("total", "vertices", "joints2d"):
-        assert log[-1][name] < 0.85 * log[0][name]
+def test_loader_processes_are_shared_by_the_devices(monkeypatch):
+    for cores, devices, expected in ((16, 8, 1), (16, 1, 8), (4, 1, 3), (2, 2, 1), (1, 1, 1), (64, 8, 7)):
+        monkeypatch.setattr("dpose.training.environment.usable_cores", lambda cores=cores: cores)
+        assert spare_workers(devices) == expected
 
 
-def test_gradients_are_clipped_by_norm_at_one_and_a_half(quick):
-    module = Training(DPose(preset("mini")), load_body(vertex_stride=64), quick.resolve())
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.grad = torch.ones_like(parameter)
-    module.configure_gradient_clipping(None)
-    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in trained))
-    assert norm == pytest.approx(1.5, rel=1e-3)
-    assert float(module.last_grad_norm) == pytest.approx(math.sqrt(sum(p.numel() for p in trained)), rel=1e-3)
+def test_a_process_has_one_thread_unless_the_environment_says_otherwise(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        with preserved():
+            set_up_process("32", "cpu")
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        with preserved():
+            set_up_process("32", "cpu")
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
-def test_every_trained_parameter_gets_a_gradient(quick):
-    config = quick.resolve()
-    module = Training(DPose(preset("mini")), load_body(vertex_stride=64), config)
-    module.training_step(next(iter(_training_batches(config))), 0).backward()
-    without = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
-    assert without == []  # else several devices would wait for it
+def test_augmentation_fields_are_all_recorded(trained):
+    recorded = _json(trained.log.parent / "run.json")["recipe"]["augmentation"]
+    assert recorded.keys() == {field.name for field in fields(trained.config.recipe.augmentation)}
+    assert np.allclose(recorded["scale_range"], trained.config.recipe.augmentation.scale_range)
 
 
-def test_a_training_step_never_waits_for_the_device(quick):
-    config = quick.resolve()
-    module = Training(DPose(preset("mini")), load_body(vertex_stride=8), config)
-    batch = next(iter(_training_batches(config)))
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        module.training_step(batch, 0).backward()
-    waits = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
-    assert not waits & {event.key for event in profile.key_averages()}
-
-
-TWO_PROCESSES = """
-import os, sys
-from dpose.training import run as train
-
-out = sys.argv[2]
-rank = os.environ.get("LOCAL_RANK", "0")
-step = train.Training.training_step
-
-def told(self, batch, index):
-    with open(f"{out}/keys-{rank}.txt", "a") as file:
-        print(*batch["key"], file=file)
-    return step(self, batch, index)
-
-train.Training.training_step = told
-config = train.TrainConfig(
-    preset="mini", data=sys.argv[1].split(","), out=f"{out}/run", steps=4, batch_size=4, workers=1,
-    accelerator="cpu", devices=2, strategy="ddp", log_every=4, progress=False,
-)
-train.train(config)
-"""
-
-
-def test_two_processes_train_from_shards_and_see_no_sample_twice_in_an_epoch(people, tmp_path):
-    """Four steps of four are the 16 people's first epoch: lightning's ddp on gloo, a loader process each."""
-    script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES)
-    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(people), str(tmp_path)],
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    seen = [(tmp_path / f"keys-{rank}.txt").read_text().split() for rank in range(2)]
-    assert [len(keys) for keys in seen] == [8, 8]
-    assert len({*seen[0], *seen[1]}) == 16
-    story = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert story["step"] == 0 and story["data_samples"] == 16
-    assert rows(tmp_path / "run" / "log.csv")[-1]["step"] == 4
-
-
-def test_a_run_may_mix_sets_and_says_which(people, tmp_path):
-    other, out = write_random_people(tmp_path / "other", train=8, test=1), tmp_path / "run"
-    settings = f"--out {out} --preset mini --steps 1 --batch-size 2 --workers 0 --accelerator cpu"
-    assert main(["train", "--data", str(people), str(other), "--mix", "4", "1", *settings.split()]) == 0
-    story = json.loads((out / "run.json").read_text())
-    assert story["data"] == [data_fingerprint(root) for root in (people, other)]
-    assert story["data_samples"] == [16, 8] and story["mix"] == [4, 1]
-    parts = [training_means(root, preset("mini")) for root in (people, other)]
-    both = training_means([people, other], preset("mini"), mix=(4, 1))
-    torch.testing.assert_close(both.betas, 0.8 * parts[0].betas + 0.2 * parts[1].betas)
-    torch.testing.assert_close(dpose.load(out / "model.safetensors").regressor.init_shape, both.betas)
-
-
-def test_a_mixture_that_does_not_fit_is_refused_before_anything_is_written(quick, people):
-    for mix, message in (((1, 2), "2 weights for 1 data sets"), ((0,), "positive")):
-        with pytest.raises(ValueError, match=message):
-            train(replace(quick, mix=mix))
-    with pytest.raises(ValueError, match="empty list"):
-        replace(quick, data=[])
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        train(replace(quick, data=[people, "/nowhere"]))
-    assert not quick.out.exists()
-
-
-def test_people_of_another_body_are_no_training_data(quick, tmp_path):
-    samples = random_samples(4)
-    samples[2]["label"] |= {"body": "smpl-female", "pose": samples[2]["label"]["pose"] + [0.0] * 6}
-    write_shards(samples, tmp_path / "smpl", "train")
-    with pytest.raises(ValueError, match="sample p0002 is labelled with the body 'smpl-female'; training"):
-        train(replace(quick, data=tmp_path / "smpl", batch_size=4))
+def _json(path):
+    return json.loads(path.read_text())

@@ -10,7 +10,8 @@ from dpose.training.recipe import (
     learning_rate,
     recipe,
 )
-from dpose.training.run import TrainResult, check_bodies, train
+from dpose.training.run import TrainResult, train
+from dpose.training.start import check_bodies
 from dpose.training.step import Training
 from dpose.training.stopping import Stopped
 

@@ -1,13 +1,12 @@
 """What lightning calls around the steps: the log, the checkpoints, the progress bar.
 
-A run folder holds `model.safetensors` (the weights, for `dpose.load`), `last.ckpt` (everything, for `resume`),
+A run folder holds `model.safetensors` (the weights, for `dpose.load`), `last.ckpt` (all that `resume` needs),
 `log.csv` (every loss term) and `run.json` (what was run, on what, and how far it came).
 """
 
 from __future__ import annotations
 
 import csv
-import itertools
 import math
 import multiprocessing
 import shutil
@@ -31,23 +30,14 @@ from dpose import results
 from dpose.data.loader import Progress
 from dpose.io import remove_stale, replacing, write_json
 from dpose.model import checkpoint
-from dpose.paths import Data, data_roots, is_url
 from dpose.training.config import TrainConfig
 from dpose.training.resume import Stored
 from dpose.training.step import Training
 from dpose.training.stopping import Stopped, StopSignals, end_with_parent
 
-FILES = (
-    "last.ckpt",
-    "model.safetensors",
-    "log.csv",
-    "run.json",
-    "tensorboard",
-)  # in the order of `move_aside`
-
 
 class CsvLog(Logger):
-    """`log.csv`, one row per `log_metrics`. lightning's CSVLogger deletes an earlier log and sorts columns."""
+    """`log.csv`. lightning's CSVLogger deletes the log of the run that is resumed, and sorts columns."""
 
     name, version = "log", None
 
@@ -55,42 +45,41 @@ class CsvLog(Logger):
         super().__init__()
         self.path = path
 
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
         pass  # they are in `run.json`
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row = {name: f"{value:.8g}" if isinstance(value, float) else value for name, value in metrics.items()}
+        row = {"step": step, **{name: f"{value:.8g}" for name, value in metrics.items()}}
         new = not self.path.exists()
         with open(self.path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=["step", *row])
+            writer = csv.DictWriter(file, fieldnames=list(row))
             if new:
                 writer.writeheader()
-            writer.writerow({"step": step, **row})
+            writer.writerow(row)
+
+    def rows(self) -> list[dict[str, str]]:
+        """The complete rows; none if there is no log."""
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if None not in (*row.keys(), *row.values())]
 
     def trim(self, step: int) -> None:
         """Drop the rows after `step` (a killed run logs past its checkpoint) and those cut short."""
-        rows = read_rows(self.path) if step else []
+        rows = [row for row in self.rows() if int(row["step"]) <= step]
         if not rows:
             self.path.unlink(missing_ok=True)
             return
         with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
-            writer.writerows(row for row in rows if int(row["step"]) <= step)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The complete rows of a log; none if there is no log."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+            writer.writerows(rows)
 
 
 class Journal(lightning.Callback):
     """Sums the losses on the device, logs their means, and counts the batches that were trained on.
 
-    lightning's `LearningRateMonitor` would write rows of its own; the rate is in ours, read from the optimizer.
+    lightning's `LearningRateMonitor` would write rows of its own; ours hold the rate of the optimizer.
     """
 
     def __init__(self, config: TrainConfig, description: dict[str, Any], stored: Stored | None) -> None:
@@ -106,20 +95,18 @@ class Journal(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
         self.begin = self.first_step_end = time.monotonic()
+        self.description |= results.provenance()  # of now: a checkout may change while the run goes on
         if self.stored is not None and len(self.stored.ranks) == trainer.world_size:
             mine = self.stored.ranks[trainer.global_rank]
             if mine["count"]:
                 self.sums, self.count = torch.tensor(mine["sums"], device=module.device), mine["count"]
-        # of now: the checkout may change while the run goes on
-        self.description |= results.provenance()
-        if not trainer.is_global_zero:
-            return
-        if module.loader.resumed == "new order":
-            self.config.note("other devices or workers than in the checkpoint: the data's order begins anew")
-        self.config.out.mkdir(parents=True, exist_ok=True)
-        remove_stale(self.config.out)
-        self.csv.trim(self.start if self.config.continues else 0)
-        self.write_story("training")
+        if trainer.is_global_zero:
+            if module.loader.resumed == "new order":
+                self.config.note("other devices or workers than before: the order of the data begins anew")
+            self.config.out.mkdir(parents=True, exist_ok=True)
+            remove_stale(self.config.out)
+            self.csv.trim(self.start if self.config.continues else 0)
+            self.write_run("training")
 
     def on_train_batch_end(self, trainer, module: Training, outputs, batch, batch_idx) -> None:
         if self.step == self.start:
@@ -131,7 +118,7 @@ class Journal(lightning.Callback):
         self.step = trainer.global_step
         self.progress.update(batch)
         if self.step >= self.config.steps or self.step % self.config.log_every == 0:
-            self._write_row(trainer)
+            self._log_row(trainer)
 
     def state(self) -> dict[str, Any]:
         """What this process needs to go on exactly from here."""
@@ -148,16 +135,17 @@ class Journal(lightning.Callback):
         means = self.sums / self.count
         means = (means if trainer is None else trainer.strategy.reduce(means, reduce_op="mean")).tolist()
         if not all(map(math.isfinite, means)):
-            last = self.config.out / "last.ckpt"
             values = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.names, means, strict=False))
+            last = self.config.out / "last.ckpt"
+            advice = f" and go on with --resume {last}" if last.exists() else ""
             raise FloatingPointError(
-                f"the loss is no longer finite at step {self.step} ({values}); lower lr (now "
-                f"{self.config.lr:g})" + (f" and resume from {last}" if last.exists() else "")
+                f"the loss is no longer finite at step {self.step} ({values}); lower the rate (--lr, "
+                f"now {self.config.lr:g}){advice}"
             )
         return means
 
-    def described(self) -> dict[str, Any]:
-        """The run so far, for `run.json` and the model's metadata."""
+    def metadata(self) -> dict[str, Any]:
+        """The run so far, for `run.json` and the model."""
         return self.description | {
             "step": self.step,
             "images": self.step * self.config.batch_size,
@@ -169,29 +157,24 @@ class Journal(lightning.Callback):
         """Time of training so far, earlier parts of a resumed run included."""
         return round(self.earlier_seconds + time.monotonic() - self.begin, 2)
 
-    def write_story(self, status: str) -> None:
-        """Write `run.json`."""
-        write_json(self.config.out / "run.json", {"status": status, **self.described()})
+    def write_run(self, status: str) -> None:
+        write_json(self.config.out / "run.json", {"status": status, **self.metadata()})
 
-    def _write_row(self, trainer: lightning.Trainer) -> None:
+    def _log_row(self, trainer: lightning.Trainer) -> None:
         means = self.means(trainer)
         self.sums, self.count = None, 0
         self.losses = dict(zip(self.names, means[:-1], strict=True))
-        images, elapsed = (self.step - self.start - 1) * self.config.batch_size, self._since_first_step()
+        images = (self.step - self.start - 1) * self.config.batch_size
         row = {
             "images": self.step * self.config.batch_size,
             "seconds": self.seconds(),
-            "images_per_second": round(images / elapsed, 2) if images else 0.0,
+            "images_per_second": images and images / (time.monotonic() - self.first_step_end),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "grad_norm": means[-1],
             **self.losses,
         }
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(row, self.step)
-
-    def _since_first_step(self) -> float:
-        return time.monotonic() - self.first_step_end
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            logger.log_metrics(row, self.step)
 
 
 class Checkpoints(ModelCheckpoint):
@@ -204,15 +187,14 @@ class Checkpoints(ModelCheckpoint):
     """
 
     def __init__(self, journal: Journal, signals: StopSignals) -> None:
-        folder, minutes = journal.config.out, journal.config.checkpoint_minutes
         super().__init__(
-            folder,
+            journal.config.out,
             save_top_k=0,
             save_last=True,
             enable_version_counter=False,
-            train_time_interval=timedelta(minutes=minutes),
+            train_time_interval=timedelta(minutes=journal.config.checkpoint_minutes),
         )
-        self.path = folder / "last.ckpt"
+        self.path = journal.config.out / "last.ckpt"
         self.journal, self.signals = journal, signals
         self.saved = journal.start
         self.alone = False
@@ -228,7 +210,7 @@ class Checkpoints(ModelCheckpoint):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
         super().on_train_start(trainer, module)
-        self.signals.install()  # lightning has put its own handler in front
+        self.signals.install()  # again: lightning has put its own handler in front
         self.signals.looping = True
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Training, *rest: Any) -> None:
@@ -239,7 +221,7 @@ class Checkpoints(ModelCheckpoint):
         if (finished or signum) and self.saved != trainer.global_step:
             trainer.save_checkpoint(self.path)
         if trainer.is_global_zero and self.saved != before:
-            self.journal.write_story("finished" if finished else "stopped" if signum else "training")
+            self.journal.write_run("finished" if finished else "stopped" if signum else "training")
         if signum and not finished:
             raise Stopped(signum, leader=trainer.is_global_zero)
 
@@ -247,54 +229,55 @@ class Checkpoints(ModelCheckpoint):
         self, trainer: lightning.Trainer, module: Training, content: dict[str, Any]
     ) -> None:
         journal = self.journal
-        several = trainer.world_size > 1 and not self.alone
-        journal.means(trainer if several else None)  # raises if not finite
+        together = trainer.world_size > 1 and not self.alone
+        journal.means(trainer if together else None)  # raises if they are not finite
         self.saved = journal.step
         ranks = [journal.state()]
-        if several:
-            ranks = [None] * trainer.world_size
+        if together:
+            ranks *= trainer.world_size
             torch.distributed.all_gather_object(ranks, journal.state())
         content["dpose"] = {
             "step": journal.step,
-            "config": {**journal.description, "data_paths": absolute(journal.config.data)},
-            "ranks": ranks,
             "seconds": journal.seconds(),
+            "config": {**journal.description, "data_paths": journal.config.data_paths()},
+            "ranks": ranks,
         }
         if trainer.is_global_zero:
-            checkpoint.save(module.model, journal.config.out / "model.safetensors", journal.described())
+            checkpoint.save(module.model, journal.config.out / "model.safetensors", journal.metadata())
 
     def rescue(self, trainer: lightning.Trainer, error: Exception) -> None:
-        """Save what was learned before an error ends the run, if there is anything new and it is finite."""
-        new = self.signals.looping and self.journal.step > self.saved
-        if not (new and trainer.is_global_zero) or isinstance(error, FloatingPointError):
+        """Save what was learned before an error ends the run, if that is anything new, and finite."""
+        if not trainer.is_global_zero or self.journal.step == self.saved:
             return
-        self.alone = trainer.world_size > 1
-        with suppress(Exception):  # the error that came first is the one to report
-            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # no barrier in it
+        self.alone = True
+        with suppress(Exception):  # the first error is the one to report
+            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             trainer.strategy.checkpoint_io.save_checkpoint(content, self.path)
-            self.journal.write_story("failed")
-            error.add_note(f"the first {self.journal.step} steps are saved; --resume {self.path} goes on")
+            self.journal.write_run("failed")
+            error.add_note(f"the first {self.saved} steps are saved; --resume {self.path} goes on")
 
 
 class RunFolderIO(TorchCheckpointIO):
     """Writes checkpoints beside their target. lightning's own goes through memory and $TMPDIR."""
 
-    def save_checkpoint(self, content: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        if _is_hand_over(path):
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        if _is_return_value(path):
             return
         with replacing(path) as temporary:
             try:
-                torch.save(content, temporary)
-            except (OSError, RuntimeError) as error:  # the latter from torch's writer, for a full disk
+                torch.save(checkpoint, temporary)
+            except (OSError, RuntimeError) as error:  # torch's writer raises the latter for a full disk
                 free = shutil.disk_usage(temporary.parent).free
-                raise OSError(f"{path} cannot be written ({error}); {free:,} bytes are free there") from error
+                raise OSError(f"{path} cannot be written ({free:,} bytes are free): {error}") from error
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
-        return {} if _is_hand_over(path) else super().load_checkpoint(path, *args, **options)
+    def load_checkpoint(self, path: str | Path, *rest: Any, **options: Any) -> dict[str, Any]:
+        return {} if _is_return_value(path) else super().load_checkpoint(path, *rest, **options)
 
 
-def _is_hand_over(path: str | Path) -> bool:
-    """Whether this is the file in $TMPDIR by which spawned processes hand weights back: the run folder has them."""
+def _is_return_value(path: str | Path) -> bool:
+    """Whether a spawned process returns weights by this file in $TMPDIR. The run folder has them."""
     return Path(path).name == ".temp.ckpt"
 
 
@@ -323,22 +306,3 @@ class ProgressBar(TQDMProgressBar):
     def get_metrics(self, trainer: lightning.Trainer, module: Training) -> dict[str, str]:
         loss = self.journal.losses.get("total")
         return {} if loss is None else {"loss": f"{loss:.4g}"}
-
-
-def absolute(data: Data) -> list[str]:
-    """Data roots that can be found from another working folder."""
-    return [root if is_url(root) else str(root.resolve()) for root in data_roots(data)]
-
-
-def move_aside(folder: Path) -> Path | None:
-    """Move the files of a run with weights to a new folder <folder>.1, <folder>.2, ..., and return that."""
-    folder = folder.resolve()
-    if not any((folder / name).exists() for name in ("last.ckpt", "model.safetensors")):
-        return None
-    numbers = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
-    target = next(path for path in numbers if not path.exists())
-    target.mkdir()
-    for name in FILES:  # the weights first: they are never left beside another run's `run.json`
-        if (folder / name).exists():
-            (folder / name).rename(target / name)
-    return target

@@ -31,6 +31,7 @@ DEFAULTS = {
     "accelerator": "auto",
     "devices": 1,
     "strategy": "auto",
+    "workers": None,
     "log_every": 20,
     "max_bad": MAX_BAD,
     "checkpoint_minutes": 5.0,
@@ -57,7 +58,7 @@ class TrainConfig:
         out: run folder. None: the resumed run's, else runs/<preset>.
         steps, batch_size, lr: see `Recipe`.
         seed: of initial weights, order of the data and augmentation; 0.
-        overwrite: whether `out` may hold an earlier run. Its files are moved to the folder <out>.1 (or .2, ...).
+        overwrite: whether `out` may hold an earlier run, which is moved to the folder <out>.1 (or .2, ...).
         resume: `last.ckpt` of an earlier run, to go on with.
         init: weights to start from: a checkpoint of the same preset (a file, a shipped name, or the authors'
             released .ckpt), or those of an HRNet, for the encoder alone. The paper starts from
@@ -78,7 +79,8 @@ class TrainConfig:
         checkpoint_minutes: a run that is killed loses at most this much work; 5.
         tensorboard: write the log for TensorBoard as well.
         progress: show a progress bar and notes on stderr.
-        recipe: a `Recipe`, or the name of one, for instance "released". None: the preset's.
+        recipe: a `Recipe`, or the name of one, for instance "released". None: the preset's. `steps`,
+            `batch_size`, `lr` and `precision` stand above it.
 
     Raises ValueError or FileNotFoundError for an unknown name, a number out of range, or a missing file.
     """
@@ -152,39 +154,40 @@ class TrainConfig:
         data contradict each other or the run to resume; FileExistsError if `out` holds another run and
         `overwrite` is not set.
         """
-        stored = read_checkpoint(self.resume) if self.resume is not None else None
-        options = self._options(stored)
+        stored = None if self.resume is None else read_checkpoint(self.resume)
+        before = DEFAULTS if stored is None else stored.config
+        given = {name: getattr(self, name) for name in FREE}
+        options = {name: before[name] if value is None else value for name, value in given.items()}
         name = self._preset(stored, options["accelerator"])
         chosen = self._recipe(stored, name, options)
-        seed, mix = self.seed or 0, self.mix
+        seed, mix = self.seed or 0, None if self.mix is None else list(self.mix)
+        data = data_roots(self.data if stored is None or self.data is not None else before["data_paths"])
+        sources = find_sources(data, "train", preset(name))  # raises if there are none
         if stored is not None:
-            seed, mix = stored.config["seed"], stored.config["mix"]
-            stored.same("seed", seed, self.seed)
-            stored.same("mix", mix, self.mix and list(self.mix))
+            stored.same("seed", self.seed)
+            stored.same("mix", mix)
+            stored.same("data", fingerprint(data))
+            seed, mix = before["seed"], before["mix"]
             if stored.step >= chosen.steps:
                 raise ValueError(
                     f"{self.resume} is at step {stored.step} already; ask for more than {chosen.steps} steps"
                 )
-        data = self._data(stored)
-        sources = find_sources(data, "train", preset(name))  # raises if there are none
-        mixture(sources, mix)
-        samples = sum(map(sum, counts)) if None not in (counts := [s.counts for s in sources]) else 0
+        mixture(sources, mix)  # raises if the weights do not fit
+        samples = sum(sum(source.counts or ()) for source in sources)
         if chosen.batch_size > max(LARGE_BATCH, samples):
-            raise ValueError(
-                f"batch_size {chosen.batch_size} is too large for {samples or 'an unknown number of'} samples"
-            )
+            raise ValueError(f"batch_size {chosen.batch_size} is too large for {samples} samples")
         options["devices"] = choose_devices(options["devices"], options["accelerator"], chosen.batch_size)
         if options["workers"] is None:
             options["workers"] = spare_workers(options["devices"])
-        out = self.out or (Path(self.resume).parent if self.resume else Path("runs") / name)
-        if Path(out).exists() and not Path(out).is_dir():
+        out = Path(self.out or (Path(self.resume).parent if self.resume else Path("runs") / name))
+        if out.exists() and not out.is_dir():
             raise FileExistsError(f"{out} is a file; name another folder for the run (out=)")
         resolved = replace(
             self,
             preset=name,
             data=data if len(data) > 1 else data[0],
             mix=mix,
-            out=Path(out),
+            out=out,
             seed=seed,
             steps=chosen.steps,
             batch_size=chosen.batch_size,
@@ -193,10 +196,10 @@ class TrainConfig:
             recipe=chosen,
             **options,
         )
-        if (resolved.out / "last.ckpt").exists() and not (self.overwrite or resolved.continues):
+        if (out / "last.ckpt").exists() and not (self.overwrite or resolved.continues):
             raise FileExistsError(
-                f"{out} holds a run already; go on with it (resume={Path(out) / 'last.ckpt'}), name another "
-                "folder (out=), or have the run moved aside (overwrite=True)"
+                f"{out} holds a run already; go on with it (resume={out / 'last.ckpt'}), name another folder "
+                "(out=), or have the run moved aside (overwrite=True)"
             )
         return resolved
 
@@ -210,16 +213,10 @@ class TrainConfig:
         if self.progress and os.environ.get("LOCAL_RANK", "0") == "0":
             print(text, file=sys.stderr)
 
-    def _options(self, stored: Stored | None) -> dict[str, Any]:
-        """The options that do not decide the outcome: as given, else the stored run's, else the default."""
-        before = DEFAULTS | {"workers": None} if stored is None else stored.config
-        given = {name: getattr(self, name) for name in FREE}
-        return {name: before[name] if value is None else value for name, value in given.items()}
-
     def _preset(self, stored: Stored | None, accelerator: str) -> str:
         given = None if self.preset in (None, "auto") else preset(self.preset).name
         if stored is not None:
-            stored.same("preset", stored.config["preset"], given)
+            stored.same("preset", given)
             return stored.config["preset"]
         return given or ("paper" if on_cuda(accelerator) else "mini")
 
@@ -227,31 +224,26 @@ class TrainConfig:
         base = self.recipe or (recipe(name) if stored is None else stored.recipe)
         base = recipe(base) if isinstance(base, str) else base
         kept = base if stored is None else stored.recipe
-        precision = self.precision or base.precision
-        if precision == "auto" and stored is not None:
-            precision = stored.recipe.precision
+        precision = kept.precision if self.precision in (None, "auto") and stored else self.precision
         chosen = replace(
             base,
             steps=self.steps or kept.steps,
-            batch_size=self.batch_size or base.batch_size,
+            batch_size=self.batch_size or kept.batch_size,
             lr=self.lr or kept.lr,
-            precision=choose_precision(precision, options["accelerator"], options["devices"] != 1),
+            precision=choose_precision(
+                precision or kept.precision, options["accelerator"], options["devices"] != 1
+            ),
         )
         if stored is not None:
             stored.same_recipe(chosen)
         return chosen
 
-    def _data(self, stored: Stored | None) -> tuple[Path | str, ...]:
-        roots = data_roots(
-            self.data if stored is None or self.data is not None else stored.config["data_paths"]
-        )
-        if stored is not None:
-            prints = [data_fingerprint(root) for root in roots if is_url(root) or root.is_dir()]
-            if len(prints) == len(roots):  # else `find_sources` says what is missing
-                stored.same("data with the fingerprint", stored.config["data"], fingerprints(prints))
-        return roots
+    def data_paths(self) -> list[str]:
+        """The data, as they are found from any working folder."""
+        return [root if is_url(root) else str(root.resolve()) for root in data_roots(self.data)]
 
 
-def fingerprints(prints: Sequence[str]) -> str | list[str]:
-    """One fingerprint as it is, several as a list: how metadata hold them."""
-    return prints[0] if len(prints) == 1 else list(prints)
+def fingerprint(data: Data) -> str | list[str]:
+    """The fingerprint of a data set, or the list of those of several."""
+    prints = [data_fingerprint(root) for root in data_roots(data)]
+    return prints if len(prints) > 1 else prints[0]

@@ -21,6 +21,8 @@ FREE = (
     "checkpoint_minutes",
     "tensorboard",
 )
+FIXED = ("preset", "model", "seed", "mix", "data", "data_paths", "body", "init", "resumed")
+OF_LIGHTNING = ("pytorch-lightning_version", "optimizer_states", "lr_schedulers", "loops")
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,20 @@ class Stored:
     ranks: list[Mapping[str, Any]]
     seconds: float
 
-    def same(self, name: str, stored: Any, given: Any) -> None:
+    def same(self, name: str, given: Any) -> None:
         """Raises ValueError if an option that a run keeps is given and differs."""
+        stored = self.config[name]
         if given is not None and given != stored:
-            raise ValueError(f"{self.path}: its run has {name} {stored}, and cannot go on with {given}")
+            raise ValueError(f"{self.path}: the run has {name} {stored} and cannot go on with {given}")
 
     def same_recipe(self, given: Recipe) -> None:
         """Raises ValueError, naming the field, if a recipe differs in more than `steps` and `lr`."""
         stored, given = _flat(asdict(self.recipe)), _flat(asdict(given))
-        for name in stored.keys() - {"steps", "lr"}:
-            self.same(name, stored[name], given[name])
+        if differing := {name for name in stored if stored[name] != given[name]} - {"steps", "lr"}:
+            name = min(differing)
+            raise ValueError(
+                f"{self.path}: the run has {name} {stored[name]} and cannot go on with {given[name]}"
+            )
 
     def changes(self, config: Mapping[str, Any]) -> list[str]:
         """What differs in the new configuration, for instance "lr 0.001 -> 1e-05"."""
@@ -92,23 +98,7 @@ def read_checkpoint(path: str | Path) -> Stored:
             ranks=list(ours["ranks"]),
             seconds=float(ours["seconds"]),
         )
-        missing = {
-            *FREE,
-            "preset",
-            "seed",
-            "mix",
-            "data",
-            "data_paths",
-            "body",
-            "init",
-            "resumed",
-        } - config.keys()
-        missing |= {
-            "pytorch-lightning_version",
-            "optimizer_states",
-            "lr_schedulers",
-            "loops",
-        } - content.keys()
+        missing = {*FREE, *FIXED} - config.keys() | {*OF_LIGHTNING} - content.keys()
         if missing or not isinstance(stored.step, int):
             raise ValueError(f"lacks {', '.join(sorted(missing)) or 'a number of steps'}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -82,18 +82,15 @@ class Training(lightning.LightningModule):
         self._body[0] = self._body[0].to(self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        for group in self.trainer.optimizers[
-            0
-        ].param_groups:  # no scheduler: its state would keep an old rate
+        (optimizer,) = self.trainer.optimizers
+        for group in optimizer.param_groups:  # without a scheduler, whose state would keep an old rate
             group["lr"] = learning_rate(self.trainer.global_step, self.config.recipe)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        wanted = self._body[0].name
         for key, body in zip(batch["key"], batch["body"], strict=True):
-            if body != self._body[0].name:
-                raise ValueError(
-                    f"sample {key} belongs to the body {body!r}, the training data to {self._body[0].name!r}; "
-                    "a network is trained for one body"
-                )
+            if body != wanted:
+                raise ValueError(f"sample {key} belongs to the body {body!r}, other data to {wanted!r}")
         prediction = run_network(self.model, batch, bf16=PRECISIONS[self.config.precision].bf16)
         terms = compute_losses(prediction, batch, self._body[0], self.config.recipe.weights)
         self.losses = {name: value.detach() for name, value in terms.items()}

@@ -6,6 +6,7 @@ nothing in processes that were forked or spawned.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -78,8 +79,9 @@ class StopSignals:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent does: a killed run must not go on in the processes that it started."""
-    parent = os.getppid()
+    """End this process when its parent ends: a killed run must not go on in processes that it started."""
+    started = multiprocessing.parent_process()  # of one that was forked or spawned
+    parent = os.getppid() if started is None else started.pid
 
     def watch() -> None:
         while os.getppid() == parent:

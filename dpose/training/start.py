@@ -1,0 +1,162 @@
+"""What a run starts from: weights, the body that the data name, a folder without another run."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dpose.body import DEFAULT_BODY, Body, check_record, load_body
+from dpose.config import ModelConfig, preset
+from dpose.data.means import Means, training_means
+from dpose.data.sample import MARGIN, Sample
+from dpose.data.shards import BadSample
+from dpose.data.sources import BadCount, Shards
+from dpose.io import file_hash
+from dpose.model import checkpoint, released
+from dpose.model.network import DPose
+from dpose.training.config import TrainConfig
+from dpose.training.resume import Stored
+
+STATISTICS_SAMPLES = 2048  # of the training set, for the means that the heads start from
+FILES = ("last.ckpt", "model.safetensors", "log.csv", "run.json", "tensorboard")  # of a run folder
+
+
+def starting_network(config: TrainConfig, stored: Stored | None) -> tuple[DPose, dict[str, Any] | None]:
+    """A new network, with the weights of `init` if given, and where these come from (None: random).
+
+    That is the file's hash, its `kind` ("dpose", "released" or "hrnet") and its metadata; for an HRNet, which
+    layers of the encoder it left at random and which of its own were not used.
+
+    Raises ValueError for a file that is none of the three, or of another preset.
+    """
+    if stored is not None:  # the weights follow from the checkpoint
+        return DPose(ModelConfig.from_dict(stored.config["model"])), stored.config["init"]
+    model = DPose(preset(config.preset))
+    if config.init is None:
+        return model, None
+    path = checkpoint.resolve(config.init)
+    content = released.read_torch_file(path) if released.is_torch_file(path) else None
+    kind = "dpose" if content is None else released.kind(content)
+    origin = {"checkpoint": Path(config.init).name, "sha256": file_hash(path), "kind": kind}
+    if kind == "hrnet":
+        report = released.load_keypoint_weights(model.encoder, content, f"init: {config.init}")
+        config.note(str(report))
+        return model, origin | report._asdict()
+    start, metadata = checkpoint.read(path, content)
+    if replace(start.config, part_order=model.config.part_order) != model.config:
+        raise ValueError(
+            f"init: {config.init} holds a {start.config.name!r} network, not {model.config.name!r}"
+        )
+    return start.train(), metadata | origin
+
+
+def initialise_heads(model: DPose, config: TrainConfig) -> None:
+    """Give a new network the training set's mean pose, shape and camera to add its residuals to.
+
+    With the recipe's `priors` the last layers of the map decoders start at the classes' frequencies and at
+    the mean depth of a person, so that the first thousand steps need not learn them.
+    """
+    means: Means = training_means(
+        config.data, model.config, STATISTICS_SAMPLES, mix=config.mix, max_bad=config.max_bad
+    )
+    model.set_means(means.pose6d, means.betas, means.cam)
+    if config.recipe.priors:
+        model.init_head_priors(means.part_frequency, float(means.mean_depth))
+
+
+def body_of_data(
+    config: TrainConfig, sources: Sequence[Shards], stored: Stored | None, origin: dict[str, Any] | None
+) -> Body:
+    """The body that the data name. Raises ValueError if data, `body`, `init` and `resume` disagree."""
+    named = [(source.name, name) for source in sources for name in source.bodies or [_labelled(source)]]
+    for where, name in named:
+        check_bodies(where, [name])
+        if name != named[0][1]:
+            raise ValueError(
+                f"{where} belongs to the body {name!r}, {named[0][0]} to {named[0][1]!r}; a network is "
+                "trained for one body"
+            )
+    name = named[0][1]
+    num_betas = preset(config.preset).num_betas
+    body = load_body(config.body or name, num_betas, config.recipe.vertex_stride)
+    for source in sources:
+        check_record(body, source.bodies.get(name), source.name)
+    if stored is not None:
+        check_record(body, stored.config["body"], f"the run in {config.resume}")
+    elif origin is not None and origin["kind"] != "hrnet":
+        where = f"init: {config.init}"
+        record = {"name": DEFAULT_BODY} if origin["kind"] == "released" else origin.get("body")
+        if record is None and config.body is None:
+            raise ValueError(f"{where} does not say for which body it was trained; name it (--body)")
+        if record is not None and record["name"] != name:
+            raise ValueError(
+                f"{where} was trained for the body {record['name']!r}, the data belong to {name!r}"
+            )
+        check_record(body, record, where)
+    body.name = name  # the user's file may have another name
+    return body
+
+
+def check_bodies(where: str, names: Iterable[str]) -> None:
+    """Raises ValueError if one of the bodies that labels name is not of the network's format."""
+    for name in names:
+        if name not in ("open", DEFAULT_BODY):
+            raise ValueError(
+                f"{where} is labelled with the body {name!r}; training needs 'open' or {DEFAULT_BODY!r} "
+                "(sets of other bodies are for evaluation)"
+            )
+
+
+def warn_of_poor_starts(
+    config: TrainConfig, sources: Sequence[Shards], origin: dict[str, Any] | None
+) -> None:
+    """Warn of stored images too small for the network, and of the paper's recipe from random weights."""
+    needed = round(MARGIN * preset(config.preset).image_size)
+    for source in sources:
+        side = _first_sample(source)["image"].shape[0]
+        if side < needed:
+            warnings.warn(
+                f"{source.name} is stored at {side} pixels, the {config.preset} network needs {needed}: it "
+                "will see enlarged, blurred images",
+                stacklevel=2,
+            )
+    if config.preset.startswith("paper") and origin is None:
+        warnings.warn(
+            f"{config.preset} starts from random weights, for which its learning rate is too small; the "
+            "paper starts from an encoder trained on COCO keypoints (--init pose_hrnet_w48_256x192.pth)",
+            stacklevel=2,
+        )
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Move the files of a run with weights to a new folder <folder>.1, <folder>.2, ..., and return that."""
+    folder = folder.resolve()
+    if not any((folder / name).exists() for name in ("last.ckpt", "model.safetensors")):
+        return None
+    numbers = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+    target = next(path for path in numbers if not path.exists())
+    target.mkdir()
+    for name in FILES:  # the weights first: they are never left beside another run's `run.json`
+        if (folder / name).exists():
+            (folder / name).rename(target / name)
+    return target
+
+
+def _labelled(source: Shards) -> str:
+    """The body of a set whose manifest names none."""
+    return _first_sample(source)["label"].get("body", DEFAULT_BODY)
+
+
+def _first_sample(source: Shards) -> Sample:
+    bad = BadCount(limit=100, epoch=0)
+    for index in range(len(source.pieces)):
+        for item in source.read(index, bad):
+            try:
+                return source.decode(item)
+            except BadSample as error:
+                bad.sample(str(error))
+    raise ValueError(f"{source.name} holds no sample in its training split")
