@@ -7,8 +7,8 @@ RUN := $(VENV)/bin
 KEY := $(shell cat pyproject.toml constraints.txt scripts/install.sh | cksum | tr ' ' '-')
 INSTALLED := $(VENV)/.installed-$(KEY)
 
-# Kernels of several threads only pay on free cores; the default suits a small machine.
-export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && n=8; echo $$n)
+# One thread per process: several wait for each other, and on cores that other programs use become ten times slower.
+export OMP_NUM_THREADS ?= 1
 # Seconds that a cell may take under `make test`.
 CELL_TIMEOUT ?= 900
 PYTEST_ARGS ?=

@@ -26,18 +26,20 @@ preset = "auto"  # "paper" on a GPU, "mini" otherwise; or paper-no-depth, mini-n
 data = None  # data root; None: $DPOSE_DATA, else the open data
 batch_size = None  # samples a step, over all devices; None: the recipe's
 lr = None  # learning rate; None: the recipe's
-seed = 0
+seed = None  # of weights, data order and augmentation; None: 0, or the resumed run's
 resume = None  # last.ckpt of a run to go on with
 init = None  # weights to start from: a checkpoint, or HRNet's of COCO keypoints for the encoder
-out = "runs/notebook"  # run folder; an earlier run in it is replaced
-body = None  # body model file; None: licensed SMPL-X if configured, else the open body
-accelerator = "auto"  # cpu, cuda, ...
-devices = 1  # how many, or "auto"
+out = None  # run folder; None: a new one below runs/, or runs/short for less than 1000 steps
+body = None  # body model file; None: the body that the data name
+accelerator = None  # cpu, cuda, ...; None: a GPU if there is one
+devices = None  # how many, or "auto"; None: 1
 workers = None  # loader processes; None: as many as there are spare cores
 test_people = 256  # how many are measured at the end; None: all
 
 # %% tags=["hide-input"]
+import shutil
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -78,11 +80,14 @@ from dpose.training import TrainConfig, train
 # that start at the frequencies of the training set.
 
 # %% tags=["hide-input"]
+if out is None and resume is None:
+    out = Path("runs") / (f"{datetime.now():%Y-%m-%d-%H%M%S}" if steps >= 1000 else "short")
+    if out.name == "short":
+        shutil.rmtree(out, ignore_errors=True)
 config = TrainConfig(
     preset=preset,
     data=data,
     out=out,
-    overwrite=True,
     steps=steps,
     batch_size=batch_size,
     lr=lr,
@@ -130,7 +135,7 @@ html_table(
 # %% tags=["hide-input"]
 network = dpose.preset(config.preset)
 batch = next(
-    iter(make_loader(config.data, "train", network, 8, train=True, seed=seed, augment=recipe.augmentation))
+    iter(make_loader(config.data, "train", network, 8, train=True, seed=config.seed, augment=recipe.augmentation))
 )
 batch = to_device(batch, "cpu")
 pictures = [
@@ -224,7 +229,7 @@ html_table(
 
 # %% tags=["hide-input"]
 model = dpose.load(result.checkpoint)
-mesh = dpose.load_body(body)
+mesh = dpose.load_body(body or checkpoint.metadata(result.checkpoint)["body"]["name"])
 batch = to_device(next(iter(make_loader(config.data, measured_on, network, batch_size=4))), "cpu")
 with torch.inference_mode():
     said = run_network(model, batch)

@@ -52,8 +52,8 @@ def stages(metadata: dict[str, Any]) -> list[dict[str, Any]]:
 def run_rows(run: dict[str, Any], number: int) -> str:
     """The rows of a run in the card's table."""
     recipe, hardware, weights = run["recipe"], run["hardware"], run["recipe"]["weights"]
-    several = re.search(r"--devices (\d+)", run["command"])
-    processes = int(several[1]) if several else 1
+    several = re.search(r"--devices (\d+)", run["command"])  # of runs that did not record it
+    processes = run.get("devices") or (int(several[1]) if several else 1)
     share = f", {processes} processes of {recipe['batch_size'] // processes}" if processes > 1 else ""
     return f"""| {number} | `dpose {run["command"].split(" ", 1)[1]}` |
 | | {run["step"]:,} steps of {recipe["batch_size"]} ({run["images"]:,} images){share}, seed {run["seed"]} |
