@@ -144,60 +144,62 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "says otherwise."
     )
     parser.set_defaults(run=_train)
-    parser.argument_default = (
-        argparse.SUPPRESS
-    )  # what is not given is for the checkpoint or the recipe to say
+    parser.argument_default = argparse.SUPPRESS  # options that are not given: see TrainConfig
     add = parser.add_argument
     add(
         "--preset",
-        help="mini, mini-no-depth, paper, paper-no-depth, or auto: paper on a GPU, else mini (auto)",
+        help="mini, mini-no-depth, paper, paper-no-depth, or auto: paper on a GPU, else mini (default: auto)",
     )
     add(
         "--data",
         nargs="+",
         metavar="DATA",
-        help="folder or URL, or several to mix ($DPOSE_DATA, else the open data)",
+        help="folder or URL, or several to mix (default: $DPOSE_DATA, else the open data)",
     )
     add(
         "--mix",
         nargs="+",
         type=float,
         metavar="WEIGHT",
-        help="how often each of several DATA gives a sample (by their numbers of samples)",
+        help="relative frequency of each of several DATA (default: their numbers of samples)",
     )
-    add("--out", help="run folder (runs/PRESET)")
-    add("--steps", type=int, help="optimizer steps")
-    add("--batch-size", type=int, help="samples per step, over all devices")
-    add("--lr", type=float, help="learning rate")
-    add("--recipe", help="of a preset, or released: as the authors' code (the preset's)")
-    add("--seed", type=int, help="of initial weights, order of the data and augmentation (0)")
-    add("--overwrite", action="store_true", help="move an earlier run in the run folder aside, to OUT.1, ...")
-    add("--resume", metavar="CKPT", help="last.ckpt of a run to go on with")
+    add("--out", metavar="FOLDER", help="run folder (default: runs/PRESET)")
+    add("--steps", type=int, help="optimizer steps (default: recipe)")
+    add("--batch-size", type=int, help="samples per step, over all devices (default: recipe)")
+    add("--lr", type=float, help="learning rate (default: recipe)")
+    add("--recipe", help="name of a preset, or released: as the authors' code (default: the preset's)")
+    add("--seed", type=int, help="of initial weights, order of the data and augmentation (default: 0)")
+    add("--overwrite", action="store_true", help="move an earlier run in FOLDER to FOLDER.1 (or .2, ...)")
+    add("--resume", metavar="CKPT", help="last.ckpt of the run to continue")
     add(
         "--init",
         metavar="FILE",
-        help="weights a new run starts from: a checkpoint of the preset, or HRNet's of COCO keypoints "
-        "(pose_hrnet_w48_256x192.pth) for the encoder, as the paper does",
+        help="weights that a new run starts from: a checkpoint of the preset, or HRNet's of COCO keypoints "
+        "(pose_hrnet_w48_256x192.pth) for the encoder, as in the paper",
     )
-    add("--body", metavar="FILE", help="body file or name; must be the body that the data name (which it is)")
-    add("--accelerator", help="cpu, cuda, ... as lightning names them (auto)")
-    add("--devices", type=_devices, help="number of devices, or auto: all (1; on the CPU a process per core)")
-    add("--strategy", help="lightning's name of how several devices share the work (auto)")
+    add("--body", metavar="BODY", help="body file or name; it must be the body that the data name")
+    add("--accelerator", help="cpu, cuda, ... as lightning names them (default: auto)")
+    add(
+        "--devices",
+        type=_devices,
+        help="number of devices, or auto: all GPUs, or a process per core (default: 1 GPU; auto on the CPU)",
+    )
+    add("--strategy", help="lightning's name for how several devices share the work (default: auto)")
     add(
         "--precision",
         choices=[*PRECISIONS, "auto"],
         help="32: strict float32; tf32; tf32-conv: TF32 in convolutions alone, PyTorch's default; bf16: in "
-        "the network; auto: bf16 where the hardware computes in it (the recipe's)",
+        "the network; auto: bf16 where the hardware computes in it (default: recipe)",
     )
-    add("--workers", type=int, help="loader processes per device (spare cores)")
+    add("--workers", type=int, help="loader processes per device (default: spare cores)")
     add(
         "--max-bad",
         type=int,
-        metavar="SAMPLES",
-        help="unreadable samples that a loader process skips in an epoch (20)",
+        metavar="COUNT",
+        help="unreadable samples, and damaged shards, that a loader process skips per epoch (default: 20)",
     )
-    add("--log-every", type=int, metavar="STEPS", help="steps per row of log.csv (20)")
-    add("--checkpoint-minutes", type=float, help="a run that is killed loses at most this much work (5)")
+    add("--log-every", type=int, metavar="STEPS", help="steps per row of log.csv (default: 20)")
+    add("--checkpoint-minutes", type=float, help="a run that is killed loses at most this (default: 5)")
     add("--tensorboard", action=argparse.BooleanOptionalAction, help="log for TensorBoard as well")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
 

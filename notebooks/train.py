@@ -135,7 +135,11 @@ html_table(
 # %% tags=["hide-input"]
 network = dpose.preset(config.preset)
 batch = next(
-    iter(make_loader(config.data, "train", network, 8, train=True, seed=config.seed, augment=recipe.augmentation))
+    iter(
+        make_loader(
+            config.data, "train", network, 8, train=True, seed=config.seed, augment=recipe.augmentation
+        )
+    )
 )
 batch = to_device(batch, "cpu")
 pictures = [

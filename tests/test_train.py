@@ -484,7 +484,7 @@ def test_small_images_and_random_weights_are_warned_of(quick, people, tmp_path):
     from dpose.data.sources import find_sources
     from dpose.training.start import warn_of_poor_starts
 
-    sources = find_sources(people, "train", preset("paper"))  # stored at 160 pixels
+    sources = find_sources(people, "train")  # stored at 160 pixels
     with pytest.warns(UserWarning) as caught:
         warn_of_poor_starts(replace(quick, preset="paper"), sources, None)
     texts = [str(warning.message) for warning in caught]

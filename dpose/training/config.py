@@ -162,7 +162,7 @@ class TrainConfig:
         chosen = self._recipe(stored, name, options)
         seed, mix = self.seed or 0, None if self.mix is None else list(self.mix)
         data = data_roots(self.data if stored is None or self.data is not None else before["data_paths"])
-        sources = find_sources(data, "train", preset(name))  # raises if there are none
+        sources = find_sources(data, "train")  # raises if there are none
         if stored is not None:
             stored.same("seed", self.seed)
             stored.same("mix", mix)

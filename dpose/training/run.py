@@ -122,8 +122,9 @@ def _train(
     set_up_process(config.precision, config.accelerator)
     torch.default_generator.manual_seed(config.seed)
     model, origin = starting_network(config, stored)
-    sources = find_sources(config.data, "train", model.config)
+    sources = find_sources(config.data, "train")
     body = body_of_data(config, sources, stored, origin)
+    model.body_record = body.record
     description = describe(config, model.config, body, origin)
     if stored is not None:
         changes = stored.changes(description)

@@ -89,7 +89,7 @@ def body_of_data(
         check_record(body, stored.config["body"], f"the run in {config.resume}")
     elif origin is not None and origin["kind"] != "hrnet":
         where = f"init: {config.init}"
-        record = {"name": DEFAULT_BODY} if origin["kind"] == "released" else origin.get("body")
+        record = origin.get("body")
         if record is None and config.body is None:
             raise ValueError(f"{where} does not say for which body it was trained; name it (--body)")
         if record is not None and record["name"] != name:
