@@ -32,9 +32,7 @@ from dpose.synthetic import (
     sample_scene,
     write_frames,
 )
-from dpose.synthetic import (
-    samples as samples_module,
-)
+from dpose.synthetic import samples as samples_module
 from dpose.synthetic.scene import IDENTITIES, sample_identity
 
 SIZE = 96

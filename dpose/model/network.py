@@ -157,9 +157,7 @@ def parameter_table(model: DPose) -> list[ParameterRow]:
     }
     rows = [
         ParameterRow(
-            name,
-            sum(p.numel() for p in module.parameters()),
-            sum(b.numel() for b in module.buffers()),
+            name, sum(p.numel() for p in module.parameters()), sum(b.numel() for b in module.buffers())
         )
         for name, module in names.items()
         if module is not None

@@ -17,7 +17,7 @@ from dpose.data.labels import Labels
 from dpose.data.sample import Sample
 from dpose.data.shards import MANIFEST, read_manifest, shard_row, write_manifest, write_shards
 from dpose.io import file_hash, remove_stale, replacing, write_json, write_png
-from dpose.paths import data_root
+from dpose.paths import DATA_VARIABLE, data_root
 from dpose.processes import advance, run_jobs, usable_cores
 from dpose.synthetic.samples import open_body, people_labels, person_samples
 from dpose.synthetic.scene import Scene, check_scenes, sample_scene
@@ -329,9 +329,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`dpose synth`."""
     root = data_root(args.root)
-    in_cache = args.root is None and not os.environ.get(
-        "DPOSE_DATA"
-    )  # holds nothing but data of `dpose synth`
+    # The folder in the user's cache holds nothing but data of `dpose synth`.
+    in_cache = args.root is None and not os.environ.get(DATA_VARIABLE)
     folder = generate(
         root,
         {split: getattr(args, split) for split in DEFAULT_SCENES},
