@@ -28,14 +28,11 @@ from tqdm import tqdm
 from dpose import metrics, results
 from dpose.batch import Batch, Prediction
 from dpose.body import (
-    BODY_NAMES,
     OPEN_BODIES,
     PART_NAMES,
     Bodies,
     Body,
     BodyOutput,
-    check_record,
-    load_body,
     regressors,
 )
 from dpose.bootstrap import ClusterBootstrap
@@ -142,7 +139,7 @@ def evaluate(
         spread=samples,
     )
     manifest = read_manifest(shard_folder(root)) or {}
-    mesh = _predicted_body(checkpoint, metadata.get("body"), body, model.config.num_betas).to(device)
+    mesh = checkpoints.body_of(model, body).to(device)
     bodies = Bodies(device, given=[mesh], records=manifest.get("bodies"))
     protocol = protocol or manifest.get("protocol", "smplx24")
     errors, origins = _body_errors(protocol, mesh, smplx_to_smpl, regressor)
@@ -336,26 +333,6 @@ def _trained_depth_rule(checkpoint: str | Path, metadata: dict[str, Any]) -> str
         return recipe.get("depth_rule", "paper")
     from_authors = "converted_from" in metadata or released.is_torch_file(checkpoints.resolve(checkpoint))
     return "released" if from_authors else "paper"
-
-
-def _predicted_body(
-    checkpoint: str | Path, record: dict[str, str] | None, body: str | Path | None, num_betas: int
-) -> Body:
-    """The body whose parameters the network predicts."""
-    if body is None and record is None:
-        raise ValueError(
-            f"{checkpoint} does not record which body it predicts; name it with body= (--body), "
-            f"for instance one of {', '.join(BODY_NAMES[:3])}"
-        )
-    mesh = load_body(record["name"] if body is None else body, num_betas=num_betas)
-    if record is None:
-        return mesh
-    check_record(mesh, record, f"checkpoint {Path(checkpoint).name}")
-    if record.get("hash"):
-        mesh.name = record["name"]  # also if it was read from a file under another name
-    elif mesh.name not in (record["name"], "custom"):
-        raise ValueError(f"{checkpoint} predicts the body {record['name']!r}, not {mesh.name!r}")
-    return mesh
 
 
 def _first(batch: Batch, count: int) -> Batch:

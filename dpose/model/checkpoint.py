@@ -173,10 +173,14 @@ def body_of(model: nn.Module, body: Body | str | os.PathLike | None = None, vert
                 f"{', '.join(names)}"
             )
         body = recorded
-    if not isinstance(body, Body):
+    from_file = not isinstance(body, Body)
+    if from_file:
         body = load_body(body, num_betas=model.config.num_betas, vertex_stride=vertex_stride)
     check_record(body, record, what)
-    if record and not record.get("hash") and body.name not in (recorded, "custom"):
+    hashed = bool(record and record.get("hash"))
+    if hashed and from_file:
+        body.name = recorded  # the same model under another file name
+    elif record and not hashed and body.name not in (recorded, "custom"):
         raise ValueError(f"{what} belongs to the body {recorded}, not to {body.name}")
     return body
 
