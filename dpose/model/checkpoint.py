@@ -60,7 +60,6 @@ def save(
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(serialize(tensors, header))
     return path
@@ -84,7 +83,6 @@ def save_released(model: DPose, path: str | os.PathLike[str], metadata: dict[str
     path = Path(path)
     state = {name: value.cpu().contiguous() for name, value in released.to_released(model).items()}
     ours = {"part_order": model.config.part_order, "metadata": _metadata_json(model, metadata)}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         torch.save({"state_dict": state, "dpose": ours}, temporary)
     return path
