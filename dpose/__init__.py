@@ -1,8 +1,7 @@
-"""D-PoSE: one image crop of a person to a posed SMPL-X body, with depth and part maps on the way.
+"""D-PoSE: an image crop of a person to a posed SMPL-X body, with a depth map and a part segmentation.
 
-Importing the package is light: nothing heavier than this file runs until a name is used. The names below are
-what most readers need; everything else lives in the module its topic names (see `dpose.model.network` for the
-whole network on one page).
+Importing the package is fast: submodules are imported when a name is first used. The names below are the most
+common ones. `dpose.model.network` has the whole network on one page.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ __all__ = ["__version__", *_EXPORTS]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a re-exported name or a submodule on first use (PEP 562)."""
+    """Imports a re-exported name or a submodule on first use (PEP 562)."""
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
     if name in _SUBMODULES:

@@ -140,8 +140,6 @@ def evaluate(
     )
     manifest = read_manifest(shard_folder(root)) or {}
     mesh = checkpoints.body_of(model, body).to(device)
-    if (metadata.get("body") or {}).get("hash"):
-        mesh.name = metadata["body"]["name"]  # also if it was read from a file under another name
     bodies = Bodies(device, given=[mesh], records=manifest.get("bodies"))
     protocol = protocol or manifest.get("protocol", "smplx24")
     errors, origins = _body_errors(protocol, mesh, smplx_to_smpl, regressor)

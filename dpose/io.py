@@ -112,3 +112,23 @@ def file_hash(path: str | os.PathLike) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def no_native_messages() -> Iterator[None]:
+    """Discards what C libraries write to file descriptor 2, which no logging level prevents.
+
+    The descriptor belongs to the whole process: messages of other threads are lost too.
+    """
+    try:
+        stderr = os.dup(2)
+    except OSError:  # a process may have none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

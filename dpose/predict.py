@@ -7,17 +7,14 @@ parameters. Each call predicts one person. People are not detected: the network 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-import os
 import re
 import shutil
 import struct
-import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,7 +27,7 @@ import torch
 from dpose.body import Body
 from dpose.camera import BOX_FACTOR, BOX_UNIT, crop_affine, full_translation, project
 from dpose.data.sample import warp_image
-from dpose.io import write_png
+from dpose.io import no_native_messages, write_png
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import FastDPose, normalise, run_network, usable_device
 from dpose.model.network import DPose
@@ -148,7 +145,7 @@ def read_image(image: str | Path | np.ndarray) -> np.ndarray:
         raise ValueError(f"{path} is a {'raw' if raw else 'HEIC'} photo; export it as JPEG")
     if size := _size_in_header(data):
         _check_pixels(str(path), *size)
-    with _no_native_messages():
+    with no_native_messages():
         try:
             decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
         except cv2.error:  # more than 2^30 pixels, or too little memory
@@ -232,25 +229,6 @@ def _check_pixels(what: str, width: int, height: int) -> None:
         raise ValueError(
             f"{what} has {width} x {height} pixels; at most {MAX_PIXELS:,} are read, make it smaller"
         )
-
-
-@contextlib.contextmanager
-def _no_native_messages() -> Iterator[None]:
-    """Discards what C libraries write to stderr: libpng and OpenCV describe a damaged image there."""
-    if sys.stderr:
-        sys.stderr.flush()
-    try:
-        stderr = os.dup(2)
-    except OSError:  # the process has none
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 # --- computation

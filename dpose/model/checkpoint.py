@@ -60,7 +60,6 @@ def save(
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(serialize(tensors, header))
     return path
@@ -84,7 +83,6 @@ def save_released(model: DPose, path: str | os.PathLike[str], metadata: dict[str
     path = Path(path)
     state = {name: value.cpu().contiguous() for name, value in released.to_released(model).items()}
     ours = {"part_order": model.config.part_order, "metadata": _metadata_json(model, metadata)}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         torch.save({"state_dict": state, "dpose": ours}, temporary)
     return path
@@ -173,10 +171,14 @@ def body_of(model: nn.Module, body: Body | str | os.PathLike | None = None, vert
                 f"{', '.join(names)}"
             )
         body = recorded
-    if not isinstance(body, Body):
+    from_file = not isinstance(body, Body)
+    if from_file:
         body = load_body(body, num_betas=model.config.num_betas, vertex_stride=vertex_stride)
     check_record(body, record, what)
-    if record and not record.get("hash") and body.name not in (recorded, "custom"):
+    hashed = bool(record and record.get("hash"))
+    if hashed and from_file:
+        body.name = recorded  # the same model under another file name
+    elif record and not hashed and body.name not in (recorded, "custom"):
         raise ValueError(f"{what} belongs to the body {recorded}, not to {body.name}")
     return body
 

@@ -10,7 +10,6 @@ that extends behind it.
 
 import contextlib
 import ctypes
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -22,32 +21,22 @@ import numpy as np
 import torch
 import warp as wp
 
+from dpose.io import no_native_messages
+
 REACH = 1.0e6  # metres: length of a ray
 _KEPT = 4  # sets of faces whose trees are kept
 
 
 def _init_warp() -> None:
-    """`wp.init()` without its banner.
-
-    Without a CUDA driver Warp's C++ code warns on file descriptor 2, which no logging level prevents. Only in
-    that case the descriptor is redirected during the call.
-    """
+    """`wp.init()` without its banner, and without its C++ code's warning that there is no CUDA driver."""
     wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    stderr = None
+    quiet: contextlib.AbstractContextManager = contextlib.nullcontext()
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        with contextlib.suppress(OSError):  # a process may have no stderr
-            stderr = os.dup(2)
-    if stderr is not None:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-    try:
+        quiet = no_native_messages()
+    with quiet:
         wp.init()
-    finally:
-        if stderr is not None:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 _init_warp()
