@@ -17,6 +17,7 @@ from dpose.config import MINI
 from dpose.data import sources, streams
 from dpose.data.loader import Progress, make_loader
 from dpose.data.shards import write_manifest, write_shards
+from dpose.data.sources import TooManyBadSamples
 from dpose.data.streams import SampleStream
 
 pytestmark = pytest.mark.filterwarnings("ignore:skipped")
@@ -239,6 +240,24 @@ def test_without_a_state_a_loader_begins_at_the_beginning(sets):
         loader = load(sets, "one set", resume=resume)
         assert loader.resumed is None
         assert same(next(iter(loader)), next(iter(load(sets, "one set"))))
+
+
+def test_faults_before_resuming_count_in_the_epoch_they_are_of(sets):
+    def batches_before_giving_up(resume=None):
+        loader = make_loader(
+            sets[0], "train", MINI, 1, train=True, seed=5, shuffle_buffer=7, max_bad=2, resume=resume
+        )
+        progress, states = Progress(0), []
+        with pytest.raises(TooManyBadSamples):
+            for batch in loader:
+                progress.update(batch)
+                states.append(progress.state())
+        return states
+
+    states = batches_before_giving_up()
+    assert {state["positions"][0]["sources"][0][2] for state in states} == {0, 1, 2}
+    for taken, state in enumerate(states[:-1], 1):
+        assert len(batches_before_giving_up([state])) == len(states) - taken
 
 
 def test_data_that_have_lost_samples_go_on_with_the_next_epoch(sets):

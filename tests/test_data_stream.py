@@ -377,7 +377,16 @@ def test_a_key_that_comes_twice_in_a_shard_is_read_once(order, tmp_path):
         assert keys(make_loader(tmp_path, "train", MINI, 4)) == ["a", "b"]
 
 
+def header(name, size, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
 BROKEN = {
+    "10 TB": (header("p.jpg", 10**13) + bytes(2048), "p.jpg has 10000000000000 bytes"),
+    "a negative size": (header("p.jpg", -512) + bytes(2048), "p.jpg has -512 bytes|backwards"),
+    "a link backwards": (header("p", -1024, b"Z") + bytes(2048), "backwards"),
     "no tar": (b"<html>moved</html>" * 999, "train-000001.tar"),
     "nothing": (b"", "train-000001.tar: .*empty"),
     "empty tar": (bytes(10240), "train-000001.tar: holds no sample"),

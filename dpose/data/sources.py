@@ -284,6 +284,7 @@ def read_members(
 
 
 TAR_BLOCK = bytes(tarfile.BLOCKSIZE)  # the end mark of a tar file
+MAX_MEMBER = 1 << 28  # bytes
 IGNORED = re.compile(r"__[^/]*__($|/)")  # members that WebDataset reserves for itself
 
 
@@ -294,6 +295,8 @@ def _tar_members(file: "_Watched", lazy: Callable[[], bool] | None) -> Iterator[
             tar.members = []  # tarfile keeps them all
             if not info.isreg() or IGNORED.match(info.name):
                 continue
+            if not 0 <= info.size <= MAX_MEMBER:
+                raise tarfile.ReadError(f"{info.name[:80]} has {info.size} bytes")
             if lazy is not None and lazy():
                 yield info.name, (info.offset_data, info.size)
                 continue
@@ -336,7 +339,7 @@ def _grouped(files: Iterator[tuple]) -> Iterator[dict]:
 
 
 class _Watched:
-    """A file for tarfile that may be a stream: it goes forwards, and keeps what was read last."""
+    """A file for tarfile that may be a stream: it only goes forwards, and keeps what was read last."""
 
     def __init__(self, file):
         self.file, self.at, self.last = file, 0, b""
@@ -350,6 +353,8 @@ class _Watched:
         return self.at
 
     def seek(self, offset: int) -> None:
+        if offset < self.at:  # asked for by a header of negative size, again and again
+            raise tarfile.ReadError("a header points backwards")
         if self.file.seekable():
             self.at = self.file.seek(offset)
             return
