@@ -16,6 +16,7 @@ from dpose.data.targets import person_pixels
 
 MARGIN = 1.25  # side of the stored cut / side of the person's box
 SAMPLE_SIZE = {128: 160, 224: 280}  # stored side for a network's input side: MARGIN times as large
+MAX_BETA = 15.0  # shape coefficients beyond this are no body: standard deviations from the mean shape
 
 
 class SampleLabel(TypedDict):
