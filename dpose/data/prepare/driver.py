@@ -65,10 +65,9 @@ def estimate(jobs: list[Job], workers: int, resumed: bool = False) -> str:
     labelled = sum(len(job.frames[index][1]) for job, index in (frames[k] for k in chosen))
     share, workers = sum(job.people for job in jobs) / labelled, min(workers, len(jobs))
     size, seconds = share * size, share * seconds / workers
-    duration = f"{seconds / 3600:.1f} hours" if seconds > 3600 else f"{seconds / 60:.1f} minutes"
     return (
-        f"about {size / 1e9:.4g} GB and {duration} on {workers} processes, estimated from {labelled} people, "
-        f"of whom {people} can be used"
+        f"about {size / 1e6:,.1f} MB and {seconds / 60:,.1f} minutes on {workers} processes, estimated from "
+        f"{labelled} people, of whom {people} can be used"
     )
 
 
@@ -138,8 +137,8 @@ def prepare_scenes(
         say(f"left out: {count} people, {rule}")
     if todo:
         parent = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        free = shutil.disk_usage(parent).free / 1e9
-        say(f"{estimate(todo, workers, resumed=bool(records))}; the disk has {free:.4g} GB free")
+        free = shutil.disk_usage(parent).free / 1e6
+        say(f"{estimate(todo, workers, resumed=bool(records))}; the disk has {free:,.0f} MB free")
     if dry_run:
         return None
     folder.mkdir(parents=True, exist_ok=True)
