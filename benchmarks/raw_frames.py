@@ -33,11 +33,18 @@ from skimage.transform import resize
 from dpose import results
 from dpose.config import PAPER
 from dpose.data import augment
-from dpose.data.frames import FrameSet, mask_numbers, read_depth, read_person_mask, read_png
+from dpose.data.frames import (
+    FrameSet,
+    label_scenes,
+    mask_numbers,
+    read_depth,
+    read_person_mask,
+    read_png,
+    read_scenes,
+)
 from dpose.data.labels import Labels
 from dpose.data.loader import make_loader
 from dpose.data.sample import SAMPLE_SIZE
-from dpose.data.sets.bedlam import label_scenes, read_bedlam
 from dpose.data.shards import write_manifest, write_shards
 from dpose.data.targets import depth_target
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD
@@ -121,7 +128,7 @@ def measure(frames: int, rounds: int, passes: int, folder: Path) -> dict:
     (scene,) = label_scenes(folder)
     size = SAMPLE_SIZE[SIZE]
     start = time.process_time()
-    written = write_shards(read_bedlam(folder, size), folder / "shards", "train", per_shard=20)
+    written = write_shards(read_scenes([scene], size), folder / "shards", "train", per_shard=20)
     cutting = time.process_time() - start
     manifest = write_manifest(folder / "shards", source="benchmark")
     people = manifest["splits"]["train"]

@@ -39,10 +39,16 @@ from matplotlib.patches import Rectangle
 
 import dpose
 from dpose.camera import crop_affine, crop_intrinsics, project
-from dpose.data.frames import frames_of, mask_numbers, read_depth, read_person_mask, read_png
+from dpose.data.frames import (
+    frames_of,
+    label_scenes,
+    mask_numbers,
+    read_depth,
+    read_person_mask,
+    read_png,
+)
 from dpose.data.labels import Labels
 from dpose.data.loader import BadCount, find_shards, make_loader, read_members
-from dpose.data.sets.bedlam import label_scenes
 from dpose.data.shards import decode_sample
 from dpose.data.targets import (
     PAPER_SIDE,

@@ -307,7 +307,7 @@ def test_people_of_whom_less_than_a_third_is_visible_are_left_out(monkeypatch):
 def test_frames_read_as_bedlam_give_the_samples_that_are_rendered_directly(tmp_path, body, scenes):
     write_frames(tmp_path, "test", 3, progress=False)
     skipped = Skipped(limit=0)
-    read = list(read_bedlam(tmp_path, SIZE, body, skipped=skipped))
+    read = list(read_scenes(label_scenes(tmp_path), SIZE, skipped=skipped))
     direct = [sample for scene in scenes[:3] for sample in person_samples(scene, SIZE)]
     assert len(read) == len(direct) >= 3 and not skipped.faults
     for ours in direct:
