@@ -31,11 +31,12 @@ import torch
 from skimage.transform import resize
 
 from dpose import results
+from dpose.body import Bodies
 from dpose.config import PAPER
 from dpose.data import augment
 from dpose.data.frames import (
     FrameSet,
-    label_scenes,
+    Skipped,
     mask_numbers,
     read_depth,
     read_person_mask,
@@ -45,6 +46,7 @@ from dpose.data.frames import (
 from dpose.data.labels import Labels
 from dpose.data.loader import make_loader
 from dpose.data.sample import SAMPLE_SIZE
+from dpose.data.sets import bedlam
 from dpose.data.shards import write_manifest, write_shards
 from dpose.data.targets import depth_target
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD
@@ -125,7 +127,7 @@ def memory(folder: Path, first: int = 1000, then: int = 10000) -> dict[str, floa
 
 def measure(frames: int, rounds: int, passes: int, folder: Path) -> dict:
     write_frames(folder, "test", frames, progress=False)
-    (scene,) = label_scenes(folder)
+    (scene,) = bedlam.scenes(folder, folder, "test", Skipped(), Bodies())
     size = SAMPLE_SIZE[SIZE]
     start = time.process_time()
     written = write_shards(read_scenes([scene], size), folder / "shards", "train", per_shard=20)

@@ -75,7 +75,6 @@ from dpose.data.frames import (
     FrameSet,
     Skipped,
     frames_of,
-    label_scenes,
     labelled_joints,
     mask_numbers,
     on_its_side,
@@ -1134,7 +1133,7 @@ if bedlam is None:
         sample = decode_sample(member)
         stored[sample["label"]["subject"], int(sample["label"]["key"].split("-")[2])] = sample
     differences = []
-    for ours in itertools.islice(read_scenes(label_scenes(root), synthetic["size"]), 16):
+    for ours in itertools.islice(read_scenes(scenes, synthetic["size"]), 16):
         number = int(ours["label"]["key"].split("seq_")[1].split("_")[0].split("-")[0])
         other = stored.get((ours["label"]["subject"], number))
         if other is None:

@@ -17,7 +17,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
-from data_people import random_label, random_pose, write_bedlam_frame
+from data_people import frame_sets, random_label, random_pose, write_bedlam_frame
 from gendered_people import licensed_bodies
 from licensed_files import write_smplx_npz
 
@@ -25,7 +25,7 @@ from dpose.body import load_body
 from dpose.cli import main
 from dpose.config import MINI
 from dpose.data.augment import MINI_AUGMENT, PAPER_AUGMENT, jitter_box
-from dpose.data.frames import BEHIND, NO_MASK, FrameSet, Skipped, TooManyFaults, label_scenes
+from dpose.data.frames import BEHIND, NO_MASK, Skipped, TooManyFaults
 from dpose.data.labels import COLUMNS, Labels
 from dpose.data.loader import BadCount, make_loader, read_members
 from dpose.data.prepare import driver, job, prepare, prepare_scenes
@@ -71,7 +71,7 @@ def root(tmp_path_factory) -> Path:
 def whole(root, tmp_path_factory) -> Path:
     """What one process makes of it without interruption."""
     out = tmp_path_factory.mktemp("whole")
-    prepare_scenes(label_scenes(root), out, "train", 40, **SETTINGS)
+    prepare_scenes(frame_sets(root), out, "train", 40, **SETTINGS)
     return out
 
 
@@ -82,7 +82,7 @@ def copy(root, tmp_path) -> Path:
 
 
 def cut(root: Path, out: Path, **changes) -> dict:
-    return prepare_scenes(label_scenes(root), out, "train", 40, **(SETTINGS | changes))
+    return prepare_scenes(frame_sets(root), out, "train", 40, **(SETTINGS | changes))
 
 
 def keys(shard: Path) -> list[str]:
@@ -163,13 +163,15 @@ def test_the_margin_suffices_for_every_jitter(augment):
 
 RUN = """
 import sys
-from dpose.data.frames import label_scenes
+from pathlib import Path
+sys.path.append(sys.argv[3])
+from data_people import frame_sets
 from dpose.data.prepare import prepare_scenes
 
 if __name__ == "__main__":
-    root, out = sys.argv[1:]
+    root, out = map(Path, sys.argv[1:3])
     settings = {"dataset": "made", "validation": 0.2, "per_shard": 2, "workers": 2}
-    prepare_scenes(label_scenes(root), out, "train", 40, **settings)
+    prepare_scenes(frame_sets(root), out, "train", 40, **settings)
 """
 
 
@@ -177,7 +179,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_very_shards_of_one_process(root,
     whole = cut(root, tmp_path / "whole", per_shard=2)
     script, folder = tmp_path / "run.py", tmp_path / "out" / "shards"
     script.write_text(RUN)
-    process = subprocess.Popen([sys.executable, script, root, folder.parent])
+    process = subprocess.Popen([sys.executable, script, root, folder.parent, Path(__file__).parent])
     late = time.monotonic() + 300
     while not list(folder.glob("*.tar")):
         assert process.poll() is None, "it ended without a shard"
@@ -329,17 +331,9 @@ def test_labels_of_another_body_are_refused_before_anything_is_written(copy, tmp
 # --- names and cameras --------------------------------------------------------------------------------------
 
 
-def test_samples_of_two_scenes_that_would_have_the_same_key_are_refused(root, tmp_path):
-    labels, folder = Labels.load(root / "labels" / "first.npz"), root / "first"
-    scenes = []
-    for name, imgname in (("a", "b/c.png"), ("a-b", "c.png")):
-        table = replace(labels, imgname=np.array([imgname] * len(labels)))
-        path = table.save(tmp_path / f"{name}.npz")
-        scenes.append(FrameSet(name, path, folder / "png", folder / "depth", folder / "masks"))
-    with pytest.raises(ValueError, match="'a' and 'a-b'.* a-b-c-"):
-        prepare_scenes(scenes, tmp_path / "out", "train", 40, workers=1)
+def test_two_scenes_of_one_name_are_refused(root, tmp_path):
     with pytest.raises(ValueError, match="same name"):
-        prepare_scenes(scenes[:1] * 2, tmp_path / "out", "train", 40, workers=1)
+        prepare_scenes(frame_sets(root)[:1] * 2, tmp_path / "out", "train", 40, workers=1)
     assert not (tmp_path / "out").exists()
 
 
@@ -453,7 +447,7 @@ def test_boxes_without_extent_do_not_end_the_estimate(copy, tmp_path):
     labels = Labels.load(copy / "labels" / "first.npz")
     labels.scale[:] = 1e-4
     labels.save(copy / "labels" / "first.npz")
-    scenes = label_scenes(copy)
+    scenes = frame_sets(copy)
     options = {"workers": 1, "skipped": Skipped(TOTAL)}
     manifest = prepare_scenes(scenes, tmp_path / "out", "train", 40, **options)
     assert manifest["splits"] == {"train": TOTAL // 2} and len(manifest["faults"]) > 40
@@ -462,7 +456,7 @@ def test_boxes_without_extent_do_not_end_the_estimate(copy, tmp_path):
 
 def test_a_shard_of_which_nothing_is_left_is_none(copy, tmp_path):
     damage(copy, "first", "seq_000003")
-    scene = label_scenes(copy)[0]
+    scene = frame_sets(copy)[0]
     labels = Labels.load(scene.labels)
     mine = np.flatnonzero([name.startswith("seq_000003") for name in labels.imgname])
     columns = {name: getattr(labels, name)[mine] for name in COLUMNS}
@@ -535,7 +529,7 @@ def made_set(monkeypatch) -> ModuleType:
         skipped.drop("out of sight", 3)
         (out / "labels").mkdir(parents=True, exist_ok=True)
         found = []
-        for scene in label_scenes(root):
+        for scene in frame_sets(root):
             shutil.copy(scene.labels, out / "labels")
             found.append(replace(scene, labels=out / "labels" / scene.labels.name))
         return found
@@ -583,6 +577,8 @@ def test_an_unknown_set_or_split_or_a_missing_root_is_named(root, made_set, tmp_
         prepare("other", root, tmp_path / "out")
     with pytest.raises(ValueError, match="'val'.*train, test"):
         prepare("made", root, tmp_path / "out", "val")
+    with pytest.raises(ValueError, match="another folder"):
+        prepare("made", root, root)
     for empty in ({"root": "", "out": tmp_path / "out"}, {"root": root, "out": ""}):
         with pytest.raises(ValueError, match="empty string"):
             prepare("made", **empty)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from data_people import body_joints, random_pose, write_bedlam_frame
+from data_people import body_joints, frame_sets, random_pose, write_bedlam_frame
 
 from dpose.body import load_body
 from dpose.data.frames import (
@@ -17,7 +17,6 @@ from dpose.data.frames import (
     Skipped,
     TooManyFaults,
     check_projection,
-    label_scenes,
     on_its_side,
     read_scenes,
 )
@@ -50,7 +49,7 @@ def root(tmp_path, body):
 
 
 def read(root: Path, size: int = 40, skipped: Skipped | None = None) -> Iterator[Sample]:
-    return read_scenes(label_scenes(root), size, skipped=skipped)
+    return read_scenes(frame_sets(root), size, skipped=skipped)
 
 
 def test_every_person_of_every_frame_becomes_a_sample_with_its_own_mask(root, body):
@@ -147,11 +146,6 @@ def test_an_exr_without_the_depth_channel_is_skipped_by_name(root, body):
         assert len(list(read(root, 40))) == 6
 
 
-def test_a_root_without_labels_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path / 'labels'}"):
-        label_scenes(tmp_path)
-
-
 def change_labels(root: Path, **changes) -> None:
     path = root / "labels" / "scene.npz"
     replace(Labels.load(path), **changes).save(path)
@@ -166,10 +160,10 @@ def test_people_with_a_body_joint_behind_the_camera_are_left_out_and_counted(roo
     transl[6, 2] = 0.2  # some joints
     gtkps[[1, 5, 6], :, 2] = 0
     change_labels(root, trans_cam=transl, gtkps=gtkps)
+    scenes, skipped = frame_sets(root), Skipped(limit=0)
     if not depth:
-        (root / "scene" / "depth").rename(root / "scene" / "no depth")
-    skipped = Skipped(limit=0)
-    samples = list(read(root, 40, skipped))
+        scenes = [replace(scene, depth=None, masks=None) for scene in scenes]
+    samples = list(read_scenes(scenes, 40, skipped=skipped))
     rows = {int(sample["label"]["key"].rpartition("-")[2]) for sample in samples}
     assert rows == {0, 2, 3, 4, 7, 8} and skipped.dropped == {BEHIND: 3}
 

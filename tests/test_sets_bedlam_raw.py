@@ -670,37 +670,8 @@ def test_a_table_is_made_again_only_when_what_it_comes_from_has_changed(root, bo
     assert run(Body(arrays, vertex_stride=100, name="smplx-neutral"))[0] == 0  # the same model
     other = Body(arrays | {"v_template": 1.01 * arrays["v_template"]}, name="smplx-neutral")
     assert run(other)[0] == 2
-    assert run(out=root)[0] == 2 and run(out=root)[0] == 0
     change_motion(root, 0, trans=lambda value: value + 0.001)
-    assert run(out=root)[0] == 2  # although it lies where published labels would
-
-
-def test_labels_written_by_a_run_that_was_killed_are_not_taken_for_published_ones(root, body, monkeypatch):
-    """Where the output is the root: killed between the labels and the record of who was left out."""
-    save = Labels.save
-
-    def killed(labels, path):
-        save(labels, path)
-        raise KeyboardInterrupt
-
-    change_motion(only_wide(root), 1, poses=lambda p: p[: START + 10], trans=lambda t: t[: START + 10])
-    with monkeypatch.context() as patch:
-        patch.setattr(Labels, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            convert(root, root, body)
-    assert (root / "labels" / f"{WIDE}.npz").is_file()
-    for _ in range(2):
-        skipped = Skipped(limit=0)
-        convert(root, root, body, skipped)
-        assert skipped.dropped == {"motion too short": 1}
-
-
-def test_published_labels_in_a_root_that_is_the_output_too_stay_as_they_are(labelled):
-    (labelled / "training_labels" / "all_npz_12_training").rename(labelled / "labels")  # beside raw files
-    before = {path: path.read_bytes() for path in (labelled / "labels").iterdir()}
-    found = scenes(labelled, labelled, "train", Skipped(limit=0))
-    assert {scene.labels for scene in found} == set(before)
-    assert {path: path.read_bytes() for path in (labelled / "labels").iterdir()} == before
+    assert run()[0] == 2
 
 
 def test_published_labels_are_used_as_they_are_wherever_they_lie(root, tables, body, tmp_path):

@@ -91,22 +91,6 @@ class Skipped:
         warnings.warn(f"skipped: {reason}", stacklevel=3)
 
 
-def label_scenes(root: str | Path) -> list[FrameSet]:
-    """The scenes of a root with label files `<root>/labels/<scene>.npz`, as the open frames have them.
-
-    Depth and masks are used where a scene has both. Raises FileNotFoundError without label files.
-    """
-    root, scenes = Path(root), []
-    for path in sorted((root / "labels").glob("*.npz")):
-        images, *maps = (root / path.stem / kind for kind in ("png", "depth", "masks"))
-        if not all(folder.is_dir() for folder in maps):
-            maps = (None, None)
-        scenes.append(FrameSet(path.stem, path, images, *maps, "bedlam"))
-    if not scenes:
-        raise FileNotFoundError(f"no label files {root / 'labels'}/<scene>.npz")
-    return scenes
-
-
 def read_scenes(
     scenes: Iterable[FrameSet],
     size: int,
@@ -121,11 +105,7 @@ def read_scenes(
     are behind the camera, are counted there. Raises ValueError for a malformed label file, or one whose
     bodies do not project onto its own 2D joints, and TooManyFaults.
     """
-    skipped = Skipped() if skipped is None else skipped
-    bodies = bodies or Bodies()
-    scenes = list(scenes)
-    for scene in scenes:  # all of them first: an error in the last scene should not show after hours
-        Labels.load(scene.labels, bad=lambda reason: None)
+    skipped, bodies = skipped or Skipped(), bodies or Bodies()
     for scene in scenes:
         labels, frames = load_frames(scene, bodies, skipped)
         for imgname, rows in frames.items():
@@ -190,15 +170,12 @@ def read_depth(path: Path) -> np.ndarray:
     if not path.is_file():
         raise UnreadableFile(f"{path}: missing")
     try:
-        channels = OpenEXR.File(str(path)).channels()
+        channels = {name: channel.pixels for name, channel in OpenEXR.File(str(path)).channels().items()}
     except Exception as error:  # the reader raises several kinds, none of its own
         raise UnreadableFile(f"{path}: not a readable EXR, cut short? ({error})") from error
-    if "Depth" not in channels:
+    if channels.get("Depth") is None:  # also of a file cut short
         raise UnreadableFile(f"{path}: has no channel 'Depth', only {', '.join(channels) or 'none'}")
-    pixels = channels["Depth"].pixels
-    if pixels is None:
-        raise UnreadableFile(f"{path}: not a readable EXR, cut short?")
-    return np.asarray(pixels, np.float32) * np.float32(METRES_PER_UNREAL_UNIT)
+    return np.asarray(channels["Depth"], np.float32) * np.float32(METRES_PER_UNREAL_UNIT)
 
 
 def read_person_mask(masks: Path, imgname: str, number: str) -> np.ndarray:

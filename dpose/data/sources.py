@@ -208,11 +208,12 @@ def _frames(root: Path, split: str, config: ModelConfig) -> Frames:
         raise FileNotFoundError(
             f"{root} is not cut into shards, and so has the splits train and val only, not {split}"
         )
-    from dpose.data.frames import label_scenes
-    from dpose.data.prepare import VALIDATION, split_of  # neither is needed to read shards
+    from dpose.body import Bodies
+    from dpose.data.prepare import VALIDATION, split_of
+    from dpose.data.sets import bedlam  # none of these is needed to read shards
 
     scenes, pieces = [], []
-    for scene in label_scenes(root):
+    for scene in bedlam.scenes(root, root, "train", Skipped(), Bodies()):
         if not (scene.depth.is_dir() and scene.masks.is_dir()):
             scene = replace(scene, depth=None, masks=None)
         labels = Labels.load(scene.labels)

@@ -217,12 +217,12 @@ def prepare(
     split = module.SPLITS[0] if split is None else split
     if split not in module.SPLITS:
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(module.SPLITS)}")
+    if out.resolve() == root.resolve():  # converted labels would be taken for published ones
+        raise ValueError(f"{out}: the output needs another folder than the set's own files")
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; `dpose prepare {name} --help` says what must be there")
     if not depth and name not in WITH_DEPTH:
         raise ValueError(f"{name} has no depth that could be left out")
-    if max_faults < 0:
-        raise ValueError(f"max_faults must not be negative, got {max_faults}")
     if validation is None:
         validation = VALIDATION if split == "train" and name not in WHOLE else 0.0
     skipped, bodies = Skipped(max_faults), Bodies()

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dpose.body import Bodies
-from dpose.data.frames import FrameSet, Skipped, load_frames, sample_key
+from dpose.data.frames import FrameSet, Skipped, load_frames
 from dpose.io import file_hash
 
 VALIDATION = 0.2  # share of the sequences of "train" that goes to "val"
@@ -98,12 +98,11 @@ def plan(
     """All jobs, and the records of the body models that the labels name, by name.
 
     Reads every label file and poses its people. skipped, and what is raised: see
-    `dpose.data.frames.load_frames`; besides ValueError for samples of two scenes with the same key, and if
-    nobody is labelled; FileNotFoundError for a missing body model.
+    `dpose.data.frames.load_frames`; besides ValueError for two scenes of one name, and if nobody is labelled;
+    FileNotFoundError for a missing body model.
     """
     jobs: list[Job] = []
     numbers: dict[str, int] = {}
-    owners: dict[str, str] = {}
     records: dict[str, dict[str, str]] = {}
     people = 0
     scenes = list(scenes)
@@ -118,13 +117,6 @@ def plan(
         made_from |= {"labels": file_hash(scene.labels), "limit": limit, "bodies": own}
         for split, parts in deal(frames, scene.name, settings, limit).items():
             for part, imgnames in enumerate(parts):
-                for imgname in imgnames:
-                    key = sample_key(scene.name, imgname)
-                    if owners.setdefault(key, scene.name) != scene.name:
-                        raise ValueError(
-                            f"scenes {owners[key]!r} and {scene.name!r} both have samples {key}-...: "
-                            "rename one of them"
-                        )
                 number = numbers[split] = numbers.get(split, -1) + 1
                 text = json.dumps([vars(settings), made_from, split, part], sort_keys=True)
                 fingerprint = hashlib.sha256(text.encode()).hexdigest()

@@ -62,9 +62,6 @@ def scenes(
     raw = {bare(path.parent.name): path.parent for path in _below(scene_parents(root), "*/be_seq.csv")}
     files = _below([root / folder for folder in LABELS], "*.npz")
     processed = {bare(path.stem): path for path in files if not path.stem.startswith("agora-")}
-    if out.resolve() == root.resolve():  # earlier conversions are among the labels, and still to be checked
-        made = {bare(path.stem) for path in (out / "labels").glob("*.json")} & set(raw)
-        processed = {key: path for key, path in processed.items() if key not in made}
     sources = raw | processed
     if not sources:
         raise FileNotFoundError(

@@ -38,8 +38,7 @@ def converted(
     """The label file `<out>/labels/<name>.npz`: made by `make`, unless it is there and made from the same.
 
     Beside it is `<name>.json` with the sources' sizes and times and with what was left out, which a later
-    call reports again. This record is written before the labels, so that labels of an interrupted run are
-    never taken for published ones.
+    call reports again.
 
     Args:
         sources: the files that it is made from.
@@ -74,7 +73,6 @@ def converted(
     table = make(skipped)
     labels.unlink(missing_ok=True)  # so that labels are never beside the record of others
     if table is not None:
-        write_json(beside, {"unfinished": made_from})
         table.save(labels)
     record = {
         "made_from": made_from,
