@@ -208,12 +208,11 @@ def _frames(root: Path, split: str, config: ModelConfig) -> Frames:
         raise FileNotFoundError(
             f"{root} is not cut into shards, and so has the splits train and val only, not {split}"
         )
-    from dpose.body import Bodies
     from dpose.data.prepare import VALIDATION, split_of
-    from dpose.data.sets import bedlam  # none of these is needed to read shards
+    from dpose.data.sets.bedlam import label_scenes  # neither is needed to read shards
 
     scenes, pieces = [], []
-    for scene in bedlam.scenes(root, root, "train", Skipped(), Bodies()):
+    for scene in label_scenes(root, dataset=root.name):
         if not (scene.depth.is_dir() and scene.masks.is_dir()):
             scene = replace(scene, depth=None, masks=None)
         labels = Labels.load(scene.labels)
