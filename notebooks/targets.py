@@ -38,11 +38,12 @@ from IPython.display import Markdown
 from matplotlib.patches import Rectangle
 
 import dpose
+from dpose.body import Bodies
 from dpose.camera import crop_affine, crop_intrinsics, project
-from dpose.data.frames import frames_of, mask_numbers, read_depth, read_person_mask, read_png
+from dpose.data.frames import Skipped, frames_of, mask_numbers, read_depth, read_person_mask, read_png
 from dpose.data.labels import Labels
 from dpose.data.loader import make_loader
-from dpose.data.sets.bedlam import label_scenes
+from dpose.data.sets import bedlam
 from dpose.data.shards import decode_sample
 from dpose.data.sources import BadCount, find_shards, read_members
 from dpose.data.targets import (
@@ -91,7 +92,7 @@ def bare(axis, title=""):
 # they are read. They measure the distance along the camera's axis, and they measure everything.
 
 # %%
-scenes = label_scenes(data_root(data) / "frames")
+scenes = bedlam.scenes(data_root(data) / "frames", Path(), "test", Skipped(), Bodies())
 scene = scenes[0]
 names = list(frames_of(Labels.load(scene.labels)))
 

@@ -4,8 +4,11 @@ import cv2
 import numpy as np
 import torch
 
+from dpose.body import Bodies
+from dpose.data.frames import FrameSet, Skipped
 from dpose.data.labels import Labels
 from dpose.data.sample import Sample, make_label
+from dpose.data.sets import bedlam
 
 SIZE = (320, 180)  # w, h of a frame
 CAM_INT = np.array([[260.0, 0, 160], [0, 260, 90], [0, 0, 1]])
@@ -49,6 +52,11 @@ def random_sample(rng: np.random.Generator, key: str = "person", size: int = 40,
     parts = (depth > 0).astype(np.uint8)
     parts[:, size // 2 :] *= 2
     return Sample(image=image, depth=depth, parts=parts, label=random_label(rng, key, **changes))
+
+
+def frame_sets(root) -> list[FrameSet]:
+    """The scenes of a root with label files."""
+    return bedlam.scenes(root, root / "never written", "train", Skipped(limit=0), Bodies())
 
 
 def body_joints(body, pose, betas, trans) -> np.ndarray:

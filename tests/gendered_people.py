@@ -1,7 +1,7 @@
-"""Men's and women's licensed body files made from the open body, and people whose every pixel is known.
+"""Imitations of the licensed body files, made from the open body, and people whose every pixel is known.
 
 The forward computation is smplx's own skinning function in float64; worlds, cameras and pixels are composed
-here, by hand: nothing of what reads the files has a part in it.
+here, by hand: none of the code that reads the files is used.
 """
 
 from collections.abc import Iterator
@@ -23,19 +23,20 @@ from dpose.data.frames import FrameSet, Skipped, read_scenes
 from dpose.data.labels import Labels
 from dpose.paths import BODY_MODELS_VARIABLE
 
-STRETCH = {"male": (1.05, 1.06, 1.1), "female": (0.97, 0.92, 0.95)}  # what makes them different bodies
+STRETCH = {"neutral": (1.02, 0.98, 1.0), "male": (1.05, 1.06, 1.1), "female": (0.97, 0.92, 0.95)}
 FILES = {
     "smpl-male": ("basicmodel_m_lbs_10_207_0_v1.1.0.pkl", OPEN_SMPL, write_smpl_pkl),
     "smpl-female": ("basicmodel_f_lbs_10_207_0_v1.1.0.pkl", OPEN_SMPL, write_smpl_pkl),
+    "smplx-neutral": ("SMPLX_NEUTRAL.npz", OPEN_BODY, write_smplx_npz),
     "smplx-male": ("SMPLX_MALE.npz", OPEN_BODY, write_smplx_npz),
     "smplx-female": ("SMPLX_FEMALE.npz", OPEN_BODY, write_smplx_npz),
 }
 
 
 def gendered_arrays(name: str) -> dict[str, np.ndarray]:
-    """The arrays of a body's file, as $DPOSE_BODY_MODELS has it within `licensed_bodies`."""
+    """The arrays of a body's file, as it is below $DPOSE_BODY_MODELS within `licensed_bodies`."""
     arrays = dict(read_body(FILES[name][1]))
-    stretch = np.array(STRETCH[name.partition("-")[2]])
+    stretch = np.array(STRETCH[name.partition("-")[2]])  # makes them different bodies
     arrays["v_template"] = (arrays["v_template"] * stretch).astype(np.float32)
     arrays["shapedirs"] = arrays["shapedirs"][:, :, :10].astype(np.float32)
     return arrays
@@ -87,7 +88,7 @@ class Person(NamedTuple):
 
 
 def random_camera(rng: np.random.Generator, n: int) -> np.ndarray:
-    """(n, 4, 4) world to camera: turned and moved anyhow, otherwise in every frame."""
+    """(n, 4, 4) world to camera: a random rotation and translation per frame."""
     extrinsics = np.tile(np.eye(4), (n, 1, 1))
     extrinsics[:, :3, :3] = Rotation.random(n, random_state=int(rng.integers(2**31))).as_matrix()
     extrinsics[:, :3, 3] = rng.normal(0, 3, (n, 3))
@@ -97,7 +98,7 @@ def random_camera(rng: np.random.Generator, n: int) -> np.ndarray:
 def random_person(
     rng: np.random.Generator, arrays: dict, extrinsics: np.ndarray, intrinsics: np.ndarray, at
 ) -> Person:
-    """Somebody upright before the camera, the pelvis about `at` (3,) metres of the camera's frame."""
+    """An upright person in front of the camera, the pelvis near `at` (3,), metres in the camera's frame."""
     n = len(extrinsics)
     turn, move = extrinsics[:, :3, :3], extrinsics[:, :3, 3]
     betas, pose = rng.normal(0, 1, 10), rng.normal(0, 0.2, (n, 72))
@@ -133,7 +134,7 @@ def parsed_pixels(labels: Labels, arrays: dict[str, dict]) -> np.ndarray:
 
 
 def check_samples(found: list[FrameSet], people: int, size: int = 64) -> list[dict]:
-    """The whole way to samples: all are there, and their joints lie on their part labels. Their labels."""
+    """The scenes' samples: all are there, and their joints are on their part labels. Returns their labels."""
     skipped = Skipped(limit=0)
     samples = list(read_scenes(found, size, skipped=skipped))
     assert len(samples) == people and len({sample["label"]["key"] for sample in samples}) == people

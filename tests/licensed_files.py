@@ -1,6 +1,6 @@
-"""Small files in the formats of the licensed ones, written as Python 2, chumpy and old scipy would have.
+"""Small files in the formats of the licensed ones, as Python 2, chumpy and old versions of scipy wrote them.
 
-`python2_pickle` is Python's own pickler made to write what Python 2.7 wrote; the objects of chumpy come from
+`python2_pickle` is Python's own pickler, changed to write what Python 2.7 wrote; chumpy's objects come from
 modules that exist while it writes. So the tests need neither.
 """
 
@@ -28,7 +28,7 @@ OLD_NAMES = {
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes text and bytes as `str` of Python 2, and classes under the names that they had then."""
+    """Writes text and bytes as `str` of Python 2, and classes under the names that they had there."""
 
     dispatch = pickle._Pickler.dispatch.copy()
 

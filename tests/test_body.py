@@ -338,12 +338,12 @@ def test_licensed_files_are_found_by_the_environment_variable(tmp_path, monkeypa
     (tmp_path / "smplx").mkdir()
     write_made_up_smplx(tmp_path / "smplx" / "SMPLX_MALE.npz", 20)
     monkeypatch.setenv("DPOSE_BODY_MODELS", str(tmp_path))
-    assert load_body(gender="male").num_vertices == 10475
+    assert load_body("smplx-male").num_vertices == 10475
     with pytest.raises(FileNotFoundError, match="SMPLX_NEUTRAL.npz.*DPOSE_BODY_MODELS"):
-        load_body()
+        load_body("smplx-neutral")
     monkeypatch.delenv("DPOSE_BODY_MODELS")
-    with pytest.raises(ValueError, match="neutral only"):
-        load_body(gender="male")
+    with pytest.raises(FileNotFoundError, match="DPOSE_BODY_MODELS is not set"):
+        load_body("smplx-male")
 
 
 def test_bad_files_and_shapes_are_named(tmp_path, body):
@@ -351,13 +351,13 @@ def test_bad_files_and_shapes_are_named(tmp_path, body):
     with pytest.raises(FileNotFoundError, match="no body model at"):
         load_body(path)
     path.write_bytes(b"not an archive")
-    with pytest.raises(ValueError, match="not a SMPL-X body model"):
+    with pytest.raises(ValueError, match="SMPLX_NEUTRAL.npz is not"):
         load_body(path)
     for change, message in (
         ({"weights": None}, "'weights'.* missing"),
         ({"J_regressor": np.zeros((24, 10475))}, r"J_regressor has shape \(24, 10475\)"),
         ({"kintree_table": np.zeros((2, 55), dtype=np.uint32)}, "joint tree"),
-        ({"f": np.array([None] * 3, dtype=object)}, "not a SMPL-X body model"),
+        ({"f": np.array([None] * 3, dtype=object)}, "SMPLX_NEUTRAL.npz is not"),
     ):
         with pytest.raises(ValueError, match=message):
             load_body(
@@ -375,13 +375,9 @@ def test_bad_files_and_shapes_are_named(tmp_path, body):
         given = (
             torch.zeros(n, *size) for n, size in zip(lengths, ((11,), (22, 3), (3,), (30, 3)), strict=True)
         )
-        with pytest.raises(
-            ValueError, match="not one batch: {} betas, {} rotations, {} trans, {} hands".format(*lengths)
-        ):
+        with pytest.raises(ValueError, match="{} betas, {} rotations, {} trans, {} hands".format(*lengths)):
             body(*given, form="axis-angle")
-    with pytest.raises(
-        ValueError, match="form of rotations 'quaternion'; choose one of matrix, axis-angle, 6d"
-    ):
+    with pytest.raises(ValueError, match="'quaternion'.*matrix, axis-angle, 6d"):
         body(torch.zeros(2, 11), torch.zeros(2, 22, 4), form="quaternion")
     with pytest.raises(ValueError, match="vertex_stride"):
         load_body(vertex_stride=0)

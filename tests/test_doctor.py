@@ -49,7 +49,6 @@ def write_all(folder):
     matrix = scipy.sparse.csc_matrix((np.ones(2), ([0, 6889], [0, 10474])), shape=(6890, 10475))
     (folder / "utils/smplx2smpl.pkl").write_bytes(pickle.dumps({"matrix": matrix}))
     np.save(folder / "utils/J_regressor_h36m.npy", np.zeros((17, 6890)))
-    np.savez(folder / "utils/smpl_mean_params.npz", pose=np.zeros(144), shape=np.zeros(10), cam=np.zeros(3))
 
 
 def test_with_no_files_everything_is_missing_with_its_use_and_source(doctor):

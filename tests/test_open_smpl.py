@@ -1,4 +1,4 @@
-"""The open stand-in for SMPL: the same body on fewer vertices, so that every protocol runs on open data."""
+"""The open body in SMPL's format: the same body on fewer vertices, for every protocol on open data."""
 
 import sys
 from pathlib import Path
@@ -51,12 +51,12 @@ def test_it_has_smpls_numbers_of_vertices_and_joints(smpl):
 def test_the_converted_open_body_is_the_smpl_like_body_in_the_same_pose(body, smpl):
     betas, rotmats = random_people(6)
     wanted, got = smpl(betas, with_hands(rotmats)), body(betas, rotmats)
-    assert (combine(smplx_to_smpl(), got.vertices) - wanted.vertices).abs().max() < 1e-5
+    assert (combine(smplx_to_smpl("open"), got.vertices) - wanted.vertices).abs().max() < 1e-5
     assert (got.joints[:, :22] - wanted.joints[:, :22]).abs().max() < 1e-5
 
 
 def test_the_parts_stay_what_they_were(body, smpl):
-    kept = smplx_to_smpl().indices()[1]
+    kept = smplx_to_smpl("open").indices()[1]
     assert torch.equal(smpl.part_of_vertex, body.part_of_vertex[kept])
     assert smpl.part_of_vertex.bincount(minlength=len(PART_NAMES)).min() > 30
 
@@ -89,7 +89,7 @@ def test_its_fingers_turn_about_the_knuckles(smpl):
 def test_the_human36m_like_joints_follow_shape_and_pose(body, smpl):
     betas, rotmats = random_people(20, seed=9)  # other people than they were fitted to
     joints = body(betas, rotmats).joints
-    regressor = joint_regressor("h36m")
+    regressor = joint_regressor("h36m", "open")
     assert (regressor.values() > 0).all()
     assert np.allclose(regressor.to_dense().sum(1), 1, atol=1e-3)
     got = combine(regressor, smpl(betas, with_hands(rotmats)).vertices)
@@ -103,7 +103,7 @@ def test_the_human36m_like_joints_follow_shape_and_pose(body, smpl):
 def test_smpls_joints_are_regressed_from_resting_vertices(smpl):
     betas = torch.randn(5, 11, generator=torch.Generator().manual_seed(0))
     joints = smpl(betas, torch.eye(3).expand(5, 24, 3, 3)).joints
-    assert (combine(joint_regressor("smpl"), smpl.rest_vertices(betas)) - joints).abs().max() < 1e-4
+    assert (combine(joint_regressor("smpl", "open"), smpl.rest_vertices(betas)) - joints).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -112,7 +112,7 @@ def test_every_protocol_runs_on_open_data(body, smpl, protocol):
     matrices = {}
     if PROTOCOLS[protocol].regressor:
         joints = "h36m" if protocol == "h36m14" else "smpl"
-        matrices = {"smplx_to_smpl": smplx_to_smpl(), "regressor": joint_regressor(joints)}
+        matrices = {"smplx_to_smpl": smplx_to_smpl("open"), "regressor": joint_regressor(joints, "open")}
         truth = smpl(betas, with_hands(rotmats))
     else:
         truth = body(betas, rotmats)

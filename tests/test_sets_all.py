@@ -1,4 +1,4 @@
-"""Every data set, from files as its makers give them to shards, by the command."""
+"""Every data set, from files as they are published to shards, by the command."""
 
 import shutil
 import tarfile
@@ -11,12 +11,10 @@ import test_sets_emdb
 import test_sets_rich
 import test_sets_threedpw
 from gendered_people import licensed_bodies
-from licensed_files import write_smplx_npz
 from test_sets_bedlam_raw import stock, truth, written  # noqa: F401 (fixtures)
 from test_sets_threedpw import sequence  # noqa: F401
 
-from dpose.body import OPEN_BODY
-from dpose.body.files import read_body
+from dpose.body import Body
 from dpose.cli import main
 from dpose.data.prepare import SETS, prepare, set_module
 from dpose.data.shards import decode_sample, read_manifest
@@ -26,9 +24,7 @@ GENDERED = [f"{model}-{gender}" for model in ("smpl", "smplx") for gender in ("m
 
 @pytest.fixture(scope="module")
 def arrays(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bodies")
-    write_smplx_npz(folder / "smplx" / "SMPLX_NEUTRAL.npz", dict(read_body(OPEN_BODY)))
-    with licensed_bodies(folder, *GENDERED) as arrays:
+    with licensed_bodies(tmp_path_factory.mktemp("bodies"), "smplx-neutral", *GENDERED) as arrays:
         yield arrays
 
 
@@ -51,15 +47,16 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_set_becomes_shards_by_the_command(name, roots, tmp_path, capsys):
+def test_a_set_becomes_shards_by_the_command(name, arrays, roots, tmp_path, capsys):
     out = tmp_path / "out"
     command = f"prepare {name} --root {roots[name]} --out {out} --size 64 --workers 1".split()
     assert main([*command, "--no-progress", "--max-faults", "0"]) == 0
     manifest, module = read_manifest(out / "shards"), set_module(name)
     assert manifest["protocol"] == module.PROTOCOL and manifest["set"] == name
     assert set(manifest["splits"]) <= {module.SPLITS[0], "val"}
-    licensed = {key for key, body in manifest["bodies"].items() if body["model"] == "licensed"}
-    assert set(manifest["bodies"]) == BODIES[name] and licensed == BODIES[name] - {"smplx-neutral"}
+    assert set(manifest["bodies"]) == BODIES[name]
+    for body, record in manifest["bodies"].items():
+        assert record == {"name": body, "hash": Body(arrays[body]).hash}
     bodies, count = set(), 0
     for row in manifest["shards"]:
         with tarfile.open(out / "shards" / row["name"]) as tar:
@@ -74,7 +71,7 @@ def test_a_set_becomes_shards_by_the_command(name, roots, tmp_path, capsys):
     assert count == sum(manifest["splits"].values()) > 1 and bodies == BODIES[name]
 
 
-def test_bedlam_without_depth_is_prepared_when_that_is_asked_for(roots, tmp_path, capsys):
+def test_bedlam_without_depth_is_prepared_on_request(roots, tmp_path, capsys):
     root = shutil.copytree(roots["bedlam"], tmp_path / "root")
     for folder in root.glob("*/depth"):
         shutil.rmtree(folder)
@@ -84,7 +81,7 @@ def test_bedlam_without_depth_is_prepared_when_that_is_asked_for(roots, tmp_path
     assert main(command) == 2
     assert "--without-depth" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert main([*command, "--without-depth"]) == 0
-    with pytest.raises(ValueError, match="rich has no depth that could be left out"):
+    with pytest.raises(ValueError, match="rich has no depth"):
         prepare("rich", roots["rich"], tmp_path / "other", depth=False)
 
 
@@ -92,17 +89,18 @@ def test_bedlam_without_depth_is_prepared_when_that_is_asked_for(roots, tmp_path
 def test_an_empty_root_ends_in_one_line_and_leaves_nothing(name, arrays, tmp_path, capsys):
     (tmp_path / "root").mkdir()
     assert main(["prepare", name, "--root", str(tmp_path / "root"), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1 and str(tmp_path / "root") in said.err and said.out == ""
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and str(tmp_path / "root") in printed.err and printed.out == ""
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["bedlam", "3dpw", "emdb", "rich"])
+@pytest.mark.parametrize("name", ["bedlam", "agora", "3dpw", "emdb", "rich"])
 def test_without_the_licensed_bodies_it_ends_in_one_line_and_leaves_nothing(
     name, roots, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.delenv("DPOSE_BODY_MODELS")
-    assert main(["prepare", name, "--root", str(roots[name]), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1 and "DPOSE_BODY_MODELS" in said.err and said.out == ""
+    command = f"prepare {name} --root {roots[name]} --out {tmp_path / 'out'} --no-progress"
+    assert main(command.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and "DPOSE_BODY_MODELS" in printed.err and printed.out == ""
     assert not (tmp_path / "out").exists()

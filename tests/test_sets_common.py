@@ -1,4 +1,4 @@
-"""Label files are kept while what they were made from stays the same; made-up places fill the boxes."""
+"""Converted label files are kept while their sources stay the same; made-up translations fill the boxes."""
 
 import json
 
@@ -9,21 +9,14 @@ from hypothesis import strategies as st
 
 from dpose.data.frames import Skipped, TooManyFaults
 from dpose.data.labels import Labels
-from dpose.data.sets.common import converted, into_boxes
+from dpose.data.sets.common import converted
+from dpose.data.sets.processed import into_boxes
 
 
 def table(n: int = 2) -> Labels:
-    zeros = lambda *shape: np.zeros((n, *shape))  # noqa: E731
-    return Labels(
-        imgname=[f"{i}.jpg" for i in range(n)],
-        center=zeros(2),
-        scale=zeros() + 1,
-        pose_cam=zeros(66),
-        shape=zeros(10),
-        trans_cam=zeros(3),
-        gtkps=zeros(24, 3),
-        cam_int=zeros(3, 3),
-    )
+    shapes = {"center": (2,), "pose_cam": (66,), "shape": (10,), "trans_cam": (3,), "gtkps": (24, 3)}
+    zeros = {name: np.zeros((n, *shape)) for name, shape in (shapes | {"cam_int": (3, 3)}).items()}
+    return Labels(imgname=[f"{i}.jpg" for i in range(n)], scale=np.ones(n), **zeros)
 
 
 class Maker:
@@ -44,9 +37,10 @@ def source(tmp_path):
 
 def test_labels_are_made_once_for_the_same_sources_version_and_settings(tmp_path, source):
     make, skipped = Maker(table()), Skipped()
-    call = lambda version=1, given=None: converted(  # noqa: E731
-        tmp_path / "out", "a", [source], version, make, skipped, given
-    )
+
+    def call(version=1, given=None):
+        return converted(tmp_path / "out", "a", [source], version, make, skipped, given)
+
     assert call() == call() == tmp_path / "out" / "labels" / "a.npz"
     assert make.calls == 1 and skipped.dropped == {"too small": 6} and len(Labels.load(call())) == 2
     call(2)
@@ -113,3 +107,11 @@ def test_joints_of_any_body_fill_a_box_anywhere(seed, side, x, y, spread):
     assert reached.all() and (rays[..., 2] > 0.05).all()
     assert np.abs((low + high) / 2 - center).max() < 0.02
     assert abs(1.2 * (high - low).max() - side) < 0.02
+
+
+def test_labels_never_replace_what_they_are_made_from(tmp_path):
+    source = table().save(tmp_path / "labels" / "a.npz")
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match="a.npz"):
+        converted(tmp_path, "a", [source], 1, Maker(table()), Skipped())
+    assert source.read_bytes() == before

@@ -14,8 +14,10 @@ from gendered_people import (
     write_pictures,
 )
 
+from dpose.body import Bodies
 from dpose.data.frames import Skipped
 from dpose.data.labels import Labels
+from dpose.data.prepare import prepare
 from dpose.data.sets.emdb import scenes
 
 SIZE, N = (216, 288), 7
@@ -64,7 +66,7 @@ def write(root, content, name="31_outdoor_workout", person="P3"):
 
 def read(root, out) -> tuple[list, Skipped]:
     skipped = Skipped(limit=5)
-    return scenes(root, out, "test", skipped), skipped
+    return scenes(root, out, "test", skipped, Bodies()), skipped
 
 
 def test_a_sequences_bodies_project_onto_its_own_2d_joints(tmp_path, arrays):
@@ -92,7 +94,7 @@ def test_frames_and_sequences_left_out_are_counted_by_name(tmp_path, arrays):
     content["good_frames_mask"][[1, 2]] = False
     content["bboxes"]["invalid_idxs"] = np.array([1, 2, 4])
     content["bboxes"]["bboxes"][5, 2] = content["bboxes"]["bboxes"][5, 0]
-    content["bboxes"]["bboxes"][1] = np.nan  # of a bad frame: nobody minds
+    content["bboxes"]["bboxes"][1] = np.nan  # of a bad frame, which is left out
     write(tmp_path, content)
     write(tmp_path, content | {"emdb1": False}, "36_outdoor_long_walk")
     wanted = {
@@ -133,14 +135,29 @@ def test_bodies_that_do_not_project_onto_kp2d_are_refused(tmp_path, arrays):
     content = sequence(arrays)
     content["smpl"]["trans"] += (0.5, 0, 0)
     write(tmp_path, content)
-    with pytest.raises(ValueError, match="smpl-female posed by it does not project onto its kp2d"):
-        read(tmp_path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="P3_31_outdoor_workout.*smpl-female"):
+        prepare("emdb", tmp_path, tmp_path / "out", workers=1)
+    assert not (tmp_path / "out" / "shards").exists()
+
+
+def test_files_of_the_other_gender_are_refused(tmp_path, arrays, monkeypatch):
+    """Only by some centimetres another body: the joints are near kp2d, not on it."""
+    write(tmp_path, sequence(arrays) | {"gender": "male"})
+    with pytest.raises(ValueError, match="smpl-male"):
+        prepare("emdb", tmp_path, tmp_path / "out", workers=1)
+
+
+def test_a_person_with_impossible_betas_is_a_fault(tmp_path, arrays):
+    content = sequence(arrays)
+    write(tmp_path, content)
+    content["smpl"]["betas"] = content["smpl"]["betas"] + 113 * (np.arange(10) == 4)
+    write(tmp_path, content, "broken")
+    with pytest.warns(UserWarning, match="broken_data.pkl.*11[0-9]"):
+        found, skipped = read(tmp_path, tmp_path / "out")
+    assert [scene.name for scene in found] == ["P3_31_outdoor_workout"] and len(skipped.faults) == 1
 
 
 def test_what_is_missing_is_named(tmp_path, arrays, monkeypatch):
-    with pytest.raises(ValueError, match="EMDB has no split 'train'"):
-        scenes(tmp_path, tmp_path / "out", "train", Skipped())
     with pytest.raises(FileNotFoundError, match=r"unpack EMDB's P0\.zip"):
         read(tmp_path, tmp_path / "out")
     write(tmp_path, sequence(arrays))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from gendered_people import check_samples, licensed_bodies, parsed_pixels, write_pictures
 
+from dpose.body import Bodies
 from dpose.data.frames import Skipped, read_png
 from dpose.data.labels import Labels
-from dpose.data.sets import common as convert
-from dpose.data.sets.rich import scenes
+from dpose.data.sets import common, rich
 
 SIZE, N = (300, 220), 4
 
@@ -16,6 +16,10 @@ SIZE, N = (300, 220), 4
 def arrays(tmp_path_factory):
     with licensed_bodies(tmp_path_factory.mktemp("bodies"), "smplx-male", "smplx-female") as arrays:
         yield arrays
+
+
+def scenes(root, out, skipped=None):
+    return rich.scenes(root, out, "test", skipped or Skipped(), Bodies())
 
 
 def write(root, width=165, images="", genders=("female", "male")) -> dict:
@@ -42,7 +46,7 @@ def write(root, width=165, images="", genders=("female", "male")) -> dict:
 )
 def test_gendered_bodies_fill_their_boxes(tmp_path, arrays, width, images, genders):
     columns, skipped = write(tmp_path, width, images, genders), Skipped()
-    (scene,) = scenes(tmp_path, tmp_path / "out", "test", skipped)
+    (scene,) = scenes(tmp_path, tmp_path / "out", skipped)
     labels = Labels.load(scene.labels)
     assert not skipped.dropped and not skipped.faults and scene.images == tmp_path / images
     points = parsed_pixels(labels, arrays)
@@ -59,12 +63,12 @@ def test_gendered_bodies_fill_their_boxes(tmp_path, arrays, width, images, gende
 def test_pictures_are_opened_when_labels_are_made_and_not_again(tmp_path, arrays, monkeypatch):
     write(tmp_path)
     opened = []
-    monkeypatch.setattr(convert, "read_png", lambda path: opened.append(path) or read_png(path))
+    monkeypatch.setattr(common, "read_png", lambda path: opened.append(path) or read_png(path))
 
     def read() -> tuple[int, int, int]:
         opened.clear()
         skipped = Skipped()
-        (scene,) = scenes(tmp_path, tmp_path / "out", "test", skipped)
+        (scene,) = scenes(tmp_path, tmp_path / "out", skipped)
         return len(opened), len(Labels.load(scene.labels)), len(skipped.faults)
 
     assert read() == (1, N, 0) and read() == (0, N, 0)
@@ -79,15 +83,13 @@ def test_pictures_are_opened_when_labels_are_made_and_not_again(tmp_path, arrays
 
 
 def test_what_is_missing_is_named(tmp_path, arrays, monkeypatch):
-    with pytest.raises(ValueError, match="RICH has no split 'train'"):
-        scenes(tmp_path, tmp_path / "out", "train", Skipped())
     with pytest.raises(FileNotFoundError, match=r"no label file .*rich_test\.npz.*eval_data_parsed"):
-        scenes(tmp_path, tmp_path / "out", "test", Skipped())
+        scenes(tmp_path, tmp_path / "out")
     write(tmp_path)
     with monkeypatch.context() as patch:
         patch.delenv("DPOSE_BODY_MODELS")
         with pytest.raises(FileNotFoundError, match=r"SMPL-X male is missing.*smpl-x\.is\.tue\.mpg\.de"):
-            scenes(tmp_path, tmp_path / "out", "test", Skipped())
+            scenes(tmp_path, tmp_path / "out")
     (tmp_path / "Gym_010_pushup").rename(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match=r"no images of .*looked for .*Gym_010_pushup"):
-        scenes(tmp_path, tmp_path / "out", "test", Skipped())
+    with pytest.raises(FileNotFoundError, match=r"rich_test.*Gym_010_pushup"):
+        scenes(tmp_path, tmp_path / "out")

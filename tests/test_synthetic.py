@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import roma
 import torch
+from data_people import frame_sets
 from gendered_people import licensed_bodies
 from licensed_files import write_smplx_npz
 
 from dpose import cli
 from dpose.body import OPEN_BODY, load_body
-from dpose.data.frames import Skipped
-from dpose.data.sets.bedlam import read_bedlam
+from dpose.data.frames import Skipped, read_scenes
 from dpose.data.shards import decode_sample, read_manifest, write_manifest
 from dpose.io import HOST, write_json
 from dpose.synthetic import (
@@ -307,7 +307,7 @@ def test_people_of_whom_less_than_a_third_is_visible_are_left_out(monkeypatch):
 def test_frames_read_as_bedlam_give_the_samples_that_are_rendered_directly(tmp_path, body, scenes):
     write_frames(tmp_path, "test", 3, progress=False)
     skipped = Skipped(limit=0)
-    read = list(read_bedlam(tmp_path, SIZE, body, skipped=skipped))
+    read = list(read_scenes(frame_sets(tmp_path), SIZE, skipped=skipped))
     direct = [sample for scene in scenes[:3] for sample in person_samples(scene, SIZE)]
     assert len(read) == len(direct) >= 3 and not skipped.faults
     for ours in direct:

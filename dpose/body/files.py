@@ -1,8 +1,8 @@
-"""The licensed body files as their makers hand them out: where they lie, and what is in them.
+"""The licensed body files as they are downloaded: their names, where they are found, and reading them.
 
-None of them may be shipped, so each user registers and downloads; `LICENSED` says where. Below the folder
-that $DPOSE_BODY_MODELS names they are found where the archives unpack to, and where the `smplx` package wants
-them. Whatever is read is checked: a body model that is not whole would show as a strange number much later.
+They may not be redistributed, so each user registers and downloads; `LICENSED` says where. Below the folder
+$DPOSE_BODY_MODELS they are found where the archives unpack to, and where the smplx package expects them.
+All that is read is checked: a damaged body model would otherwise show as a strange number much later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dpose.paths import BODY_MODELS_VARIABLE, body_models
+from dpose.paths import BODY_MODELS_VARIABLE, body_models, not_empty
 from dpose.skeleton import PARENTS, SMPL_PARENTS
 from dpose.unpickle import NotRead, read_pickle
 
@@ -23,22 +23,21 @@ __all__ = [
     "GENDERS",
     "LICENSED",
     "Licensed",
-    "MeanParams",
     "find",
+    "key_of",
     "locate",
     "read_body",
     "read_h36m_regressor",
-    "read_mean_params",
     "read_smplx_to_smpl",
 ]
 
 GENDERS = ("neutral", "male", "female")
 SMPL_VERTICES, SMPLX_VERTICES = 6890, 10475
-DEPTH = 4  # folders below the root that are searched: data/body_models/smplx/models/smplx is one of BEDLAM's
+DEPTH = 4  # levels of folders that are searched; BEDLAM has data/body_models/smplx/models/smplx
 
 
 class Licensed(NamedTuple):
-    """A file that we may not ship: its names as published, the best first, its use and its source."""
+    """A file that may not be redistributed: its published names, preferred first, its use and its source."""
 
     title: str
     names: tuple[str, ...]
@@ -51,15 +50,11 @@ _SPIN = "in http://visiondata.cis.upenn.edu/spin/data.tar.gz (no registration)"
 
 
 def _smplx(gender: str) -> Licensed:
-    use = {
-        "neutral": "the paper's body: training and evaluation with BEDLAM, AGORA and the authors' checkpoint",
-        "male": "ground truth of RICH",
-        "female": "ground truth of RICH",
-    }
+    neutral = "the paper's body: training and evaluation with BEDLAM, AGORA and the authors' checkpoint"
     return Licensed(
         f"SMPL-X {gender}",
         (f"SMPLX_{gender.upper()}.npz", f"SMPLX_{gender.upper()}.pkl"),
-        use[gender],
+        neutral if gender == "neutral" else "ground truth of RICH",
         "https://smpl-x.is.tue.mpg.de (register; models_smplx_v1_1.zip)",
     )
 
@@ -92,49 +87,44 @@ LICENSED = {
         "the 14 joints by which 3DPW and EMDB are scored",
         f"{_BEDLAM}, or {_SPIN}",
     ),
-    "means": Licensed(
-        "SMPL mean parameters",
-        ("smpl_mean_params.npz",),
-        "the pose, shape and camera that a training from scratch starts with",
-        f"{_BEDLAM}, or {_SPIN}",
-    ),
 }
 
 
 def find(key: str, folder: str | Path) -> Path | None:
-    """Where a licensed file lies below a folder, or None.
+    """The path of a licensed file below a folder, or None.
 
-    Searched in this order: `smplx/` or `smpl/`, where the `smplx` package wants the models; the folder
-    itself; the folders in it, and so on four deep. In one folder, the names of `LICENSED[key]` in order.
+    Searched in this order: `smplx/` or `smpl/`, where the smplx package expects the models; the folder
+    itself; then its subfolders, level by level, `DEPTH` deep. Within a folder the names of `LICENSED[key]`
+    are tried in order.
     """
     places = [f"{key.split('-')[0]}/", *("*/" * depth for depth in range(DEPTH + 1))]
     for place in places:
         for name in LICENSED[key].names:
-            name = re.sub("basic[mM]odel", "basic[mM]odel", name)  # published either way
+            name = re.sub("basic[mM]odel", "basic[mM]odel", name)  # both spellings are published
             if files := sorted(path for path in Path(folder).glob(place + name) if path.is_file()):
                 return files[0]
     return None
 
 
 def key_of(path: str | Path) -> str | None:
-    """The name among `LICENSED` of the body model that a file is called like, or None."""
+    """The name of the body model whose published file name this is, among `LICENSED`, or None."""
     name = Path(path).name.lower()
     return next((key for key in LICENSED if "-" in key and name in map(str.lower, LICENSED[key].names)), None)
 
 
 def locate(key: str, folder: str | Path | None = None) -> Path:
-    """`find` below a folder, $DPOSE_BODY_MODELS by default.
+    """As `find`, below $DPOSE_BODY_MODELS by default.
 
-    Raises FileNotFoundError that says what was looked for, where, and where it comes from.
+    Raises FileNotFoundError that says what was searched for, where, and where to download it.
     """
     root, wanted = body_models(folder), LICENSED[key]
     if root and (path := find(key, root)):
         return path
     where = f"under {root}, up to {DEPTH} folders deep" if root else f"as {BODY_MODELS_VARIABLE} is not set"
     raise FileNotFoundError(
-        f"{wanted.title} is missing ({' or '.join(wanted.names)}; none {where}). It may not be shipped: get "
-        f"it from {wanted.source} and set {BODY_MODELS_VARIABLE} to the folder in which you unpacked it; "
-        "`dpose doctor` shows what is found"
+        f"{wanted.title} is missing ({' or '.join(wanted.names)}; none {where}). It is not part of dpose: "
+        f"get it from {wanted.source} and set {BODY_MODELS_VARIABLE} to the folder that you unpack it to; "
+        "`dpose doctor` lists what is found"
     )
 
 
@@ -150,77 +140,54 @@ def read_body(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is something else, or not whole, or a pickle that asks for anything to be run.
+        ValueError: it is another file, damaged, or a pickle that asks for code to be run.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no body model at {path}: give a SMPL-X or SMPL file or the folder of one, "
-            "or none to use the open body"
+            f"no body model at {path}: give a SMPL-X or SMPL file, a name such as smplx-neutral, or none to "
+            "use the open body"
         )
     keys = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
     try:
         return _checked_body(_content(path, keys))
     except _Wrong as wrong:
-        raise ValueError(f"{path} is not a SMPL-X body model, nor one of SMPL: {wrong}") from None
+        raise ValueError(f"{path} is not a SMPL-X or SMPL body model: {wrong}") from None
 
 
 def read_smplx_to_smpl(path: str | Path | None = None) -> scipy.sparse.csr_matrix:
-    """The matrix (6890, 10475) that makes SMPL's vertices of SMPL-X's, float64.
+    """The matrix (6890, 10475), float64, that turns SMPL-X vertices into SMPL vertices.
 
     path: the file; None: `locate("smplx2smpl")`. Raises as `read_body`.
     """
-    path = Path(path or locate("smplx2smpl"))
+    path = locate("smplx2smpl") if path is None else Path(not_empty(path, "smplx_to_smpl"))
     try:
         content = _content(path, ("matrix",))
         matrix = _array(content, "matrix", (SMPL_VERTICES, SMPLX_VERTICES), sparse=True)
     except _Wrong as wrong:
-        raise ValueError(f"{path} does not turn SMPL-X vertices into SMPL's: {wrong}") from None
+        raise ValueError(f"{path} is not the matrix from SMPL-X to SMPL vertices: {wrong}") from None
     matrix = scipy.sparse.csr_matrix(matrix, dtype=np.float64)
     matrix.eliminate_zeros()
     return matrix
 
 
 def read_h36m_regressor(path: str | Path | None = None) -> np.ndarray:
-    """The matrix (17, 6890) that makes Human3.6M's joints of SMPL's vertices, float64.
+    """The matrix (17, 6890), float64, that turns SMPL vertices into Human3.6M joints.
 
     path: the file; None: `locate("h36m")`. Raises as `read_body`.
     """
-    path = Path(path or locate("h36m"))
+    path = locate("h36m") if path is None else Path(not_empty(path, "regressor"))
     try:
-        return _array(
-            {"regressor": np.load(path, allow_pickle=False)}, "regressor", (17, SMPL_VERTICES)
-        ).astype(np.float64)
+        content = {"regressor": np.load(path, allow_pickle=False)}
+        return _array(content, "regressor", (17, SMPL_VERTICES)).astype(np.float64)
     except OSError:
         raise
     except (_Wrong, ValueError, EOFError, MemoryError) as wrong:
-        raise ValueError(f"{path} is not Human3.6M's joint regressor: {wrong}") from None
-
-
-class MeanParams(NamedTuple):
-    """pose: (144,), 24 rotations as 6D, of which SMPL-X shares the first 22; betas: (10,); cam: (3,)."""
-
-    pose: np.ndarray
-    betas: np.ndarray
-    cam: np.ndarray
-
-
-def read_mean_params(path: str | Path | None = None) -> MeanParams:
-    """The mean pose, shape and camera that regression starts from, float32.
-
-    path: the file; None: `locate("means")`. Raises as `read_body`.
-    """
-    path = Path(path or locate("means"))
-    shapes = {"pose": (144,), "shape": (10,), "cam": (3,)}
-    try:
-        content = _content(path, tuple(shapes))
-        return MeanParams(*(_array(content, *wanted).astype(np.float32) for wanted in shapes.items()))
-    except _Wrong as wrong:
-        raise ValueError(f"{path} does not hold SMPL's mean parameters: {wrong}") from None
+        raise ValueError(f"{path} is not the joint regressor of Human3.6M: {wrong}") from None
 
 
 def _content(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
-    """What a file has of the keys. An .npz is read without its pickled members, which no key here needs."""
+    """A file's values of these keys. Pickled members of an .npz are not opened; no key needs them."""
     with open(path, "rb") as file:
         zipped = file.read(2) == b"PK"
     if zipped:
@@ -229,41 +196,40 @@ def _content(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
                 content = {key: npz[key] for key in keys if key in npz}
                 held = npz.files
         except Exception as error:  # zipfile, zlib and numpy raise many kinds
-            if "allow_pickle" in str(error):  # numpy's word for it
-                raise _Wrong("an array is pickled objects, which are never opened, not numbers") from None
+            if "allow_pickle" in str(error):
+                raise _Wrong("an array holds pickled objects, which are never opened, not numbers") from None
             raise _Wrong(f"damaged or cut off ({error})") from None
     elif path.suffix.lower() == ".pkl":
         content = read_pickle(path)
         if not isinstance(content, Mapping):
-            raise _Wrong(f"its pickle holds no dictionary but {type(content).__name__}")
-        held = [key[:40] for key in content if isinstance(key, str)]  # others could be endless to write out
+            raise _Wrong(f"its pickle holds {type(content).__name__}, not a dictionary")
+        held = [key[:40] for key in content if isinstance(key, str)]
     else:
-        raise _Wrong("neither an .npz archive nor a .pkl")
+        raise _Wrong("it is neither an .npz archive nor a .pkl")
     if missing := [key for key in keys if key not in content]:
         raise _Wrong(f"keys {missing} are missing (it has {', '.join(held[:12]) or 'none'})")
     return content
 
 
 def _array(content: Mapping[str, Any], key: str, shape: tuple[int | None, ...], sparse: bool = False) -> Any:
-    """An array of finite numbers and of the wanted shape, None standing for any length.
+    """An array of finite numbers and of the expected shape, where None is any length.
 
-    sparse: whether it may be a sparse matrix. Only where the shape is bounded: an empty one of any size is a
-    small file, and fills the memory when it is made dense.
+    sparse: whether it may be a sparse matrix. Only where the shape is bounded: an empty sparse matrix of any
+    size is a small file, and fills the memory when it is made dense.
     """
     array = content[key]
+    is_sparse = scipy.sparse.issparse(array)
     if isinstance(array, NotRead):
         raise _Wrong(f"{key} is an expression ({array.name}), which is not evaluated")
-    if not isinstance(array, np.ndarray) and not scipy.sparse.issparse(array):
-        raise _Wrong(f"{key} is no array but {type(array).__name__}")
-    if scipy.sparse.issparse(array) and not sparse:
-        raise _Wrong(f"{key} is a sparse matrix, which only J_regressor may be")
+    if not isinstance(array, np.ndarray) and not (is_sparse and sparse):
+        raise _Wrong(f"{key} is {type(array).__name__}, expected an array")
     if len(array.shape) != len(shape) or any(
         wanted not in (None, got) for got, wanted in zip(array.shape, shape, strict=True)
     ):
         raise _Wrong(f"{key} has shape {array.shape}, expected {shape}")
     if array.dtype.kind not in "biuf":
         raise _Wrong(f"{key} holds {array.dtype}, not numbers")
-    if not np.isfinite(array.data if scipy.sparse.issparse(array) else array).all():
+    if not np.isfinite(array.data if is_sparse else array).all():
         raise _Wrong(f"{key} has values that are not finite")
     return array
 
@@ -273,7 +239,7 @@ def _checked_body(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
     joints = _array(content, "kintree_table", (2, None)).shape[1]
     trees = {len(tree): tree for tree in (PARENTS, SMPL_PARENTS)}
     if joints not in trees:
-        raise _Wrong(f"its {joints} joints are neither the {len(PARENTS)} of SMPL-X nor the 24 of SMPL")
+        raise _Wrong(f"it has {joints} joints; SMPL-X has 55, SMPL 24")
     shapes = {
         "v_template": (vertices, 3),
         "shapedirs": (vertices, 3, None),
@@ -286,17 +252,15 @@ def _checked_body(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {key: _array(content, key, shape, key == "J_regressor") for key, shape in shapes.items()}
     if scipy.sparse.issparse(arrays["J_regressor"]):
         arrays["J_regressor"] = arrays["J_regressor"].toarray()
-    tree = arrays["kintree_table"]
-    if tree[0, 1:].tolist() != list(trees[joints][1:]):
+    if arrays["kintree_table"][0, 1:].tolist() != list(trees[joints][1:]):
         raise _Wrong("kintree_table holds another joint tree")
     faces = arrays["f"]
     if vertices == 0 or len(faces) == 0:
         raise _Wrong(f"it has {vertices} vertices and {len(faces)} faces")
     if faces.dtype.kind not in "iu":
-        raise _Wrong(f"f holds {faces.dtype}, not whole numbers")
+        raise _Wrong(f"f holds {faces.dtype}, not integers")
     if faces.min() < 0 or faces.max() >= vertices:
-        raise _Wrong(f"f names vertices that are not among its {vertices}")
-    sums = arrays["weights"].sum(1)
-    if (off := abs(sums - 1).max()) > 0.01:
-        raise _Wrong(f"weights of a vertex do not sum to 1 but are up to {off:.2g} off")
+        raise _Wrong(f"f names vertices outside its {vertices}")
+    if (off := abs(arrays["weights"].sum(1) - 1).max()) > 0.01:
+        raise _Wrong(f"the weights of each vertex must sum to 1, and are up to {off:.2g} off")
     return arrays

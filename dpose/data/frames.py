@@ -1,17 +1,17 @@
-"""Frames of people -> samples: what every data set has in common once its labels are in the one table.
+"""Frames of people -> samples: what all data sets share once their labels are in the one table.
 
-A data set is a list of `Scene`s: a label file (`Labels`), the folder that its `imgname`s are relative to,
-and, where the set has them, folders of depth and masks in BEDLAM's layout (spec 8):
+A data set is a list of `FrameSet`s: a label file (`Labels`), the folder that its `imgname`s are relative to,
+and, where the set has them, folders of depth and masks in BEDLAM's layout:
 
     <images>/<sequence>/<frame>.png                     RGB; other sets have .jpg, or no sequence folder
     <depth>/<sequence>/<frame>_depth.exr                channel Depth, Unreal's cm along the view axis
-    <masks>/<sequence>/<frame>_NN_body.png              a person's visible skin, 0 or 255,
-    <masks>/<sequence>/<frame>_NN_clothing.png, _hair   clothes and hair; what has no pixel has no file
+    <masks>/<sequence>/<frame>_NN_body.png              visible skin of person NN, 0 or 255,
+    <masks>/<sequence>/<frame>_NN_clothing.png, _hair   clothes and hair; a mask without pixels has no file
     <masks>/<sequence>/<frame>_env.png                  everything else; always there, and not used
 
-NN = 00, 01, ... The label file does not say which NN a row is: the masks are matched to a frame's people by
-their 2D joints, the silhouette of the labelled body and its distance, all people at once. Frames stored on
-their side (BEDLAM's closeups) are turned upright, known by the principal point.
+NN = 00, 01, ... The label file does not say which row a mask belongs to: masks are matched to a frame's
+people by their 2D joints, the silhouette of the labelled body and its distance, all people at once. Frames
+that are stored on their side (BEDLAM's closeups) are turned upright; the principal point tells them apart.
 """
 
 import re
@@ -23,22 +23,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
-from dpose.body import Bodies
+from dpose.body import Bodies, Body
 from dpose.data.labels import Labels
 from dpose.data.sample import MARGIN, Sample, crop_matrix, make_label, sample_from_frame, warp_nearest
 from dpose.data.targets import render_label_parts
-from dpose.paths import BODY_MODELS_VARIABLE
 
-METRES_PER_UNREAL_UNIT = 0.01  # metres in an Unreal unit
+METRES_PER_UNREAL_UNIT = 0.01
 NO_MASK = "no mask shows them: wholly hidden, or its files are missing"  # the renderer writes no empty masks
+BEHIND = "a body joint behind the camera"
 MASKS = ("body", "clothing", "hair")
-FAR = 0.9  # metres between the pelvis and what a mask shows, in the median: farther is somebody else
+BODY_JOINTS = 22
+CHUNK = 256  # bodies posed at once
+MAX_DISTANCE = 0.9  # metres between the pelvis and the median of a mask's depth; beyond it is another person
 MAX_FAULTS = 100  # frames or people that may be unusable before reading gives up
 
 
 class UnreadableFile(ValueError):
-    """A frame, depth or mask file that is missing, cut short or of the wrong size; the message names it."""
+    """A file that is missing, cut short or of the wrong size; the message names it."""
 
 
 class TooManyFaults(RuntimeError):
@@ -47,9 +50,9 @@ class TooManyFaults(RuntimeError):
 
 @dataclass(frozen=True)
 class FrameSet:
-    """One label file and the folders of its frames; `prepare` cuts scenes into shards.
+    """One label file and the folders of its frames; `prepare` cuts frame sets into shards.
 
-    name: unique in the data set, the beginning of its samples' keys. labels: a `Labels` file. images: what
+    name: unique in the data set; the beginning of its samples' keys. labels: a `Labels` file. images: what
     `imgname` is relative to. depth, masks: in BEDLAM's layout, both or none of them. dataset: its name.
     """
 
@@ -63,11 +66,11 @@ class FrameSet:
 
 @dataclass
 class Skipped:
-    """What was left out, and why: nothing is skipped in silence.
+    """What was left out, and why; nothing is skipped without being counted.
 
-    `drop` counts people whom a rule of the data set leaves out (too few joints in sight, a frame marked as
-    bad). `fault` records what should have been usable and was not; past `limit` of them it raises
-    TooManyFaults.
+    `drop` counts people whom a rule of the data set leaves out (too few visible joints, a frame marked as
+    bad). `fault` records what should have been usable and was not, with a warning; beyond `limit` of them it
+    raises TooManyFaults.
     """
 
     limit: int = MAX_FAULTS
@@ -91,70 +94,51 @@ class Skipped:
 def read_scenes(
     scenes: Iterable[FrameSet],
     size: int,
-    bodies: Callable | None = None,
+    bodies: Bodies | None = None,
     *,
     margin: float = MARGIN,
-    keep: Callable[[str, str], bool] | None = None,
     skipped: Skipped | None = None,
 ) -> Iterator[Sample]:
     """Every labelled person of the scenes, as samples of `size` pixels.
 
-    bodies: a function of a body's name (`Labels.body`) that returns it; None: `dpose.body.Bodies()`. keep:
-    a function of (scene's name, imgname) that says whether to take a frame. Frames that cannot be read are
-    faults of `skipped` and warned about; people whom no mask shows are counted there. Raises ValueError on a
-    malformed label file, or one whose bodies do not project onto its own 2D joints, and TooManyFaults.
+    Frames and rows of labels that cannot be used are faults of `skipped`; people whom no mask shows, or who
+    are behind the camera, are counted there. Raises ValueError for a malformed label file, or one whose
+    bodies do not project onto its own 2D joints, and TooManyFaults.
     """
-    skipped = Skipped() if skipped is None else skipped
-    bodies = bodies or Bodies()
-    scenes = list(scenes)
-    for scene in scenes:  # all of them first: a fault in the last scene should not show after hours
-        Labels.load(scene.labels)
+    skipped, bodies = skipped or Skipped(), bodies or Bodies()
     for scene in scenes:
-        labels = Labels.load(scene.labels)
-        check_projection(labels, bodies)
-        for imgname, rows in frames_of(labels).items():
-            if keep is None or keep(scene.name, imgname):
-                yield from read_frame(scene, imgname, rows, labels, size, bodies, margin, skipped)
+        labels, frames = load_frames(scene, bodies, skipped)
+        for imgname, rows in frames.items():
+            yield from read_frame(scene, imgname, rows, labels, size, bodies, margin, skipped)
 
 
-def frames_of(labels: Labels) -> dict[str, list[int]]:
-    """The rows of each frame, in the table's order."""
+def load_frames(
+    scene: FrameSet, bodies: Bodies, skipped: Skipped, exact: bool = False
+) -> tuple[Labels, dict[str, list[int]]]:
+    """A scene's labels and the rows of each frame, checked.
+
+    Rows that cannot be used are faults of `skipped`. People with a body joint at or behind the camera are
+    counted there: no image shows them as their labels say. exact, and what is raised: see `check_projection`.
+    """
+    labels = Labels.load(scene.labels, bad=skipped.fault)
+    check_projection(labels, bodies, exact)
+    behind = (labelled_joints(labels, np.arange(len(labels)), bodies)[..., 2] <= 0).any(1)
+    skipped.drop(BEHIND, behind.sum())
+    return labels, frames_of(labels, np.flatnonzero(~behind).tolist())
+
+
+def frames_of(labels: Labels, rows: Iterable[int] | None = None) -> dict[str, list[int]]:
+    """The rows of each frame, in the table's order; of `rows` alone if given."""
     frames: dict[str, list[int]] = {}
-    for row, imgname in enumerate(labels.imgname.tolist()):
-        frames.setdefault(imgname, []).append(row)
+    for row in range(len(labels)) if rows is None else rows:
+        frames.setdefault(str(labels.imgname[row]), []).append(row)
     return frames
 
 
 def sample_key(scene: str, imgname: str, row: int | None = None) -> str:
-    """The key of a row's sample; without a row what the keys of a frame have in common."""
+    """The key of a row's sample; without a row the part that the keys of a frame have in common."""
     key = f"{scene}-{Path(imgname).with_suffix('')}" + ("" if row is None else f"-{row:06d}")
     return re.sub(r"[./\s]+", "-", key)
-
-
-def read_frame(
-    scene: FrameSet,
-    imgname: str,
-    rows: list[int],
-    labels: Labels,
-    size: int,
-    bodies: Callable | None = None,
-    margin: float = MARGIN,
-    skipped: Skipped | None = None,
-    camera: str = "crop",
-) -> list[Sample]:
-    """The samples of one frame's people, `rows` of `labels`; arguments as for `read_scenes`.
-
-    camera: whose view the part labels are, "crop" or "paper", see `dpose.data.targets.part_targets`.
-    Whatever is wrong with the frame is a fault of `skipped`; only too many of them raise.
-    """
-    skipped = Skipped() if skipped is None else skipped
-    try:
-        return _frame_samples(scene, imgname, rows, labels, size, bodies, margin, skipped, camera)
-    except UnreadableFile as error:
-        skipped.fault(str(error))
-    except (ValueError, cv2.error) as error:
-        skipped.fault(f"{scene.images / imgname}: {error}")
-    return []
 
 
 # --- reading files ------------------------------------------------------------------------------------------
@@ -172,7 +156,7 @@ def read_png(path: Path, gray: bool = False) -> np.ndarray:
     """(H, W, 3) RGB or (H, W) uint8. Raises UnreadableFile."""
     if not path.is_file():
         raise UnreadableFile(f"{path}: missing")
-    data = np.fromfile(path, np.uint8)  # of a JPEG cut short `imread` makes a picture, half of it gray
+    data = np.fromfile(path, np.uint8)  # `imread` turns a JPEG cut short into an image that is half gray
     array = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB) if data.size else None
     if array is None:
         raise UnreadableFile(f"{path}: not a readable image, cut short?")
@@ -181,26 +165,23 @@ def read_png(path: Path, gray: bool = False) -> np.ndarray:
 
 def read_depth(path: Path) -> np.ndarray:
     """(H, W) float32 metres from a BEDLAM depth EXR. Raises UnreadableFile."""
-    import OpenEXR
+    import OpenEXR  # not needed to train from shards
 
     if not path.is_file():
         raise UnreadableFile(f"{path}: missing")
     try:
-        channels = OpenEXR.File(str(path)).channels()
+        channels = {name: channel.pixels for name, channel in OpenEXR.File(str(path)).channels().items()}
     except Exception as error:  # the reader raises several kinds, none of its own
         raise UnreadableFile(f"{path}: not a readable EXR, cut short? ({error})") from error
-    if "Depth" not in channels:
+    if channels.get("Depth") is None:  # also of a file cut short
         raise UnreadableFile(f"{path}: has no channel 'Depth', only {', '.join(channels) or 'none'}")
-    pixels = channels["Depth"].pixels
-    if pixels is None:
-        raise UnreadableFile(f"{path}: not a readable EXR, cut short?")
-    return np.asarray(pixels, np.float32) * np.float32(METRES_PER_UNREAL_UNIT)
+    return np.asarray(channels["Depth"], np.float32) * np.float32(METRES_PER_UNREAL_UNIT)
 
 
 def read_person_mask(masks: Path, imgname: str, number: str) -> np.ndarray:
     """(H, W) bool: visible skin, clothes and hair of person NN, as far as there are files of them.
 
-    Raises UnreadableFile, also without any.
+    Raises UnreadableFile, also if there is none.
     """
     stem = masks / Path(imgname).with_suffix("")
     paths = [stem.with_name(f"{stem.name}_{number}_{kind}.png") for kind in MASKS]
@@ -217,98 +198,107 @@ def read_person_mask(masks: Path, imgname: str, number: str) -> np.ndarray:
 # --- one frame ----------------------------------------------------------------------------------------------
 
 
-def _frame_samples(
+def read_frame(
     scene: FrameSet,
     imgname: str,
-    rows,
+    rows: list[int],
     labels: Labels,
     size: int,
-    bodies,
-    margin: float,
-    skipped: Skipped,
-    camera: str,
+    bodies: Bodies | None = None,
+    margin: float = MARGIN,
+    skipped: Skipped | None = None,
+    camera: str = "crop",
 ) -> list[Sample]:
+    """The samples of the people of one frame, `rows` of `labels`; see `read_scenes`.
+
+    camera: the view of the part labels, "crop" or "paper", see `dpose.data.targets.part_targets`. Whatever is
+    wrong with the frame is a fault of `skipped`; only too many of them raise.
+    """
+    skipped, bodies = skipped or Skipped(), bodies or Bodies()
     stem = Path(imgname).with_suffix("")
     path = scene.images / imgname
-    image, metres, masks = read_png(path), None, []
-    has_depth = scene.depth is not None
-    if has_depth:
-        metres = read_depth(scene.depth / stem.with_name(f"{stem.name}_depth.exr"))
-        numbers = mask_numbers(scene.masks, imgname)
-        if not numbers and not (scene.masks / stem.with_name(f"{stem.name}_env.png")).is_file():
-            raise UnreadableFile(f"{scene.masks / stem}_NN_body.png and _env.png: missing")
-        masks = [read_person_mask(scene.masks, imgname, number) for number in numbers]
-        for array in (metres, *masks):
-            if array.shape != image.shape[:2]:
-                raise UnreadableFile(f"{path}: frame is {image.shape[:2]}, its depth or mask {array.shape}")
-    if on_its_side(image.shape[:2], labels.cam_int[rows[0]]):
-        image = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
+    try:
+        image, metres, masks = read_png(path), None, []
+        has_depth = scene.depth is not None
         if has_depth:
-            metres = np.ascontiguousarray(np.rot90(metres, -1))
-            masks = [np.ascontiguousarray(np.rot90(mask, -1)) for mask in masks]
-    height, width = image.shape[:2]
-    cuts = [
-        make_label(
-            key=sample_key(scene.name, imgname, row),
-            dataset=scene.dataset,
-            subject=labels.sub[row],
-            body=labels.body[row],
-            pose=labels.pose_cam[row],
-            betas=labels.shape[row],
-            trans=labels.transl[row],
-            joints2d=labels.gtkps[row, :24],
-            center=labels.center[row],
-            scale=labels.scale[row],
-            img_size=(width, height),
-            cam_int=labels.cam_int[row],
-            margin=margin,
-            has_depth=has_depth,
-        )
-        for row in rows
-    ]
-    parts = {view: np.zeros((len(rows), size, size), np.uint8) for view in ("crop", camera)}
-    for body, mine in people_by_body(labels, rows, bodies):
-        some, labelled = [rows[i] for i in mine], [cuts[i] for i in mine]
-        person = labels.pose_cam[some], labels.shape[some], labels.transl[some]
-        for view, drawn in parts.items():
-            drawn[mine] = render_label_parts(*person, labelled, body, size, view)
-    # Masks are compared with the true view, whichever the labels are to have.
-    owners = match_masks(cuts, parts["crop"], masks, metres) if has_depth else [None] * len(cuts)
-    samples = []
-    for label, part, owner in zip(cuts, parts[camera], owners, strict=True):
-        if has_depth and owner is None:
-            skipped.drop(NO_MASK)
-            continue
-        samples.append(
-            sample_from_frame(image, metres, masks[owner] if has_depth else None, label, size, part)
-        )
-    return samples
+            metres = read_depth(scene.depth / stem.with_name(f"{stem.name}_depth.exr"))
+            numbers = mask_numbers(scene.masks, imgname)
+            if not numbers and not (scene.masks / stem.with_name(f"{stem.name}_env.png")).is_file():
+                raise UnreadableFile(f"{scene.masks / stem}_NN_body.png and _env.png: missing")
+            masks = [read_person_mask(scene.masks, imgname, number) for number in numbers]
+            for array in (metres, *masks):
+                if array.shape != image.shape[:2]:
+                    raise UnreadableFile(
+                        f"{path}: frame is {image.shape[:2]}, its depth or mask {array.shape}"
+                    )
+        if on_its_side(image.shape[:2], labels.cam_int[rows[0]]):
+            image = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
+            if has_depth:
+                metres = np.ascontiguousarray(np.rot90(metres, -1))
+                masks = [np.ascontiguousarray(np.rot90(mask, -1)) for mask in masks]
+        (height, width), transl = image.shape[:2], labels.transl
+        cuts = [
+            make_label(
+                key=sample_key(scene.name, imgname, row),
+                dataset=scene.dataset,
+                subject=labels.sub[row],
+                body=labels.body[row],
+                pose=labels.pose_cam[row],
+                betas=labels.shape[row],
+                trans=transl[row],
+                joints2d=labels.gtkps[row, :24],
+                center=labels.center[row],
+                scale=labels.scale[row],
+                img_size=(width, height),
+                cam_int=labels.cam_int[row],
+                margin=margin,
+                has_depth=has_depth,
+            )
+            for row in rows
+        ]
+        parts = {view: np.zeros((len(rows), size, size), np.uint8) for view in ("crop", camera)}
+        for body, members in _by_body(labels.body[rows], bodies):
+            own_rows, own_cuts = np.array(rows)[members], [cuts[i] for i in members]
+            person = labels.pose_cam[own_rows], labels.shape[own_rows], transl[own_rows]
+            for view, drawn in parts.items():
+                drawn[members] = render_label_parts(*person, own_cuts, body, size, view)
+        # Masks are compared with the true view, also if the labels are drawn in the paper's.
+        owners = match_masks(cuts, parts["crop"], masks, metres) if has_depth else [None] * len(cuts)
+        samples = []
+        for label, part, owner in zip(cuts, parts[camera], owners, strict=True):
+            if has_depth and owner is None:
+                skipped.drop(NO_MASK)
+                continue
+            mask = masks[owner] if has_depth else None
+            samples.append(sample_from_frame(image, metres, mask, label, size, part))
+        return samples
+    except UnreadableFile as error:
+        skipped.fault(str(error))
+    except (ValueError, cv2.error) as error:
+        skipped.fault(f"{path}: {error}")
+    return []
 
 
-def people_by_body(
-    labels: Labels, rows, bodies: Callable | None = None
-) -> Iterator[tuple[object, list[int]]]:
-    """The body models of `rows` and which of the rows (as indices into `rows`) each of them poses."""
-    bodies = bodies or Bodies()
-    names = labels.body[np.asarray(rows, int)]
-    for name in sorted(set(names.tolist())):
-        yield bodies(name), np.flatnonzero(names == name).tolist()
+def _by_body(names: np.ndarray, bodies: Bodies) -> Iterator[tuple[Body, np.ndarray]]:
+    """The body models among `names` (N,), and the indices of each."""
+    for name in np.unique(names).tolist():
+        yield bodies(name), np.flatnonzero(names == name)
 
 
 def on_its_side(shape: tuple[int, int], cam_int: np.ndarray) -> bool:
-    """Whether a frame (H, W) is stored turned by 90 degrees: its principal point is the other way round."""
+    """Whether a frame (H, W) is stored turned by 90 degrees: its principal point has x and y exchanged."""
     height, width = shape
     x, y = 2 * cam_int[0, 2], 2 * cam_int[1, 2]
     return height != width and abs(x - height) + abs(y - width) < abs(x - width) + abs(y - height)
 
 
 def match_masks(labels, parts: np.ndarray, masks: list[np.ndarray], depth: np.ndarray) -> list[int | None]:
-    """Which mask belongs to which person of a frame: an index into `masks` for each label, or None.
+    """The mask of each person of a frame: an index into `masks` for each label, or None.
 
-    The best one-to-one assignment of scores: share of the person's joints on the mask, plus the overlap (IoU,
-    in the person's cut) with the labelled body's silhouette, minus the distance of the mask's median depth
-    from the pelvis (metres). A mask that touches neither joints nor silhouette, or shows what is more than
-    `FAR` away, belongs to somebody else: to an actor without labels, if need be.
+    The best one-to-one assignment by score: the share of the person's joints on the mask, plus the overlap
+    (IoU, in the person's crop) with the silhouette of the labelled body, minus the distance of the mask's
+    median depth from the pelvis (metres). A mask that touches neither joints nor silhouette, or is more than
+    `MAX_DISTANCE` away, belongs to another person, who may have no labels.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -317,7 +307,7 @@ def match_masks(labels, parts: np.ndarray, masks: list[np.ndarray], depth: np.nd
         size = parts.shape[-1]
         matrix = crop_matrix(label["center"], label["scale"], size, label["margin"])
         body = parts[i] > 0
-        joints = np.floor(np.array(label["joints2d"])[:22, :2]).astype(int)
+        joints = np.floor(np.array(label["joints2d"])[:BODY_JOINTS, :2]).astype(int)
         near = warp_nearest(depth, matrix, size)
         for k, mask in enumerate(masks):
             cut = warp_nearest(mask, matrix, size)
@@ -325,11 +315,11 @@ def match_masks(labels, parts: np.ndarray, masks: list[np.ndarray], depth: np.nd
             overlap = (cut & body).sum() / union if union else 0.0
             x, y = joints.T
             inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
-            hits = mask[y[inside], x[inside]].sum() / 22
+            hits = mask[y[inside], x[inside]].sum() / BODY_JOINTS
             if overlap + hits > 0:
                 seen = near[cut & np.isfinite(near)]
                 away = abs(np.median(seen) - label["trans"][2]) if seen.size else np.inf
-                if away <= FAR:
+                if away <= MAX_DISTANCE:
                     scores[i, k] = overlap + hits - float(away)
     owners: list[int | None] = [None] * len(labels)
     for i, k in zip(*linear_sum_assignment(-scores), strict=True):
@@ -338,23 +328,26 @@ def match_masks(labels, parts: np.ndarray, masks: list[np.ndarray], depth: np.nd
     return owners
 
 
-def check_projection(
-    labels: Labels, bodies: Callable | None = None, rows: int = 16, exact: bool = False
-) -> None:
-    """Refuse labels whose body, put where they say, is not where their own 2D joints are.
+# --- labelled bodies ----------------------------------------------------------------------------------------
 
-    Compares the labelled ones of the 22 body joints on up to `rows` rows; raises ValueError when the median
-    distance exceeds a quarter of the box: a translation in another convention, swapped axes, another camera.
-    Warns, or with `exact` raises ValueError too, when it exceeds a hundredth: the body may be another one
-    than the labels are for.
+
+def check_projection(
+    labels: Labels, bodies: Bodies | None = None, exact: bool = False, rows: int = 16
+) -> None:
+    """Compare the labelled bodies with the 2D joints of the same rows.
+
+    Takes the labelled ones of the 22 body joints of up to `rows` rows. Raises ValueError if the median
+    distance exceeds a quarter of the box: a translation in another convention, exchanged axes, another
+    camera. If it exceeds a hundredth, the labels may be for another body model: warns, or raises ValueError
+    too if `exact`.
     """
     if not len(labels):
         return
     pick = np.unique(np.linspace(0, len(labels) - 1, rows).astype(int))
-    joints = labelled_joints(labels, pick, bodies)
-    points = joints @ labels.cam_int[pick].transpose(0, 2, 1)
-    error = np.linalg.norm(points[..., :2] / points[..., 2:] - labels.gtkps[pick, :22, :2], axis=-1)
-    error = (error / (200 * labels.scale[pick, None]))[labels.gtkps[pick, :22, 2] > 0]
+    points = labelled_joints(labels, pick, bodies or Bodies()) @ labels.cam_int[pick].transpose(0, 2, 1)
+    given = labels.gtkps[pick, :BODY_JOINTS]
+    error = np.linalg.norm(points[..., :2] / points[..., 2:] - given[..., :2], axis=-1)
+    error = (error / (200 * labels.scale[pick, None]))[given[..., 2] > 0]
     middle = np.median(error) if error.size else 0.0
     if not middle < 0.25:
         raise ValueError(
@@ -363,28 +356,48 @@ def check_projection(
             "cam_int in pixels"
         )
     if middle > 0.01:
+        names = ", ".join(np.unique(labels.body[pick]).tolist())
         message = (
-            f"{labels.source}: the labelled joints are {middle:.3f} of the box side (median) away from those "
-            "of the body model, whose part labels will be off as well. Labels of SMPL-X bodies need SMPL-X: "
-            f"set {BODY_MODELS_VARIABLE} to its files (`dpose doctor` lists them)"
+            f"{labels.source}: the joints of the body {names} are {middle:.3f} of the box side (median) away "
+            "from gtkps: the labels are for another body model or version of it. Their column `body` names "
+            "it; without the column it is smplx-neutral"
         )
         if exact:
             raise ValueError(message)
         warnings.warn(message, stacklevel=2)
 
 
-def labelled_joints(labels: Labels, rows, bodies: Callable | None = None) -> np.ndarray:
-    """(N, 22, 3) float64 metres, camera frame: the body joints of these rows' people."""
-    import torch
+def labelled_joints(labels: Labels, rows: np.ndarray, bodies: Bodies) -> np.ndarray:
+    """(N, 22, 3) float64 metres, camera frame: the body joints of these rows."""
+    return body_joints(
+        labels.body[rows], labels.shape[rows], labels.pose_cam[rows], labels.transl[rows], bodies
+    )
 
-    joints = np.zeros((len(rows), 22, 3))
-    for body, mine in people_by_body(labels, rows, bodies):
-        some = np.asarray(rows)[mine]
-        pose = labels.pose_cam[some, : 3 * body.num_rotations].reshape(len(some), -1, 3)
-        arrays = labels.shape[some], pose, labels.transl[some]
-        tensors = (torch.as_tensor(array, dtype=torch.float32, device=body.faces.device) for array in arrays)
-        with torch.no_grad():
-            joints[mine] = (
-                body(*tensors, form="axis-angle", surface=False).joints[:, :22].double().cpu().numpy()
+
+@torch.no_grad()
+def body_joints(
+    names: np.ndarray,
+    betas: np.ndarray,
+    pose: np.ndarray,
+    transl: np.ndarray,
+    bodies: Bodies,
+    progress: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """(N, 22, 3) float64 metres: body joints, each person posed by the named body.
+
+    names (N,) str; betas (N, 10 or 11); pose (N, >= 66, of SMPL >= 72) axis-angle; transl (N, 3) metres.
+    progress: called with the number of people whenever some are done.
+    """
+    joints = np.zeros((len(names), BODY_JOINTS, 3))
+    betas = np.pad(betas, ((0, 0), (0, 11 - betas.shape[1])))
+    for body, members in _by_body(np.asarray(names), bodies):
+        for some in np.split(members, range(CHUNK, len(members), CHUNK)):
+            turns = pose[some, : 3 * body.num_rotations].reshape(len(some), -1, 3)
+            betas_, turns, moves = (
+                torch.as_tensor(array, dtype=torch.float32, device=body.faces.device)
+                for array in (betas[some], turns, transl[some])
             )
+            posed = body(betas_, turns, moves, form="axis-angle", surface=False)
+            joints[some] = posed.joints[:, :BODY_JOINTS].double().cpu().numpy()
+            progress(len(some))
     return joints

@@ -1,14 +1,13 @@
-"""Labels: the one table that every data set is turned into, in the columns of BEDLAM's label files.
+"""Labels: the one table that every data set is converted to, with the columns of BEDLAM's label files.
 
-One row is one person in one frame. The file is a plain `.npz` of equally long arrays, one file a scene; no
+One row is one person in one frame. A file is a plain `.npz` of equally long arrays, one file per scene; no
 pickle is read or written. Cameras are OpenCV (x right, y down, z forward), lengths metres, angles radians,
 pixels continuous (the centre of the top left pixel is (0.5, 0.5)).
 
-**Where the person stands.** As in the published files, the camera-frame SMPL-X `transl` is the sum of two
-columns, `trans_cam + cam_ext[:, :3, 3]`, so that `vertices = smplx(pose_cam, shape).vertices +
-labels.transl`. A writer that knows the camera-frame `transl` alone writes it as `trans_cam` with `cam_ext` an
-identity (what `Labels` fills in when `cam_ext` is left out). Read `labels.transl`, never one of the two
-columns.
+**Translation.** As in the published files, the camera-frame SMPL-X `transl` is the sum of two columns,
+`trans_cam + cam_ext[:, :3, 3]`, so that `vertices = smplx(pose_cam, shape).vertices + labels.transl`. A
+writer that only knows the camera-frame `transl` writes it as `trans_cam`, with an identity as `cam_ext`; some
+files of AGORA have it in `cam_ext` alone. Read `labels.transl`, never one of the two columns.
 """
 
 import os
@@ -21,33 +20,42 @@ from pathlib import Path
 import numpy as np
 
 from dpose.body import BODY_NAMES, DEFAULT_BODY
+from dpose.data.sample import MAX_BETA
 from dpose.io import replacing
 
 NUM_BETAS = 11
 NUM_JOINTS_2D = 24
-MIN_VISIBLE_JOINTS = 8  # of the 22 body joints, in the image; a person with fewer is left out
+# Of the 22 body joints, in the image; a person with fewer is left out. BEDLAM's script asked for 12 from June
+# 2023 on, and has asked for 8 since February 2025: label files published in between have fewer people.
+MIN_VISIBLE_JOINTS = 8
 POSE_SIZE = 165
 HANDS = slice(75, 165)
-REQUIRED = ("imgname", "center", "scale", "pose_cam", "shape", "trans_cam", "gtkps", "cam_int")
+REQUIRED = ("imgname", "center", "scale", "pose_cam", "shape", "gtkps", "cam_int")
 TEXT = ("imgname", "gender", "sub", "motion_info", "body")
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """N people. Arrays are float32 but for text; optional columns are filled in or None (see each).
+    """N people. Arrays are float32 or str; optional columns are filled in.
 
-    imgname (N,) str: frame, relative to the scene's `png` folder: `<sequence>/<frame>.png`.
+    imgname (N,) str: frame, relative to the scene's folder of images: `<sequence>/<frame>.png`.
     center (N, 2) px and scale (N,) = side of the square box / 200.
-    pose_cam (N, 165) axis-angle, root in the camera frame: root 3, body 63, jaw 3, eyes 6, hands 45 + 45.
-    shape (N, 11) betas (ten are padded with a zero). trans_cam (N, 3): see the module's text.
+    pose_cam (N, 165) axis-angle, root in the camera frame: root 3, body 63, jaw 3, eyes 6, hands 45 + 45. Of
+    SMPL the first 72 count: root 3, body 63, hands 6.
+    shape (N, 11) betas (ten are padded with a zero).
     gtkps (N, 24, 3) px of the first SMPL-X joints in the full image, and confidence (0 = ignore); of more, as
     published, the first 24 are kept.
-    cam_int (N, 3, 3) px. cam_ext (N, 4, 4) world to camera, identity when absent.
+    cam_int (N, 3, 3) px.
+    trans_cam (N, 3) m, cam_ext (N, 4, 4) world to camera: see the module's text. One of them may be absent,
+    and is then zero or the identity.
     gender, sub (the person's identity), motion_info (N,) str: "neutral", "" and "" when absent. `gender` is
     the person's, as BEDLAM has it, and does not say which model to pose: that is
-    body (N,) str: the body model that pose_cam and shape are meant for, a name that
-    is among `dpose.body.BODY_NAMES`, "smplx-neutral" when absent. Of SMPL's the first 72 numbers of pose_cam
-    count: root 3, body 63, hands 6.
+    body (N,) str: the body model of pose_cam and shape, one of `dpose.body.BODY_NAMES`; "smplx-neutral" when
+    absent.
+    source: where the table is from, for messages.
+
+    Raises ValueError with source, column and row for columns of another type, length or shape, unknown
+    bodies, and rows that cannot be used: with numbers that are not finite, an empty box or impossible betas.
     """
 
     imgname: np.ndarray
@@ -55,9 +63,9 @@ class Labels:
     scale: np.ndarray
     pose_cam: np.ndarray
     shape: np.ndarray
-    trans_cam: np.ndarray
     gtkps: np.ndarray
     cam_int: np.ndarray
+    trans_cam: np.ndarray | None = None
     cam_ext: np.ndarray | None = None
     gender: np.ndarray | None = None
     sub: np.ndarray | None = None
@@ -66,73 +74,14 @@ class Labels:
     source: str = "labels"
 
     def __post_init__(self):
-        """Bring every column to its type and shape. Raises ValueError naming file, column and row."""
-        n = len(np.atleast_1d(self.imgname))
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen)
-        defaults = {"cam_ext": np.broadcast_to(np.eye(4), (n, 4, 4)), "gender": ["neutral"] * n}
-        defaults |= {"sub": [""] * n, "motion_info": [""] * n, "body": [DEFAULT_BODY] * n}
-        for name in COLUMNS:
-            value = getattr(self, name)
-            value = np.asarray(defaults[name] if value is None else value)
-            if name in TEXT:
-                value = value.astype(str)
-            elif value.dtype.kind not in "fiub":
-                raise ValueError(f"{self.source}: column '{name}' holds {value.dtype}, not numbers")
-            else:
-                value = np.asarray(value, np.float32)
-            if value.ndim == 0 or len(value) != n:
-                got = "a single value" if value.ndim == 0 else f"{len(value)} rows"
-                raise ValueError(f"{self.source}: column '{name}' has {got}, 'imgname' has {n}")
-            put(name, value)
-        if self.shape.ndim == 2 and self.shape.shape[1] == 10:
-            put("shape", np.pad(self.shape, ((0, 0), (0, 1))))
-        if self.pose_cam.ndim == 2 and self.pose_cam.shape[1] in (66, 72):
-            put("pose_cam", np.pad(self.pose_cam, ((0, 0), (0, POSE_SIZE - self.pose_cam.shape[1]))))
-        if self.gtkps.ndim == 3 and self.gtkps.shape[2] == 2:
-            put("gtkps", np.concatenate([self.gtkps, np.ones_like(self.gtkps[..., :1])], -1))
-        if self.gtkps.ndim == 3 and self.gtkps.shape[1] > NUM_JOINTS_2D:
-            put("gtkps", self.gtkps[:, :NUM_JOINTS_2D].copy())  # a view would keep all of them in memory
-        put("scale", self.scale[:, 0] if self.scale.shape == (n, 1) else self.scale)
-        self._check_shapes(n)
-        self._check_values()
-
-    def _check_shapes(self, n: int) -> None:
-        wanted = {
-            "center": (n, 2),
-            "scale": (n,),
-            "pose_cam": (n, POSE_SIZE),
-            "shape": (n, NUM_BETAS),
-            "trans_cam": (n, 3),
-            "cam_int": (n, 3, 3),
-            "cam_ext": (n, 4, 4),
-        }
-        for name, shape in wanted.items():
-            got = getattr(self, name).shape
-            if got != shape:
-                raise ValueError(f"{self.source}: column '{name}' has shape {got}, expected {shape}")
-        got = self.gtkps.shape
-        if len(got) != 3 or got[1] < NUM_JOINTS_2D or got[2] != 3:
-            raise ValueError(f"{self.source}: column 'gtkps' has shape {got}, expected (N, >= 24, 2 or 3)")
-
-    def _check_values(self) -> None:
-        unknown = sorted(set(self.body.tolist()) - set(BODY_NAMES))
-        if unknown:
+        columns = {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
+        for name, value in _normalised(columns, self.source).items():
+            object.__setattr__(self, name, value)  # the class is frozen
+        if wrong := _unusable_rows(vars(self)):
+            row, reason = min(wrong.items())
             raise ValueError(
-                f"{self.source}: column 'body' names {', '.join(unknown)}; there are {', '.join(BODY_NAMES)}"
-            )
-        for name in NUMBERS:
-            value = getattr(self, name)
-            bad = ~_each_row(np.isfinite(value))
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
-                raise ValueError(
-                    f"{self.source}: column '{name}' is not finite in {int(bad.sum())} of {len(bad)} rows, "
-                    f"first row {row} ({self.imgname[row]}); fix or drop these rows"
-                )
-        if (self.scale <= 0).any():
-            row = int(np.flatnonzero(self.scale <= 0)[0])
-            raise ValueError(
-                f"{self.source}: column 'scale' is not positive in row {row} ({self.imgname[row]})"
+                f"{self.source}: {len(wrong)} of {len(self)} rows cannot be used; fix or drop them. "
+                f"Row {row} ({self.imgname[row]}): {reason}"
             )
 
     def __len__(self) -> int:
@@ -144,7 +93,7 @@ class Labels:
         return self.trans_cam + self.cam_ext[:, :3, 3]
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the table as `.npz`, whole or not at all."""
+        """Write the table as `.npz`; the file is complete or absent."""
         path = Path(path)
         columns = {name: getattr(self, name) for name in COLUMNS}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,42 +105,94 @@ class Labels:
     def load(cls, path: str | os.PathLike, bad: Callable[[str], object] | None = None) -> "Labels":
         """Read and check a label file.
 
-        bad: is told of each row that has numbers that are not finite, or a box without size, which is then
-        left out; without it they are refused. Raises FileNotFoundError, or ValueError when the file is no
-        readable .npz, lacks a required column, holds pickled objects, or has columns of the wrong shape.
+        bad: called with a message for each row that cannot be used, which is then left out; without it such
+        rows are an error. Raises FileNotFoundError, or ValueError when the file is no readable .npz, lacks a
+        required column, holds pickled objects, or has columns of the wrong shape.
         """
-        columns = read_columns(path, REQUIRED, COLUMNS)
-        return cls(**(columns if bad is None else sound_rows(columns, str(path), bad)), source=str(path))
+        columns = _normalised(read_columns(path, REQUIRED, COLUMNS), str(path))
+        if bad is not None and (wrong := _unusable_rows(columns)):
+            for row, reason in sorted(wrong.items()):
+                bad(f"{path}: row {row} ({columns['imgname'][row]}): {reason}")
+            keep = np.delete(np.arange(len(columns["imgname"])), list(wrong))
+            columns = {name: value[keep] for name, value in columns.items()}
+        return cls(**columns, source=str(path))
 
 
 COLUMNS = tuple(field.name for field in fields(Labels) if field.name != "source")
 NUMBERS = tuple(name for name in COLUMNS if name not in TEXT)
 
 
-def _each_row(fits: np.ndarray) -> np.ndarray:
-    """(N, ...) bool -> (N,): whether all of a row."""
-    return fits.all(tuple(range(1, fits.ndim)))
-
-
-def sound_rows(
-    columns: dict[str, np.ndarray], source: str, bad: Callable[[str], object]
-) -> dict[str, np.ndarray]:
-    """Columns of `Labels` without the rows that it would refuse for their numbers; `bad` is told of each."""
+def _normalised(columns: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    """All columns of `Labels` in their types and shapes. Raises ValueError naming source and column."""
     n = len(np.atleast_1d(columns["imgname"]))
+    if "trans_cam" not in columns and "cam_ext" not in columns:
+        raise ValueError(f"{source}: neither column 'trans_cam' nor 'cam_ext' says where the people stand")
+    defaults = {"trans_cam": np.zeros((n, 3)), "cam_ext": np.broadcast_to(np.eye(4), (n, 4, 4))}
+    text = {"gender": "neutral", "sub": "", "motion_info": "", "body": DEFAULT_BODY}
+    defaults |= {name: [value] * n for name, value in text.items()}
+    out = {}
+    for name in COLUMNS:
+        value = np.asarray(columns.get(name, defaults.get(name)))
+        if name not in TEXT and value.dtype.kind not in "fiub":
+            raise ValueError(f"{source}: column '{name}' holds {value.dtype}, not numbers")
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and unusable
+            value = value.astype(str if name in TEXT else np.float32, copy=False)
+        if value.ndim == 0 or len(value) != n:
+            got = "a single value" if value.ndim == 0 else f"{len(value)} rows"
+            raise ValueError(f"{source}: column '{name}' has {got}, 'imgname' has {n}")
+        out[name] = value
+    betas = out["shape"].shape[1] if out["shape"].ndim == 2 else 0
+    if betas == 10:
+        out["shape"] = np.pad(out["shape"], ((0, 0), (0, 1)))
+    elif betas > NUM_BETAS:
+        raise ValueError(
+            f"{source}: column 'shape' has {betas} betas, expected {NUM_BETAS}: use the label files with "
+            f"{NUM_BETAS} (BEDLAM's all_npz_12_training, not the ones for {betas})"
+        )
+    if out["pose_cam"].ndim == 2 and (size := out["pose_cam"].shape[1]) in (66, 72):
+        out["pose_cam"] = np.pad(out["pose_cam"], ((0, 0), (0, POSE_SIZE - size)))
+    if (points := out["gtkps"]).ndim == 3:
+        if points.shape[2] == 2:
+            points = np.concatenate([points, np.ones_like(points[..., :1])], -1)
+        if points.shape[1] > NUM_JOINTS_2D:
+            points = points[:, :NUM_JOINTS_2D].copy()  # a view would keep all of them in memory
+        out["gtkps"] = points
+    if out["scale"].shape == (n, 1):
+        out["scale"] = out["scale"][:, 0]
+    shapes = {
+        "center": (2,),
+        "scale": (),
+        "pose_cam": (POSE_SIZE,),
+        "shape": (NUM_BETAS,),
+        "gtkps": (NUM_JOINTS_2D, 3),
+        "cam_int": (3, 3),
+        "trans_cam": (3,),
+        "cam_ext": (4, 4),
+    }
+    for name, shape in shapes.items():
+        if out[name].shape != (n, *shape):
+            raise ValueError(f"{source}: column '{name}' has shape {out[name].shape}, expected {(n, *shape)}")
+    if unknown := sorted(set(out["body"].tolist()) - set(BODY_NAMES)):
+        raise ValueError(
+            f"{source}: unknown bodies in column 'body': {', '.join(unknown)}; choose from "
+            f"{', '.join(BODY_NAMES)}"
+        )
+    return out
+
+
+def _unusable_rows(columns: dict[str, np.ndarray]) -> dict[int, str]:
+    """The rows that cannot be used, see `Labels`, and the first reason of each."""
     wrong: dict[int, str] = {}
     for name in NUMBERS:
-        value = np.asarray(columns.get(name, np.zeros(n)))
-        if value.shape[:1] != (n,) or value.dtype.kind not in "fiub":
-            return columns  # `Labels` says what is wrong with them
-        rows = np.flatnonzero(~_each_row(np.isfinite(value)))
-        wrong = dict.fromkeys(rows.tolist(), f"'{name}' is not finite") | wrong
-    if "scale" in columns:
-        rows = np.flatnonzero(_each_row(columns["scale"] <= 0))
-        wrong = dict.fromkeys(rows.tolist(), "'scale' is not positive") | wrong
-    for row, reason in sorted(wrong.items()):
-        bad(f"{source}: row {row} ({columns['imgname'][row]}): {reason}")
-    keep = ~np.isin(np.arange(n), list(wrong))
-    return {name: np.asarray(value)[keep] for name, value in columns.items()} if wrong else columns
+        finite = np.isfinite(columns[name])
+        for row in np.flatnonzero(~finite.all(tuple(range(1, finite.ndim)))).tolist():
+            wrong.setdefault(row, f"'{name}' is not finite")
+    for row in np.flatnonzero(columns["scale"] <= 0).tolist():
+        wrong.setdefault(row, f"'scale' is {columns['scale'][row]:g}, not positive")
+    for row in np.flatnonzero(np.abs(columns["shape"]).max(1) > MAX_BETA).tolist():
+        beta = max(columns["shape"][row].tolist(), key=abs)
+        wrong.setdefault(row, f"'shape' has the beta {beta:.4g}; no body has any beyond {MAX_BETA:g}")
+    return wrong
 
 
 def read_columns(
@@ -199,8 +200,8 @@ def read_columns(
 ) -> dict[str, np.ndarray]:
     """Columns of a label file, ours or published.
 
-    An optional one that only pickle could open counts as absent. Of `gtkps` the first 24 joints are taken:
-    published are 127. Raises FileNotFoundError, and ValueError naming the file.
+    An optional column that needs pickle counts as absent. Of `gtkps` the first 24 joints are kept; published
+    are 127. Raises FileNotFoundError, and ValueError naming the file.
     """
     path, columns = Path(path), {}
     if not path.is_file():
@@ -222,7 +223,7 @@ def read_columns(
                     if name in required:
                         raise ValueError(
                             f"{path}: column '{name}' cannot be read without pickle ({error}); "
-                            "save it again as a plain numeric or string array"
+                            "save it again as a plain array of numbers or text"
                         ) from error
                 if name == "gtkps" and name in columns and columns[name].ndim == 3:
                     columns[name] = columns[name][:, :NUM_JOINTS_2D].copy()

@@ -93,8 +93,6 @@ def _description(name: str, path: Path) -> str:
         return f"{matrix.shape[0]} x {matrix.shape[1]}, {matrix.nnz} entries"
     if name == "h36m":
         return "{} joints of {} vertices".format(*files.read_h36m_regressor(path).shape)
-    if name == "means":
-        return f"24 rotations, {len(files.read_mean_params(path).betas)} betas"
     body = files.read_body(path)
     joints, vertices = body["J_regressor"].shape
     if (joints == 55) != name.startswith("smplx-"):

@@ -7,12 +7,12 @@ too, below $DPOSE_BODY_MODELS.
     <root>/P<n>/<sequence>/P<n>_<sequence>_data.pkl     poses in the world, cameras, boxes
     <root>/P<n>/<sequence>/images/%05d.jpg              the frames
 
-Only the sequences of EMDB 1, the benchmark of body pose, are used, and of them the frames that the makers
-call good and whose box they call valid; what is left out is counted. The box is the square around theirs,
-times 1.2: theirs hugs the projected body. The 2D joints are the file's own, `kp2d`.
+Only the sequences of EMDB 1, the benchmark of body pose, are used, and of them the frames that the file marks
+as good and whose box it marks as valid; what is left out is counted. The box is the square around theirs,
+times 1.2: theirs is tight around the projected body. The 2D joints are the file's own, `kp2d`.
 """
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,98 +21,60 @@ from tqdm import tqdm
 
 from dpose.body import Bodies
 from dpose.camera import BOX_FACTOR, BOX_UNIT
-from dpose.data.frames import FrameSet, Skipped
+from dpose.data.frames import BODY_JOINTS, FrameSet, Skipped
 from dpose.data.labels import Labels
-from dpose.data.sets.common import (
-    BODY_JOINTS,
-    body_files,
-    body_name,
-    converted,
-    merged,
-    numbers,
-    usable,
-    world_bodies,
-)
-from dpose.unpickle import read_pickle
+from dpose.data.sets import common
+from dpose.data.sets.common import numbers
 
 SPLITS = ("test",)
 PROTOCOL = "h36m14"
-DATASET = "emdb"
-SAME_JOINTS = 0.05  # of the box between `kp2d` and the projected body, in the median
-VERSION = 1  # of the conversion: raise it when its results change
+VERSION = 1  # to be raised when the same files give another table
 
 
 def scenes(
-    root: Path,
-    out: Path,
-    split: str,
-    skipped: Skipped,
-    *,
-    bodies: Callable | None = None,
-    progress: bool = False,
+    root: Path, out: Path, split: str, skipped: Skipped, bodies: Bodies, progress: bool = False
 ) -> list[FrameSet]:
-    """The sequences of EMDB 1; label files are written to `<out>/labels`.
+    """One scene per sequence of EMDB 1; see `dpose.data.sets`.
 
-    bodies: a function of a body's name that returns it; None: a new `dpose.body.Bodies`. Raises
-    FileNotFoundError for missing folders and licensed bodies, ValueError for another split, or bodies that
-    do not project onto `kp2d`. Sequences that cannot be read, or have no images, are faults.
+    Sequences that cannot be read, or have no images, are faults. That bodies project onto `kp2d` is checked
+    when the labels are read (`dpose.data.frames.check_projection`).
     """
-    if split not in SPLITS:
-        raise ValueError(f"EMDB has no split {split!r}; all of it is for testing: {', '.join(SPLITS)}")
-    paths = sorted(Path(root).glob("P*/*/*_data.pkl"))
+    paths = sorted(root.glob("P*/*/*_data.pkl"))
     if not paths:
         raise FileNotFoundError(
-            f"no {Path(root)}/P<n>/<sequence>/P<n>_<sequence>_data.pkl: unpack EMDB's P0.zip ... P9.zip there"
+            f"no {root}/P<n>/<sequence>/P<n>_<sequence>_data.pkl: unpack EMDB's P0.zip ... P9.zip there"
         )
-    used, found = body_files("smpl", bodies), []
-    bodies = bodies or Bodies()
+    found, given = [], common.gendered("smpl", bodies)
     for path in tqdm(paths, desc="EMDB", unit="sequence", disable=not progress):
-        name = path.name.removesuffix("_data.pkl")
-        make = lambda skipped, path=path: _labels(path, skipped, bodies)  # noqa: E731
-        labels = converted(out, name, [path, *used], VERSION, make, skipped)
-        if labels is None:
-            continue
-        if (path.parent / "images").is_dir():
-            found.append(FrameSet(name, labels, path.parent, dataset=DATASET))
-        else:
+        if not (path.parent / "images").is_dir():
             skipped.fault(f"{path.parent / 'images'}: no images, so {path.name} is left out")
+            continue
+        name = path.name.removesuffix("_data.pkl")
+        labels = common.converted(out, name, [path], VERSION, partial(_labels, path, bodies), skipped, given)
+        if labels is not None:
+            found.append(FrameSet(name, labels, path.parent, dataset="emdb"))
     return found
 
 
-def _labels(path: Path, skipped: Skipped, bodies: Callable) -> Labels | None:
+def _labels(path: Path, bodies: Bodies, skipped: Skipped) -> Labels | None:
     """The good frames of one sequence."""
-    try:
-        frames, person, size = _sequence(path, skipped)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        skipped.fault(f"{path}: not a sequence of EMDB: {reason}")
+    if (sequence := common.read_sequence(path, "EMDB", _sequence, skipped)) is None:
         return None
+    frames, person, size = sequence
     if not len(frames["imgname"]):
         return None
-    columns, _ = world_bodies(frames, **person, bodies=bodies)
+    columns, _ = common.world_bodies(frames, **person, bodies=bodies)
     low, high, points = frames["box"][:, :2], frames["box"][:, 2:], frames["joints"][:, :BODY_JOINTS]
-    side = (high - low).max(1)
-    error = np.linalg.norm(points - columns["gtkps"][:, :BODY_JOINTS, :2], axis=-1) / side[:, None]
-    if np.median(error) > SAME_JOINTS:
-        raise ValueError(
-            f"{path}: {person['body']} posed by it does not project onto its kp2d (median distance "
-            f"{np.median(error):.2f} of the box); are the SMPL files those of the genders that they are "
-            "named after?"
-        )
     columns["gtkps"][:, :BODY_JOINTS, :2] = points
     columns["gtkps"][:, :BODY_JOINTS, 2] = ((points >= 0) & (points < size)).all(-1)
-    columns |= {"center": (low + high) / 2, "scale": side * BOX_FACTOR / BOX_UNIT}
-    return merged([columns], str(path))
+    columns |= {"center": (low + high) / 2, "scale": (high - low).max(1) * BOX_FACTOR / BOX_UNIT}
+    return common.merged([columns], str(path))
 
 
-def _sequence(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray]:
-    """A sequence as `world_bodies` takes it, and (w, h) of its images.
-
-    Raises ValueError, KeyError, TypeError or IndexError on what is no sequence of EMDB.
-    """
-    content = read_pickle(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"holds no dictionary but {type(content).__name__}")
+def _sequence(
+    content: dict, path: Path, skipped: Skipped
+) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray]:
+    """Frames and person as `world_bodies` takes them, and (w, h) of the images; for `read_sequence`."""
     n, camera, smpl, boxes = int(content["n_frames"]), content["camera"], content["smpl"], content["bboxes"]
     pose = [
         numbers(smpl[f"poses_{part}"], n, k, name=f"poses_{part}") for part, k in (("root", 3), ("body", 69))
@@ -126,9 +88,9 @@ def _sequence(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], dict
         "box": numbers(boxes["bboxes"], n, 4, name="bboxes"),
     }
     person = {
-        "betas": numbers(np.ravel(smpl["betas"])[:10], 10, name="betas"),
+        "betas": common.ten_betas(smpl["betas"]),
         "intrinsics": numbers(camera["intrinsics"], 3, 3, name="intrinsics"),
-        "body": body_name("smpl", content["gender"]),
+        "body": common.body_name("smpl", content["gender"]),
         "sub": path.name.split("_")[0],
     }
     size = numbers([camera["width"], camera["height"]], 2, name="width, height")
@@ -141,4 +103,4 @@ def _sequence(path: Path, skipped: Skipped) -> tuple[dict[str, np.ndarray], dict
     skipped.drop("sequence not of EMDB 1", (~used).sum())
     skipped.drop("frame marked as bad (good_frames_mask)", (used & ~good).sum())
     skipped.drop("box marked as invalid, or without size", (used & good & ~valid).sum())
-    return usable(frames, used & good & valid, str(path), skipped), person, size
+    return common.usable(frames, used & good & valid, str(path), skipped), person, size

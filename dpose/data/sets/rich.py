@@ -8,46 +8,30 @@ https://smpl-x.is.tue.mpg.de (register) is needed too, below $DPOSE_BODY_MODELS.
     <root>/rich_test.npz
     <root>/<imgname>                                    or <root>/test/<imgname>, <root>/images/<imgname>
 
-The label file has pose, shape and boxes, but neither camera nor translation: those are made up so that the
-body fills its box (`dpose.data.sets.common`). Part labels depend on them; MPJPE, PA-MPJPE and MVE through the
-focal length alone, which is an input of the network: `dpose evaluate --focal diagonal` takes the released
-evaluation's for every set, which is this one. 2D joints have confidence 0.
+The label file has pose, shape and boxes, but neither camera nor translation: both are made up so that the
+body fills its box (`dpose.data.sets.processed`). Part labels depend on them; MPJPE, PA-MPJPE and MVE only by
+the focal length, which is an input of the network: `dpose evaluate --focal diagonal` uses the released
+evaluation's for every set, which is the one here. 2D joints have confidence 0.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
+from dpose.body import Bodies
 from dpose.data.frames import FrameSet, Skipped
-from dpose.data.sets.common import processed_scene
+from dpose.data.sets.processed import processed_scene
 
 SPLITS = ("test",)
 PROTOCOL = "smpl24"
-DATASET = "rich"
 
 
 def scenes(
-    root: Path,
-    out: Path,
-    split: str,
-    skipped: Skipped,
-    *,
-    bodies: Callable | None = None,
-    progress: bool = False,
+    root: Path, out: Path, split: str, skipped: Skipped, bodies: Bodies, progress: bool = False
 ) -> list[FrameSet]:
-    """The one scene of rich_test.npz; its completed label file is written to `<out>/labels`.
-
-    bodies: a function of a body's name that returns it; None: a new `dpose.body.Bodies`. Raises
-    FileNotFoundError for missing files and licensed bodies, ValueError for another split or a malformed file.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"RICH has no split {split!r} here, only {', '.join(SPLITS)}")
-    root = Path(root)
+    """The one scene of rich_test.npz; see `dpose.data.sets`."""
     path = root / f"rich_{split}.npz"
     if not path.is_file():
         raise FileNotFoundError(
             f"no label file {path}; it is in eval_data_parsed.zip of https://bedlam.is.tue.mpg.de"
         )
     folders = [root, root / split, root / "images"]
-    return processed_scene(
-        path, "smplx", folders, Path(out), skipped, dataset=DATASET, bodies=bodies, progress=progress
-    )
+    return processed_scene(path, "smplx", folders, out, skipped, bodies, "rich", progress)

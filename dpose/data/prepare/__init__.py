@@ -1,0 +1,19 @@
+"""Data sets to shards: `dpose prepare SET`, in parallel, and resumable after an interruption.
+
+A data set's module (`dpose.data.sets`) converts its files to frame sets. The frames of each, in an order
+shuffled once, are distributed to jobs of about `per_shard` people, whole frames only (`plan`). A job (`job`)
+makes
+
+    <out>/shards/<split>-NNNNNN.json   its record: what it was made from, counts, hash, what was left out
+    <out>/shards/<split>-NNNNNN.tar    the shard
+
+in this order; each file is complete or absent. A job whose shard and record are there is not done again. When
+all are done (`driver`), `manifest.json` lists them. `command` has the arguments of the command line.
+"""
+
+from dpose.data.prepare.command import add_arguments, run
+from dpose.data.prepare.driver import PRESETS, SETS, prepare, prepare_scenes, set_module
+from dpose.data.prepare.plan import VALIDATION, split_of
+
+__all__ = ["PRESETS", "SETS", "VALIDATION", "add_arguments", "prepare", "prepare_scenes", "run", "set_module"]
+__all__ += ["split_of"]
