@@ -27,14 +27,7 @@ from tqdm import tqdm
 
 from dpose import metrics, results
 from dpose.batch import Batch, Prediction
-from dpose.body import (
-    OPEN_BODIES,
-    PART_NAMES,
-    Bodies,
-    Body,
-    BodyOutput,
-    regressors,
-)
+from dpose.body import OPEN_BODIES, Bodies, Body, BodyOutput, regressors
 from dpose.bootstrap import ClusterBootstrap
 from dpose.camera import default_intrinsics
 from dpose.data.fingerprint import data_fingerprint
@@ -47,6 +40,7 @@ from dpose.model import checkpoint as checkpoints
 from dpose.model import released
 from dpose.model.inference import run_network, to_device, usable_device
 from dpose.paths import data_root, shard_folder
+from dpose.skeleton import PART_NAMES
 
 MESH_METRICS = metrics.BodyErrors.names
 BASELINES = ("mean_pose", "mean_pose_true_orientation")

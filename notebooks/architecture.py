@@ -36,7 +36,6 @@ from IPython.display import Markdown
 from torch.utils.flop_counter import FlopCounterMode
 
 import dpose
-from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info, full_translation
 from dpose.data.loader import make_loader
 from dpose.figures import (
@@ -50,6 +49,7 @@ from dpose.figures import (
 )
 from dpose.model.inference import to_device
 from dpose.results import read_json
+from dpose.skeleton import JOINT_NAMES
 
 torch.manual_seed(seed)
 config = dpose.preset(preset)

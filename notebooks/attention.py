@@ -35,7 +35,6 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import dpose
-from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info, crop_affine
 from dpose.config import PAPER
 from dpose.data.loader import make_loader
@@ -52,6 +51,7 @@ from dpose.figures import (
 from dpose.model.attention import SoftAttention
 from dpose.model.inference import to_device
 from dpose.model.network import DPose
+from dpose.skeleton import JOINT_NAMES
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)
 if network.depth_decoder is None:

@@ -43,7 +43,7 @@ from trimesh.triangles import closest_point
 
 import dpose
 from dpose import load_body
-from dpose.body import JOINT_NAMES, OPEN_BODY, PARENTS, PART_NAMES, files
+from dpose.body import OPEN_BODY, files
 from dpose.body.regressors import combine, joint_regressor, smplx_to_smpl
 from dpose.camera import project
 from dpose.figures import (
@@ -59,6 +59,7 @@ from dpose.metrics import PROTOCOLS, protocol_points
 from dpose.paths import BODY_MODELS_VARIABLE
 from dpose.render import render_mesh, render_parts, shade
 from dpose.results import read_json
+from dpose.skeleton import JOINT_NAMES, PARENTS, PART_NAMES
 from dpose.synthetic.poses import sample_pose
 from dpose.tools import doctor
 

@@ -69,7 +69,7 @@ from matplotlib.patches import Rectangle
 from scipy.spatial.transform import Rotation
 
 import dpose
-from dpose.body import JOINT_NAMES, PARENTS, Bodies
+from dpose.body import Bodies
 from dpose.data.augment import MINI_AUGMENT, NO_AUGMENT, PAPER_AUGMENT, picture_transforms, sample_generator
 from dpose.data.frames import (
     FrameSet,
@@ -108,6 +108,7 @@ from dpose.model.inference import to_device
 from dpose.paths import data_root, shard_folder
 from dpose.processes import one_thread
 from dpose.results import read_json
+from dpose.skeleton import JOINT_NAMES, PARENTS
 from dpose.synthetic import generate, person_samples, sample_scene, write_frames
 from dpose.synthetic.poses import ACTIVITIES
 

@@ -46,7 +46,6 @@ from IPython.display import Markdown
 import dpose
 import dpose.losses as terms
 from dpose.batch import Prediction
-from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info
 from dpose.data.loader import make_loader
 from dpose.data.means import weak_perspective
@@ -63,7 +62,7 @@ from dpose.figures import (
 )
 from dpose.losses import MINI_WEIGHTS, PAPER_WEIGHTS, RELEASED_WEIGHTS, TERMS, LossWeights, compute_losses
 from dpose.model.inference import to_device
-from dpose.skeleton import NUM_CLASSES
+from dpose.skeleton import JOINT_NAMES, NUM_CLASSES
 
 torch.manual_seed(seed)
 plt.rcParams["figure.dpi"] = 130

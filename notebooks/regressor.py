@@ -47,7 +47,6 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 import dpose
-from dpose.body import JOINT_NAMES
 from dpose.camera import bbox_info
 from dpose.data.loader import make_loader
 from dpose.figures import (
@@ -63,7 +62,7 @@ from dpose.model.checkpoint import body_of
 from dpose.model.inference import to_device
 from dpose.model.regressor import MultiLinear, Regressor
 from dpose.rotations import sixd_to_rotmat
-from dpose.skeleton import NUM_BODY_JOINTS
+from dpose.skeleton import JOINT_NAMES, NUM_BODY_JOINTS
 
 torch.set_grad_enabled(False)
 torch.manual_seed(seed)

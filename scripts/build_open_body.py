@@ -25,8 +25,9 @@ import roma
 import torch
 from smplx.vertex_ids import vertex_ids
 
-from dpose.body import JOINT_NAMES, OPEN_BODY, PARENTS
+from dpose.body import OPEN_BODY
 from dpose.io import replacing
+from dpose.skeleton import JOINT_NAMES, PARENTS
 
 NUM_BETAS = 11
 COLUMNS = 400  # smplx reads fewer columns as "10 betas + 10 expressions"

@@ -30,9 +30,10 @@ import scipy.sparse
 import torch
 from build_open_body import fit_regressor
 
-from dpose.body import JOINT_NAMES, OPEN_BODY, SMPL_PARENTS, load_body
+from dpose.body import OPEN_BODY, load_body
 from dpose.body.files import SMPL_VERTICES, read_body
 from dpose.io import replacing
+from dpose.skeleton import JOINT_NAMES, SMPL_PARENTS
 
 NUM_BETAS = 11
 COLUMNS = 300  # SMPL's files have so many, or 10

@@ -14,7 +14,8 @@ import torch
 import trimesh
 from PIL import Image
 
-from dpose.body import JOINT_NAMES, Body, load_body
+from dpose.body import Body, load_body
+from dpose.skeleton import JOINT_NAMES
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static" / "open_body.png"
 

@@ -84,7 +84,7 @@ def write_frame(folder, frame, figures, focal=260.0, size=SIZE) -> None:
     """
     import OpenEXR
 
-    from dpose.body import PARENTS
+    from dpose.skeleton import PARENTS
 
     w, h = size
     image = np.full((h, w, 3), 90, np.uint8)

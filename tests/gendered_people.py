@@ -17,11 +17,12 @@ from licensed_files import write_smpl_pkl, write_smplx_npz
 from scipy.spatial.transform import Rotation
 from smplx.lbs import lbs
 
-from dpose.body import OPEN_BODY, OPEN_SMPL, PARENTS
+from dpose.body import OPEN_BODY, OPEN_SMPL
 from dpose.body.files import read_body
 from dpose.data.frames import FrameSet, Skipped, read_scenes
 from dpose.data.labels import Labels
 from dpose.paths import BODY_MODELS_VARIABLE
+from dpose.skeleton import PARENTS
 
 STRETCH = {"neutral": (1.02, 0.98, 1.0), "male": (1.05, 1.06, 1.1), "female": (0.97, 0.92, 0.95)}
 FILES = {

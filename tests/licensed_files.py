@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from dpose.body import PARENTS
+from dpose.skeleton import PARENTS
 
 OLD_NAMES = {
     "numpy._core.multiarray": "numpy.core.multiarray",

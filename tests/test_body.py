@@ -12,7 +12,8 @@ from on_device import OnDevice
 from scipy.spatial.transform import Rotation
 from smplx.joint_names import JOINT_NAMES as SMPLX_JOINT_NAMES
 
-from dpose.body import FORMS, JOINT_NAMES, OPEN_BODY, OPEN_SMPL, PARENTS, PART_NAMES, Body, load_body
+from dpose.body import FORMS, OPEN_BODY, OPEN_SMPL, Body, load_body
+from dpose.skeleton import JOINT_NAMES, PARENTS, PART_NAMES
 
 HELD_OUT = Path(__file__).parent / "data" / "open_body_held_out.npz"
 EXTRA = "nose reye leye rear lear LBigToe LSmallToe LHeel RBigToe RSmallToe RHeel".split() + [

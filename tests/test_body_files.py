@@ -20,7 +20,7 @@ from licensed_files import (
 )
 from smplx.lbs import lbs
 
-from dpose.body import PART_NAMES, Body, files, load_body
+from dpose.body import Body, files, load_body
 from dpose.body.files import (
     find,
     locate,
@@ -28,6 +28,7 @@ from dpose.body.files import (
     read_h36m_regressor,
     read_smplx_to_smpl,
 )
+from dpose.skeleton import PART_NAMES
 
 
 def random_input(batch: int, rotations: int, num_betas: int = 11) -> dict:

@@ -15,7 +15,7 @@ from random_people import random_samples
 
 import dpose.evaluate as evaluation
 from dpose.batch import Prediction
-from dpose.body import OPEN_BODY, OPEN_SMPL, PART_NAMES, load_body
+from dpose.body import OPEN_BODY, OPEN_SMPL, load_body
 from dpose.body.files import read_body
 from dpose.bootstrap import ClusterBootstrap
 from dpose.cli import main
@@ -28,6 +28,7 @@ from dpose.metrics import PROTOCOLS, BodyErrors
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import to_device
 from dpose.rotations import nearest_rotation
+from dpose.skeleton import PART_NAMES
 
 OPTIONS = {"workers": 0, "device": "cpu", "progress": False}
 

@@ -10,9 +10,10 @@ import scipy.spatial
 import torch
 import trimesh
 
-from dpose.body import JOINT_NAMES, OPEN_SMPL, PART_NAMES, load_body
+from dpose.body import OPEN_SMPL, load_body
 from dpose.body.regressors import combine, joint_regressor, smplx_to_smpl
 from dpose.metrics import PROTOCOLS, BodyErrors
+from dpose.skeleton import JOINT_NAMES, PART_NAMES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from build_open_smpl import H36M, simplify  # noqa: E402

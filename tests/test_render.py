@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dpose.body import JOINT_NAMES, OPEN_SMPL, load_body
+from dpose.body import OPEN_SMPL, load_body
 from dpose.camera import crop_intrinsics, project
 from dpose.render import join_faces, raycast, render_mesh, render_parts, shade, shading
+from dpose.skeleton import JOINT_NAMES
 
 SIZE = 96
 QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])

@@ -20,15 +20,7 @@ import torch
 from dpose.body import files
 from dpose.body.model import FORMS, Body, BodyOutput
 from dpose.paths import not_empty
-from dpose.skeleton import (
-    JOINT_NAMES,
-    NUM_BODY_JOINTS,
-    NUM_SMPL_JOINTS,
-    PARENTS,
-    PART_NAMES,
-    SMPL_JOINT_NAMES,
-    SMPL_PARENTS,
-)
+from dpose.skeleton import NUM_BODY_JOINTS, NUM_SMPL_JOINTS
 
 __all__ = [
     "BODY_NAMES",
@@ -39,9 +31,11 @@ __all__ = [
     "Bodies",
     "Body",
     "BodyOutput",
+    "FORMS",
+    "check_record",
+    "load_body",
+    "num_rotations",
 ]
-__all__ += ["FORMS", "JOINT_NAMES", "PARENTS", "PART_NAMES", "SMPL_JOINT_NAMES", "SMPL_PARENTS"]
-__all__ += ["check_record", "load_body", "num_rotations"]
 
 DEFAULT_BODY = "smplx-neutral"  # of labels without a column `body`: BEDLAM's published files
 OPEN_BODIES = ("open", "open-smpl")  # the open body in SMPL-X's format, and with fewer vertices in SMPL's

@@ -35,7 +35,7 @@ def body_viewer(
     """
     from IPython.display import HTML
 
-    from dpose.body import PARENTS, PART_NAMES, SMPL_JOINT_NAMES, SMPL_PARENTS
+    from dpose.skeleton import PARENTS, PART_NAMES, SMPL_JOINT_NAMES, SMPL_PARENTS
 
     count, vertices = body.num_rotations, body.num_vertices
     smpl = count == len(SMPL_JOINT_NAMES)

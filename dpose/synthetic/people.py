@@ -16,7 +16,8 @@ import numpy as np
 import roma
 import torch
 
-from dpose.body import OPEN_BODY, PARENTS
+from dpose.body import OPEN_BODY
+from dpose.skeleton import PARENTS
 from dpose.synthetic.raytrace import PATTERNS
 from dpose.synthetic.textures import pick
 

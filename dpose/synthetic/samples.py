@@ -5,11 +5,12 @@ from functools import cache
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from dpose.body import NUM_BODY_JOINTS, Body, load_body
+from dpose.body import Body, load_body
 from dpose.camera import BOX_FACTOR, BOX_UNIT
 from dpose.data.labels import MIN_VISIBLE_JOINTS, NUM_JOINTS_2D
 from dpose.data.sample import MARGIN, Sample, SampleLabel, make_label
 from dpose.data.targets import render_label_parts
+from dpose.skeleton import NUM_BODY_JOINTS
 from dpose.synthetic.scene import IMAGE_SIZE, Scene
 from dpose.synthetic.viewport import SceneRenderer
 

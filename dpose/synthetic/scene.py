@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from dpose.body import NUM_BODY_JOINTS, NUM_JOINTS
+from dpose.skeleton import NUM_BODY_JOINTS, NUM_JOINTS
 from dpose.synthetic import raytrace
 from dpose.synthetic.people import (
     Outfit,
