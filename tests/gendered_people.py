@@ -25,6 +25,7 @@ from dpose.paths import BODY_MODELS_VARIABLE
 from dpose.skeleton import PARENTS
 
 STRETCH = {"neutral": (1.02, 0.98, 1.0), "male": (1.05, 1.06, 1.1), "female": (0.97, 0.92, 0.95)}
+PELVIS = (0.01, -0.3, 0.02)  # about where SMPL's is at rest; the open body's is the origin
 FILES = {
     "smpl-male": ("basicmodel_m_lbs_10_207_0_v1.1.0.pkl", OPEN_SMPL, write_smpl_pkl),
     "smpl-female": ("basicmodel_f_lbs_10_207_0_v1.1.0.pkl", OPEN_SMPL, write_smpl_pkl),
@@ -38,7 +39,7 @@ def gendered_arrays(name: str) -> dict[str, np.ndarray]:
     """The arrays of a body's file, as it is below $DPOSE_BODY_MODELS within `licensed_bodies`."""
     arrays = dict(read_body(FILES[name][1]))
     stretch = np.array(STRETCH[name.partition("-")[2]])  # makes them different bodies
-    arrays["v_template"] = (arrays["v_template"] * stretch).astype(np.float32)
+    arrays["v_template"] = (arrays["v_template"] * stretch + PELVIS).astype(np.float32)
     arrays["shapedirs"] = arrays["shapedirs"][:, :, :10].astype(np.float32)
     return arrays
 

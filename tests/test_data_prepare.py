@@ -429,8 +429,8 @@ def test_people_behind_the_camera_are_counted_and_not_samples(copy, tmp_path):
             columns["gtkps"][::8, :, 2] = 0
 
         change_labels(copy, scene, change)
-        shutil.move(copy / scene / "masks", copy / scene / "no masks")  # which would have hidden them
-    manifest = cut(copy, tmp_path / "out", workers=2)
+    scenes = [replace(scene, depth=None, masks=None) for scene in frame_sets(copy)]  # masks would hide them
+    manifest = prepare_scenes(scenes, tmp_path / "out", "train", 40, **SETTINGS | {"workers": 2})
     assert manifest["dropped"] == {BEHIND: TOTAL // 8} and not manifest["faults"]
     assert sum(manifest["splits"].values()) == TOTAL - TOTAL // 8
 

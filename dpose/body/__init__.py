@@ -18,24 +18,9 @@ from pathlib import Path
 import torch
 
 from dpose.body import files
-from dpose.body.model import FORMS, Body, BodyOutput
+from dpose.body.model import FORMS, Body, BodyOutput  # noqa: F401
 from dpose.paths import not_empty
 from dpose.skeleton import NUM_BODY_JOINTS, NUM_SMPL_JOINTS
-
-__all__ = [
-    "BODY_NAMES",
-    "DEFAULT_BODY",
-    "OPEN_BODIES",
-    "OPEN_BODY",
-    "OPEN_SMPL",
-    "Bodies",
-    "Body",
-    "BodyOutput",
-    "FORMS",
-    "check_record",
-    "load_body",
-    "num_rotations",
-]
 
 DEFAULT_BODY = "smplx-neutral"  # of labels without a column `body`: BEDLAM's published files
 OPEN_BODIES = ("open", "open-smpl")  # the open body in SMPL-X's format, and with fewer vertices in SMPL's
