@@ -20,7 +20,7 @@ from dpose.model.hrnet import HRNet
 from dpose.model.network import DPose
 from dpose.skeleton import JOINT_NAMES
 from dpose.training import TrainConfig, train
-from dpose.training.run import _network
+from dpose.training.start import starting_network
 
 KEYS = Path(__file__).parent / "data" / "released_keys.txt"
 NORM = ("weight", "bias", "running_mean", "running_var")
@@ -652,7 +652,7 @@ def test_an_hrnet_is_no_network_and_a_released_network_no_mini(quick, coco, file
 
 
 def test_a_training_of_the_paper_s_network_starts_from_the_released_one_as_a_whole(quick, file, loaded):
-    start, origin = _network(replace(quick, preset="paper", init=file), stored=None)
+    start, origin = starting_network(replace(quick, preset="paper", init=file), stored=None)
 
     assert start.training and start.config.part_order == "released"
     assert torch.equal(start.regressor.pose_out.weight, loaded.regressor.pose_out.weight)
