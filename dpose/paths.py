@@ -47,7 +47,7 @@ def data_roots(data: Data = None) -> tuple[Path | str, ...]:
 def not_empty(path: str | os.PathLike, name: str) -> str:
     """`path` as a string. Raises ValueError for an empty one: an unset shell variable is not the default."""
     if not (path := os.fspath(path)):
-        raise ValueError(f"{name} is an empty string (an unset variable?); leave it out to use the default")
+        raise ValueError(f"{name}: an empty string, perhaps of an unset variable; name it, or leave it out")
     return path
 
 

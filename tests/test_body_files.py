@@ -148,14 +148,14 @@ def test_files_are_found_where_the_downloads_unpack_to(tmp_path, key, place):
     assert [other for other in files.LICENSED if find(other, tmp_path)] == [key]
 
 
-def test_what_macos_packs_beside_a_file_is_not_it(tmp_path):
+def test_the_files_that_macos_adds_to_archives_are_ignored(tmp_path):
     place = tmp_path / "__MACOSX/smpl/models/._basicModel_f_lbs_10_207_0_v1.0.0.pkl"
     place.parent.mkdir(parents=True)
     place.touch()
     assert find("smpl-female", tmp_path) is None
 
 
-def test_of_several_the_smplx_packages_own_place_then_the_nearest_then_the_best_format_is_taken(tmp_path):
+def test_the_smplx_packages_folder_comes_before_the_nearest_folder_and_the_preferred_name(tmp_path):
     order = [
         "smplx/SMPLX_NEUTRAL.npz",
         "smplx/SMPLX_NEUTRAL.pkl",
@@ -244,7 +244,7 @@ def changed(joints: int = 55, **changes) -> dict:
         (changed(weights=np.array([["a"] * 55] * 40)), "weights holds <U1, not numbers"),
     ],
 )
-def test_a_model_that_is_not_whole_is_refused_with_the_reason(tmp_path, write, arrays, message):
+def test_an_incomplete_model_is_refused_with_the_reason(tmp_path, write, arrays, message):
     suffix = ".npz" if write is write_smplx_npz else ".pkl"
     with pytest.raises(ValueError, match=f"SMPLX_MALE{suffix} is not a .*{message}"):
         read_body(write(tmp_path / f"SMPLX_MALE{suffix}", arrays))
@@ -308,7 +308,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("read", [load_body, read_smplx_to_smpl])
-def test_a_hostile_body_runs_nothing_and_says_so(tmp_path, read):
+def test_a_hostile_body_runs_nothing_and_is_refused(tmp_path, read):
     path = tmp_path / "SMPLX_NEUTRAL.pkl"
     path.write_bytes(pickle.dumps(body_arrays() | {"matrix": np.zeros(3), "note": Hostile()}))
     with pytest.raises(

@@ -34,7 +34,7 @@ def test_gradients_pass_through_the_product():
     assert torch.autograd.gradcheck(lambda x: combine(matrix, x), points.requires_grad_())
 
 
-def test_points_that_all_move_alike_take_what_is_made_of_them_along():
+def test_a_translation_of_all_points_translates_their_weighted_sums():
     matrix = random_matrix(6, 9).toarray() + 0.01
     matrix = sparse_tensor(matrix / matrix.sum(1, keepdims=True))
     points, shift = torch.randn(4, 9, 3), torch.randn(4, 1, 3)

@@ -105,7 +105,7 @@ def check_shards(folder: Path) -> int:
 # --- what is in the shards ----------------------------------------------------------------------------------
 
 
-def test_everybody_is_in_one_shard_once_beside_the_others_of_the_frame(whole):
+def test_every_person_is_in_one_shard_once_beside_the_others_of_the_frame(whole):
     manifest = read_manifest(whole / "shards")
     shards = [keys(whole / "shards" / row["name"]) for row in manifest["shards"]]
     everybody = [key for shard in shards for key in shard]
@@ -143,7 +143,7 @@ def test_sequences_do_not_straddle_train_and_val_and_the_loader_reads_both(whole
     assert len(sequences["train"] | sequences["val"]) == SCENES * SEQUENCES
 
 
-def test_a_fifth_of_the_sequences_goes_to_val_whatever_else_is_there():
+def test_a_fifth_of_the_sequences_goes_to_val():
     splits = [split_of("scene", f"seq_{i:06d}/frame.png", "train", 0.2) for i in range(4000)]
     assert abs(splits.count("val") / 4000 - 0.2) < 4 * (0.2 * 0.8 / 4000) ** 0.5
     assert splits[7] == split_of("scene", "seq_000007/another.png", "train", 0.2)
@@ -176,7 +176,7 @@ if __name__ == "__main__":
 """
 
 
-def test_killed_in_the_middle_it_goes_on_to_the_very_shards_of_one_process(root, tmp_path):
+def test_a_killed_run_resumes_and_ends_with_the_shards_of_one_process(root, tmp_path):
     whole = cut(root, tmp_path / "whole", per_shard=2)
     script, folder = tmp_path / "run.py", tmp_path / "out" / "shards"
     script.write_text(RUN)
@@ -338,7 +338,7 @@ def test_two_scenes_of_one_name_are_refused(root, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_part_labels_by_the_papers_camera_are_another_settings_shards(copy, tmp_path):
+def test_part_labels_in_the_papers_camera_need_shards_of_their_own(copy, tmp_path):
     """Only the part labels differ, and the masks are matched all the same."""
     cut(copy, tmp_path / "crop")
     manifest = cut(copy, tmp_path / "paper", parts_camera="paper")
@@ -387,7 +387,7 @@ def test_faults_of_all_jobs_count_together_and_past_the_limit_nothing_is_half_wr
 
 
 def test_a_person_whose_mask_is_black_or_not_there_is_left_out_and_counted(copy, tmp_path):
-    """The renderer writes no mask of somebody wholly hidden; where nobody at all shows, an `_env` remains."""
+    """The renderer writes no mask for a hidden person; without any visible person, an `_env` mask remains."""
     masks = copy / "first" / "masks"
     for path in (masks / "seq_000003").glob("*_0000_00_*.png"):
         path.unlink()
@@ -455,18 +455,18 @@ def test_boxes_without_extent_do_not_end_the_estimate(copy, tmp_path):
     assert len(manifest["faults"]) + manifest["dropped"].get(NO_MASK, 0) == TOTAL // 2
 
 
-def test_a_shard_of_which_nothing_is_left_is_none(copy, tmp_path):
+def test_a_shard_without_samples_is_not_written(copy, tmp_path):
     damage(copy, "first", "seq_000003")
     scene = frame_sets(copy)[0]
     labels = Labels.load(scene.labels)
-    mine = np.flatnonzero([name.startswith("seq_000003") for name in labels.imgname])
-    columns = {name: getattr(labels, name)[mine] for name in COLUMNS}
+    own = np.flatnonzero([name.startswith("seq_000003") for name in labels.imgname])
+    columns = {name: getattr(labels, name)[own] for name in COLUMNS}
     lost = replace(scene, name="lost", labels=Labels(**columns).save(tmp_path / "lost.npz"))
     manifest = prepare_scenes([lost, scene], tmp_path / "out", "test", 40, workers=1)
     assert {row["scene"] for row in manifest["shards"]} == {"first"} and len(manifest["faults"]) == 4
     assert check_shards(tmp_path / "out" / "shards") == len(manifest["shards"])
     assert prepare_scenes([lost, scene], tmp_path / "out", "test", 40, workers=1) == manifest
-    (tmp_path / "out" / "shards" / "test-000000.json").unlink()  # killed before the shard of nobody
+    (tmp_path / "out" / "shards" / "test-000000.json").unlink()  # killed before the empty shard
     assert prepare_scenes([lost, scene], tmp_path / "out", "test", 40, workers=1) == manifest
     with pytest.raises(ValueError, match="seq_000003"):
         prepare_scenes([lost], tmp_path / "nothing", "test", 40, workers=1)
@@ -497,7 +497,7 @@ def test_a_malformed_label_file_is_refused_before_anything_is_written(copy, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_limit_takes_about_so_many_people(root, tmp_path):
+def test_a_limit_takes_about_that_many_people(root, tmp_path):
     manifest = cut(root, tmp_path / "out", limit=9)
     assert 9 <= sum(manifest["splits"].values()) < 9 + PEOPLE
     assert {row["scene"] for row in manifest["shards"]} == {"first"}
@@ -566,7 +566,7 @@ def test_the_command_prints_how_many_no_mask_shows(copy, made_set, tmp_path, cap
     assert f"left out: {FRAMES * PEOPLE} people, {NO_MASK}" in capsys.readouterr().out
 
 
-def test_test_splits_and_sets_that_train_whole_are_not_cut(root, made_set, tmp_path, monkeypatch):
+def test_test_splits_and_sets_that_train_whole_are_not_divided(root, made_set, tmp_path, monkeypatch):
     options = {"size": 40, "workers": 1, "limit": 40}
     assert set(prepare("made", root, tmp_path / "a", "test", **options)["splits"]) == {"test"}
     monkeypatch.setattr(driver, "WHOLE", ("made",))

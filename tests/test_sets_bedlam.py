@@ -58,7 +58,9 @@ def test_every_person_of_every_frame_becomes_a_sample_with_its_own_mask(root, bo
     for i, sample in enumerate(samples):
         label, distance = sample["label"], (6.0, 3.0, 4.0)[i % 3]
         seen = sample["depth"][sample["depth"] > 0]
-        assert seen.size > 20 and (np.abs(seen - (distance + 0.1)) < 0.5).all()  # nobody else's, in metres
+        assert (
+            seen.size > 20 and (np.abs(seen - (distance + 0.1)) < 0.5).all()
+        )  # of this person alone, in metres
         assert label["subject"] == f"person{i % 3}" and label["has_depth"]
 
 

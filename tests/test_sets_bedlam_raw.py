@@ -391,7 +391,7 @@ def only_first_frame(root: Path) -> None:
 
 
 @pytest.mark.parametrize("joints_in_sight, kept", [(8, 1), (7, 0)])
-def test_people_of_whom_too_little_is_in_the_image_are_dropped(
+def test_people_with_too_few_joints_in_the_image_are_dropped(
     root, body, stock, tmp_path, joints_in_sight, kept
 ):
     """Moved out at the left, bit by bit, until so many of the first 22 joints are left."""
@@ -576,7 +576,7 @@ def test_a_root_with_nothing_to_use_is_refused(written, root, body, tmp_path):
         convert(root, tmp_path, body)
 
 
-def test_a_root_of_which_nothing_is_left_is_refused_with_the_reason(root, body, tmp_path):
+def test_a_root_without_usable_scenes_is_refused_with_the_reason(root, body, tmp_path):
     images = only_wide(root) / WIDE / "png"
     shutil.rmtree(images)
     images.mkdir()
@@ -616,7 +616,7 @@ def test_labels_without_frames_and_those_of_agora_are_no_faults(labelled, body, 
         scenes(labelled, tmp_path, "train", Skipped(limit=0))
 
 
-def test_a_root_without_depth_is_refused_unless_that_is_asked_for(root, body, tmp_path):
+def test_a_root_without_depth_is_refused_unless_requested(root, body, tmp_path):
     for scene, kind in ((WIDE, "depth"), (CLOSE, "masks")):
         shutil.rmtree(root / scene / kind)
     with pytest.raises(FileNotFoundError, match="no scene below .* has depth and masks.*--without-depth"):

@@ -66,7 +66,7 @@ def test_labels_beside_a_record_that_is_not_ours_are_made_again(tmp_path, source
     assert converted(tmp_path, "a", [source], 1, make, Skipped()).is_file() and make.calls == 3
 
 
-def test_where_nobody_is_left_there_is_no_label_file_and_nothing_is_made_again(tmp_path, source):
+def test_without_people_there_is_no_label_file_and_nothing_is_made_again(tmp_path, source):
     make, skipped = Maker(None), Skipped()
     for _ in range(2):
         assert converted(tmp_path, "a", [source], 1, make, skipped) is None

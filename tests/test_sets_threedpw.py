@@ -98,7 +98,7 @@ def test_a_moving_cameras_people_project_onto_their_joints(tmp_path, arrays, seq
     assert labels.imgname[2] == f"{SEQUENCE}/image_00002.jpg" and scene.dataset == "3dpw"
 
 
-def test_the_training_sequences_train_whole_as_others_validate(tmp_path, sequence):
+def test_the_training_sequences_are_not_divided(tmp_path, sequence):
     write(tmp_path, sequence[0], "train")
     manifest = prepare("3dpw", tmp_path, tmp_path / "out", "train", size=40, workers=1)
     assert manifest["validation"] == 0 and manifest["splits"] == {"train": 2 * N}

@@ -13,7 +13,5 @@ all are done (`driver`), `manifest.json` lists them. `command` has the arguments
 
 from dpose.data.prepare.command import add_arguments, run
 from dpose.data.prepare.driver import PRESETS, SETS, prepare, prepare_scenes, set_module
-from dpose.data.prepare.plan import VALIDATION, split_of
 
-__all__ = ["PRESETS", "SETS", "VALIDATION", "add_arguments", "prepare", "prepare_scenes", "run", "set_module"]
-__all__ += ["split_of"]
+__all__ = ["PRESETS", "SETS", "add_arguments", "prepare", "prepare_scenes", "run", "set_module"]

@@ -49,7 +49,7 @@ def frame_samples(job: Job, index: int, skipped: Skipped) -> list[Sample]:
 def make_shard(folder: Path, max_faults: int, job: Job) -> dict:
     """Make the shard and, just before it gets its name, its record; returns the record.
 
-    There is no shard if nobody is left. Raises TooManyFaults.
+    There is no shard if no person is left. Raises TooManyFaults.
     """
     started, skipped = time.perf_counter(), Skipped(max_faults)
 

@@ -98,8 +98,8 @@ def plan(
     """All jobs, and the records of the body models that the labels name, by name.
 
     Reads every label file and poses its people. skipped, and what is raised: see
-    `dpose.data.frames.load_frames`; besides ValueError for two scenes of one name, and if nobody is labelled;
-    FileNotFoundError for a missing body model.
+    `dpose.data.frames.load_frames`; besides ValueError for two scenes of one name, and if no person is
+    labelled; FileNotFoundError for a missing body model.
     """
     jobs: list[Job] = []
     numbers: dict[str, int] = {}
@@ -126,5 +126,5 @@ def plan(
         if settings.limit is not None and people >= settings.limit:
             break
     if not jobs:
-        raise ValueError(f"{settings.set}: nobody is labelled in split {settings.split!r}")
+        raise ValueError(f"{settings.set}: no person is labelled in split {settings.split!r}")
     return jobs, records

@@ -43,7 +43,7 @@ def convert_scene(
     skipped: Skipped,
     progress: bool = False,
 ) -> Path | None:
-    """The label file of a raw scene, made if need be (`converted`); None if nobody is left.
+    """The label file of a raw scene, made if need be (`converted`); None if no person is left.
 
     raw: the folder of be_seq.csv and ground_truth/camera. motions: the folder of <person>/<motion>. body: the
     neutral SMPL-X. Raises TooManyFaults.

@@ -43,10 +43,10 @@ def converted(
     Args:
         sources: the files that it is made from.
         version: of the conversion; to be raised when its results change.
-        make: gets a `Skipped` for what it leaves out; returns None if nobody is left.
+        make: gets a `Skipped` for what it leaves out; returns None if no person is left.
         given: what else it depends on, as JSON.
     Returns:
-        The path; None if nobody is left, and so no label file.
+        The path; None if no person is left, and so no label file.
     Raises:
         ValueError: the label file would replace one of its sources.
     """
@@ -154,7 +154,7 @@ def image_size(folder: Path) -> tuple[int, int] | None:
 
 
 def merged(tables: list[dict[str, np.ndarray]], source: str) -> Labels | None:
-    """One table of several people's columns; None if nobody is in them."""
+    """One table of several people's columns; None if they are empty."""
     tables = [table for table in tables if len(table["imgname"])]
     if not tables:
         return None

@@ -33,7 +33,7 @@ def processed_scene(
     dataset: str,
     progress: bool = False,
 ) -> list[FrameSet]:
-    """The scene of a processed label file; none if nobody is left.
+    """The scene of a processed label file; none if no person is left.
 
     model: "smpl" or "smplx", of the person's gender. folders: what imgname may be relative to. The other
     arguments and what is raised: see `dpose.data.sets`.
