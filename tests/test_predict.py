@@ -177,6 +177,15 @@ def test_the_caller_s_network_and_body_are_left_as_they_were(kind, picture, mode
     np.testing.assert_allclose(person.vertices, expected.vertices, atol=0.02 if kind == "half" else 1e-3)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_the_result_is_the_cpu_s_and_the_caller_s_network_and_body_stay_on_the_cpu(picture, model):
+    body = load_body()
+    person = predict(picture, BOX, model, body=body, device="cuda")
+    expected = predict(picture, BOX, model, device="cpu")
+    np.testing.assert_allclose(person.vertices, expected.vertices, atol=0.02)
+    assert {tensor.device.type for tensor in (*model.parameters(), *body.buffers())} == {"cpu"}
+
+
 def test_a_network_that_fits_is_used_as_it_is_and_not_copied(picture, model, monkeypatch):
     fast = FastDPose(model)
     monkeypatch.setattr(copy, "deepcopy", lambda *_: pytest.fail("copied"))
