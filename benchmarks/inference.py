@@ -33,7 +33,7 @@ SPEED_GOAL, MPJPE_GOAL = 3.0, 0.1
 
 @torch.no_grad()
 def random_network(name: str, image: Tensor, box: Tensor) -> DPose:
-    """A network with random weights and the batch norm statistics of this batch, so that no feature vanishes."""
+    """A network with random weights and the batch norm statistics of this batch: no feature vanishes."""
     model = DPose(preset(name)).to(image.device)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
