@@ -1,6 +1,6 @@
-# Two commands matter: `make book` and `make test`. Each works alone, on a fresh machine with python3 and make.
-# What is already done is not done again: the environment is keyed on pyproject.toml and constraints.txt, the open data on
-# its recipe, the executed notebooks on everything they depend on.
+# The main commands are `make book` and `make test`. Each works on a fresh machine with python3 and make.
+# Finished steps are not repeated: the environment is keyed on pyproject.toml and constraints.txt, the open data on their recipe,
+# the executed notebooks on everything that they depend on.
 
 VENV ?= .venv
 RUN := $(VENV)/bin
@@ -9,16 +9,16 @@ INSTALLED := $(VENV)/.installed-$(KEY)
 
 # One thread per process: several wait for each other, and on cores that other programs use become ten times slower.
 export OMP_NUM_THREADS ?= 1
-# Seconds that a cell may take under `make test`.
+# Time limit of a notebook cell under `make test`, seconds.
 CELL_TIMEOUT ?= 900
 PYTEST_ARGS ?=
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install data book check-book test test-unit test-notebooks lint format sync clean clean-all
+.PHONY: help install data book check-book test test-unit test-notebooks test-lowest lint format sync clean clean-all
 
-help: ## this list
+help: ## show this list
 	@echo "make TARGET, where TARGET is"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 	@echo "Settings: VENV=.venv  PYTHON=python3.11  TORCH_INDEX=<index of torch builds>  DPOSE_DATA=<data folder>  PYTEST_ARGS=..."
@@ -30,33 +30,37 @@ $(INSTALLED):
 
 install: $(INSTALLED) ## make the virtual environment (.venv)
 
-data: $(INSTALLED) ## make the open data: synthetic people in BEDLAM's layout (kept in a per-user cache, or in DPOSE_DATA)
+data: $(INSTALLED) ## make the open data, synthetic people (in a cache folder of the user, or in DPOSE_DATA)
 	@echo "==> open data"
 	@$(RUN)/dpose synth
 
-book: $(INSTALLED) data ## the open data, every notebook executed, the HTML book
+book: $(INSTALLED) data ## the open data, all notebooks executed, the HTML book
 	@echo "==> book"
 	@$(RUN)/python scripts/build_book.py
 
-check-book: $(INSTALLED) ## open each built page in headless Chromium with the network cut, and look for faults
+check-book: $(INSTALLED) ## open each built page in headless Chromium without network, and report faults
 	@$(RUN)/python scripts/check_book.py
 
-test: lint test-unit test-notebooks ## lint, unit tests, and every notebook executed (shortened)
+test: lint test-unit test-notebooks ## lint, unit tests, and shortened runs of all notebooks
 
-test-unit: $(INSTALLED) ## the unit tests alone
+test-unit: $(INSTALLED) ## unit tests only
 	@echo "==> unit tests"
 	@$(RUN)/python -m pytest $(PYTEST_ARGS) tests
 
-test-notebooks: $(INSTALLED) data ## every notebook executed with the shortened parameters of its metadata
+test-notebooks: $(INSTALLED) data ## all notebooks with the shortened parameters of their metadata
 	@echo "==> notebooks"
 	@$(RUN)/python -m pytest $(PYTEST_ARGS) --nbmake --nbmake-timeout=$(CELL_TIMEOUT) $(NOTEBOOKS)
+
+test-lowest: $(INSTALLED) ## a part of the unit tests with the lowest versions that pyproject.toml allows (in .venv-lowest)
+	@echo "==> lowest versions"
+	@$(RUN)/python scripts/check_lowest.py $(VENV)-lowest
 
 lint: $(INSTALLED) ## ruff check and ruff format --check
 	@echo "==> lint"
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
 
-format: $(INSTALLED) ## let ruff rewrite what it can
+format: $(INSTALLED) ## apply the fixes of ruff
 	@$(RUN)/ruff check --fix .
 	@$(RUN)/ruff format .
 
@@ -66,5 +70,5 @@ sync: $(INSTALLED) ## write notebooks/*.ipynb from their .py
 clean: ## remove the built book and its cache
 	rm -rf _build book/_static/plotly.min.js
 
-clean-all: clean ## remove the virtual environment too
-	rm -rf $(VENV)
+clean-all: clean ## remove the virtual environments too
+	rm -rf $(VENV) $(VENV)-lowest

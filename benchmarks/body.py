@@ -1,8 +1,8 @@
-"""How much faster `dpose.body.Body` poses the 22 body joints than the stock call of `smplx`.
+"""Speed of `dpose.body.Body` compared with `smplx` for the 22 body joints.
 
-Both get the same betas and axis-angle rotations in the same process and run by turns; the median over the
-rounds counts. Two bodies: the open one, and the same with random pose correctives, which SMPL-X has and the
-open body has not. Goal: twice as fast, no vertex further apart than 1e-5 m.
+Both get the same betas and axis-angle rotations in the same process and alternate; the median over the rounds
+is reported. Two bodies: the open body, and the same with random pose correctives, which SMPL-X has and the
+open body lacks. Goals: twice as fast, vertices within 1e-5 m. Needs `smplx` (extra `dev`).
 
     python benchmarks/body.py --out results/body.json
 """
@@ -38,7 +38,7 @@ def with_pose_correctives(folder: Path) -> Path:
 
 @torch.inference_mode()
 def measure(path: Path, batch_size: int, rounds: int, device: torch.device) -> dict[str, float | int]:
-    """Milliseconds of both for a batch, and the largest distance of a vertex between them."""
+    """Milliseconds per batch of both, and the largest distance between their vertices."""
     stock = smplx.SMPLX(
         str(path), num_betas=NUM_BETAS, use_pca=False, flat_hand_mean=True, batch_size=batch_size
     ).to(device)

@@ -1,9 +1,9 @@
-"""How much faster `FastDPose` is than the network as trained, and what that changes.
+"""Speed of `FastDPose` compared with the network as trained, and the difference of their outputs.
 
-Speed and the largest difference of each output are of the `paper` network (random weights, batch norms
-measured on the batch); the change of the errors is of the shipped `mini` on the open test people. The
-variants run by turns and the median over the rounds counts. Goals: three times as fast on `paper`, MPJPE
-changed by less than 0.1 mm.
+Speed and differences are measured with the `paper` network (random weights, batch norms measured on the
+batch), the change of the errors with the shipped `mini` on the open test people. The variants alternate, and
+the median over the rounds is reported. Goals: three times as fast for `paper`, MPJPE changed by less than
+0.1 mm.
 
     python benchmarks/inference.py --out results/inference.json
     python benchmarks/inference.py --compile       # also through torch.compile (minutes to compile on a CPU)
@@ -33,7 +33,7 @@ SPEED_GOAL, MPJPE_GOAL = 3.0, 0.1
 
 @torch.no_grad()
 def random_network(name: str, image: Tensor, box: Tensor) -> DPose:
-    """A network of random weights whose batch norms have seen the batch, so that its features are alive."""
+    """A network with random weights and the batch norm statistics of this batch: no feature vanishes."""
     model = DPose(preset(name)).to(image.device)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -43,14 +43,14 @@ def random_network(name: str, image: Tensor, box: Tensor) -> DPose:
 
 
 def difference(one: Prediction, two: Prediction) -> dict[str, float]:
-    """Largest absolute difference of each output; of the part logits as probabilities."""
+    """Largest absolute difference of each output; part logits are compared as probabilities."""
     pairs = {name: (getattr(one, name), getattr(two, name)) for name in Prediction._fields}
     pairs["parts"] = tuple(logits.softmax(1) for logits in pairs["parts"])
     return {name: float((a - b).abs().max()) for name, (a, b) in pairs.items() if a is not None}
 
 
 def speed(args: argparse.Namespace, device: torch.device) -> dict[str, dict]:
-    """Images per second of every variant, and its difference from the first."""
+    """Images per second of each variant, and its difference from the first."""
     generator = torch.Generator().manual_seed(0)
     size = preset(args.preset).image_size
     image = torch.randn(args.batch_size, 3, size, size, generator=generator).to(device)
@@ -82,7 +82,7 @@ def speed(args: argparse.Namespace, device: torch.device) -> dict[str, dict]:
 
 
 def errors(args: argparse.Namespace, device: torch.device) -> dict[str, dict[str, float]]:
-    """Mean errors of the trained `mini` on the open test people, as trained and fast."""
+    """Mean errors of `mini` on the open test people, as trained and as `FastDPose`."""
     model = dpose.load("mini", device=device)
     body = dpose.load_body().to(device)
     found = {}

@@ -1,10 +1,10 @@
-"""Part labels of a batch of people: this package's renderer against `trimesh` with Embree, in the same run.
+"""Speed of part labels: this package's renderer compared with `trimesh` and Embree in the same process.
 
-Each person is cut out as the data are (a square round the joints, with margin), so that all pictures are
-filled alike. Both sides start from posed vertices and end at labels, and every call brings other poses: ours
-refits its trees, Embree builds its own. Embree runs as `trimesh` calls it, on one core, and also with the
-people shared among as many Python threads as ours has; the faster of the two is the opponent. The sides run
-by turns and the median of the rounds' ratios counts. Goal: five times as fast.
+Each person is cropped as in the data sets, so that all pictures are filled alike. Both renderers go from
+posed vertices to labels, with new poses in each call: ours refits its trees, Embree builds new ones. Embree
+runs as `trimesh` calls it, on one core, and with the people distributed over as many Python threads as ours
+uses; the faster of the two is compared. The renderers alternate, and the median of the ratios of the rounds
+is reported. Goal: five times as fast.
 
     python benchmarks/render.py --out results/render.json
 """

@@ -1,4 +1,4 @@
-"""What the benchmarks time with."""
+"""Timing for the benchmarks."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 
 
 def seconds_of(call: Callable[[], object], device: torch.device | str = "cpu") -> float:
-    """One call, timed, with the device's work done."""
+    """Duration of one call, until the device has finished."""
     device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)

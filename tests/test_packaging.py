@@ -1,4 +1,4 @@
-"""What the project says about itself in several places has to be the same thing everywhere."""
+"""Requirements, pins, conda environment, README and Makefile agree with one another."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ import dpose
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
-IMPORT_NAMES = {  # where a distribution's import name is not its own name
+IMPORT_NAMES = {  # of distributions whose import name differs
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "pytorch-msssim": "pytorch_msssim",
@@ -69,18 +69,44 @@ def test_the_conda_environment_lists_what_pyproject_requires_in_the_pinned_versi
     assert listed == {name: pins()[name] for name in listed}
 
 
-def test_nothing_pinned_brings_torchvision_or_cuda():
+def test_lower_bounds_of_extras_are_the_tested_versions():
+    from packaging.requirements import Requirement
+
+    for requirement in (Requirement(r) for extra in EXTRAS.values() for r in extra):
+        lower = [s.version for s in requirement.specifier if s.operator in (">=", "==")]
+        assert lower == [pins()[canonical(requirement.name)]], requirement
+
+
+def test_the_lowest_versions_are_tested_for_all_core_requirements():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import check_lowest
+
+    lowest = dict(line.split("==") for line in check_lowest.lowest())
+    assert required() <= {canonical(name) for name in lowest}
+    assert lowest["numpy"] < pins()["numpy"] and lowest["torch"] == pins()["torch"]
+    assert all((ROOT / "tests" / f"{name}.py").is_file() for name in check_lowest.TESTS)
+
+
+def test_smplx_is_required_by_the_extras_only_and_its_licence_is_stated():
+    assert "smplx" not in required()
+    assert {"smplx"} <= required("book") & required("dev")
+    for name in ("NOTICE", "README.md"):
+        text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        assert re.search("smplx.{0,300}non-commercial", text), name
+
+
+def test_nothing_pinned_requires_torchvision_or_cuda():
     assert pins()["torch"] == "2.13.0"
     assert not [
         name for name in pins() if name == "torchvision" or name.startswith(("nvidia", "cuda", "triton"))
     ]
 
 
-def test_the_gpu_extra_asks_for_nothing_that_cannot_be_installed():
+def test_no_extra_requires_the_neural_renderer_which_pip_cannot_build():
     assert not [r for extra in EXTRAS.values() for r in extra if "neural" in r]
 
 
-NAMED = (  # the packages that the project was asked to build on
+NAMED = (  # packages that the project is built on
     "torch smplx matplotlib plotly pytorch-msssim albumentations papermill nbmake jupyter-book jupytext"
 ).split()
 
@@ -132,11 +158,29 @@ def test_readme_links_lead_somewhere():
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
+def test_the_files_that_the_readme_names_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:dpose|notebooks|book|results|scripts|benchmarks|tests)/[\w./]*)`", text)
+    assert len(paths) > 20 and "dpose/data/sample.py" in paths
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("name", ["synth", "train", "evaluate", "predict", "convert"])
+def test_the_commands_of_the_readme_have_the_options_that_it_uses(name):
+    from dpose.cli import _parser
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [
+        line.split("#")[0].split()[1:] for line in text.splitlines() if line.startswith(f"dpose {name}")
+    ]
+    assert commands
+    for command in commands:
+        _parser(command).parse_args(command)  # exits with status 2 for an unknown option
+
+
 def test_the_makefile_has_the_targets_that_readme_and_ci_name():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-    texts = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / ".ci" / "run").read_text(
-        encoding="utf-8"
-    )
+    texts = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".ci/run"))
     named = set(re.findall(r"(?:`|^|exec )make ([a-z][a-z-]*)", texts, flags=re.MULTILINE))
     assert {"book", "test"} <= named <= targets

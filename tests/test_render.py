@@ -1,4 +1,4 @@
-"""Rays against closed forms (plane, sphere, cube) and against Embree on the posed open body."""
+"""Rendering compared with closed forms (plane, sphere, cube), and with Embree for posed open bodies."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def square(depth: float, half: float) -> torch.Tensor:
 
 
 def posed_people(body, count: int = 3) -> torch.Tensor:
-    """(B, V, 3) people in random poses about 3 m before the camera."""
+    """(B, V, 3) people in random poses, about 3 m in front of the camera."""
     import roma
 
     generator = torch.Generator().manual_seed(4)
@@ -65,7 +65,7 @@ def test_a_square_at_known_depth_covers_exactly_the_pixels_whose_centres_it_cove
     assert (face[0].numpy()[upper] == 0).all() and (face[0].numpy()[lower] == 1).all()
 
 
-def test_principal_point_and_both_focal_lengths_are_obeyed_in_a_picture_that_is_not_square():
+def test_principal_point_and_both_focal_lengths_matter_in_a_picture_that_is_not_square():
     k = torch.tensor([[[80.0, 0, 20], [0, 40.0, 30], [0, 0, 1]]])
     face, _ = render_mesh(square(2.0, 0.5)[None], QUAD, k, (50, 70))
     rows, columns = np.nonzero(face[0].numpy() >= 0)
@@ -130,12 +130,12 @@ def plane_depth_and_weights(
 
 
 @pytest.mark.parametrize("view", ["from afar", "from 30 cm", "from within", "off the axis", "a cut-out arm"])
-def test_faces_and_depth_of_posed_bodies_are_embrees(body, view):
+def test_faces_and_depth_of_posed_bodies_agree_with_embree(body, view):
     import trimesh
 
     people, size = posed_people(body), 128
     k = camera(focal=200, size=size, count=len(people))
-    if view == "from 30 cm":  # part of everybody is behind the camera
+    if view == "from 30 cm":  # part of each body is behind the camera
         people = people - people.mean(1, keepdim=True) + torch.tensor([0.2, 0.0, 0.3])
     elif view == "from within":
         chest = body.part_of_vertex == JOINT_NAMES.index("spine3")
@@ -160,7 +160,7 @@ def test_faces_and_depth_of_posed_bodies_are_embrees(body, view):
         ours, metres = ours.ravel(), metres.ravel()
         hits += (theirs >= 0).sum()
         assert (ours != theirs).mean() < 2e-3
-        for other in (ours, theirs):  # faces differ only where a ray grazes: an edge, or the whole face
+        for other in (ours, theirs):  # they differ only where a ray grazes an edge or a face
             grazing = np.nonzero((ours != theirs) & (other >= 0))[0]
             _, weights, sine = plane_depth_and_weights(mesh.triangles[other[grazing]], rays[grazing])
             assert ((np.abs(weights).min(1) < 1e-3) | (sine < 0.01)).all()
@@ -172,7 +172,7 @@ def test_faces_and_depth_of_posed_bodies_are_embrees(body, view):
     assert hits > 3000
 
 
-def test_from_within_a_cube_its_walls_are_seen_and_those_behind_are_not():
+def test_inside_a_cube_the_walls_in_front_are_visible_and_those_behind_are_not():
     import trimesh
 
     mesh = trimesh.creation.box((2.0, 3.0, 4.0))
@@ -186,7 +186,7 @@ def test_from_within_a_cube_its_walls_are_seen_and_those_behind_are_not():
     np.testing.assert_allclose(depth[0].numpy(), expected, atol=1e-5)
 
 
-def test_a_floor_that_reaches_behind_the_camera_is_seen_up_to_the_horizon():
+def test_a_floor_that_extends_behind_the_camera_is_visible_up_to_the_horizon():
     floor = torch.tensor([[[-50.0, 1, -50], [50, 1, -50], [50, 1, 50], [-50, 1, 50]]])
     face, depth = render_mesh(floor, QUAD, camera(), SIZE)
     below = np.arange(SIZE) + 0.5 - SIZE / 2
@@ -210,7 +210,7 @@ def test_a_crop_beside_the_person_is_empty(body):
     assert (render_parts(people, body, crop, 64) == 0).all()
 
 
-def test_two_squares_through_each_other_hide_each_other_half():
+def test_two_intersecting_squares_occlude_one_another_by_half():
     near_left = torch.tensor([[-1.0, -1, 1.5], [1, -1, 2.5], [1, 1, 2.5], [-1, 1, 1.5]])
     near_right = near_left * torch.tensor([-1.0, 1, 1])
     vertices, faces = torch.cat([near_left, near_right]), join_faces(QUAD, 2, 4)
@@ -254,7 +254,7 @@ def test_a_label_is_the_part_of_the_hit_faces_nearest_corner(body):
         np.testing.assert_array_equal(label[hit >= 0][~tie], part[~tie] + 1)
 
 
-def test_of_several_people_each_pixel_has_the_nearest_ones_part(body):
+def test_of_several_people_each_pixel_has_the_part_of_the_nearest(body):
     people, k = posed_people(body, 6).unflatten(0, (2, 3)), camera(focal=150, count=2).clone()
     k[1, 0, 0] = 130
     each = k.repeat_interleave(3, 0)
@@ -274,7 +274,7 @@ def test_of_several_people_each_pixel_has_the_nearest_ones_part(body):
     assert (render_parts(people[:, :0], body, k, SIZE) == 0).all()
 
 
-def test_people_of_another_body_are_refused_and_several_without_their_dimension(body):
+def test_vertices_of_another_body_or_without_the_dimension_of_people_are_refused(body):
     people, k = posed_people(body, 2), camera()
     with pytest.raises(ValueError, match=rf"{body.num_vertices} vertices .* 6890"):
         render_parts(people[:1], load_body(OPEN_SMPL), k, SIZE)
@@ -282,7 +282,7 @@ def test_people_of_another_body_are_refused_and_several_without_their_dimension(
         render_parts(people.flatten(0, 1)[None], body, k, SIZE)
 
 
-def test_a_tree_of_two_people_is_not_taken_for_that_of_one(body):
+def test_trees_of_one_and_of_two_people_are_not_confused(body):
     faces, k = body.faces.clone(), camera()
     pair, one = SimpleNamespace(faces=faces, part_of_vertex=body.part_of_vertex), posed_people(body, 2)
     twice = SimpleNamespace(faces=faces, part_of_vertex=body.part_of_vertex.repeat(2))
@@ -292,7 +292,7 @@ def test_a_tree_of_two_people_is_not_taken_for_that_of_one(body):
     assert (first != render_parts(one[:1], body, k, SIZE)).float().mean() < 1e-3
 
 
-def test_parts_lie_on_the_silhouette_and_on_their_own_side(body):
+def test_parts_cover_the_silhouette_and_left_and_right_are_not_swapped(body):
     vertices = body(torch.zeros(1, 11), torch.eye(3).expand(1, 22, 3, 3)).vertices
     vertices = vertices * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0.3, 3.0])  # it looks at the camera
     k = camera(focal=120, size=128)
@@ -314,7 +314,7 @@ def test_parts_lie_on_the_silhouette_and_on_their_own_side(body):
     assert np.nonzero(parts == head)[0].max() < np.nonzero(parts == foot)[0].min()
 
 
-def test_a_batch_is_its_members_one_by_one(body):
+def test_a_batch_equals_its_members_rendered_one_by_one(body):
     people = posed_people(body)
     k = camera(count=3).clone()
     k[:, 0, 0] *= torch.tensor([1.0, 1.3, 0.8])
@@ -326,7 +326,7 @@ def test_a_batch_is_its_members_one_by_one(body):
         assert torch.equal(render_parts(people[i : i + 1], body, k[i : i + 1], 64)[0], parts[i])
 
 
-def test_a_refitted_tree_gives_what_a_fresh_one_gives(body):
+def test_a_refitted_tree_gives_the_result_of_a_new_one(body):
     people, k = posed_people(body, 2), camera()
     render_mesh(people[:1], body.faces, k, 64)
     face, depth = render_mesh(people[1:], body.faces, k, 64)  # the first one's tree, other vertices
@@ -374,7 +374,7 @@ def test_vertices_that_are_not_finite_or_too_far_away_are_refused(body, value):
         shade(people[0], body.faces, camera()[0], photo)
 
 
-def test_threads_change_nothing(body):
+def test_the_number_of_threads_does_not_change_the_result(body):
     people, k, threads = posed_people(body, 5), camera(count=5), torch.get_num_threads()
     results = []
     try:
@@ -389,7 +389,7 @@ def test_threads_change_nothing(body):
         torch.testing.assert_close(other[2], results[0][2], atol=1e-4, rtol=0)
 
 
-def test_callers_in_threads_of_their_own_do_not_disturb_each_other(body):
+def test_calls_from_several_threads_do_not_disturb_one_another(body):
     from concurrent.futures import ThreadPoolExecutor
 
     people, k = posed_people(body, 3), camera(count=1)
@@ -400,7 +400,7 @@ def test_callers_in_threads_of_their_own_do_not_disturb_each_other(body):
         assert (face != alone[i % 3]).float().mean() < 2e-3
 
 
-def test_trees_of_many_topologies_are_let_go():
+def test_trees_are_kept_for_a_few_sets_of_faces_only():
     for count in range(1, 3 * raycast._KEPT):
         render_mesh(square(2.0, 0.3)[None], QUAD.repeat(count, 1), camera(size=8), 8)
     assert len(raycast._kept) == raycast._KEPT
@@ -408,7 +408,7 @@ def test_trees_of_many_topologies_are_let_go():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_gives_the_faces_depth_and_labels_of_the_cpu(body):
+def test_cuda_agrees_with_the_cpu(body):
     from copy import deepcopy
 
     people, k = posed_people(body, 5), camera(count=5)
@@ -425,7 +425,7 @@ def test_cuda_gives_the_faces_depth_and_labels_of_the_cpu(body):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_callers_on_cuda_streams_of_their_own_do_not_refit_trees_that_are_being_read(body):
+def test_calls_on_different_cuda_streams_do_not_refit_trees_in_use(body):
     people, faces, k = posed_people(body, 8).cuda(), body.faces.cuda(), camera(900, 768, count=8).cuda()
     others, streams = people.flip(0), [torch.cuda.Stream() for _ in range(2)]
     alone = [render_mesh(vertices, faces, k, 768)[0] for vertices in (people, others)]
@@ -439,12 +439,12 @@ def test_callers_on_cuda_streams_of_their_own_do_not_refit_trees_that_are_being_
         assert (face != alone[i % 2]).float().mean() < 2e-3
 
 
-def test_nobody_in_the_batch_gives_an_empty_batch(body):
+def test_an_empty_batch_gives_empty_results(body):
     face, depth = render_mesh(torch.zeros(0, 4, 3), QUAD, torch.zeros(0, 3, 3), 16)
     assert face.shape == depth.shape == (0, 16, 16)
 
 
-def test_what_lies_behind_the_camera_is_not_seen():
+def test_a_mesh_behind_the_camera_is_not_visible():
     face, depth = render_mesh(square(-2.0, 0.3)[None], QUAD, camera(), 16)
     assert (face == -1).all() and (depth == 0).all()
 
@@ -466,7 +466,7 @@ def test_what_lies_behind_the_camera_is_not_seen():
         ({"size": (16, 16, 3)}, r"size .*\(16, 16, 3\)"),
     ],
 )
-def test_wrong_shapes_are_refused_by_name(change, message):
+def test_wrong_arguments_are_refused_by_name(change, message):
     right = {"vertices": square(2.0, 0.3)[None], "faces": QUAD, "cam_int": camera(), "size": 16}
     with pytest.raises(ValueError, match=message):
         render_mesh(**(right | change))
@@ -478,7 +478,7 @@ def test_a_size_may_come_from_numpy_or_torch(size):
     assert face.shape == depth.shape == (1, 16, 16)
 
 
-def test_shading_changes_the_mesh_pixels_and_no_others():
+def test_shading_changes_only_the_pixels_of_the_mesh():
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 256, (80, SIZE, 3), dtype=np.uint8)
     before, k = photo.copy(), camera()[0].clone()
@@ -530,7 +530,7 @@ def test_a_large_picture_is_shaded_in_pieces_of_bounded_size(body, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["beside", "behind", "around"])
-def test_people_who_reach_out_of_the_picture_are_shaded_as_far_as_they_are_in_it(body, place):
+def test_people_partly_outside_the_picture_are_shaded_inside_it(body, place):
     vertices = posed_people(body, 1)[0]
     move = {"beside": [9.0, 0, 0], "behind": [0, 0, -9.0], "around": [0, 0, -3.0]}[place]
     vertices, photo = vertices + torch.tensor(move), np.full((40, 60, 3), 7, np.uint8)
@@ -541,7 +541,7 @@ def test_people_who_reach_out_of_the_picture_are_shaded_as_far_as_they_are_in_it
     np.testing.assert_array_equal((drawn != photo).any(-1), face[0].numpy() >= 0)
 
 
-def test_with_nobody_to_draw_the_picture_stays_as_it_is(body):
+def test_without_people_the_picture_is_returned_unchanged(body):
     photo = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     drawn = shade(torch.zeros(0, body.num_vertices, 3), body.faces, camera()[0], photo)
     np.testing.assert_array_equal(drawn, photo)
@@ -562,7 +562,7 @@ def test_shading_refuses_pictures_that_are_not_rgb_bytes():
         ({"faces": QUAD[:0]}, r"faces must be \(F, 3\) with F > 0"),
     ],
 )
-def test_shading_refuses_what_rendering_refuses(change, message):
+def test_shading_refuses_the_arguments_that_rendering_refuses(change, message):
     right = {"vertices": square(2.0, 0.3), "faces": QUAD, "cam_int": camera()[0]}
     with pytest.raises(ValueError, match=message):
         shade(**(right | change), image=np.zeros((8, 8, 3), np.uint8))
