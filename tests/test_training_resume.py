@@ -259,7 +259,8 @@ def test_a_damaged_configuration_is_refused_in_one_sentence(copied):
         ({"dpose": {"step": 2, "preset": "mini"}}, "--init"),
         ({"dpose": ours | {"config": ours["config"] | {"recipe": 5}}}, "damaged"),
         ({"dpose": ours | {"config": {"recipe": ours["config"]["recipe"]}}}, "seed"),
-        ({"pytorch-lightning_version": None}, "pytorch-lightning_version"),
+        ({"pytorch-lightning_version": None}, "version"),
+        ({"optimizer_states": None}, "optimizer_states"),
     ):
         changed = {name: value for name, value in (content | damage).items() if value is not None}
         torch.save(changed, copied)

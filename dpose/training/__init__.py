@@ -1,6 +1,6 @@
 """Training: recipes, configuration, one step, callbacks, and runs that can be resumed (paper section 4.2)."""
 
-from dpose.training.config import TrainConfig
+from dpose.training.config import TrainConfig, check_bodies
 from dpose.training.environment import PRECISIONS, on_cuda
 from dpose.training.recipe import (
     MINI_RECIPE,
@@ -11,7 +11,6 @@ from dpose.training.recipe import (
     recipe,
 )
 from dpose.training.run import TrainResult, train
-from dpose.training.start import check_bodies
 from dpose.training.step import Training
 from dpose.training.stopping import Stopped
 

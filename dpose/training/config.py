@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dpose.body import BODY_NAMES
+from dpose.body import BODY_NAMES, DEFAULT_BODY
 from dpose.config import preset
 from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import MAX_BAD
@@ -172,6 +172,8 @@ class TrainConfig:
                 raise ValueError(
                     f"{self.resume} is at step {stored.step} already; ask for more than {chosen.steps} steps"
                 )
+        for source in sources:
+            check_bodies(source.name, source.bodies)
         mixture(sources, mix)  # raises if the weights do not fit
         samples = sum(sum(source.counts or ()) for source in sources)
         if chosen.batch_size > max(LARGE_BATCH, samples):
@@ -247,3 +249,13 @@ def fingerprint(data: Data) -> str | list[str]:
     """The fingerprint of a data set, or the list of those of several."""
     prints = [data_fingerprint(root) for root in data_roots(data)]
     return prints if len(prints) > 1 else prints[0]
+
+
+def check_bodies(where: str, names: Iterable[str]) -> None:
+    """Raises ValueError if one of the bodies that labels name is not of the network's format."""
+    for name in names:
+        if name not in ("open", DEFAULT_BODY):
+            raise ValueError(
+                f"{where} is labelled with the body {name!r}; training needs 'open' or {DEFAULT_BODY!r} "
+                "(sets of other bodies are for evaluation)"
+            )

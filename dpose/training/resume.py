@@ -22,7 +22,7 @@ FREE = (
     "tensorboard",
 )
 FIXED = ("preset", "model", "seed", "mix", "data", "data_paths", "body", "init", "resumed")
-OF_LIGHTNING = ("pytorch-lightning_version", "optimizer_states", "lr_schedulers", "loops")
+OF_LIGHTNING = ("optimizer_states", "lr_schedulers", "loops")
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def read_checkpoint(path: str | Path) -> Stored:
             seconds=float(ours["seconds"]),
         )
         missing = {*FREE, *FIXED} - config.keys() | {*OF_LIGHTNING} - content.keys()
-        if missing or not isinstance(stored.step, int):
-            raise ValueError(f"lacks {', '.join(sorted(missing)) or 'a number of steps'}")
+        if missing:
+            raise ValueError(f"lacks {', '.join(sorted(missing))}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: the run's configuration in it is damaged ({error})") from None
     return stored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from dpose.data.sources import BadCount, Shards
 from dpose.io import file_hash
 from dpose.model import checkpoint, released
 from dpose.model.network import DPose
-from dpose.training.config import TrainConfig
+from dpose.training.config import TrainConfig, check_bodies
 from dpose.training.resume import Stored
 
 STATISTICS_SAMPLES = 2048  # of the training set, for the means that the heads start from
@@ -99,16 +99,6 @@ def body_of_data(
         check_record(body, record, where)
     body.name = name  # the user's file may have another name
     return body
-
-
-def check_bodies(where: str, names: Iterable[str]) -> None:
-    """Raises ValueError if one of the bodies that labels name is not of the network's format."""
-    for name in names:
-        if name not in ("open", DEFAULT_BODY):
-            raise ValueError(
-                f"{where} is labelled with the body {name!r}; training needs 'open' or {DEFAULT_BODY!r} "
-                "(sets of other bodies are for evaluation)"
-            )
 
 
 def warn_of_poor_starts(
