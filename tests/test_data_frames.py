@@ -6,12 +6,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from data_people import UPRIGHT, random_sample, write_bedlam_frame
+from data_people import UPRIGHT, frame_sets, random_sample, write_bedlam_frame
 
 from dpose.body import load_body
 from dpose.data import frames as reading
-from dpose.data.frames import NO_MASK, Skipped, UnreadableFile, read_png
-from dpose.data.sets.bedlam import read_bedlam
+from dpose.data.frames import NO_MASK, Skipped, UnreadableFile, read_png, read_scenes
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def test_frames_that_fail_in_any_way_are_faults_and_the_others_are_read(frames, 
     skipped = Skipped()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        samples = list(read_bedlam(frames, 160, load_body(), skipped=skipped))
+        samples = list(read_scenes(frame_sets(frames), 160, skipped=skipped))
     assert len(samples) == 1 and skipped.dropped[NO_MASK] == 3
     for text in ("seq_000_0000.png: no such size", "seq_001_0000.png: no such person"):
         assert sum(text in fault for fault in skipped.faults) == 1
