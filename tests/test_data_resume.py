@@ -205,6 +205,9 @@ def test_nothing_is_decoded_and_no_local_sample_read_while_skipping(sets, monkey
     next(iter(load(sets, "two sets", resume=[progress.state()])))
     assert len(decoded) <= 4 * 3 + 3 * 3  # three pictures of each of four samples, and damaged ones
     assert read.count(False) > read.count(True)
+    read.clear()
+    next(iter(load(sets, "two sets")))
+    assert read and all(read)  # in order, as they come: not one by one from all over the disk
 
 
 @pytest.mark.parametrize(
