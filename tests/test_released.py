@@ -13,12 +13,12 @@ import torch
 from torch.nn import functional as F
 
 import dpose
-from dpose.body import JOINT_NAMES
 from dpose.cli import main
 from dpose.config import MINI, PAPER, PAPER_NO_DEPTH, RELEASED_PARTS, ModelConfig
 from dpose.model import checkpoint, released
 from dpose.model.hrnet import HRNet
 from dpose.model.network import DPose
+from dpose.skeleton import JOINT_NAMES
 from dpose.training import TrainConfig, train
 from dpose.training.start import starting_network
 
