@@ -34,6 +34,7 @@ def people(n: int, size: int) -> list:
     samples = []
     for i in range(n):
         sample = random_sample(rng, f"p{i:03d}", size=size)
+        sample["label"]["joints2d"][i % 24][2] = -1.0  # as good as 0
         depth, half = sample["depth"], size // 2
         if i == 0:
             depth[half, half : half + 5] = 30.0  # the wall behind: beyond a person's reach

@@ -213,16 +213,11 @@ def person_pixels(depth: np.ndarray, mask: np.ndarray | None = None) -> np.ndarr
     from an arm. Raises TypeError for integers, which cannot be metres.
     """
     person = _measured(depth, mask)
-    person[person] = _in_reach(depth[person])
+    values = depth[person]
+    if values.size and values.max() - values.min() > PERSON_DEPTH_REACH:
+        middle = (values.size - 1) // 2
+        person[person] = np.abs(values - np.partition(values, middle)[middle]) <= PERSON_DEPTH_REACH
     return person
-
-
-def _in_reach(values: np.ndarray) -> np.ndarray:
-    """Which of a person's measured depths (N,) are within reach of their median."""
-    if not values.size or values.max() - values.min() <= PERSON_DEPTH_REACH:
-        return np.ones(values.shape, bool)
-    middle = (values.size - 1) // 2
-    return np.abs(values - np.partition(values, middle)[middle]) <= PERSON_DEPTH_REACH
 
 
 def _measured(depth: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -247,24 +242,29 @@ def depth_target(depth: np.ndarray, mask: np.ndarray | None = None, rule: str = 
         raise ValueError(f"unknown depth rule {rule!r}; choose one of {', '.join(DEPTH_RULES)}")
     if depth.dtype == np.float16:
         depth = depth.astype(np.float32)
-    person = _measured(depth, mask)
-    values = depth[person]
-    if rule == "paper":
-        kept = _in_reach(values)
-        if not kept.all():
-            person[person], values = kept, values[kept]
+    person, near, far = _person_range(depth, mask, rule)
     target = np.zeros(depth.shape, np.float32)
-    if not values.size:
-        return target
     if rule == "paper":
-        near, span = values.min(), values.max() - values.min()
-        target[person] = NEAREST_TARGET + (1 - NEAREST_TARGET) * ((values - near) / span if span > 0 else 0.0)
+        share = (depth[person] - near) / (far - near) if far > near else 0.0
+        target[person] = NEAREST_TARGET + (1 - NEAREST_TARGET) * share
         return target.clip(0, 1)
-    near, far = np.percentile(values, [5, 95])
     if far <= near:
         return target
     beyond = np.where(person, depth, 0) - near
     return (NEAREST_TARGET + (1 - NEAREST_TARGET) * beyond / (far - near)).clip(0, 1).astype(np.float32)
+
+
+def _person_range(
+    depth: np.ndarray, mask: np.ndarray | None, rule: str
+) -> tuple[np.ndarray, np.floating | float, np.floating | float]:
+    """The person's pixels by a rule, and the depths that become 0.1 and 1, or zeros without such pixels."""
+    person = person_pixels(depth, mask) if rule == "paper" else _measured(depth, mask)
+    values = depth[person]
+    if not values.size:
+        return person, 0.0, 0.0
+    if rule == "paper":
+        return person, values.min(), values.max()
+    return person, *np.percentile(values, [5, 95])
 
 
 # --- depth in 16 bits ---------------------------------------------------------------------------------------
@@ -308,13 +308,5 @@ def person_codes(
     low, high = decode_depth(np.array([lowest + 1, codes.max()], np.uint16), depth_range)
     if rule == "paper" and low > 0 and high - low <= PERSON_DEPTH_REACH:  # no pixel to leave out: usually
         return True, codes, (first, step, low, high - low)
-    metres = decode_depth(codes, depth_range)
-    person = _measured(metres, None)
-    if not person.any():
-        return False, np.zeros_like(codes), (0.0, 0.0, 0.0, 0.0)
-    if rule == "paper":
-        person[person] = _in_reach(metres[person])
-        low, high = metres[person].min(), metres[person].max()
-    else:
-        low, high = np.percentile(metres[person], [5, 95])
-    return True, np.where(person, codes, np.uint16(0)), (first, step, low, high - low)
+    person, low, high = _person_range(decode_depth(codes, depth_range), None, rule)
+    return bool(person.any()), np.where(person, codes, np.uint16(0)), (first, step, low, high - low)
