@@ -214,6 +214,9 @@ class Checkpoints(ModelCheckpoint):
         self.signals.looping = True
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Training, *rest: Any) -> None:
+        row = trainer.global_step % self.journal.config.log_every == 0
+        if trainer.world_size > 1 and not row and trainer.global_step < trainer.max_steps:
+            return  # what follows is a collective operation: once per row, as each waits for the device
         before = self.saved
         super().on_train_batch_end(trainer, module, *rest)  # saves at intervals; the first process decides
         signum = trainer.strategy.broadcast(self.signals.received)
