@@ -12,7 +12,6 @@ import pytest
 import dpose
 from dpose import predict as prediction
 from dpose.cli import COMMANDS, _one_line, main
-from dpose.data import prepare
 from dpose.data.prepare import SETS, set_module
 
 
@@ -67,9 +66,9 @@ def test_the_recipe_in_the_help_of_predict_is_the_one_that_is_tested(capsys):
     assert textwrap.indent(recipe.strip(), "  ") in printed and recipe.strip().count("\n") == 3
 
 
-def test_memory_that_does_not_suffice_ends_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prepare, "prepare", lambda *a, **k: np.ones(2**45))
-    assert main(["prepare", "agora", "--root", str(tmp_path), "--out", str(tmp_path)]) == 2
+def test_memory_that_does_not_suffice_ends_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(prediction, "predict", lambda *_, **__: np.ones(2**45))
+    assert main(["predict", "image.png"]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("dpose: error: out of memory: ") and printed.count("\n") == 1
 

@@ -16,17 +16,15 @@ from dpose.model.inference import FastDPose, fold_batch_norms, normalise, run_ne
 from dpose.model.network import DPose
 
 
-@pytest.mark.parametrize("shape", [(3, 5, 5), (2, 3, 4, 4)])
-def test_normalised_images_are_imagenet_s_formula_and_keep_their_memory_format(shape):
-    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+def test_normalised_images_are_imagenet_s_formula_in_any_memory_format():
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), np.uint8))
     found = normalise(image)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's
     expected = (image.numpy() / 255 - mean[:, None, None]) / std[:, None, None]
     assert found.dtype == torch.float32 and image.dtype == torch.uint8
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    if len(shape) == 4:
-        last = normalise(image.to(memory_format=torch.channels_last))
-        assert last.is_contiguous(memory_format=torch.channels_last) and torch.equal(last, found)
+    last = normalise(image.to(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last) and torch.equal(last, found)
 
 
 def test_the_network_receives_the_box_s_angles_and_the_image_as_it_is():
