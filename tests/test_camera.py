@@ -267,7 +267,7 @@ def test_a_box_without_a_size_is_refused_where_data_come_in(scale):
 
     with pytest.raises(ValueError, match="sample k: .*scale"):
         make_label(**label, scale=scale)
-    with pytest.raises(ValueError, match="'scale' is .*(positive|finite)"):
+    with pytest.raises(ValueError, match="'scale'"):
         Labels(**row, scale=np.array([scale]), cam_int=np.eye(3)[None])
     with pytest.raises(ValueError, match="pixels|finite"):
         square_box((5, 5, scale, scale), 640, 480)

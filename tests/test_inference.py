@@ -16,7 +16,7 @@ from dpose.model.inference import FastDPose, fold_batch_norms, normalise, run_ne
 from dpose.model.network import DPose
 
 
-def test_normalised_images_are_imagenet_s_formula_in_channels_last_memory():
+def test_normalised_images_are_imagenet_s_formula_in_any_memory_format():
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), np.uint8))
     found = normalise(image)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import dpose
+from dpose.body import load_body
 from dpose.cli import main
 from dpose.config import MINI, PAPER, PAPER_NO_DEPTH, RELEASED_PARTS, ModelConfig
 from dpose.model import checkpoint, released
@@ -652,7 +653,7 @@ def test_an_hrnet_is_no_network_and_a_released_network_no_mini(quick, coco, file
 
 
 def test_a_training_of_the_paper_s_network_starts_from_the_released_one_as_a_whole(quick, file, loaded):
-    start, origin = starting_network(replace(quick, preset="paper", init=file), None)
+    start, origin = starting_network(replace(quick, preset="paper", init=file), stored=None)
 
     assert start.training and start.config.part_order == "released"
     assert torch.equal(start.regressor.pose_out.weight, loaded.regressor.pose_out.weight)
@@ -662,8 +663,10 @@ def test_a_training_of_the_paper_s_network_starts_from_the_released_one_as_a_who
 
 def test_a_run_from_a_released_order_of_parts_keeps_it_when_resumed(quick, tmp_path):
     """With a small network in that order, as a run from the real one would take hours."""
-    start = checkpoint.save(DPose(replace(MINI, part_order="released")), tmp_path / "start.safetensors")
-    first = train(replace(quick, init=start, body="open", progress=False))
+    model = DPose(replace(MINI, part_order="released"))
+    model.body_record = load_body().record
+    start = checkpoint.save(model, tmp_path / "start.safetensors")
+    first = train(replace(quick, init=start, progress=False))
     second = train(replace(quick, resume=first.resume, steps=2, progress=False))
     for run in (first, second):
         assert dpose.load(run.checkpoint).config.part_order == "released"
