@@ -61,19 +61,22 @@ def column(name: str, side: int, seed: int, network: dpose.DPose | None, body) -
         depth = to_device(collate([picture]), "cpu")["depth"][0, 0].numpy()
         posed = body(batch["betas"], batch["pose"], batch["trans"])
     else:
-        said = run_network(network, batch)
-        enlarge = lambda maps: torch.nn.functional.interpolate(  # noqa: E731
-            maps.float(), shown.image_size, mode="bilinear", align_corners=False
-        )[0]
-        parts = enlarge(said.parts).argmax(0).numpy()
-        depth = np.zeros(parts.shape) if said.depth is None else enlarge(said.depth)[0].numpy()
-        visible = (parts > 0) & (said.depth is not None)
-        place = full_translation(said.cam, *geometry, batch["cam_int"])
-        posed = body(said.betas, said.rotmats, place)
+        prediction = run_network(network, batch)
+        parts = enlarge(prediction.parts, shown.image_size).argmax(0).numpy()
+        depth, visible = np.zeros(parts.shape), None
+        if prediction.depth is not None:
+            depth, visible = enlarge(prediction.depth, shown.image_size)[0].numpy(), parts > 0
+        translation = full_translation(prediction.cam, *geometry, batch["cam_int"])
+        posed = body(prediction.betas, prediction.rotmats, translation)
     image = picture["image"]
     mesh = overlay(image, posed.vertices[0], body.faces, batch["cam_int"][0], *(g[0] for g in geometry))
     pictures = (image, colour_parts(parts), colour_depth(depth, visible), mesh)
     return [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.BOX)) for p in pictures]
+
+
+def enlarge(maps: torch.Tensor, size: int) -> torch.Tensor:
+    """Maps (1, C, M, M) of one person -> (C, size, size)."""
+    return torch.nn.functional.interpolate(maps.float(), size, mode="bilinear", align_corners=False)[0]
 
 
 def draw(people: list[str], side: int, seed: int, network: dpose.DPose | None, caption: str) -> Image.Image:

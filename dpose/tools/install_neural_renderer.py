@@ -1,8 +1,8 @@
 """`dpose install-neural-renderer`: build the paper's renderer against the installed torch and CUDA.
 
 Its only release on PyPI (2019) is source code that does not compile against the headers of current torch:
-four names of the C++ interface have changed. They are replaced in a temporary folder; pip then builds a
-wheel, which is installed last, so a failed build leaves nothing behind.
+four names of the C++ interface have changed. They are replaced in a temporary folder, from which pip builds
+and installs it, so a failed build leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -61,10 +61,7 @@ def install() -> None:
             archive.extractall(folder / "source", filter="data")
         (unpacked,) = (folder / "source").iterdir()
         patch(unpacked)
-        _step("build", "-m", "pip", "wheel", *options, "--wheel-dir", name, str(unpacked))
-        wheel = str(next(folder.glob("*.whl")))
-        options = ["--no-deps", "--no-index", "--force-reinstall"]
-        _step("installation", "-m", "pip", "install", *options, wheel)
+        _step("installation", "-m", "pip", "install", *options, "--force-reinstall", str(unpacked))
     if _python("-c", DRAWING) != 0:
         _python("-m", "pip", "uninstall", "--yes", PACKAGE)
         raise RuntimeError(
@@ -100,16 +97,11 @@ def patch(folder: Path) -> None:
 
     Raises ValueError before anything is written if one of them does not occur: these are other sources.
     """
-    sources = sorted((folder / "neural_renderer" / "cuda").glob("*.c*"))
-    texts, counts = {}, [0] * len(CHANGES)
-    for path in sources:
-        text = path.read_text(encoding="utf-8")
-        for index, (old, new) in enumerate(CHANGES):
-            text, count = old.subn(new, text)
-            counts[index] += count
-        texts[path] = text
-    if missing := [old.pattern for (old, _), count in zip(CHANGES, counts, strict=True) if count == 0]:
-        raise ValueError(f"{folder} is not the source of {PACKAGE} {VERSION}: it does not contain {missing}")
+    texts = {path: path.read_text(encoding="utf-8") for path in folder.glob("neural_renderer/cuda/*.c*")}
+    for old, new in CHANGES:
+        if not any(map(old.search, texts.values())):
+            raise ValueError(f"{folder} is not {PACKAGE} {VERSION}: {old.pattern} is not in its sources")
+        texts = {path: old.sub(new, text) for path, text in texts.items()}
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
 
