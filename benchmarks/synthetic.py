@@ -22,7 +22,7 @@ import torch
 from dpose.body import Body
 from dpose.data.sample import MARGIN, Sample
 from dpose.data.shards import encode_sample
-from dpose.data.targets import render_label_parts
+from dpose.data.targets import label_part_targets
 from dpose.synthetic import SceneRenderer, person_samples, sample_scene
 from dpose.synthetic.samples import MIN_VISIBLE, open_body, people_labels
 
@@ -53,7 +53,7 @@ def person_samples_in_stages(index: int, size: int, body: Body, stage: Stages) -
         labels = [label for _, _, label in people]
         poses = np.stack([pose for _, pose, _ in people])
         betas, trans = ([label[name] for label in labels] for name in ("betas", "trans"))
-        parts = render_label_parts(poses, betas, trans, labels, body, size)
+        parts = label_part_targets(poses, betas, trans, labels, body, size)
     with stage("upload"):
         renderer = SceneRenderer(scene)
     samples = []

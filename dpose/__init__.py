@@ -1,7 +1,19 @@
 """D-PoSE: an image crop of a person to a posed SMPL-X body, with a depth map and a part segmentation.
 
 Importing the package is fast: submodules are imported when a name is first used. The names below are the most
-common ones. `dpose.model.network` has the whole network on one page.
+common ones.
+
+    the network on one page                  dpose.model.network, its sizes in dpose.config
+    a crop is cut                            dpose.data.sample; for a photograph dpose.predict
+    boxes, intrinsics, projection            dpose.camera
+    part labels and depth targets are made   dpose.data.targets, with dpose.render
+    files of a data set become labels        dpose.data.sets, and shards in dpose.data.prepare
+    batches are loaded                       dpose.data.loader
+    a training step is computed              dpose.training.step, its losses in dpose.losses
+    a run starts, is saved and is resumed    dpose.training.run, .callbacks, .resume
+    a checkpoint is read                     dpose.model.checkpoint
+    a network is measured                    dpose.evaluate, with dpose.metrics
+    open people are made                     dpose.synthetic
 """
 
 from __future__ import annotations
@@ -25,9 +37,8 @@ _EXPORTS = {
     "save": "dpose.model.checkpoint",
 }
 _SUBMODULES = (
-    "body", "camera", "config", "data", "evaluate", "figures", "losses", "metrics", "model", "predict",
-    "render", "results", "synthetic", "training",
-)  # fmt: skip
+    "body camera config data evaluate figures losses metrics model predict render results synthetic training"
+).split()
 
 __all__ = ["__version__", *_EXPORTS]
 

@@ -913,7 +913,7 @@ def measured(size):
 FRAME = {"read_png": "image, PNG", "read_depth": "depth, EXR"}
 PERSON = {
     "read_person_mask": "masks, PNG",
-    "render_label_parts": "part labels, drawn",
+    "label_part_targets": "part labels, drawn",
     "match_masks": "whose mask is whose",
     "sample_from_frame": "cutting",
     "encode_sample": "writing JPEG, PNG, JSON",

@@ -12,10 +12,10 @@ from dpose.data.sample import make_label
 from dpose.data.targets import (
     PAPER_FOCAL,
     PAPER_SIDE,
+    label_part_targets,
     paper_intrinsics,
     paper_translation,
     part_targets,
-    render_label_parts,
 )
 from dpose.render import render_parts
 
@@ -225,7 +225,7 @@ def test_stored_cuts_get_the_labels_of_their_margin(people, camera):
         for i in range(PEOPLE)
     ]
     poses, betas, trans = (people["label"][name] for name in ("pose", "betas", "trans"))
-    found = render_label_parts(poses.flatten(1), betas, trans, rows, people["body"], 70, camera=camera)
+    found = label_part_targets(poses.flatten(1), betas, trans, rows, people["body"], 70, camera=camera)
     expected = labels(people, 70, camera=camera, margin=1.25).numpy()
     assert found.dtype == np.uint8 and (found != expected).mean() < 1e-3
 
@@ -248,7 +248,7 @@ def test_bent_fingers_are_drawn_and_counted_to_the_wrists(people):
     pose[:, :66] = people["label"]["pose"][:1].flatten(1)
     pose[:, 75:] = 0.6
     betas, trans = people["label"]["betas"][:1], people["label"]["trans"][:1]
-    found = torch.tensor(render_label_parts(pose, betas, trans, rows, people["body"], 200))
+    found = torch.tensor(label_part_targets(pose, betas, trans, rows, people["body"], 200))
     rotmats = roma.rotvec_to_rotmat(pose[:, :66].view(1, 22, 3))
     hands = roma.rotvec_to_rotmat(pose[:, 75:].view(1, 30, 3))
     vertices = people["body"](betas, rotmats, trans, hands=hands).vertices
@@ -259,7 +259,7 @@ def test_bent_fingers_are_drawn_and_counted_to_the_wrists(people):
         margin=1.25,
     )
     assert (found != expected).float().mean() < 1e-3
-    resting = torch.tensor(render_label_parts(pose[:, :66], betas, trans, rows, people["body"], 200))
+    resting = torch.tensor(label_part_targets(pose[:, :66], betas, trans, rows, people["body"], 200))
     changed = torch.unique(torch.stack([found, resting])[:, found != resting]).tolist()
     assert {21, 22} & set(changed)
 

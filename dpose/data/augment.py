@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dpose.camera import BOX_UNIT
 from dpose.data.sample import SampleLabel
 
 # Otherwise importing it asks the network for a newer release.
@@ -74,7 +75,7 @@ def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -
     # All are drawn in any case, so that one choice does not change the others.
     half, down, size = rng.random(), rng.random(), rng.normal()
     if half < augment.half_crop_p:
-        cy += (down - 0.5) * (1 - augment.half_crop_side) * 200 * scale
+        cy += (down - 0.5) * (1 - augment.half_crop_side) * BOX_UNIT * scale
         scale *= augment.half_crop_side
     return [cx, cy], scale * float(np.clip(1 + augment.scale_sigma * size, *augment.scale_range))
 

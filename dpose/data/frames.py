@@ -26,9 +26,10 @@ import numpy as np
 import torch
 
 from dpose.body import Bodies, Body
+from dpose.camera import BOX_UNIT
 from dpose.data.labels import Labels
 from dpose.data.sample import MARGIN, Sample, crop_matrix, make_label, sample_from_frame, warp_nearest
-from dpose.data.targets import render_label_parts
+from dpose.data.targets import label_part_targets
 
 METRES_PER_UNREAL_UNIT = 0.01
 NO_MASK = "no mask shows them: wholly hidden, or its files are missing"  # the renderer writes no empty masks
@@ -261,7 +262,7 @@ def read_frame(
             own_rows, own_cuts = np.array(rows)[members], [cuts[i] for i in members]
             person = labels.pose_cam[own_rows], labels.shape[own_rows], transl[own_rows]
             for view, drawn in parts.items():
-                drawn[members] = render_label_parts(*person, own_cuts, body, size, view)
+                drawn[members] = label_part_targets(*person, own_cuts, body, size, view)
         # Masks are compared with the true view, also if the labels are drawn in the paper's.
         owners = match_masks(cuts, parts["crop"], masks, metres) if has_depth else [None] * len(cuts)
         samples = []
@@ -347,7 +348,7 @@ def check_projection(
     points = labelled_joints(labels, pick, bodies or Bodies()) @ labels.cam_int[pick].transpose(0, 2, 1)
     given = labels.gtkps[pick, :BODY_JOINTS]
     error = np.linalg.norm(points[..., :2] / points[..., 2:] - given[..., :2], axis=-1)
-    error = (error / (200 * labels.scale[pick, None]))[given[..., 2] > 0]
+    error = (error / (BOX_UNIT * labels.scale[pick, None]))[given[..., 2] > 0]
     middle = np.median(error) if error.size else 0.0
     if not middle < 0.25:
         raise ValueError(

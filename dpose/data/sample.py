@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from dpose.body import BODY_NAMES, DEFAULT_BODY, num_rotations
+from dpose.camera import BOX_UNIT
 from dpose.data.targets import person_pixels
 
 MARGIN = 1.25  # side of the stored cut / side of the person's box
@@ -159,9 +160,9 @@ def check_label(label: dict[str, Any]) -> SampleLabel:
             raise BadSample(f"the label lacks '{name}'")
         checked[name] = _numbers(name, label[name], shape, limit)
     checked["scale"], checked["margin"] = float(checked["scale"]), float(checked["margin"])
-    if not (200 * checked["scale"] >= 1 and checked["margin"] >= 1):
+    if not (BOX_UNIT * checked["scale"] >= 1 and checked["margin"] >= 1):
         raise BadSample(
-            f"the box is {200 * checked['scale']:g} pixels wide, its margin "
+            f"the box is {BOX_UNIT * checked['scale']:g} pixels wide, its margin "
             f"{checked['margin']:g}; both must be at least 1"
         )
     if min(*checked["img_size"], *checked["cam_int"][[0, 4]]) < 1 or checked["trans"][2] < MIN_DISTANCE:
@@ -207,8 +208,11 @@ def _numbers(name: str, value: Any, shape: tuple[int, ...], limit: float = MAX_F
 
 
 def crop_matrix(center, scale: float, size: int, margin: float = 1.0) -> np.ndarray:
-    """(2, 3) float64: full-image px -> px of the `size` x `size` cut of the box times `margin`."""
-    side = 200.0 * float(scale) * margin
+    """(2, 3) float64: full-image px -> px of the `size` x `size` cut of the box times `margin`.
+
+    `dpose.camera.crop_affine` for one box, in numpy: the loader's processes do without torch here.
+    """
+    side = BOX_UNIT * float(scale) * margin
     zoom = size / side
     return np.array([[zoom, 0, (side / 2 - center[0]) * zoom], [0, zoom, (side / 2 - center[1]) * zoom]])
 

@@ -43,7 +43,7 @@ __all__ = [
     "part_targets",
     "person_codes",
     "person_pixels",
-    "render_label_parts",
+    "label_part_targets",
 ]
 
 CAMERAS = ("crop", "paper")
@@ -159,7 +159,7 @@ def paper_translation(
     return torch.where(solved[:, None], translation - origin[:, 0], 0.0), solved
 
 
-def render_label_parts(
+def label_part_targets(
     poses,
     betas,
     trans,

@@ -9,7 +9,7 @@ from dpose.body import Body, load_body
 from dpose.camera import BOX_FACTOR, BOX_UNIT
 from dpose.data.labels import MIN_VISIBLE_JOINTS, NUM_JOINTS_2D
 from dpose.data.sample import MARGIN, Sample, SampleLabel, make_label
-from dpose.data.targets import render_label_parts
+from dpose.data.targets import label_part_targets
 from dpose.skeleton import NUM_BODY_JOINTS
 from dpose.synthetic.scene import IMAGE_SIZE, Scene
 from dpose.synthetic.viewport import SceneRenderer
@@ -72,7 +72,7 @@ def person_samples(scene: Scene, size: int) -> list[Sample]:
         return []
     numbers, poses, labels = zip(*people, strict=True)
     betas, trans = [label["betas"] for label in labels], [label["trans"] for label in labels]
-    parts = render_label_parts(np.stack(poses), betas, trans, list(labels), open_body(), size)
+    parts = label_part_targets(np.stack(poses), betas, trans, list(labels), open_body(), size)
     renderer, samples = SceneRenderer(scene), []
     for k, label, part in zip(numbers, labels, parts, strict=True):
         view = renderer.crop(label["center"], label["scale"], size, MARGIN)

@@ -1,4 +1,8 @@
-"""Reading `last.ckpt` of an earlier run, and checking what a run that goes on with it may change."""
+"""Reading `last.ckpt` of an earlier run, and checking what a run that goes on with it may change.
+
+Weights and optimizer are restored by lightning (`dpose.training.run`), the position in the data by the loader
+(`make_loader(resume=...)`).
+"""
 
 from __future__ import annotations
 
