@@ -167,6 +167,8 @@ def test_resume_alone_goes_on_with_everything_that_the_run_had(people, tmp_path)
     for name in ("preset", "mix", "batch_size", "lr", "seed", "precision", "workers", "max_bad", "log_every"):
         assert getattr(resumed.config, name) == getattr(straight.config, name)
     assert resumed.config.checkpoint_minutes == 7
+    recorded = torch.load(resumed.resume, weights_only=True)["dpose"]
+    assert json.loads(json.dumps(recorded["config"]))["mix"] == [3, 1]
 
 
 def test_a_new_learning_rate_takes_effect_and_is_logged_as_it_is(copied, capsys):

@@ -228,6 +228,9 @@ class Checkpoints(ModelCheckpoint):
         if signum and not finished:
             raise Stopped(signum, leader=trainer.is_global_zero)
 
+    def on_train_end(self, *_: Any) -> None:
+        pass  # saved after the last step
+
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, module: Training, content: dict[str, Any]
     ) -> None:
@@ -242,7 +245,7 @@ class Checkpoints(ModelCheckpoint):
         content["dpose"] = {
             "step": journal.step,
             "seconds": journal.seconds(),
-            "config": {**journal.description, "data_paths": journal.config.data_paths()},
+            "config": journal.description | journal.config.paths(),
             "ranks": ranks,
         }
         if trainer.is_global_zero:
@@ -256,7 +259,7 @@ class Checkpoints(ModelCheckpoint):
         with suppress(Exception):  # the first error is the one to report
             content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             trainer.strategy.checkpoint_io.save_checkpoint(content, self.path)
-            self.journal.write_run("failed")
+            self.journal.write_run("stopped" if self.signals.received else "failed")
             error.add_note(f"the first {self.saved} steps are saved; --resume {self.path} goes on")
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from dpose.body import BODY_NAMES, DEFAULT_BODY
 from dpose.config import preset
 from dpose.data.fingerprint import data_fingerprint
-from dpose.data.loader import MAX_BAD
 from dpose.data.sources import find_sources, mixture
 from dpose.model import checkpoint
 from dpose.paths import Data, data_roots, is_url
@@ -27,16 +26,6 @@ from dpose.training.environment import (
 from dpose.training.recipe import Recipe, recipe
 from dpose.training.resume import FREE, Stored, read_checkpoint
 
-DEFAULTS = {
-    "accelerator": "auto",
-    "devices": 1,
-    "strategy": "auto",
-    "workers": None,
-    "log_every": 20,
-    "max_bad": MAX_BAD,
-    "checkpoint_minutes": 5.0,
-    "tensorboard": False,
-}
 LARGE_BATCH = 1024  # larger batches must not exceed the number of training samples
 
 
@@ -44,43 +33,42 @@ LARGE_BATCH = 1024  # larger batches must not exceed the number of training samp
 class TrainConfig:
     """What to train. None means: as the preset's recipe says, or the default.
 
-    With `resume`, None means: as the run in that checkpoint did. Such a run may change `steps`, `lr`,
+    With `resume`, None means: as the run in that checkpoint. Such a run may change `steps`, `lr`,
     `accelerator`, `devices`, `strategy`, `workers`, `log_every`, `max_bad`, `checkpoint_minutes` and
-    `tensorboard`, and the path of data that were moved; any other option that differs is refused. It repeats
-    the uninterrupted run bit for bit on the CPU with as many devices and workers; with others the order of
-    the data begins anew.
+    `tensorboard`, and the path of data that were moved; other options that differ are refused. On the CPU it
+    repeats the uninterrupted run bit for bit, with as many devices and workers; with other numbers the order
+    of the data begins anew.
 
     Attributes:
-        preset: of the network (`dpose.preset`), or "auto": "paper" on a GPU, else "mini".
-        data: folder or URL of a data set, or several to mix (`dpose.data.loader.make_loader`). None:
+        preset: of the network (`dpose.preset`), or "auto" (default): "paper" on a GPU, else "mini".
+        data: folder or URL of a data set, or several to mix (`dpose.data.loader.make_loader`); default:
             $DPOSE_DATA, else the open data.
-        mix: weight of each data set. None: its number of samples.
-        out: run folder. None: the resumed run's, else runs/<preset>.
+        mix: weight of each data set; default: its number of samples.
+        out: run folder; default: the resumed run's, else runs/<preset>.
         steps, batch_size, lr: see `Recipe`.
-        seed: of initial weights, order of the data and augmentation; 0.
+        seed: of initial weights, order of the data and augmentation; default 0.
         overwrite: whether `out` may hold an earlier run, which is moved to the folder <out>.1 (or .2, ...).
-        resume: `last.ckpt` of an earlier run, to go on with.
+        resume: `last.ckpt` of the run to continue.
         init: weights to start from: a checkpoint of the same preset (a file, a shipped name, or the authors'
             released .ckpt), or those of an HRNet, for the encoder alone. The paper starts from
             `pose_hrnet_w48_256x192.pth`, trained on COCO keypoints; its learning rate is too small to train
             an encoder from random weights.
-        body: file or name of the body model that the losses use. It must be the one that the data name,
-            which is also the default.
-        accelerator: "auto", "cpu", "cuda", ... as lightning names them.
-        devices: number of processes, or "auto": all GPUs, or one process per core of the CPU; 1. Each
-            averages its losses, and normalises, over its share of a batch.
-        strategy: how several processes work together, as lightning names it. "auto": `ddp`, in a notebook
-            `ddp_notebook`; on the CPU `ddp_fork`.
-        precision: one of `dpose.training.PRECISIONS` or "auto", which is bf16 where the hardware computes
-            in it, else TF32 on CUDA, else float32.
-        workers: loader processes per device. None: as many as there are spare cores.
-        log_every: steps per row of the log; 20.
-        max_bad: unreadable samples, those of lost shards included, that a loader process skips per epoch.
-        checkpoint_minutes: a run that is killed loses at most this much work; 5.
-        tensorboard: write the log for TensorBoard as well.
+        body: file or name of the body model for the losses; it must be the one that the data name.
+        accelerator: "auto" (default), "cpu", "cuda", ... as lightning names them.
+        devices: number of processes (default 1), or "auto": all GPUs, or one process per core of the CPU.
+            Losses and batch norms average over the share of a batch that a process has.
+        strategy: lightning's name for how processes work together. "auto" (default): on GPUs `ddp`, in
+            notebooks `ddp_notebook`; on the CPU `ddp_fork`.
+        precision: one of `dpose.training.PRECISIONS`, or "auto": bf16 where the hardware computes in it, else
+            TF32 on CUDA, else float32.
+        workers: loader processes per device; default: as many as there are spare cores.
+        log_every: steps per row of the log; default 20.
+        max_bad: unreadable samples, and damaged shards, that a loader process skips per epoch; default 20.
+        checkpoint_minutes: a run that is killed loses at most this much work; default 5.
+        tensorboard: log for TensorBoard as well.
         progress: show a progress bar and notes on stderr.
-        recipe: a `Recipe`, or the name of one, for instance "released". None: the preset's. `steps`,
-            `batch_size`, `lr` and `precision` stand above it.
+        recipe: a `Recipe` or the name of one, for instance "released"; default: the preset's. `steps`,
+            `batch_size`, `lr` and `precision` take precedence.
 
     Raises ValueError or FileNotFoundError for an unknown name, a number out of range, or a missing file.
     """
@@ -114,16 +102,11 @@ class TrainConfig:
             preset(self.preset)  # raises and lists the valid names
         if isinstance(self.recipe, str):
             recipe(self.recipe)
-        for name, least in (
-            ("steps", 1),
-            ("batch_size", 1),
-            ("log_every", 1),
-            ("workers", 0),
-            ("max_bad", 0),
-        ):
+        least = {"steps": 1, "batch_size": 1, "log_every": 1, "workers": 0, "max_bad": 0}
+        for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+            if value is not None and value < bound:
+                raise ValueError(f"{name} must be at least {bound}, got {value}")
         for name in ("lr", "checkpoint_minutes"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -155,19 +138,20 @@ class TrainConfig:
         `overwrite` is not set.
         """
         stored = None if self.resume is None else read_checkpoint(self.resume)
-        before = DEFAULTS if stored is None else stored.config
+        before = FREE if stored is None else stored.config
         given = {name: getattr(self, name) for name in FREE}
         options = {name: before[name] if value is None else value for name, value in given.items()}
         name = self._preset(stored, options["accelerator"])
         chosen = self._recipe(stored, name, options)
         seed, mix = self.seed or 0, None if self.mix is None else list(self.mix)
+        body = self.body
         data = data_roots(self.data if stored is None or self.data is not None else before["data_paths"])
         sources = find_sources(data, "train")  # raises if there are none
         if stored is not None:
             stored.same("seed", self.seed)
             stored.same("mix", mix)
             stored.same("data", fingerprint(data))
-            seed, mix = before["seed"], before["mix"]
+            seed, mix, body = before["seed"], before["mix"], body or before["body_file"]
             if stored.step >= chosen.steps:
                 raise ValueError(
                     f"{self.resume} is at step {stored.step} already; ask for more than {chosen.steps} steps"
@@ -177,7 +161,7 @@ class TrainConfig:
         mixture(sources, mix)  # raises if the weights do not fit
         samples = sum(sum(source.counts or ()) for source in sources)
         if chosen.batch_size > max(LARGE_BATCH, samples):
-            raise ValueError(f"batch_size {chosen.batch_size} is too large for {samples} samples")
+            raise ValueError(f"batch_size {chosen.batch_size} is too large for {samples or 'so few'} samples")
         options["devices"] = choose_devices(options["devices"], options["accelerator"], chosen.batch_size)
         if options["workers"] is None:
             options["workers"] = spare_workers(options["devices"])
@@ -190,6 +174,7 @@ class TrainConfig:
             data=data if len(data) > 1 else data[0],
             mix=mix,
             out=out,
+            body=body,
             seed=seed,
             steps=chosen.steps,
             batch_size=chosen.batch_size,
@@ -240,9 +225,14 @@ class TrainConfig:
             stored.same_recipe(chosen)
         return chosen
 
-    def data_paths(self) -> list[str]:
-        """The data, as they are found from any working folder."""
-        return [root if is_url(root) else str(root.resolve()) for root in data_roots(self.data)]
+    def paths(self) -> dict[str, Any]:
+        """Data and body file by names that hold in any working folder."""
+        roots = data_roots(self.data)
+        is_file = self.body is not None and Path(self.body).is_file()
+        return {
+            "data_paths": [root if is_url(root) else str(root.resolve()) for root in roots],
+            "body_file": str(Path(self.body).resolve()) if is_file else None,
+        }
 
 
 def fingerprint(data: Data) -> str | list[str]:

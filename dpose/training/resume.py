@@ -11,21 +11,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dpose.data.loader import MAX_BAD
 from dpose.model import released
 from dpose.training.recipe import Recipe
 
-# What the checkpoint records and a resumed run may change. Everything else is fixed, see `TrainConfig`.
-FREE = (
-    "accelerator",
-    "devices",
-    "strategy",
-    "workers",
-    "log_every",
-    "max_bad",
-    "checkpoint_minutes",
-    "tensorboard",
-)
-FIXED = ("preset", "model", "seed", "mix", "data", "data_paths", "body", "init", "resumed")
+# Options that do not decide the outcome, with their defaults: a resumed run may change them.
+FREE = {
+    "accelerator": "auto",
+    "devices": 1,
+    "strategy": "auto",
+    "workers": None,
+    "log_every": 20,
+    "max_bad": MAX_BAD,
+    "checkpoint_minutes": 5.0,
+    "tensorboard": False,
+}
+FIXED = ("preset", "model", "seed", "mix", "data", "data_paths", "body", "body_file", "init", "resumed")
 OF_LIGHTNING = ("optimizer_states", "lr_schedulers", "loops")
 
 

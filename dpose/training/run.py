@@ -43,9 +43,9 @@ from dpose.training.start import (
     warn_of_poor_starts,
 )
 from dpose.training.step import Training
-from dpose.training.stopping import Stopped, StopSignals
+from dpose.training.stopping import SIGNALS, Stopped, StopSignals
 
-STATUSES = {128 + signum: signum for signum in (signal.SIGINT, signal.SIGTERM)}
+STATUSES = {128 + signum: signum for signum in SIGNALS}
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _train(
     if trainer.is_global_zero and not config.continues and (aside := move_aside(config.out)):
         config.note(f"the earlier run in {config.out} is now in {aside}")
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        signals.forward = trainer.strategy.launcher.kill
+        signals.launcher = trainer.strategy.launcher
     trainer.fit(
         Training(model, body, config, None if stored is None else stored.ranks),
         ckpt_path=None if stored is None else str(config.resume),
@@ -234,8 +234,9 @@ def _last_message(text: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back lightning's notes and warnings; errors still come through."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    """Hold back the notes and warnings of lightning and its launchers; errors still come through."""
+    names = ("lightning.pytorch", "lightning.fabric", "torch.multiprocessing.spawn")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")

@@ -11,11 +11,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.utils.data import get_worker_info
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 10.0  # seconds; a signal that is repeated later than this ends the run at once, unsaved
 
 
@@ -35,32 +37,32 @@ class StopSignals:
     Attributes:
         received: the first signal's number, 0 before.
         looping: whether this process is in the training loop; outside it a signal ends the run at once.
-        forward: where this process only waits for others, sends them the signal.
+        launcher: of processes that this one waits for, and sends the signal to.
     """
 
     def __init__(self) -> None:
         self.received = 0
         self.looping = False
-        self.forward: Callable[[int], None] | None = None
+        self.launcher: _MultiProcessingLauncher | None = None
         self._owner, self._time = os.getpid(), 0.0
 
     def install(self) -> None:
         """Handle the signals in this process. Only the main thread can."""
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in SIGNALS:
                 signal.signal(signum, self._handle)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """`install`, and the caller's handlers again afterwards."""
-        before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+        before = [signal.getsignal(signum) for signum in SIGNALS]
         self.install()
         try:
             yield
         finally:
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, before[0])
-                signal.signal(signal.SIGTERM, before[1])
+                for signum, handler in zip(SIGNALS, before, strict=True):
+                    signal.signal(signum, handler or signal.SIG_DFL)
 
     def _handle(self, signum: int, frame: object) -> None:
         now = time.monotonic()
@@ -68,8 +70,8 @@ class StopSignals:
             return
         if not self.received:
             self.received, self._time = signum, now
-            if self.forward is not None and os.getpid() == self._owner:
-                self.forward(signal.SIGTERM)
+            if self.launcher is not None and self.launcher.procs and os.getpid() == self._owner:
+                self.launcher.kill(signal.SIGTERM)
                 return
             if self.looping:
                 return
