@@ -111,7 +111,7 @@ def test_a_pattern_of_names_needs_no_manifest(server):
         seen.append(keys(loader))
     assert sorted(seen[0] + seen[1]) == EVERYONE and all(seen)
     assert not [name for name, _, _ in server.asked if name.endswith(".json")]
-    with pytest.raises(FileNotFoundError, match="names no shard of split val"):
+    with pytest.raises(FileNotFoundError, match="val"):
         make_loader(pattern, "val", MINI, 4)
 
 
@@ -159,7 +159,7 @@ def test_a_shard_that_stays_away_is_skipped_counted_and_named(server, fault):
 
 def test_a_shard_that_always_breaks_gives_what_came_before(server):
     server.faults = {"train-000000.tar": [40_000] + [0] * 99}
-    with pytest.warns(UserWarning, match=r"the rest of a shard, \d sam.*000000\.tar.*8 tries, at byte 40000"):
+    with pytest.warns(UserWarning, match=r"\d samples.*000000\.tar.*8 tries.*40000"):
         got = keys(make_loader(server.url, "train", MINI, 4))
     assert 4 < len(got) < 10 and set(got) > {"p4", "p9"}
 
@@ -175,11 +175,9 @@ def test_a_shard_cut_short_on_the_server_is_noticed(folder, tmp_path, server):
 
 
 def test_what_is_not_there_is_said_at_once(server, folder):
-    with pytest.raises(
-        FileNotFoundError, match=r"no shards test-\*\.tar in http.* \(splits there: train, val\)$"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"test-\*\.tar.*http.*train, val"):
         make_loader(server.url, "test", MINI, 4)
-    with pytest.raises(FileNotFoundError, match=r"no manifest\.json at .*/nothing.*train-\{000000\.\."):
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json.*/nothing.*train-\{000000\.\."):
         make_loader(f"{server.url}/nothing", "train", MINI, 4)
     remote.read_remote_manifest.cache_clear()
     server.faults = {MANIFEST: [500] * 9}
@@ -204,7 +202,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_read_on(server, folder, tmp
     file.readinto(bytearray(2000))
     (tmp_path / "new").write_bytes(path.read_bytes())
     (tmp_path / "new").replace(path)
-    with pytest.raises(OSError, match=r"train-000000\.tar: .*has changed since"):
+    with pytest.raises(OSError, match=r"train-000000\.tar.*changed"):
         while file.readinto(bytearray(2000)):
             pass
 

@@ -105,9 +105,9 @@ def test_a_shard_is_the_tar_of_its_samples_members_and_nothing_else(tmp_path):
 
 def test_a_key_twice_or_maps_of_another_size_are_refused(tmp_path):
     (sample,) = samples(1)
-    with pytest.raises(ValueError, match="'person0' occurs twice"):
+    with pytest.raises(ValueError, match="person0"):
         write_shards([sample, sample], tmp_path, "train")
-    with pytest.raises(ValueError, match="person0: parts"):
+    with pytest.raises(ValueError, match="person0.*parts"):
         write_shards([{**sample, "parts": sample["parts"][:-1]}], tmp_path, "train")
     assert not list(tmp_path.iterdir())
 

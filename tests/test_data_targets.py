@@ -265,9 +265,9 @@ def test_bent_fingers_are_drawn_and_counted_to_the_wrists(people):
 
 
 def test_another_camera_or_backend_is_refused(people):
-    with pytest.raises(ValueError, match="choose one of crop, paper"):
+    with pytest.raises(ValueError, match="crop, paper"):
         labels(people, camera="weak")
-    with pytest.raises(ValueError, match="unknown backend 'opengl'"):
+    with pytest.raises(ValueError, match="opengl"):
         labels(people, backend="opengl")
     with pytest.raises((RuntimeError, ValueError), match="backend='warp'"):
         labels(people, backend="neural_renderer")  # the package is missing, or the tensors are on the CPU

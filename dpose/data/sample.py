@@ -190,7 +190,7 @@ def _numbers(name: str, value: Any, shape: tuple[int, ...], limit: float = MAX_F
     """A field as float64 array. Raises BadSample for another shape, or a number beyond `limit`."""
     try:
         array = np.asarray(value)
-    except (ValueError, ArithmeticError) as error:  # nested unevenly, or with too many digits
+    except ValueError as error:  # nested unevenly
         raise BadSample(f"'{name}' holds no array of numbers") from error
     if array.dtype.kind not in "fiu":
         raise BadSample(f"'{name}' holds what is no number")
