@@ -46,13 +46,27 @@ def check_target(path: str | os.PathLike) -> Path:
     """The file to write for `path`, with symbolic links resolved.
 
     Raises FileExistsError if `path` exists and is not a regular file, for instance a folder or /dev/null,
-    which a rename would destroy.
+    which a rename would destroy, and as `check_folder` for its folder.
     """
     path = Path(path)
+    check_folder(path.parent)
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a device or a pipe"
         raise FileExistsError(f"{path} is {kind}, not a regular file; name another file to write")
     return path.resolve()
+
+
+def check_folder(folder: str | os.PathLike) -> Path:
+    """The folder as a path. Raises FileExistsError or NotADirectoryError if it is a file or below one."""
+    folder = Path(folder)
+    for part in (folder, *folder.parents):
+        if part.exists():
+            break
+    if part.is_dir():
+        return folder
+    if part == folder:
+        raise FileExistsError(f"{folder} is a file; name a folder to write to")
+    raise NotADirectoryError(f"{folder} cannot be a folder, because {part} is a file")
 
 
 def remove_stale(folder: str | os.PathLike) -> None:

@@ -27,7 +27,7 @@ import torch
 from dpose.body import Body
 from dpose.camera import BOX_FACTOR, BOX_UNIT, crop_affine, full_translation, project
 from dpose.data.sample import warp_image
-from dpose.io import no_native_messages, write_png
+from dpose.io import check_folder, no_native_messages, write_png
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import FastDPose, normalise, run_network, usable_device
 from dpose.model.network import DPose
@@ -108,7 +108,7 @@ def predict(
     center, side = square_box(box, width, height)
     camera = intrinsics(width, height, focal, cam_int)
     if out is not None:
-        _check_folder(Path(out))
+        check_folder(out)
     if isinstance(checkpoint, DPose | FastDPose):
         device = next(checkpoint.parameters()).device if device is None else usable_device(device)
         model = _for_inference(checkpoint, device)
@@ -304,8 +304,7 @@ def write(person: Person, image: np.ndarray, folder: str | Path) -> list[Path]:
     from dpose.figures import colour_depth, colour_parts  # imported here: only files need matplotlib and Warp
     from dpose.render import shade
 
-    folder = Path(folder)
-    _check_folder(folder)
+    folder = check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -370,15 +369,6 @@ def glb(person: Person) -> bytes:
 
     turned = (person.vertices * [1, -1, -1]).astype(np.float32)
     return trimesh.Trimesh(turned, person.faces, process=False).export(file_type="glb")
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises an OSError unless `folder` is one or can be made."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; name a folder to write to")
-    for parent in folder.parents:
-        if parent.exists() and not parent.is_dir():
-            raise NotADirectoryError(f"{folder} cannot be a folder, because {parent} is a file")
 
 
 def _enlarged(picture: np.ndarray, side: int) -> np.ndarray:

@@ -89,6 +89,18 @@ def test_what_is_no_regular_file_is_refused_and_left_alone(tmp_path, kind):
     assert leftovers(tmp_path) == []
 
 
+def test_a_path_below_a_file_is_refused_by_that_file_s_name(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for below in (file / "a.json", file / "a" / "b" / "c.json"):
+        with pytest.raises(OSError, match=rf"{file}\b.* file"):
+            io.write_json(below, {})
+    with pytest.raises(FileExistsError, match=str(file)):
+        io.check_folder(file)
+    assert io.check_folder(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
+    assert str(io.check_folder("new")) == "new" and list(tmp_path.iterdir()) == [file]
+
+
 def test_unfinished_files_of_dead_processes_are_removed_and_no_others(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

@@ -14,6 +14,7 @@ from dpose.body import BODY_NAMES, DEFAULT_BODY
 from dpose.config import preset
 from dpose.data.fingerprint import data_fingerprint
 from dpose.data.sources import find_sources, mixture
+from dpose.io import check_folder
 from dpose.model import checkpoint
 from dpose.paths import Data, data_roots, is_url
 from dpose.training.environment import (
@@ -165,9 +166,7 @@ class TrainConfig:
         options["devices"] = choose_devices(options["devices"], options["accelerator"], chosen.batch_size)
         if options["workers"] is None:
             options["workers"] = spare_workers(options["devices"])
-        out = Path(self.out or (Path(self.resume).parent if self.resume else Path("runs") / name))
-        if out.exists() and not out.is_dir():
-            raise FileExistsError(f"{out} is a file; name another folder for the run (out=)")
+        out = check_folder(self.out or (Path(self.resume).parent if self.resume else Path("runs") / name))
         resolved = replace(
             self,
             preset=name,
