@@ -529,6 +529,14 @@ def test_a_large_picture_is_shaded_in_pieces_of_bounded_size(body, monkeypatch):
     assert (expected != photo).any(-1).mean() > 0.1
 
 
+def test_edges_are_not_smoothed_where_the_mesh_covers_very_many_pixels(body, monkeypatch):
+    vertices, photo = posed_people(body, 1)[0], np.full((SIZE, SIZE, 3), 7, np.uint8)
+    smooth, rough = (shade(vertices, body.faces, camera()[0], photo, samples=n) for n in (2, 1))
+    assert (smooth != rough).any()
+    monkeypatch.setattr(shading, "_LARGE", 100)
+    np.testing.assert_array_equal(shade(vertices, body.faces, camera()[0], photo), rough)
+
+
 @pytest.mark.parametrize("place", ["beside", "behind", "around"])
 def test_people_partly_outside_the_picture_are_shaded_inside_it(body, place):
     vertices = posed_people(body, 1)[0]
