@@ -214,13 +214,13 @@ class Checkpoints(ModelCheckpoint):
         self.signals.looping = True
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Training, *rest: Any) -> None:
-        row = trainer.global_step % self.journal.config.log_every == 0
-        if trainer.world_size > 1 and not row and trainer.global_step < trainer.max_steps:
-            return  # what follows is a collective operation: once per row, as each waits for the device
+        finished = trainer.global_step >= trainer.max_steps
+        if trainer.world_size > 1 and module.device.type != "cpu":
+            if trainer.global_step % self.journal.config.log_every and not finished:
+                return  # collective operations follow, which wait for the device: once per row of the log
         before = self.saved
         super().on_train_batch_end(trainer, module, *rest)  # saves at intervals; the first process decides
         signum = trainer.strategy.broadcast(self.signals.received)
-        finished = trainer.global_step >= trainer.max_steps
         if (finished or signum) and self.saved != trainer.global_step:
             trainer.save_checkpoint(self.path)
         if trainer.is_global_zero and self.saved != before:
