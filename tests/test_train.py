@@ -211,9 +211,9 @@ def test_the_network_computes_in_the_precision_that_the_run_names(quick, precisi
     monkeypatch.setattr(DPose, "__init__", watched)
     result = train(replace(quick, steps=1, precision=precision))
     assert types == {torch.bfloat16 if precision == "bf16" else torch.float32}
-    for story in (_json(quick.out / "run.json"), dpose.model.checkpoint.metadata(result.checkpoint)):
-        assert story["precision"]["autocast"] == ("bfloat16" if precision == "bf16" else None)
-        assert story["precision"]["float32_matmul_precision"] == "highest"
+    for record in (_json(quick.out / "run.json"), dpose.model.checkpoint.metadata(result.checkpoint)):
+        assert record["precision"]["autocast"] == ("bfloat16" if precision == "bf16" else None)
+        assert record["precision"]["float32_matmul_precision"] == "highest"
 
 
 def global_state() -> tuple:
@@ -292,7 +292,7 @@ class Again:
 # --- what a run leaves --------------------------------------------------------------------------------------
 
 
-def test_a_run_leaves_a_loadable_checkpoint_a_log_of_every_term_and_its_story(trained):
+def test_a_run_leaves_a_loadable_checkpoint_a_log_of_every_term_and_its_run_record(trained):
     model = dpose.load(trained.checkpoint)
     assert model.config == preset("mini")
     log = rows(trained.log)
@@ -306,12 +306,12 @@ def test_a_run_leaves_a_loadable_checkpoint_a_log_of_every_term_and_its_story(tr
     assert [row["lr"] for row in log] == pytest.approx(
         [learning_rate(row["step"] - 1, trained.config.recipe) for row in log], rel=1e-6
     )
-    story = _json(trained.log.parent / "run.json")
-    assert story["status"] == "finished" and story["step"] == 6 and story["images"] == 24
-    assert story["body"] == load_body("open").record
-    assert story["seed"] == 0 and story["recipe"]["batch_size"] == 4 and story["libraries"]["torch"]
+    record = _json(trained.log.parent / "run.json")
+    assert record["status"] == "finished" and record["step"] == 6 and record["images"] == 24
+    assert record["body"] == load_body("open").record
+    assert record["seed"] == 0 and record["recipe"]["batch_size"] == 4 and record["libraries"]["torch"]
     metadata = dpose.model.checkpoint.metadata(trained.checkpoint)
-    assert metadata["body"] == story["body"] and metadata["recipe"] == story["recipe"]
+    assert metadata["body"] == record["body"] and metadata["recipe"] == record["recipe"]
     assert trained.images_per_second > 0 and trained.steps == 6
     left = sorted(path.name for path in trained.log.parent.iterdir())
     assert left == ["last.ckpt", "log.csv", "model.safetensors", "run.json"]
@@ -341,13 +341,28 @@ def test_a_run_names_the_code_that_it_started_with(quick, monkeypatch):
     assert started == dpose.model.checkpoint.metadata(result.checkpoint)["commit"] == "first"
 
 
+def test_other_loggers_get_the_rows_of_the_log(quick):
+    from lightning.pytorch.loggers.logger import DummyLogger
+
+    seen = []
+
+    class Recorder(DummyLogger):
+        def log_metrics(self, metrics, step):
+            seen.append({"step": step, **metrics})
+
+    log = rows(train(replace(quick, steps=2), loggers=[Recorder()]).log)
+    assert len(seen) == len(log) == 2
+    for mine, theirs in zip(log, seen, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6)
+
+
 def test_the_network_without_depth_trains_too(quick):
     result = train(replace(quick, preset="mini-no-depth", steps=1))
     assert dpose.load(result.checkpoint).depth_decoder is None
     assert result.losses["depth_l1"] == 0
 
 
-def test_an_overwritten_run_is_kept_aside_and_its_weights_never_stand_beside_another_story(
+def test_an_overwritten_run_is_kept_aside_and_its_weights_never_stand_beside_another_run_record(
     quick, monkeypatch
 ):
     """Seen before the first step of the new run, which then fails."""
@@ -393,7 +408,7 @@ def test_a_checkpoint_is_written_beside_its_target_and_not_through_the_temporary
 # --- data and bodies ----------------------------------------------------------------------------------------
 
 
-def test_a_run_bears_as_many_unreadable_samples_as_it_is_told(quick, people, tmp_path):
+def test_a_run_skips_as_many_unreadable_samples_as_max_bad_allows(quick, people, tmp_path):
     copied = tmp_path / "data" / "shards"
     shutil.copytree(shard_folder(people), copied)
     shard = next(copied.glob("train-*.tar"))
@@ -413,9 +428,9 @@ def test_a_run_may_mix_sets_and_says_which(people, tmp_path):
     other, out = write_random_people(tmp_path / "other", train=8, test=1), tmp_path / "run"
     settings = f"--out {out} --preset mini --steps 1 --batch-size 2 --workers 0 --accelerator cpu"
     assert main(["train", "--data", str(people), str(other), "--mix", "4", "1", *settings.split()]) == 0
-    story = _json(out / "run.json")
-    assert story["data"] == [data_fingerprint(root) for root in (people, other)]
-    assert story["data_samples"] == [16, 8] and story["mix"] == [4, 1]
+    record = _json(out / "run.json")
+    assert record["data"] == [data_fingerprint(root) for root in (people, other)]
+    assert record["data_samples"] == [16, 8] and record["mix"] == [4, 1]
     parts = [training_means(root, preset("mini")) for root in (people, other)]
     both = training_means([people, other], preset("mini"), mix=(4, 1))
     torch.testing.assert_close(both.betas, 0.8 * parts[0].betas + 0.2 * parts[1].betas)
@@ -460,7 +475,7 @@ def test_starting_weights_must_be_for_the_body_of_the_data(quick, trained, tmp_p
 
 
 def test_a_new_run_may_start_from_another_ones_weights_and_says_so(quick, trained):
-    """With a vanishing rate the weights stay; the first run's story is kept, resumed or not."""
+    """With a vanishing rate the weights stay; the first run's record is kept, resumed or not."""
     start = dpose.load(trained.checkpoint)
     result = train(replace(quick, init=trained.checkpoint, lr=1e-12, steps=1))
     weights = dict(dpose.load(result.checkpoint).named_parameters())

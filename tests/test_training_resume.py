@@ -99,7 +99,7 @@ def rows(path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def story(out: Path) -> dict:
+def run_record(out: Path) -> dict:
     return json.loads((out / "run.json").read_text())
 
 
@@ -179,9 +179,9 @@ def test_a_new_learning_rate_takes_effect_and_is_logged_as_it_is(copied, capsys)
     assert [row["lr"] for row in rows(result.log)[2:]] == pytest.approx(expected, rel=1e-6)
     groups = torch.load(result.resume, weights_only=True)["optimizer_states"][0]["param_groups"]
     assert groups[0]["lr"] == expected[-1]
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     for change in ("lr 0.0025 -> 1e-05", "steps 5 -> 6"):
-        assert change in told and change in story(copied.parent)["resumed"][0]["changes"]
+        assert change in stderr and change in run_record(copied.parent)["resumed"][0]["changes"]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_what_would_make_it_another_run_is_refused_by_name(copied, wrong, facts)
     with pytest.raises(ValueError) as error:
         train(TrainConfig(resume=copied, progress=False, **wrong))
     assert all(fact in str(error.value) for fact in facts)
-    assert copied.read_bytes() == before and story(copied.parent)["status"] == "stopped"
+    assert copied.read_bytes() == before and run_record(copied.parent)["status"] == "stopped"
 
 
 def test_data_may_move_but_not_change(copied, halfway, people, tmp_path):
@@ -313,10 +313,10 @@ def test_a_signal_ends_the_run_after_its_step_saved_with_a_true_status(
     options = f"--preset mini --steps 50 --batch-size 2 --workers 0 --accelerator cpu --out {tmp_path}/run"
     assert main(["train", "--data", str(people), "--no-progress", *options.split()]) == status
     assert handlers == [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-    told = capfd.readouterr().err.splitlines()
+    stderr = capfd.readouterr().err.splitlines()
     last = tmp_path / "run" / "last.ckpt"
-    assert len(told) == 1 and all(fact in told[0] for fact in ("step 2 of 50", f"--resume {last}"))
-    assert torch.load(last, weights_only=True)["global_step"] == story(tmp_path / "run")["step"] == 2
+    assert len(stderr) == 1 and all(fact in stderr[0] for fact in ("step 2 of 50", f"--resume {last}"))
+    assert torch.load(last, weights_only=True)["global_step"] == run_record(tmp_path / "run")["step"] == 2
 
 
 def test_a_signal_before_the_first_step_saves_nothing_and_says_so(quick, monkeypatch):
@@ -348,10 +348,10 @@ def test_what_was_learned_is_saved_before_an_error_ends_the_run(quick, people, m
     monkeypatch.setattr("dpose.training.step.compute_losses", failing(3, ValueError("a bad sample")))
     options = f"--preset mini --steps 50 --batch-size 2 --workers 0 --accelerator cpu --out {quick.out}"
     assert main(["train", "--data", str(people), "--no-progress", *options.split()]) == 2
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     last = quick.out / "last.ckpt"
-    assert "a bad sample" in told and f"--resume {last}" in told and told.count("\n") == 1
-    assert story(quick.out)["status"] == "failed"
+    assert "a bad sample" in stderr and f"--resume {last}" in stderr and stderr.count("\n") == 1
+    assert run_record(quick.out)["status"] == "failed"
     assert torch.load(last, weights_only=True)["global_step"] == 2
     assert dpose.model.checkpoint.metadata(quick.out / "model.safetensors")["step"] == 2
     monkeypatch.setattr("dpose.training.step.compute_losses", compute_losses)
@@ -428,7 +428,7 @@ def test_a_signal_to_the_process_that_waits_for_others_reaches_them(quick):
 
     with pytest.raises(KeyboardInterrupt, match=r"of 500.*last\.ckpt"):
         train(replace(quick, devices=2, steps=500), callbacks=[SendToParent()])
-    assert story(quick.out)["status"] == "stopped"
+    assert run_record(quick.out)["status"] == "stopped"
 
 
 def test_an_error_in_one_of_two_processes_is_reported_and_the_first_saves_by_itself(quick, monkeypatch):
@@ -451,7 +451,7 @@ def test_spawned_processes_train_and_the_result_comes_from_the_run_folder(quick)
     result = train(replace(quick, devices=2, strategy="ddp_spawn", steps=2))
     assert result.steps == 2 and result.checkpoint.exists()
     assert result.losses["total"] == rows(result.log)[-1]["total"]
-    assert story(quick.out)["devices"] == 2 and story(quick.out)["status"] == "finished"
+    assert run_record(quick.out)["devices"] == 2 and run_record(quick.out)["status"] == "finished"
 
 
 def test_two_processes_of_a_script_train(people, tmp_path):
@@ -472,5 +472,5 @@ def test_two_processes_of_a_script_train(people, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert story(tmp_path / "run")["data_samples"] == 16
+    assert run_record(tmp_path / "run")["data_samples"] == 16
     assert rows(tmp_path / "run" / "log.csv")[-1]["step"] == 2

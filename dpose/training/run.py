@@ -85,7 +85,7 @@ def train(
         raise ValueError(str(error)) from error
     except (Stopped, RuntimeError, ProcessExitedException, ProcessRaisedException) as error:
         if isinstance(error, Stopped) and not error.code:
-            raise  # the process that it follows reports
+            raise  # the first process reports
         # A RuntimeError may come from loader processes that got the signal too.
         if signum := signals.received or STATUSES.get(getattr(error, "exit_code", None)):
             message = _stop_message(config, begin)

@@ -22,8 +22,9 @@ PATIENCE = 10.0  # seconds; a signal that is repeated later than this ends the r
 
 
 class Stopped(SystemExit):
-    """A run that was stopped by a signal. `code` is the exit status, 130 or 143; 0 of a process that follows
-    another one, whose status would otherwise have the others killed.
+    """A run was stopped by a signal. `code` is the exit status, 130 or 143.
+
+    In other processes than the first it is 0: at another status lightning kills the first process.
     """
 
     def __init__(self, signum: int, message: str = "", leader: bool = True) -> None:
