@@ -11,9 +11,6 @@ from typing import NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor
 
-__all__ = ["NEAREST_TARGET", "Batch", "Prediction"]
-
-
 NEAREST_TARGET = 0.1  # depth target of a person's nearest visible point; that of the farthest is 1
 
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RESAMPLES", "SEED", "ClusterBootstrap", "cluster_of"]
-
 RESAMPLES, SEED = 1000, 0
 DRAWN_AT_ONCE = 1 << 20  # clusters drawn at once; bounds the memory to about 25 MB
 

@@ -16,17 +16,6 @@ from torch import Tensor
 
 from dpose.skeleton import NUM_BODY_JOINTS
 
-__all__ = [
-    "bbox_info",
-    "box_from_joints",
-    "crop_affine",
-    "crop_intrinsics",
-    "default_focal",
-    "default_intrinsics",
-    "full_translation",
-    "project",
-]
-
 BOX_UNIT = 200.0  # pixels of box side per unit of `scale`
 BOX_FACTOR = 1.2  # side of a training box / longest extent of the joints in it
 MIN_CAMERA_SCALE = 0.1  # a box side of 20 m; 1/s is continued by its tangent below this value

@@ -13,8 +13,6 @@ from typing import Any
 
 from dpose.skeleton import NUM_BODY_JOINTS, NUM_CLASSES
 
-__all__ = ["MINI", "MINI_NO_DEPTH", "PAPER", "PAPER_NO_DEPTH", "PRESETS", "ModelConfig", "preset"]
-
 # Joint of each part channel of the released network: right hand, right thigh, ... Its regression heads are in
 # joint order, so head j attends to the part of joint RELEASED_PARTS[j].
 RELEASED_PARTS = (21, 2, 16, 15, 4, 10, 7, 6, 9, 13, 14, 8, 17, 5, 18, 19, 12, 11, 3, 1, 20, 0)

@@ -33,8 +33,6 @@ from torch.nn import functional as F
 from dpose.batch import Batch, Prediction
 from dpose.camera import BOX_UNIT, full_translation, project
 
-__all__ = ["MINI_WEIGHTS", "PAPER_WEIGHTS", "RELEASED_WEIGHTS", "TERMS", "LossWeights", "compute_losses"]
-
 TERMS = ("depth_l1", "depth_ssim", "segm", "pose", "shape", "joints3d", "vertices", "joints2d")
 COEFFICIENTS = {term: f"lambda_{number}" for number, term in enumerate(TERMS, 1)} | {"camera": "camera"}
 SSIM_SIGMA = 1.5

@@ -22,23 +22,6 @@ from torch import Tensor
 from dpose.body import BodyOutput
 from dpose.body.regressors import combine
 
-__all__ = [
-    "PROTOCOLS",
-    "BodyErrors",
-    "Protocol",
-    "depth_l1",
-    "mean_iou",
-    "mpjpe",
-    "mve",
-    "orientation_error",
-    "pa_mpjpe",
-    "parts_confusion",
-    "parts_iou",
-    "parts_overlap",
-    "protocol_points",
-    "similarity_align",
-]
-
 MILLIMETRES = 1000.0
 
 

@@ -6,8 +6,6 @@ import roma
 import torch
 from torch import Tensor
 
-__all__ = ["nearest_rotation", "rotmat_to_sixd", "sixd_to_rotmat"]
-
 
 def sixd_to_rotmat(sixd: Tensor) -> Tensor:
     """6D vectors (..., 6) to rotation matrices (..., 3, 3).

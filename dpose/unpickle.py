@@ -22,8 +22,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["NotRead", "read_pickle"]
-
 MAX_TUPLE_DEPTH = 16
 MAX_NAME = 80  # characters, also of what a message quotes
 

@@ -19,18 +19,6 @@ from dpose.paths import BODY_MODELS_VARIABLE, body_models, not_empty
 from dpose.skeleton import PARENTS, SMPL_PARENTS
 from dpose.unpickle import NotRead, read_pickle
 
-__all__ = [
-    "GENDERS",
-    "LICENSED",
-    "Licensed",
-    "find",
-    "key_of",
-    "locate",
-    "read_body",
-    "read_h36m_regressor",
-    "read_smplx_to_smpl",
-]
-
 GENDERS = ("neutral", "male", "female")
 SMPL_VERTICES, SMPLX_VERTICES = 6890, 10475
 DEPTH = 4  # levels of folders that are searched; BEDLAM has data/body_models/smplx/models/smplx

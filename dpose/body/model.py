@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from dpose.rotations import sixd_to_rotmat
 from dpose.skeleton import NUM_BODY_JOINTS, NUM_JOINTS, NUM_SMPL_JOINTS, PARENTS, SMPL_PARENTS
 
-__all__ = ["FORMS", "Body", "BodyOutput"]
-
 HEAD, FIRST_FINGER = 15, 25
 HASH_STRIDE = 64  # of the largest arrays every 64th vertex is hashed
 

@@ -17,8 +17,6 @@ from torch import Tensor
 from dpose.body import OPEN_SMPL, files
 from dpose.skeleton import NUM_SMPL_JOINTS
 
-__all__ = ["combine", "joint_regressor", "smplx_to_smpl", "sparse_tensor"]
-
 
 def combine(matrix: Tensor, points: Tensor) -> Tensor:
     """Weighted sums of points: matrix (N, V), sparse or dense, times (..., V, 3) -> (..., N, 3).

@@ -42,8 +42,6 @@ from dpose.data.streams import SampleStream
 from dpose.data.targets import DEPTH_RULES
 from dpose.paths import Data
 
-__all__ = ["MAX_BAD", "Loader", "Progress", "collate", "make_loader"]
-
 MAX_BAD = 20  # unreadable samples of a data set, and damaged shards, that a worker skips in an epoch
 PREFETCHED = 2  # batches that each worker holds ready in shared memory
 

@@ -30,22 +30,6 @@ from dpose.camera import BOX_UNIT, crop_intrinsics
 if TYPE_CHECKING:
     from dpose.data.sample import SampleLabel
 
-__all__ = [
-    "CAMERAS",
-    "DEPTH_RULES",
-    "PAPER_FOCAL",
-    "PAPER_SIDE",
-    "decode_depth",
-    "depth_target",
-    "encode_depth",
-    "paper_intrinsics",
-    "paper_translation",
-    "part_targets",
-    "person_codes",
-    "person_pixels",
-    "label_part_targets",
-]
-
 CAMERAS = ("crop", "paper")
 PAPER_FOCAL = 5000.0  # pixels of a crop that has PAPER_SIDE of them along a side
 PAPER_SIDE = 224

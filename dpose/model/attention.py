@@ -12,8 +12,6 @@ from torch.nn import functional as F
 
 from dpose.config import ModelConfig
 
-__all__ = ["SoftAttention"]
-
 
 class SoftAttention(nn.Module):
     """Part logits and F_up to one feature vector per joint."""

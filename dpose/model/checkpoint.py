@@ -28,8 +28,6 @@ from dpose.model import released
 from dpose.model.network import DPose
 from dpose.skeleton import NUM_BODY_JOINTS
 
-__all__ = ["SHIPPED", "body_of", "load", "metadata", "read", "resolve", "save", "save_released"]
-
 FORMAT = "dpose-1"  # in the header of our files
 # Checkpoints in `dpose/assets/<name>.safetensors`, with the body of those whose header does not name it.
 SHIPPED = {"mini": {"name": "open", "hash": "1b62f8ee501cf944"}}

@@ -14,8 +14,6 @@ from torch.nn import functional as F
 from dpose.config import ModelConfig
 from dpose.model.hrnet import BasicBlock, EncoderFeatures, conv, upsample2x
 
-__all__ = ["Decoder"]
-
 
 class UpFuse(nn.Module):
     """Up-sample the coarse map (eq. 7), concatenate the skip connection (eq. 8), refine (eq. 9).

@@ -15,8 +15,6 @@ from torch.nn import functional as F
 
 from dpose.config import ModelConfig
 
-__all__ = ["BasicBlock", "Bottleneck", "EncoderFeatures", "HRNet", "upsample2x"]
-
 COCO_LAYER_CHANNELS = 24  # of `final_layer`, COCO's keypoint layer: never used, but counted by the paper
 
 

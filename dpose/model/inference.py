@@ -21,18 +21,6 @@ from dpose.batch import NEAREST_TARGET, Batch, Prediction
 from dpose.camera import bbox_info
 from dpose.model.network import DPose
 
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "FastDPose",
-    "computes_in_bf16",
-    "fold_batch_norms",
-    "normalise",
-    "run_network",
-    "to_device",
-    "usable_device",
-]
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -27,8 +27,6 @@ from dpose.model.hrnet import HRNet
 from dpose.model.regressor import Regressor
 from dpose.skeleton import NUM_CLASSES
 
-__all__ = ["DPose", "Features", "ParameterRow", "parameter_table"]
-
 
 class Features(NamedTuple):
     """Intermediate results of a forward pass, for inspection and figures; not normalised."""

@@ -17,8 +17,6 @@ from dpose.config import ModelConfig
 from dpose.rotations import rotmat_to_sixd, sixd_to_rotmat
 from dpose.skeleton import NUM_BODY_JOINTS
 
-__all__ = ["MultiLinear", "Regressor"]
-
 
 def rest_pose() -> Tensor:
     """(132,) 6D pose of the T-pose, upright and facing the camera: the root turns by pi about x."""

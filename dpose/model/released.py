@@ -26,17 +26,6 @@ from dpose.config import PAPER, ModelConfig
 from dpose.model.hrnet import HRNet
 from dpose.model.network import DPose
 
-__all__ = [
-    "EncoderReport",
-    "from_released",
-    "is_torch_file",
-    "kind",
-    "load_keypoint_weights",
-    "misfits",
-    "read_torch_file",
-    "to_released",
-]
-
 LONGEST = 200  # characters of a file's own text in a message
 LONGEST_NAME = 80
 

@@ -20,8 +20,6 @@ from dpose.model import checkpoint
 from dpose.paths import BODY_MODELS_VARIABLE, DATA_VARIABLE, body_models, data_roots, is_url, shard_folder
 from dpose.processes import usable_cores
 
-__all__ = ["report"]
-
 WIDTH = 110
 SHARED_MEMORY = Path("/dev/shm")
 BYTES_PER_WORKER = 3 * 20e6  # two prefetched batches of 64 people at 224 pixels and one in use

@@ -15,8 +15,6 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["install", "patch"]
-
 PACKAGE, VERSION = "neural-renderer-pytorch", "1.1.3"
 SHA256 = "d0d86b003c2cc1a4d8a909862fb52ff153641636471097651239764a428c9137"  # of PyPI's .tar.gz
 OPTIONAL = "It is optional: Warp gives the same part labels."
