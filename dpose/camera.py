@@ -18,7 +18,7 @@ from dpose.skeleton import NUM_BODY_JOINTS
 
 BOX_UNIT = 200.0  # pixels of box side per unit of `scale`
 BOX_FACTOR = 1.2  # side of a training box / longest extent of the joints in it
-MIN_CAMERA_SCALE = 0.1  # a box side of 20 m; 1/s is continued by its tangent below this value
+MIN_CAMERA_SCALE = 0.1  # a box side of 20 m; below it 1/s is replaced by its tangent line
 MIN_DEPTH = 0.1  # metres
 
 

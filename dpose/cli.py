@@ -1,7 +1,8 @@
 """The command `dpose`: make or prepare data, train, evaluate, predict, convert checkpoints.
 
-This module only parses arguments. A subcommand imports what it needs when it runs, so that `dpose --help` is
-fast. A mistake in the input ends in one line and exit status 2; `--debug` shows the traceback.
+Parses arguments and calls the functions behind each command. A subcommand imports what it needs when it runs,
+so that `dpose --help` is fast. An error with a message ends in one line and exit status 2; `--debug` shows
+the traceback.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Returns the exit status: 0; 2 for a mistake in the input; 130 after Ctrl-C, 143 after SIGTERM.
+    Returns the exit status: 0; 2 for errors with a message; 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = _join_numbers(sys.argv[1:] if arguments is None else arguments)
     args = _parser(arguments).parse_args(arguments)
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _opencv_error() -> type[Exception]:
-    """`cv2.error`, if OpenCV is in use; it derives from none of the usual exceptions."""
+    """`cv2.error`, if OpenCV is in use; it is not an OSError, ValueError or RuntimeError."""
     return getattr(sys.modules.get("cv2"), "error", ValueError)
 
 
@@ -138,10 +139,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
     parser.description += (
         " Options not given follow from the preset's recipe; with --resume, from the run in the checkpoint, "
-        "which then goes on exactly. Such a run may change --steps, --lr, --accelerator, --devices, "
+        "which continues with the same optimizer state and, with the same numbers of devices and workers, "
+        "the same data order. Such a run may change --steps, --lr, --accelerator, --devices, "
         "--strategy, --workers, --log-every, --max-bad, --checkpoint-minutes, --tensorboard, and --data to "
         "where the same data were moved. On the CPU every process uses one thread, unless $OMP_NUM_THREADS "
-        "says otherwise."
+        "is set."
     )
     parser.set_defaults(run=_train)
     parser.argument_default = argparse.SUPPRESS  # options that are not given: see TrainConfig
@@ -167,8 +169,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="optimizer steps (default: recipe)")
     add("--batch-size", type=int, help="samples per step, over all devices (default: recipe)")
     add("--lr", type=float, help="learning rate (default: recipe)")
-    add("--recipe", help="name of a preset, or released: as the authors' code (default: the preset's)")
-    add("--seed", type=int, help="of initial weights, order of the data and augmentation (default: 0)")
+    add("--recipe", help="a preset's name, or released: settings of the authors' code (default: preset's)")
+    add("--seed", type=int, help="random seed of initial weights, data order and augmentation (default: 0)")
     add("--overwrite", action="store_true", help="move an earlier run in FOLDER to FOLDER.1 (or .2, ...)")
     add("--resume", metavar="CKPT", help="last.ckpt of the run to continue")
     add(

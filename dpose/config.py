@@ -1,6 +1,6 @@
 """Network configuration: a frozen dataclass with the paper's values as defaults, and its presets.
 
-`PAPER` is the network of the paper (HRNet-W48 at 224 pixels, 81,099,394 trainable parameters). `MINI` has the
+`PAPER` is the network of the paper (HRNet-W48 at 224 pixels, 81,099,394 parameters). `MINI` has the
 same structure in a size that trains on two CPU cores. Each exists with and without the depth branch. The
 paper initialises the encoder of `PAPER` with COCO weights (`TrainConfig(init=...)`); `MINI` is trained from
 random weights. Training settings are in `dpose.training`, loss weights in `dpose.losses`.
@@ -17,8 +17,8 @@ from dpose.skeleton import NUM_BODY_JOINTS, NUM_CLASSES
 # joint order, so head j attends to the part of joint RELEASED_PARTS[j].
 RELEASED_PARTS = (21, 2, 16, 15, 4, 10, 7, 6, 9, 13, 14, 8, 17, 5, 18, 19, 12, 11, 3, 1, 20, 0)
 
-# Largest accepted values. A checkpoint brings its own configuration, and building a network from an arbitrary
-# one could take unlimited time and memory. `PAPER` has 132 residual blocks.
+# A configuration read from a file is untrusted; these are upper limits, which bound the time and memory of
+# building the network. `PAPER` has 132 residual blocks.
 LIMITS = {
     "image_size": 2048,
     "width": 512,

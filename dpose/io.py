@@ -1,7 +1,7 @@
 """Writing files atomically: a file has its final name only when it is complete.
 
-Every writer of the package goes through `replacing`. What a killed process leaves behind has a name that
-`remove_stale` recognises.
+Files are written through `replacing`, except `log.csv` and the folder of `dpose predict`. A killed process
+may leave temporary files behind; `remove_stale` recognises them by their names.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""Where data and licensed files are: the one module that turns an argument or the environment into a path.
+"""Where data and licensed files are, from an argument or an environment variable.
 
-Nothing deeper in the package reads the environment. A variable says where something is, never what it is.
+The variables name folders; they never select a body or data set.
 """
 
 import os

@@ -159,7 +159,7 @@ def read_image(image: str | Path | np.ndarray) -> np.ndarray:
 def square_box(box: Sequence[float] | None, width: int, height: int) -> tuple[np.ndarray, float]:
     """Centre (2,) and side, in pixels, of the network's square for a person's box x, y, width, height.
 
-    Raises ValueError for a box that cannot be meant, see `predict`.
+    Raises ValueError for an implausible box, see `predict`.
     """
     box = (0, 0, width, height) if box is None else tuple(map(float, box))
     if len(box) != 4 or not all(map(math.isfinite, box)):

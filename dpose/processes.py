@@ -1,4 +1,4 @@
-"""Jobs in parallel processes of one thread each, which never outlive their parent.
+"""Jobs in parallel processes of one thread each that end with the parent.
 
 A task reports progress with `advance`. If a job fails or the parent is interrupted or killed, the workers end
 at once, in the middle of their work: a task must write each file completely or not at all (`dpose.io`).
@@ -31,7 +31,7 @@ def usable_cores() -> int:
 
 
 def advance(count: int = 1) -> None:
-    """To be called in a task: `count` more of its units are done."""
+    """Called by a task: reports `count` finished units."""
     _tick(count)
 
 

@@ -1,7 +1,7 @@
 """Provenance of measured numbers: package version, commit, libraries, hardware and command.
 
-`evaluate` and the benchmarks add it to the JSON that they write, so that a number can be traced and an
-outdated one noticed. The book's tables read these files and nothing else.
+`evaluate`, training and the benchmarks add it to the JSON that they write, so that a number can be traced and
+an outdated one noticed. The book's tables read only such files.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from dpose.io import file_hash, write_json  # noqa: F401 (callers move to dpose.io)
 
 LIBRARIES = ("torch", "numpy", "lightning", "smplx", "warp-lang", "albumentations", "webdataset")
 

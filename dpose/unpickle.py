@@ -1,11 +1,11 @@
 """Pickles read as data: arrays, plain containers and nothing that could run.
 
 The licensed body models and several data sets are pickles, many written by Python 2 and full of objects of
-`chumpy`, which cannot be installed with current versions of Python. A pickle is a program: opened the usual
-way, it calls whatever it names. Here no name in the file is ever looked up. The few that numpy arrays, scipy
-sparse matrices, chumpy containers and plain Python containers need stand for small constructors in this
-module; any other name ends the reading. Arrays are made from bytes whose number is checked, not by numpy's
-own unpickling, which trusts the file.
+`chumpy`, which cannot be installed with current versions of Python. Unpickling calls the functions that the
+file names. Here no name in the file is imported. The names that numpy arrays, scipy sparse matrices, chumpy
+containers and plain Python containers need stand for small constructors in this module; any other name ends
+the reading. Arrays are made from bytes whose number is checked, not by numpy's own unpickling, which trusts
+the file.
 
 A hostile file can waste time or memory, but it cannot run code or crash the interpreter.
 """
@@ -40,8 +40,8 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     `NotRead`.
 
     Raises:
-        ValueError: the file asks for anything else (the message names it; nothing of it was run), or it is
-            damaged, cut off or no pickle.
+        ValueError: the file contains code or other objects (the message names it; nothing was run), or it
+            is damaged, cut off or not a pickle.
         OSError: it cannot be opened.
     """
     with open(path, "rb") as file:
@@ -50,7 +50,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
             return _plain(_Reader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).load(), {})
         except _Refused as refused:
             raise ValueError(
-                f"{path}: refused. Its pickle asks for {str(refused)[: 2 * MAX_NAME]}, not only for numpy, "
+                f"{path}: refused. Its pickle contains {str(refused)[: 2 * MAX_NAME]}, not only numpy, "
                 "scipy.sparse, chumpy and plain containers. Nothing of it was run. Take the original file "
                 "from its makers, or, if you saved it yourself, save numpy arrays"
             ) from None
@@ -152,7 +152,7 @@ class _Reader(pickle._Unpickler):
 
 
 class _DType:
-    """A numpy dtype: numbers, text or objects; no structures, whose description could lie about pointers."""
+    """A numpy dtype: numbers, text or objects; no structured dtypes (they could hold false offsets)."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not re.fullmatch(r"[<>=|]?([biufcSU]\d+|O\d*)", code):

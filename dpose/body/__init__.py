@@ -4,8 +4,8 @@
 that is part of this package, or one of the licensed files that each user downloads (`dpose.body.files`).
 Joints and vertices that are weighted sums of vertices are in `dpose.body.regressors`.
 
-Labels, manifests, checkpoints and results name the body that they belong to. The name is followed, or what
-disagrees with it is refused; the environment only says where licensed files are.
+Labels, manifests, checkpoints and results record the name and hash of their body. The recorded body is used;
+another raises ValueError. Environment variables only name the folder of licensed files.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class Bodies:
 
     Args:
         device: where they are put.
-        given: bodies to use under their own names instead of the files that would be searched for. They are
-            copied if they are on another device.
-        records: {name: {"hash": ...}}, as manifests and checkpoints have it, of the data that these bodies
-            will be used with. A body with another hash is refused.
+        given: bodies used instead of reading files of the same name. They are copied if they are on another
+            device.
+        records: {name: {"hash": ...}} of the data that these bodies are used with, as in manifests and
+            checkpoints. Another hash raises ValueError.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Bodies:
     def __call__(self, name: str) -> Body:
         """The body of this name.
 
-        Raises ValueError for an unknown name or another body than was recorded, FileNotFoundError, with where
-        to get it, for a missing licensed file.
+        Raises ValueError for an unknown name or another hash than recorded, and FileNotFoundError, which
+        names the download address, for a missing licensed file.
         """
         if name not in self._bodies:
             if name not in BODY_NAMES:

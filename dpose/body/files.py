@@ -1,8 +1,8 @@
 """The licensed body files as they are downloaded: their names, where they are found, and reading them.
 
-They may not be redistributed, so each user registers and downloads; `LICENSED` says where. Below the folder
-$DPOSE_BODY_MODELS they are found where the archives unpack to, and where the smplx package expects them.
-All that is read is checked: a damaged body model would otherwise show as a strange number much later.
+They may not be redistributed, so each user registers and downloads them (`LICENSED` has the addresses). They
+are found below $DPOSE_BODY_MODELS where the archives unpack to, or where the smplx package expects them.
+All that is read is checked: a damaged body model would only appear as wrong results.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def key_of(path: str | Path) -> str | None:
 def locate(key: str, folder: str | Path | None = None) -> Path:
     """As `find`, below $DPOSE_BODY_MODELS by default.
 
-    Raises FileNotFoundError that says what was searched for, where, and where to download it.
+    Raises FileNotFoundError; the message names file, folder and download address.
     """
     root, wanted = body_models(folder), LICENSED[key]
     if root and (path := find(key, root)):
@@ -117,7 +117,7 @@ def locate(key: str, folder: str | Path | None = None) -> Path:
 
 
 class _Wrong(Exception):
-    """What is wrong with a file, as the end of a sentence."""
+    """A fault of a file; completes "... is not a body model: "."""
 
 
 def read_body(path: str | Path) -> dict[str, np.ndarray]:
@@ -128,7 +128,7 @@ def read_body(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is another file, damaged, or a pickle that asks for code to be run.
+        ValueError: it is not a body model, damaged, or a pickle with code.
     """
     path = Path(path)
     if not path.is_file():
@@ -175,7 +175,7 @@ def read_h36m_regressor(path: str | Path | None = None) -> np.ndarray:
 
 
 def _content(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
-    """A file's values of these keys. Pickled members of an .npz are not opened; no key needs them."""
+    """A file's values of these keys. Members with pickled objects are not read."""
     with open(path, "rb") as file:
         zipped = file.read(2) == b"PK"
     if zipped:
@@ -185,7 +185,7 @@ def _content(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
                 held = npz.files
         except Exception as error:  # zipfile, zlib and numpy raise many kinds
             if "allow_pickle" in str(error):
-                raise _Wrong("an array holds pickled objects, which are never opened, not numbers") from None
+                raise _Wrong("an array has pickled objects, which are not read, instead of numbers") from None
             raise _Wrong(f"damaged or cut off ({error})") from None
     elif path.suffix.lower() == ".pkl":
         content = read_pickle(path)

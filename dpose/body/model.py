@@ -1,9 +1,9 @@
-"""One body model: the forward computation of SMPL-X and SMPL, of which the open body is one more instance.
+"""Forward computation of SMPL-X and SMPL; the open body is in SMPL-X's format.
 
 `Body` computes what `smplx.SMPLXLayer` computes for the same file (blend shapes, kinematic tree, linear blend
-skinning), about four times as fast (`benchmarks/body.py`), as this project needs only the 22 body joints: the
+skinning), about four times as fast (`benchmarks/body.py`). By default only the 22 body joints are posed: the
 skinning weights of hands, jaw and eyes are added to those of wrists and head, which is exact while these
-joints are at rest; pose correctives are left out where the file's are all zero.
+joints are at rest. Pose correctives are left out if the file's are all zero.
 
 Frame: a body with identity root rotation stands y up, facing +z, with x towards its left; metres.
 """
@@ -231,9 +231,9 @@ def _shape_directions(arrays: Mapping[str, np.ndarray], num_betas: int) -> np.nd
 
 
 def _hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """16 hexadecimal digits that are equal for one model in any file format and precision of its arrays.
+    """Hash of a model, 16 hexadecimal digits, independent of file format and precision.
 
-    Of the three largest arrays a part is enough: two models differ in nearly all of their entries.
+    Of the three largest arrays only a part is hashed: two models differ in nearly all of their entries.
     """
     regressor = np.ravel(arrays["J_regressor"])
     entries = np.flatnonzero(regressor)

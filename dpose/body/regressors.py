@@ -1,8 +1,8 @@
 """Points that are fixed weighted sums of vertices: SMPL vertices from SMPL-X, joints from SMPL vertices.
 
-The weights are read from licensed files, or from those that the open body has in their place, and applied as
-a sparse product. `dpose.metrics.PROTOCOLS` says which of them a benchmark uses. The two kinds cannot be
-mixed: the open body has another number of vertices than SMPL-X.
+The weights are read from licensed files or, for the open body, from dpose/assets, and applied as a sparse
+product. `dpose.metrics.PROTOCOLS` lists which of them a benchmark uses. Matrices for SMPL-X and for the open
+body cannot be mixed: their numbers of vertices differ.
 """
 
 from __future__ import annotations

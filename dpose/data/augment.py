@@ -31,8 +31,8 @@ LEFT_EYE = 23  # of the 24 joints with 2D labels; its mirror image, the right ey
 class Augment:
     """Strengths; the defaults are the paper's, where it gives them (not for the occlusion boxes).
 
-    `flip_p` applies to people labelled with an open body only: of the betas of SMPL-X and SMPL the mirrored
-    person's are not known.
+    `flip_p` applies only to people labelled with an open body: mirrored betas are unknown for SMPL-X and
+    SMPL.
     """
 
     half_crop_p: float = 0.2  # chance of cutting the box to `half_crop_side` of it, at a random height
@@ -72,7 +72,7 @@ def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -
     scale.
     """
     (cx, cy), scale = label["center"], label["scale"]
-    # All are drawn in any case, so that one choice does not change the others.
+    # always drawn, so that settings do not shift each other
     half, down, size = rng.random(), rng.random(), rng.normal()
     if half < augment.half_crop_p:
         cy += (down - 0.5) * (1 - augment.half_crop_side) * BOX_UNIT * scale
@@ -147,7 +147,7 @@ def change_picture(image: np.ndarray, transforms: list[A.OneOf], rng: np.random.
 
 
 def occlude(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
-    """Put boxes of noise on a crop (S, S, 3) uint8; maps and labels stay as if one saw through."""
+    """Put boxes of noise on a crop (S, S, 3) uint8; maps and labels are unchanged."""
     if rng.random() >= augment.occlusion_p:
         return image
     size, image = image.shape[0], image.copy()

@@ -12,9 +12,8 @@ from dpose.paths import is_url, shard_folder
 def data_fingerprint(root: str | Path) -> str:
     """16 hexadecimal digits that change when the data at `root` change.
 
-    They are of the manifest's fingerprint, or without a manifest of the names and sizes of shards or label
-    files, or for a URL of a pattern of shards of the pattern. root: a folder or a URL, as for
-    `dpose.data.loader.make_loader`.
+    From the manifest's fingerprint; else names and sizes of the files; for a URL pattern, a hash of the
+    pattern. root: a folder or a URL, as for `dpose.data.loader.make_loader`.
     """
     manifest = _manifest(root)
     if manifest is not None and "fingerprint" in manifest:

@@ -1,4 +1,4 @@
-"""Frames of people -> samples: what all data sets share once their labels are in the one table.
+"""Frames and `Labels` to samples, for all data sets.
 
 A data set is a list of `FrameSet`s: a label file (`Labels`), the folder that its `imgname`s are relative to,
 and, where the set has them, folders of depth and masks in BEDLAM's layout:
@@ -11,7 +11,8 @@ and, where the set has them, folders of depth and masks in BEDLAM's layout:
 
 NN = 00, 01, ... The label file does not say which row a mask belongs to: masks are matched to a frame's
 people by their 2D joints, the silhouette of the labelled body and its distance, all people at once. Frames
-that are stored on their side (BEDLAM's closeups) are turned upright; the principal point tells them apart.
+that are stored on their side (BEDLAM's closeups) are turned upright; they are recognised by the principal
+point.
 """
 
 import re
@@ -67,11 +68,11 @@ class FrameSet:
 
 @dataclass
 class Skipped:
-    """What was left out, and why; nothing is skipped without being counted.
+    """Counts by reason what was left out.
 
     `drop` counts people whom a rule of the data set leaves out (too few visible joints, a frame marked as
-    bad). `fault` records what should have been usable and was not, with a warning; beyond `limit` of them it
-    raises TooManyFaults.
+    bad). `fault` records an unusable frame or person, with a warning; beyond `limit` faults it raises
+    TooManyFaults.
     """
 
     limit: int = MAX_FAULTS
@@ -119,7 +120,7 @@ def load_frames(
     """A scene's labels and the rows of each frame, checked.
 
     Rows that cannot be used are faults of `skipped`. People with a body joint at or behind the camera are
-    counted there: no image shows them as their labels say. exact, and what is raised: see `check_projection`.
+    dropped. exact and exceptions: see `check_projection`.
     """
     labels = Labels.load(scene.labels, bad=skipped.fault)
     check_projection(labels, bodies, exact)
@@ -172,7 +173,7 @@ def read_depth(path: Path) -> np.ndarray:
         raise UnreadableFile(f"{path}: missing")
     try:
         channels = {name: channel.pixels for name, channel in OpenEXR.File(str(path)).channels().items()}
-    except Exception as error:  # the reader raises several kinds, none of its own
+    except Exception as error:  # OpenEXR raises several builtin exceptions
         raise UnreadableFile(f"{path}: not a readable EXR, cut short? ({error})") from error
     if channels.get("Depth") is None:  # also of a file cut short
         raise UnreadableFile(f"{path}: has no channel 'Depth', only {', '.join(channels) or 'none'}")
@@ -180,9 +181,9 @@ def read_depth(path: Path) -> np.ndarray:
 
 
 def read_person_mask(masks: Path, imgname: str, number: str) -> np.ndarray:
-    """(H, W) bool: visible skin, clothes and hair of person NN, as far as there are files of them.
+    """(H, W) bool: visible skin, clothes and hair of person NN, from the files that exist.
 
-    Raises UnreadableFile, also if there is none.
+    Raises UnreadableFile, also if there are none.
     """
     stem = masks / Path(imgname).with_suffix("")
     paths = [stem.with_name(f"{stem.name}_{number}_{kind}.png") for kind in MASKS]
@@ -337,10 +338,10 @@ def check_projection(
 ) -> None:
     """Compare the labelled bodies with the 2D joints of the same rows.
 
-    Takes the labelled ones of the 22 body joints of up to `rows` rows. Raises ValueError if the median
-    distance exceeds a quarter of the box: a translation in another convention, exchanged axes, another
-    camera. If it exceeds a hundredth, the labels may be for another body model: warns, or raises ValueError
-    too if `exact`.
+    Compares the labelled body joints of at most `rows` rows. Raises ValueError if the median distance
+    exceeds a quarter of the box side. Possible causes: a translation in another convention, exchanged axes,
+    another camera. If it exceeds a hundredth, the labels may be for another body model: warns, or raises
+    ValueError if `exact`.
     """
     if not len(labels):
         return

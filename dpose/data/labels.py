@@ -25,8 +25,8 @@ from dpose.io import replacing
 
 NUM_BETAS = 11
 NUM_JOINTS_2D = 24
-# Of the 22 body joints, in the image; a person with fewer is left out. BEDLAM's script asked for 12 from June
-# 2023 on, and has asked for 8 since February 2025: label files published in between have fewer people.
+# Of the 22 body joints, in the image; a person with fewer is left out. BEDLAM's script required 12 from June
+# 2023 on, and requires 8 since February 2025: label files published in between have fewer people.
 MIN_VISIBLE_JOINTS = 8
 POSE_SIZE = 165
 HANDS = slice(75, 165)
@@ -43,8 +43,8 @@ class Labels:
     pose_cam (N, 165) axis-angle, root in the camera frame: root 3, body 63, jaw 3, eyes 6, hands 45 + 45. Of
     SMPL the first 72 count: root 3, body 63, hands 6.
     shape (N, 11) betas (ten are padded with a zero).
-    gtkps (N, 24, 3) px of the first SMPL-X joints in the full image, and confidence (0 = ignore); of more, as
-    published, the first 24 are kept.
+    gtkps (N, 24, 3) px of the first SMPL-X joints in the full image, and confidence (0 = ignore); further
+    joints are dropped.
     cam_int (N, 3, 3) px.
     trans_cam (N, 3) m, cam_ext (N, 4, 4) world to camera: see the module's text. One of them may be absent,
     and is then zero or the identity.
@@ -135,7 +135,7 @@ def _normalised(columns: dict[str, np.ndarray], source: str) -> dict[str, np.nda
         value = np.asarray(columns.get(name, defaults.get(name)))
         if name not in TEXT and value.dtype.kind not in "fiub":
             raise ValueError(f"{source}: column '{name}' holds {value.dtype}, not numbers")
-        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and unusable
+        with np.errstate(over="ignore"):  # a value beyond float32 becomes inf and is reported
             value = value.astype(str if name in TEXT else np.float32, copy=False)
         if value.ndim == 0 or len(value) != n:
             got = "a single value" if value.ndim == 0 else f"{len(value)} rows"

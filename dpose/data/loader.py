@@ -4,16 +4,15 @@
     for batch in loader:  # compact, see `dpose.batch.Batch`
         batch = to_device(batch, "cuda")  # of `dpose.model.inference`
 
-Training streams run on without end (a number of steps ends them); evaluation runs once through, unaugmented,
-box scale 1, and keeps its last partial batch. In an epoch every sample of a data set comes once, to one
+Training streams are endless; the trainer stops. Evaluation reads the split once, without augmentation, with
+box scale 1, and keeps the last partial batch. In an epoch every sample of a data set occurs once, in one
 worker of one process (`dpose.data.sources`). Several sets are mixed sample by sample, by weights. A sample
-that cannot be read is reported, skipped and counted; past a limit the loader raises.
+that cannot be read is reported, skipped and counted; past a limit the loader raises TooManyBadSamples.
 
-Everything random follows from (seed, epoch) and, for the order, from the worker's place among all: the same
-numbers of processes and workers give the same batches again. What happens to a sample follows from (seed,
-epoch, key) alone: the rank is not needed, as no other rank has the sample in that epoch.
+The order depends on the seed, the epoch, and the numbers of processes and workers: the same numbers give the
+same batches again. The augmentation of a sample depends on (seed, epoch, key) alone.
 
-A training run that stops can go on with the next batch:
+A stopped training run can continue with the next batch:
 
     progress = Progress(workers)
     for batch in loader:
@@ -80,7 +79,7 @@ def make_loader(
         seed, epoch: what the order and the augmentation follow from; `epoch` is the first one.
         workers: processes that prepare batches; 0 for this one.
         mix: for a list, the chance of each set to give the next sample, in any unit; None: its number of
-            samples. A set that is exhausted, in a finite stream, leaves the draw to the others.
+            samples. A set that is exhausted, in a finite stream, is no longer drawn.
         augment: strengths; None: in training those that belong to the preset.
         shuffle_buffer: samples that a worker shuffles among. It is emptied at the end of an epoch and filled
             again, which takes a moment.
@@ -146,11 +145,11 @@ class Loader(DataLoader):
 
     @property
     def resumed(self) -> str | None:
-        """How the loader follows the `resume` that it was given.
+        """Whether the loader continues exactly.
 
-        "exact": the first batch is the one that would have come next. "new order": numbers of processes or
-        workers, seed or data differ, or a state is missing, so an epoch begins that the run has not seen.
-        None: not resumed, or no state at all.
+        "exact": the first batch is the one after the last batch counted. "new order": numbers of processes or
+        workers, seed or data differ, or a state is missing, so the next epoch starts. None: not resumed, or
+        no state at all.
         """
         if not self._resume:
             return None
@@ -186,7 +185,7 @@ class Loader(DataLoader):
                     "use a smaller batch or fewer workers"
                 )
         except Exception:
-            if self.num_workers:  # left to the garbage collector, each would be waited for, for 5 seconds
+            if self.num_workers:  # garbage collection would wait 5 s per worker
                 batches._shutdown_workers()
                 self._iterator = None
             raise

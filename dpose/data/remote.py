@@ -1,8 +1,8 @@
 """Files behind a URL (https, s3, ...), read forwards through `fsspec`, without a copy on disk.
 
-A connection that fails is opened again where it broke, several times, before an error is raised: otherwise
-every hiccup would cost the rest of a shard and change the order of the samples. https follows the proxies of
-the environment ($https_proxy, ...) and ~/.netrc.
+A connection that fails is opened again, and reading resumes at the same byte; after several attempts an error
+is raised. Without this, a short interruption would lose the rest of a shard and change the order of the
+samples. https uses the proxies of the environment ($https_proxy, ...) and ~/.netrc.
 """
 
 import io
@@ -81,7 +81,7 @@ class RemoteFile(io.RawIOBase):
                 raise FileNotFoundError(f"{self.url}: not found") from error
             except PermissionError as error:
                 raise PermissionError(f"{self.url}: no permission to read it ({error})") from error
-            except Exception as error:  # each file system has exceptions of its own
+            except Exception as error:  # exceptions differ by file system
                 self._drop()
                 if getattr(error, "status", None) in (401, 403):
                     raise PermissionError(f"{self.url}: no permission to read it ({error})") from error

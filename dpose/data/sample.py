@@ -1,9 +1,9 @@
 """Sample: one person cut out of a frame, with a margin for the later jitter, and the geometry of that cut.
 
 A sample is what shards store and what the loader reads: image, this person's depth, part labels, and a small
-label of numbers. Everything stays in the *full image's* frame (joints, box, intrinsics): a cut moves pixels,
-never labels. Pixels are continuous: pixel (row i, column j) has its centre at (j + 0.5, i + 0.5); the half is
-added and subtracted only at the OpenCV call.
+label of numbers. Joints, box and intrinsics stay in the *full image's* frame. Cutting changes the pictures
+only. Pixels are continuous: pixel (row i, column j) has its centre at (j + 0.5, i + 0.5); `warp_image`
+converts to OpenCV's pixel convention.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from dpose.data.targets import person_pixels
 
 MARGIN = 1.25  # side of the stored cut / side of the person's box
 SAMPLE_SIZE = {128: 160, 224: 280}  # stored side for a network's input side: MARGIN times as large
-MAX_BETA = 15.0  # shape coefficients beyond this are no body: standard deviations from the mean shape
+MAX_BETA = 15.0  # largest plausible |beta|, standard deviations
 
 
 class BadSample(ValueError):
@@ -36,9 +36,7 @@ def naming(where: str) -> Iterator[None]:
 
 
 class SampleLabel(TypedDict):
-    """Plain Python values (JSON); arrays once `check_label` has read them. Pixels of the full image, metres,
-    radians.
-    """
+    """Plain Python values (JSON); `check_label` returns arrays. Pixels of the full image, metres, radians."""
 
     key: str  # unique in the data set; no '.' and no '/'
     dataset: str
@@ -109,9 +107,9 @@ def make_label(
 ) -> SampleLabel:
     """A label from arrays, as plain Python values.
 
-    Longer arrays give their first part (66 of 165 pose numbers, of SMPL 72; 24 joints); ten betas get a zero.
-    Raises BadSample for a bad key, and naming key and field for numbers that are too many or too few, not
-    finite in single precision, or a box without size. The whole label is checked where it is written.
+    Longer arrays are cut (to 66 pose numbers, of SMPL 72; to 24 joints); ten betas are padded with a zero.
+    Raises BadSample, with key and field in the message, for an invalid key, arrays of another size, numbers
+    not finite in single precision, or a box without size. The whole label is checked when it is written.
     """
     betas, pose_size = np.ravel(betas), 3 * num_rotations(body)
     values = {
@@ -139,9 +137,9 @@ def make_label(
 def check_label(label: dict[str, Any]) -> SampleLabel:
     """The label with each field of numbers as a float64 array of its exact shape, scale and margin as floats.
 
-    Raises BadSample, naming the field, for a label of no use: fields missing, of another shape
-    or type, not finite in single precision, or beyond `FIELDS`; an unknown body; a box below a pixel or
-    larger than the cut; an image, focal length or distance that is not positive.
+    Raises BadSample, naming the field, for an invalid label: fields missing, of another shape or type, not
+    finite in single precision, or beyond `FIELDS`; an unknown body; a box below a pixel or larger than the
+    cut; image sides, focal lengths or a distance that are too small.
     """
     if not isinstance(label, dict):
         raise BadSample(f"the label is no table but {type(label).__name__}")
@@ -180,7 +178,7 @@ def check_label(label: dict[str, Any]) -> SampleLabel:
 
 
 def _check_key(key: Any) -> str:
-    """The key. Raises BadSample if it is no name of a file in a shard."""
+    """The key. Raises BadSample if it cannot be a file name in a shard."""
     if not isinstance(key, str) or not key or set(key) & set("./\\"):
         raise BadSample(f"sample key {str(key)[:80]!r} must be non-empty text without '.' and '/'")
     return key
@@ -228,9 +226,9 @@ def relative_matrix(label: SampleLabel, stored: int, center, scale: float, size:
 def warp_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Cut an image by an axis-aligned `matrix` (source px -> cut px, continuous), without aliasing.
 
-    image (H, W[, C]) -> (size, size[, C]); outside the source is 0. Growing is bilinear. Shrinking first
-    averages areas over a whole-pixel window around the cut (whose exact factor enters the matrix), then
-    bilinear for the rest, so that a shift of a fraction of a pixel stays one.
+    image (H, W[, C]) -> (size, size[, C]); outside the source is 0. Enlarging is bilinear. Reducing first
+    averages areas over a window of whole pixels around the cut, then interpolates bilinearly. The averaging
+    reduces by a factor that is not exactly the zoom. The matrix includes this factor.
     """
     zoom = matrix[0, 0]
     x, y = np.rint(-matrix[:, 2]).astype(int)
@@ -283,8 +281,8 @@ def sample_from_frame(
 
     image (H, W, 3) uint8 RGB; depth (H, W) float metres of the whole frame; mask (H, W) bool: this person's
     visible pixels; parts (size, size) uint8 already in the cut's view (`render_parts`), zeros when left out.
-    The cut is label's box times label's margin. Depth that cannot be the person's (`person_pixels`) counts as
-    none: in 16 bits a single pixel of sky would leave the person steps of metres.
+    The cut is the label's box times its margin. Depth that cannot be the person's (`person_pixels`) is left
+    out: of the 16-bit codes, one sky pixel would leave few codes for the person.
     """
     matrix = crop_matrix(label["center"], label["scale"], size, label["margin"])
     cut_depth = None

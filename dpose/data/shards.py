@@ -1,12 +1,12 @@
-"""Shards: samples in WebDataset tar files, `<split>-NNNNNN.tar`, each there whole or not at all.
+"""Shards: samples in WebDataset tar files, `<split>-NNNNNN.tar`, written atomically.
 
 A sample is four members: `<key>.jpg` (quality 95), `<key>.depth.png` (16 bit: 0 = none, 1..65535 linear
 between the label's `depth_range` in metres; absent without depth), `<key>.parts.png` (8 bit) and `<key>.json`
 (the label). `manifest.json` beside them lists every shard with its samples, bytes and hash. No pickle
 anywhere.
 
-Reading compares a shard's bytes with the manifest, not its hash: that would be to read all data twice. The
-hashes make the fingerprint that results carry, and `sha256sum` checks a copy of the shards with them.
+Reading compares the size of a shard with the manifest, not its hash, which would read all data twice. The
+fingerprint in results is made from the hashes; `sha256sum` checks a copy of the shards with them.
 """
 
 import hashlib
@@ -63,8 +63,8 @@ def write_tar(
 ) -> int:
     """The samples as one tar file; returns how many. seen: keys of other files, which may not come again.
 
-    bad: is told of a malformed sample, which is then left out; without it, as always on a key seen twice, it
-    raises ValueError, and the file is of no use.
+    bad: called with a message for each malformed sample, which is left out; without it a malformed sample
+    raises ValueError. A key seen twice always does. After an exception the file is incomplete.
     """
     seen, count = set() if seen is None else seen, 0
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:  # as USTAR, but for long names
@@ -198,7 +198,7 @@ def _check_pictures(sample: Sample) -> None:
 def encode_sample(sample: Sample) -> dict[str, bytes]:
     """A sample's members by extension.
 
-    Raises BadSample, naming the sample, as `check_sample` does, and for depth that is no distance.
+    Raises BadSample, naming the sample, as `check_sample` does, and for negative or non-finite depth.
     """
     image, depth, parts, label = sample["image"], sample["depth"], sample["parts"], dict(sample["label"])
     with naming(f"sample {label.get('key')}"):

@@ -1,10 +1,10 @@
 """Sources: the shards of a data set's split, how they are shared out, and how they are read.
 
 `share_out` gives every sample of an epoch to one consumer (a loader process of a rank), for any numbers of
-shards and consumers: the samples are numbered shard after shard, and consumer k of n gets the k-th n-th of
-them. Most shards then belong to one consumer alone; a shard on a border is read by both, and each takes its
-part. Without a manifest the numbers of samples are unknown: all shards count as equally long, and the samples
-of a shared shard are scattered over its length by a fixed rule.
+shards and consumers: the samples are numbered shard after shard, and consumer k of n gets the k-th of n equal
+consecutive ranges. Most shards then belong to one consumer alone; a shard on a border is read by both, and
+each takes its part. Without a manifest the numbers of samples are unknown: all shards count as equally long,
+and the samples of a shared shard are scattered over its length by a fixed rule.
 """
 
 import re
@@ -26,7 +26,7 @@ from dpose.paths import Data, data_root, data_roots, is_url, shard_folder
 
 SPAN = 1 << 32
 GOLDEN = 2654435769  # SPAN over the golden ratio: i * GOLDEN % SPAN are spread evenly for any number of i
-SPREAD_SHARDS = 32  # number of shards that a look at a whole split reads from
+SPREAD_SHARDS = 32  # most shards that `spread=` reads
 
 
 class TooManyBadSamples(RuntimeError):
@@ -51,7 +51,7 @@ class BadCount:
         self._fault("a sample", "unreadable samples", self.samples, reason)
 
     def shard(self, what: str, reason: str) -> None:
-        """Count a shard; what: of it is lost."""
+        """Count a shard; what: description of the loss."""
         self.shards += 1
         self._fault(what, "damaged shards", self.shards, reason)
 
@@ -95,7 +95,7 @@ class Shards:
 
 
 def find_sources(data: Data, split: str) -> list[Shards]:
-    """The split of each data set, checked as far as that goes without reading images.
+    """The split of each data set, checked without decoding.
 
     data: see `make_loader`. Raises FileNotFoundError or ValueError naming what is missing or wrong.
     """
@@ -178,9 +178,9 @@ def _listed(root: Path | str, folder: Path | str, manifest: dict, split: str) ->
 
 
 def mixture(sources: Sequence[Shards], mix: Sequence[float] | None) -> list[float]:
-    """The chance of each source's to give the next sample, adding up to 1; None: by numbers of samples.
+    """The chance of each source to give the next sample; they sum to 1. None: by numbers of samples.
 
-    Raises ValueError for weights that do not fit, or numbers that no manifest tells.
+    Raises ValueError for invalid weights, or if `mix` is None and a manifest is missing.
     """
     if mix is None:
         if len(sources) == 1:
@@ -353,7 +353,7 @@ class _Watched:
         return self.at
 
     def seek(self, offset: int) -> None:
-        if offset < self.at:  # asked for by a header of negative size, again and again
+        if offset < self.at:  # a negative size would loop forever
             raise tarfile.ReadError("a header points backwards")
         if self.file.seekable():
             self.at = self.file.seek(offset)

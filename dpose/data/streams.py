@@ -1,10 +1,10 @@
 """Streams: the prepared samples of one consumer of a data set, in an order that can be resumed.
 
-One worker's way: read members of shards, shuffle, decode, jitter, cut, augment. What a sample looks like
-follows from (seed, epoch, key) alone, the order from (seed, epoch, place of the worker among all). So a
+Steps of a worker: read members of shards, shuffle, decode, jitter, cut, augment. The augmentation of a sample
+depends on (seed, epoch, key) alone, the order on (seed, epoch, number of the worker, number of workers). So a
 position in the stream is a few numbers: for each source the epoch and how many samples of it were taken,
-readable or not. A stream that begins at a position passes over those samples without decoding them, and in
-local shards without reading them.
+readable or not. A stream that begins at a position skips those samples without decoding them, and in local
+shards without reading them.
 """
 
 import random
@@ -42,7 +42,7 @@ OPEN_AT_ONCE = 8  # number of shards that a training stream reads in turns
 class SampleStream(IterableDataset):
     """Prepared samples for this process and worker; each `iter` is the next epoch.
 
-    Arguments as for `dpose.data.loader.make_loader`, but for
+    Arguments as for `dpose.data.loader.make_loader`, except
     weights: chance of each source to give the next sample, in any unit. shuffle: size of the buffer, 0 for
     samples in order. rank, world: which process of a run this is, and of how many. start: the state of a
     `dpose.data.loader.Progress` after which the next `iter` begins.
@@ -104,7 +104,8 @@ class SampleStream(IterableDataset):
     def samples(self, source: Shards, at: list[int]) -> Iterator[dict]:
         """This worker's share of one epoch, or of one epoch after the other.
 
-        at: [epoch, samples taken, samples of these that could not be decoded], where to begin; kept current.
+        at: [epoch, samples taken, samples of these that could not be decoded], where to begin; updated
+        in place.
         """
         yield from self.epoch_samples(source, at)
         while self.infinite:
@@ -115,8 +116,8 @@ class SampleStream(IterableDataset):
     def epoch_samples(self, source: Shards, at: list[int]) -> Iterator[dict]:
         """This worker's share of one epoch, `at` its position.
 
-        A share in which nothing is readable is an error only if nothing is in the others' either: an endless
-        stream then reads the next share that has something, a finite one ends.
+        If nothing in this share can be read, an endless stream reads the next share, and a finite one ends.
+        If no share can be read, raises ValueError.
         """
         epoch, skip, undecoded = at
         at[1], found = 0, False
@@ -179,7 +180,7 @@ class SampleStream(IterableDataset):
 
 
 def worker_of_process() -> tuple[int, int]:
-    """Number of this worker process, and of how many; the first of one outside of any."""
+    """Number of this worker process, and of how many; (0, 1) outside a worker."""
     info = get_worker_info()
     return (info.id, info.num_workers) if info else (0, 1)
 

@@ -6,9 +6,10 @@ shows the parts. "paper" is a camera made up for the crop: a long focal length, 
 middle, and a translation of the body that fits its 3D joints to their 2D positions. It needs no intrinsics,
 but its perspective is wrong: `notebooks/targets` measures by how much.
 
-The depth target is the depth of this person's visible pixels, scaled to [0.1, 1]; everything else is 0. It is
-computed after the jitter, on the pixels in view, so that it always spans its range: 0.1 at the nearest
-visible point of the person in the crop, 1 at the farthest. The rule of the released code is there by name.
+The depth target is the depth of this person's visible pixels in the crop, scaled to [0.1, 1]: 0.1 at the
+nearest visible point of the person, 1 at the farthest; other pixels are 0. `depth_target` defines it; in
+training `person_codes` and `to_device` (`dpose.model.inference`) compute the same values, after the jitter.
+`rule="released"` selects the authors' rule.
 
 Depth and masks come from different passes of a game engine: the soft edge of a mask, mainly in hair, includes
 pixels whose depth is the wall's or the sky's. A single one would compress the whole person to 0.1, so the

@@ -1,4 +1,4 @@
-"""A body in a page, to be shaped and posed by the reader without a kernel, a server or a network."""
+"""An interactive body with sliders, in a page; it needs no kernel, server or network."""
 
 from __future__ import annotations
 

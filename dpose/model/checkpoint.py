@@ -70,7 +70,7 @@ def save_released(model: DPose, path: str | os.PathLike[str], metadata: dict[str
     checkpoint also contains, are not written: the released code has to load the file with `strict=False`.
 
     Args:
-        model: a `PAPER` network. The order of its part channels is kept; the released code knows one only.
+        model: a `PAPER` network. The order of its part channels is kept; the released code supports one.
         path, metadata: as for `save`.
     Returns:
         The path.
@@ -94,7 +94,7 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
         device: where the weights are put.
     Raises:
         FileNotFoundError: there is no such file and no such name.
-        ValueError: the file is not such a checkpoint, is damaged, asks to run code, or its weights do not fit
+        ValueError: the file is not such a checkpoint, is damaged, contains code, or its weights do not fit
             (the message names which are missing, unexpected or of another shape).
     """
     return read(path_or_name)[0].to(device)

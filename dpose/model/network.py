@@ -48,7 +48,7 @@ class DPose(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.body_record: dict[str, str] | None = None  # of the body that it predicts; set by whoever knows
+        self.body_record: dict[str, str] | None = None  # set by `checkpoint.read` and training
         self.encoder = HRNet(config)
         self.depth_decoder = Decoder(config, channels=1) if config.depth else None
         self.parts_decoder = Decoder(config, channels=NUM_CLASSES)

@@ -5,8 +5,8 @@ only, so reading a file cannot run code. This module maps names; `dpose.model.ch
 whole networks.
 
 The released D-PoSE is `PAPER` with another order of part channels (`dpose.config.RELEASED_PARTS`). In its
-training labels the right hand had the number of the right thigh, so its part maps show no right hand, and a
-right thigh in two places.
+training labels the right hand had the number of the right thigh, so its part maps never contain the right
+hand and mark the thigh twice.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """The content of a torch file: tensors on the CPU, mapped from disk where possible, and plain values.
 
     Raises:
-        ValueError: the file is damaged, is not a dictionary, or asks for more than tensors and plain values
+        ValueError: the file is damaged, is not a dictionary, or contains code
             (the message names what; none of it is run), or it is neither a Lightning checkpoint nor an HRNet.
     """
     with open(path, "rb") as file:
@@ -115,7 +115,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     except Exception as error:  # the readers of both formats raise a dozen kinds
         if asked := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
-                f"{path}: refused. Its pickle asks for {asked[1][:LONGEST_NAME]!r}, which could run code; a "
+                f"{path}: refused. Its pickle names {asked[1][:LONGEST_NAME]!r}, which could run code; a "
                 "file of weights does not need it. Nothing was run. If you trust the file's origin, unpickle "
                 "it yourself and save its 'state_dict' alone under that name"
             ) from None
@@ -193,8 +193,8 @@ def to_released(model: DPose) -> dict[str, Tensor]:
 def load_keypoint_weights(encoder: HRNet, content: Mapping[str, Any], source: str = "HRNet") -> EncoderReport:
     """Fills an encoder with HRNet weights trained on COCO keypoints (`pose_hrnet_w48_256x192.pth`).
 
-    Only conv1 to stage4 are used. That network has only its finest map as output, so its last module has no
-    fusions to the three coarser ones; these keep their values, as do the up-sampling stacks.
+    Only conv1 to stage4 are used. HRNet's last module outputs only the finest map, so the file has no fusions
+    to the three coarser ones; these keep their values, as do the up-sampling stacks.
 
     Args:
         encoder: changed in place.

@@ -4,7 +4,7 @@ NVIDIA Warp casts the rays on CPU and CUDA; no display and no OpenGL are needed.
 paper's renderer is available as an alternative (`dpose.render.neural`). Cameras are pinholes in the OpenCV
 frame (x right, y down, z forward). Pixels are continuous: pixel (i, j) has its centre at (j + 0.5, i + 0.5),
 so a crop is rendered with its own intrinsics (`dpose.camera.crop_intrinsics`). Part labels supervise the
-segmentation decoder (paper section 3.5); depth maps come from the data sets and are not rendered here.
+segmentation decoder (paper section 3.5). Depth from `render_mesh` is not used for training.
 """
 
 import torch

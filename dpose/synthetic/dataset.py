@@ -312,16 +312,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--root", help="data folder (default: $DPOSE_DATA, else a folder in the user's cache)")
     for split, count in DEFAULT_SCENES.items():
-        text = f"scenes of the {split} split, about 1.4 people each (default {count})"
+        text = f"scenes of the {split} split, about 1.4 people each"
         add(f"--{split}", type=int, default=count, metavar="SCENES", help=text)
-    add("--frames", type=int, default=24, help="full test frames of 1280x720 pixels (default 24)")
+    add("--frames", type=int, default=24, help="full test frames of 1280x720 pixels")
     add(
         "--size",
         type=int,
         default=160,
-        help="side of a crop in pixels: 160 for mini (default), 280 for paper",
+        help="side of a crop in pixels: 160 for mini, 280 for paper",
     )
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="random seed of all people and scenes")
     add("--workers", type=int, help="processes (default: one per core)")
     add("--overwrite", action="store_true", help="delete the data in ROOT and make all of them again")
 

@@ -4,8 +4,8 @@ Clothes are regions of the T-pose, given as signed distances at the vertices (to
 so their borders may run between vertices, and as displacements along the normal, with wrinkles. Skirts and
 long hair are ring meshes of their own, skinned to the same joints. All people share one topology.
 
-The skinning is not `dpose.body.Body`'s: it includes the ring meshes and all 55 joints, in the precision that
-fixes the pictures of a seed.
+The skinning is not `dpose.body.Body`'s: it includes the ring meshes and all 55 joints, and its rounding is
+part of what a seed reproduces.
 """
 
 from dataclasses import dataclass

@@ -87,7 +87,8 @@ class Props:
     def gathered(self) -> tuple[np.ndarray, ...]:
         """vertices (M, 3), faces (T, 3), uv (M, 2), normals (M, 3), colour and emission (T, 4), texture (T,).
 
-        Float32 and int32. Without objects, one tiny triangle far below the ground: a mesh needs one.
+        Float32 and int32. Without objects, one tiny triangle far below the ground (Warp cannot build an
+        empty mesh).
         """
         if not self.parts:
             self.add([[0, -90, 0], [0.01, -90, 0], [0, -90, 0.01]], [(0, 1, 2)], np.zeros((3, 2)), (0, 0, 0))

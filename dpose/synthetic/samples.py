@@ -20,7 +20,7 @@ NEAR_PLANE = 0.2  # metres; joints closer to the camera are not visible
 
 @cache
 def open_body() -> Body:
-    """The body of every person here, whatever $DPOSE_BODY_MODELS holds."""
+    """The open body, for all synthetic people."""
     return load_body("open")
 
 

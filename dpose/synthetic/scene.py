@@ -162,7 +162,8 @@ def _place_people(
     vertices: np.ndarray,
     joints: np.ndarray,
 ) -> np.ndarray:
-    """Translations (N, 3) that put the people on the ground, side by side; adds what carries them to `props`.
+    """Translations (N, 3) that put the people on the ground, side by side; adds their seats and
+    platforms to `props`.
 
     yaws: (N,) radians. vertices: (N, V, 3) and joints (N, 55, 3), pelvis near the origin.
     """

@@ -28,8 +28,8 @@ class View(NamedTuple):
 
 
 class SceneRenderer:
-    """Renders viewports of a scene. The next SceneRenderer of the process takes over the mesh of the people;
-    an older one then raises RuntimeError.
+    """Renders viewports of a scene. Only the newest renderer of a process works: they share the mesh of the
+    people, and older ones raise RuntimeError.
     """
 
     _latest: "SceneRenderer | None" = None

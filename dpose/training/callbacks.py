@@ -1,7 +1,7 @@
-"""What lightning calls around the steps: the log, the checkpoints, the progress bar.
+"""Callbacks of lightning: the log, the checkpoints, the progress bar.
 
 A run folder holds `model.safetensors` (the weights, for `dpose.load`), `last.ckpt` (all that `resume` needs),
-`log.csv` (every loss term) and `run.json` (what was run, on what, and how far it came).
+`log.csv` (every loss term) and `run.json` (configuration, hardware and progress).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class CsvLog(Logger):
 class Journal(lightning.Callback):
     """Sums the losses on the device, logs their means, and counts the batches that were trained on.
 
-    lightning's `LearningRateMonitor` would write rows of its own; ours hold the rate of the optimizer.
+    lightning's `LearningRateMonitor` would add rows; the rate is logged here.
     """
 
     def __init__(self, config: TrainConfig, description: dict[str, Any], stored: Stored | None) -> None:
@@ -210,7 +210,7 @@ class Checkpoints(ModelCheckpoint):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
         super().on_train_start(trainer, module)
-        self.signals.install()  # again: lightning has put its own handler in front
+        self.signals.install()  # again: lightning has replaced the handler
         self.signals.looping = True
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Training, *rest: Any) -> None:
@@ -252,7 +252,7 @@ class Checkpoints(ModelCheckpoint):
             checkpoint.save(module.model, journal.config.out / "model.safetensors", journal.metadata())
 
     def rescue(self, trainer: lightning.Trainer, error: Exception) -> None:
-        """Save what was learned before an error ends the run, if that is anything new, and finite."""
+        """Called before an error ends the run: the weights are saved, if they are new and finite."""
         if not trainer.is_global_zero or self.journal.step == self.saved:
             return
         self.alone = True

@@ -47,7 +47,7 @@ class TrainConfig:
         mix: weight of each data set; default: its number of samples.
         out: run folder; default: the resumed run's, else runs/<preset>.
         steps, batch_size, lr: see `Recipe`.
-        seed: of initial weights, order of the data and augmentation; default 0.
+        seed: random seed of initial weights, data order and augmentation; default 0.
         overwrite: whether `out` may hold an earlier run, which is moved to the folder <out>.1 (or .2, ...).
         resume: `last.ckpt` of the run to continue.
         init: weights to start from: a checkpoint of the same preset (a file, a shipped name, or the authors'
@@ -56,10 +56,11 @@ class TrainConfig:
             an encoder from random weights.
         body: file or name of the body model for the losses; it must be the one that the data name.
         accelerator: "auto" (default), "cpu", "cuda", ... as lightning names them.
-        devices: number of processes (default 1), or "auto": all GPUs, or one process per core of the CPU.
-            Losses and batch norms average over the share of a batch that a process has.
+        devices: number of processes (default 1; `dpose train` on the CPU: "auto"), or "auto": all GPUs, or
+            one process per core of the CPU. Losses and batch norms average over the share of a batch that a
+            process has.
         strategy: lightning's name for how processes work together. "auto" (default): on GPUs `ddp`, in
-            notebooks `ddp_notebook`; on the CPU `ddp_fork`.
+            notebooks `ddp_notebook`; on the CPU `ddp_fork` on Linux, else `ddp_spawn`.
         precision: one of `dpose.training.PRECISIONS`, or "auto": bf16 where the hardware computes in it, else
             TF32 on CUDA, else float32.
         workers: loader processes per device; default: as many as there are spare cores.

@@ -1,12 +1,12 @@
 """Global settings of a run's processes: precision of arithmetic, threads, random state.
 
-They are set for the time of a run and belong to the caller again afterwards (`preserved`).
+They are set for a run and are restored after the run (`preserved`).
 
-Threads. On the CPU every process uses one thread, unless $OMP_NUM_THREADS says otherwise; more cores are used
-by more processes (`devices`). The threads of a process wait for each other after every operation, and so
-for any other program on one of their cores; processes do so once per step. Measured with MINI on two cores,
-images per second, first with seven other busy processes, then with few: one process of one thread 19 and 29,
-one of two threads 3 and 70, two of one thread 23 and 47.
+Threads. On the CPU every process uses one thread, unless $OMP_NUM_THREADS is set; more cores are used by more
+processes (`devices`). The threads of a process wait for each other after every operation, and therefore wait
+for other programs on their cores; processes wait once per step. Measured with MINI on two cores, images per
+second, first with seven other busy processes, then with few: one process of one thread 19 and 29, one process
+of two threads 3 and 70, two processes of one thread 23 and 47.
 """
 
 from __future__ import annotations

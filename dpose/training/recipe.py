@@ -25,7 +25,7 @@ class Recipe:
         steps: optimizer steps.
         batch_size: samples per step, over all devices.
         lr: the highest learning rate of Adam.
-        warmup: fraction of the steps over which the rate rises linearly from 0.
+        warmup: fraction of the steps over which the rate rises linearly to `lr`.
         decay: "constant", or "cosine": the rate falls to `final_lr` times `lr` at the last step.
         final_lr: see `decay`.
         clip: largest gradient norm (the paper says "value"; the authors' code clips the norm).
@@ -97,8 +97,8 @@ MINI_RECIPE = Recipe(
 def recipe(name: str) -> Recipe:
     """The recipe of a preset, for instance `recipe("paper")`: 200,000 steps of 64 samples at 1e-5, constant.
 
-    `recipe("released")` is what the authors' code and its configuration do instead: ten times the rate, its
-    losses, its depth target (spelled out in `dpose.losses.RELEASED_WEIGHTS`; it has no network of its own).
+    `recipe("released")` has the settings of the authors' code (ten times the rate, other losses, see
+    `dpose.losses.RELEASED_WEIGHTS`, and another depth target); no preset has that name.
     Raises ValueError for an unknown name.
     """
     if name == "released":

@@ -1,7 +1,7 @@
-"""`train`: one stage, Adam, clipped gradients (paper section 4.2; the book's training page has the facts).
+"""Trains a network: one stage, Adam, clipped gradients (paper section 4.2).
 
-`train(TrainConfig(...))` is all of it. lightning drives the loop, the devices and the callbacks; what a step
-computes is in `dpose.training.step`, what is written in `dpose.training.callbacks`.
+Call `train(TrainConfig(...))`. lightning runs the loop, the devices and the callbacks; a step is in
+`dpose.training.step`, the files are written in `dpose.training.callbacks`.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ class TrainResult:
 def train(
     config: TrainConfig, loggers: Sequence[Logger] = (), callbacks: Sequence[lightning.Callback] = ()
 ) -> TrainResult:
-    """Train a network as `config` says and return where it is.
+    """Train a network with the settings of `config`; returns the paths of its files and the last losses.
 
     loggers, callbacks: lightning's, in addition to our own. Random state, threads, precision flags and signal
-    handlers of the calling process are as before afterwards.
+    handlers of the calling process are restored afterwards.
 
-    Raises what `TrainConfig.resolve` raises, ValueError if body and data do not fit, what the data raise
-    while they are read, and FloatingPointError for a loss that is no longer finite; then the last checkpoint
-    stays. After other errors in mid-run, and if the run is stopped, what was learned is saved first. A run
-    that is stopped raises KeyboardInterrupt (Ctrl-C) or `Stopped`, a SystemExit (SIGTERM).
+    Raises what `TrainConfig.resolve` and `make_loader` raise, ValueError if body and data do not fit, and
+    FloatingPointError for a loss that is not finite; the last checkpoint is kept. After other errors during
+    the run, and if the run is stopped, the weights are saved first. A stopped run raises KeyboardInterrupt
+    (Ctrl-C) or `Stopped`, a SystemExit (SIGTERM).
     """
     config = config.resolve()
     stored = read_checkpoint(config.resume) if config.resume is not None else None

@@ -28,8 +28,8 @@ FILES = ("last.ckpt", "model.safetensors", "log.csv", "run.json", "tensorboard")
 def starting_network(config: TrainConfig, stored: Stored | None) -> tuple[DPose, dict[str, Any] | None]:
     """A new network, with the weights of `init` if given, and where these come from (None: random).
 
-    That is the file's hash, its `kind` ("dpose", "released" or "hrnet") and its metadata; for an HRNet, which
-    layers of the encoder it left at random and which of its own were not used.
+    The origin is the file's hash, its `kind` ("dpose", "released" or "hrnet") and its metadata; for an HRNet,
+    which layers of the encoder stay at random values and which of the file's layers were not used.
 
     Raises ValueError for a file that is none of the three, or of another preset.
     """

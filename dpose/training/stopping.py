@@ -22,9 +22,9 @@ PATIENCE = 10.0  # seconds; a signal that is repeated later than this ends the r
 
 
 class Stopped(SystemExit):
-    """A run was stopped by a signal. `code` is the exit status, 130 or 143.
+    """A run was stopped by a signal.
 
-    In other processes than the first it is 0: at another status lightning kills the first process.
+    `code` is the exit status: 130 or 143; 0 in other ranks, so that the launcher does not kill the rest.
     """
 
     def __init__(self, signum: int, message: str = "", leader: bool = True) -> None:
@@ -33,7 +33,7 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """Remembers that a signal came, for the training loop to see.
+    """Stores the signal; the loop checks it.
 
     Attributes:
         received: the first signal's number, 0 before.

@@ -7,8 +7,8 @@ makes
     <out>/shards/<split>-NNNNNN.json   its record: what it was made from, counts, hash, what was left out
     <out>/shards/<split>-NNNNNN.tar    the shard
 
-in this order; each file is complete or absent. A job whose shard and record are there is not done again. When
-all are done (`driver`), `manifest.json` lists them. `command` has the arguments of the command line.
+The record is written first; both atomically. A job whose shard and record exist is not repeated. When all are
+done (`driver`), `manifest.json` lists them. `command` has the arguments of the command line.
 """
 
 from dpose.data.prepare.command import add_arguments, run

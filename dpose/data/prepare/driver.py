@@ -37,7 +37,7 @@ TRIED = 12  # frames cut for the estimate
 
 
 def estimate(jobs: list[Job], workers: int, resumed: bool = False) -> str:
-    """Cut a few frames, spread over the jobs, for real; returns what all jobs will need, for people to read.
+    """Cuts a few frames, spread over the jobs; returns a text with the time and size of all jobs.
 
     Raises ValueError if none of them can be used; not if `resumed`, as then other frames could.
     """
@@ -101,7 +101,7 @@ def prepare_scenes(
         limit: about how many people to take, of the first scenes; None: all.
         parts_camera: "crop", or "paper" for part labels in the paper's view (`part_targets`).
         skipped: what has been left out so far, and the limit on faults.
-        bodies: to pose people with, here; workers read their own.
+        bodies: used in this process; workers read their own.
         say: called with the estimate, line by line.
         about: more entries for the manifest.
     Raises:
@@ -204,7 +204,7 @@ def prepare(
 
     Args:
         split: one of the set's; None: its first.
-        validation: see `prepare_scenes`; None: a fifth of "train", but 0 for sets that train whole.
+        validation: see `prepare_scenes`; None: a fifth of "train", but 0 for the sets in `WHOLE`.
         max_faults: number of frames or people that may be unusable.
         depth: False prepares BEDLAM without depth.
         options: more arguments of `prepare_scenes`.

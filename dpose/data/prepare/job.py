@@ -47,9 +47,9 @@ def frame_samples(job: Job, index: int, skipped: Skipped) -> list[Sample]:
 
 
 def make_shard(folder: Path, max_faults: int, job: Job) -> dict:
-    """Make the shard and, just before it gets its name, its record; returns the record.
+    """Makes a shard: writes the record, then renames the shard; returns the record.
 
-    There is no shard if no person is left. Raises TooManyFaults.
+    If no person is left, there is no shard. Raises TooManyFaults.
     """
     started, skipped = time.perf_counter(), Skipped(max_faults)
 

@@ -36,8 +36,8 @@ class Settings:
 class Job:
     """One shard of a scene.
 
-    frames: its frames in order, (imgname, rows of the scene's labels). fingerprint: of all that the shard is
-    made from but the frames themselves.
+    frames: its frames in order, (imgname, rows of the scene's labels). fingerprint: hash of everything except
+    the frames that the shard is made from.
     """
 
     scene: FrameSet

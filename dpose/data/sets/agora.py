@@ -1,7 +1,7 @@
 """AGORA (Patel et al. 2021): scans of clothed people in rendered places, several in each image.
 
-Labels: of the processed label files at https://bedlam.is.tue.mpg.de (register), agora-body.npz and
-agora-bfh.npz; one of them is enough. Images: the training images of 1280x720 pixels at
+Labels: agora-body.npz and agora-bfh.npz from the processed label files at https://bedlam.is.tue.mpg.de
+(register); one of them is enough. Images: the training images of 1280x720 pixels at
 https://agora.is.tue.mpg.de (register), all in one folder.
 
     <root>/agora-body.npz, <root>/agora-bfh.npz         or in <root>/labels, or as the authors' scripts have

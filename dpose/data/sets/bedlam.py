@@ -24,10 +24,11 @@ or, for scenes that have none, the raw ground truth, from which the same table i
 Joints and boxes of raw ground truth, and all part labels, are computed with the neutral SMPL-X body, which
 $DPOSE_BODY_MODELS must hold. A scene's folder may carry the frame rate, `<scene>_6fps`, and `3-10` may be
 `3_10`: the published names differ in this. Closeups, stored on their side, are recognised by their cameras,
-not by "closeup" in their names. Published labels of the three hair scenes are at 30 fps; those of AGORA among
-them are left to `dpose prepare agora`. Use the label files with 11 betas, not those with 16. A split is what
-is below the root: "train" is cut into train and val when shards are made, "test" is for a root with BEDLAM's
-validation scenes. Val sequences are not among those of train, but their people and motions may be.
+not by "closeup" in their names. Published labels of the three hair scenes are at 30 fps. AGORA's label
+files are ignored; `dpose prepare agora` reads them. Use the label files with 11 betas, not those with 16. A
+split is what is below the root: "train" is divided into train and val when shards are made, "test" is for a
+root with BEDLAM's validation scenes. Train and val have no sequence in common, but may share people and
+motions.
 """
 
 import re

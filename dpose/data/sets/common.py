@@ -35,7 +35,7 @@ def converted(
     skipped: Skipped,
     given: Any = None,
 ) -> Path | None:
-    """The label file `<out>/labels/<name>.npz`: made by `make`, unless it is there and made from the same.
+    """The label file `<out>/labels/<name>.npz`: made by `make`, unless a file from the same sources exists.
 
     Beside it is `<name>.json` with the sources' sizes and times and with what was left out, which a later
     call reports again.
@@ -121,7 +121,7 @@ def ten_betas(value: Any) -> np.ndarray:
 
 
 def body_name(model: str, gender: Any) -> str:
-    """A body's name: "smpl" and "m" -> "smpl-male". Raises ValueError for what is no gender of the models."""
+    """A body's name: "smpl" and "m" -> "smpl-male". Raises ValueError for an unknown gender."""
     names = {name: name for name in GENDERS} | {"m": "male", "f": "female"}
     if str(gender).lower() not in names:
         raise ValueError(f"gender {str(gender)!r} is none of {', '.join(names)}")

@@ -8,8 +8,8 @@ too, below $DPOSE_BODY_MODELS.
     <root>/P<n>/<sequence>/images/%05d.jpg              the frames
 
 Only the sequences of EMDB 1, the benchmark of body pose, are used, and of them the frames that the file marks
-as good and whose box it marks as valid; what is left out is counted. The box is the square around theirs,
-times 1.2: theirs is tight around the projected body. The 2D joints are the file's own, `kp2d`.
+as good and whose box it marks as valid; what is left out is counted. The box is the square around the file's
+`bboxes`, times 1.2: these are tight around the projected body. The 2D joints are the file's own, `kp2d`.
 """
 
 from functools import partial

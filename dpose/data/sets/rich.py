@@ -9,9 +9,9 @@ https://smpl-x.is.tue.mpg.de (register) is needed too, below $DPOSE_BODY_MODELS.
     <root>/<imgname>                                    or <root>/test/<imgname>, <root>/images/<imgname>
 
 The label file has pose, shape and boxes, but neither camera nor translation: both are made up so that the
-body fills its box (`dpose.data.sets.processed`). Part labels depend on them; MPJPE, PA-MPJPE and MVE only by
-the focal length, which is an input of the network: `dpose evaluate --focal diagonal` uses the released
-evaluation's for every set, which is the one here. 2D joints have confidence 0.
+body fills its box (`dpose.data.sets.processed`). Part labels depend on them; MPJPE, PA-MPJPE and MVE
+depend on them only through the focal length, an input of the network. The focal length here is that of the
+released evaluation, which `dpose evaluate --focal diagonal` uses for every set. 2D joints have confidence 0.
 """
 
 from pathlib import Path

@@ -16,9 +16,9 @@ joints of the body; `poses2d`, a detector's, are not used.
 Processed: `eval_data_parsed.zip` of https://bedlam.is.tue.mpg.de (register) holds 3dpw_test.npz, whose boxes
 are those of the published numbers; imgname is relative to the root, or to imageFiles. It has pose and shape,
 but neither camera nor translation: both are made up so that the body fills its box
-(`dpose.data.sets.processed`). Part labels depend on them; MPJPE, PA-MPJPE and MVE only by the focal length,
-which is an input of the network: `dpose evaluate --focal diagonal` uses the released evaluation's for every
-set, which is the one here. 2D joints have confidence 0.
+(`dpose.data.sets.processed`). Part labels depend on them; MPJPE, PA-MPJPE and MVE depend on them only through
+the focal length, an input of the network. The focal length here is that of the released evaluation, which
+`dpose evaluate --focal diagonal` uses for every set. 2D joints have confidence 0.
 """
 
 from functools import partial
