@@ -14,8 +14,8 @@
 # other parameters:
 #
 # ```bash
-# papermill notebooks/train.ipynb -p steps 200000 > /dev/null               # a GPU is found by itself
-# papermill notebooks/train.ipynb -p preset mini -p steps 4000 > /dev/null  # an hour on two idle processor cores
+# papermill notebooks/train.ipynb run.ipynb -p steps 200000               # on a GPU, if there is one
+# papermill notebooks/train.ipynb run.ipynb -p preset mini -p steps 4000  # an hour on two idle processor cores
 # ```
 #
 # `dpose train` does the same on the command line, without pictures.

@@ -36,8 +36,8 @@ class Settings:
 class Job:
     """One shard of a scene.
 
-    frames: its frames in order, (imgname, rows of the scene's labels). fingerprint: hash of everything except
-    the frames that the shard is made from.
+    frames: its frames in order, (imgname, rows of the scene's labels). fingerprint: hash of everything that
+    the shard is made from, except the frames.
     """
 
     scene: FrameSet
