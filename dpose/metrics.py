@@ -1,6 +1,6 @@
 """Errors of predicted bodies, part maps and depth maps, one value per sample, computed on the inputs' device.
 
-Inputs are in metres, errors in millimetres. A *protocol* says which joints are compared, how they are
+Inputs are in metres, errors in millimetres. A *protocol* defines which joints are compared, how they are
 obtained and what the pelvis is (`PROTOCOLS`). Errors have shape (B,), one per sample, so the error of any set
 of samples is a plain mean. `BodyErrors` takes this mean as a `torchmetrics` metric, also over processes. IoU
 is not a mean over samples: pixel counts are summed first.

@@ -35,8 +35,8 @@ def smplx_to_smpl(path: str | Path | None = None) -> Tensor:
     """The sparse matrix (6890, 10475), float64, for `combine`: SMPL vertices from SMPL-X vertices.
 
     path: `smplx2smpl.pkl` or `smplx_to_smpl.pkl`; None: the one under $DPOSE_BODY_MODELS; "open": the open
-    body's (6890, 13718), to the vertices of the body "open-smpl". Raises FileNotFoundError that says where to
-    get the file, ValueError if it holds something else.
+    body's (6890, 13718), to the vertices of the body "open-smpl". Raises FileNotFoundError, which names
+    the download address, or ValueError for another file.
     """
     if path == "open":
         return sparse_tensor(scipy.sparse.load_npz(OPEN_SMPL.with_name("smplx2smpl.npz")))
@@ -49,7 +49,7 @@ def joint_regressor(joints: str, path: str | Path | None = None) -> Tensor:
     joints: "h36m", the 17 of Human3.6M, for the protocol `h36m14`; or "smpl", SMPL's own 24, for `smpl24` and
     `smpl22`. path: `J_regressor_h36m.npy`, or a SMPL file; None: the one under $DPOSE_BODY_MODELS (of SMPL,
     the neutral body's); "open": the one for the body "open-smpl", whose joints are near Human3.6M's.
-    Raises FileNotFoundError that says where to get the file, ValueError if it holds something else.
+    Raises FileNotFoundError, which names the download address, or ValueError for another file.
     """
     if joints == "h36m":
         if path == "open":

@@ -9,10 +9,9 @@ and, where the set has them, folders of depth and masks in BEDLAM's layout:
     <masks>/<sequence>/<frame>_NN_clothing.png, _hair   clothes and hair; a mask without pixels has no file
     <masks>/<sequence>/<frame>_env.png                  everything else; always there, and not used
 
-NN = 00, 01, ... The label file does not say which row a mask belongs to: masks are matched to a frame's
-people by their 2D joints, the silhouette of the labelled body and its distance, all people at once. Frames
-that are stored on their side (BEDLAM's closeups) are turned upright; they are recognised by the principal
-point.
+NN = 00, 01, ... The row of a mask is not in the label file: masks are matched to a frame's people by their 2D
+joints, the silhouette of the labelled body and its distance, all people at once. Frames that are stored on
+their side (BEDLAM's closeups) are turned upright; they are recognised by the principal point.
 """
 
 import re

@@ -126,7 +126,7 @@ def _normalised(columns: dict[str, np.ndarray], source: str) -> dict[str, np.nda
     """All columns of `Labels` in their types and shapes. Raises ValueError naming source and column."""
     n = len(np.atleast_1d(columns["imgname"]))
     if "trans_cam" not in columns and "cam_ext" not in columns:
-        raise ValueError(f"{source}: neither column 'trans_cam' nor 'cam_ext' says where the people stand")
+        raise ValueError(f"{source}: has neither column 'trans_cam' nor 'cam_ext', the people's positions")
     defaults = {"trans_cam": np.zeros((n, 3)), "cam_ext": np.broadcast_to(np.eye(4), (n, 4, 4))}
     text = {"gender": "neutral", "sub": "", "motion_info": "", "body": DEFAULT_BODY}
     defaults |= {name: [value] * n for name, value in text.items()}

@@ -73,26 +73,26 @@ def make_loader(
             pattern of names (`https://host/train-{000000..000123}.tar`, `s3://...`); or a list of these.
             None: see `dpose.paths.data_roots`.
         batch_size: samples per batch of this process.
-        train: shuffled, augmented, without end unless `infinite=False`, and then without the last partial
-            batch of each worker. Otherwise in order, one set after the other, unaugmented unless `augment`
-            is given, once through.
-        seed, epoch: what the order and the augmentation follow from; `epoch` is the first one.
+        train: shuffled, augmented and endless; with `infinite=False` one epoch, without the last partial
+            batch of each worker. Otherwise the split once, in order, one set after the other, without
+            augmentation unless `augment` is given.
+        seed, epoch: order and augmentation depend on them; `epoch` is the first one.
         workers: processes that prepare batches; 0 for this one.
         mix: for a list, the chance of each set to give the next sample, in any unit; None: its number of
             samples. A set that is exhausted, in a finite stream, is no longer drawn.
-        augment: strengths; None: in training those that belong to the preset.
-        shuffle_buffer: samples that a worker shuffles among. It is emptied at the end of an epoch and filled
-            again, which takes a moment.
-        max_bad: how many samples of a set each worker may fail to read in an epoch, and, counted apart, how
-            many damaged shards it may meet. A damaged shard counts once, however many samples it costs.
+        augment: strengths; None: in training those of the preset.
+        shuffle_buffer: number of samples in a worker's shuffle buffer. It is emptied at the end of an epoch
+            and filled again.
+        max_bad: largest number of unreadable samples of a set per worker and epoch, and, counted apart, of
+            damaged shards. A damaged shard counts once, for any number of lost samples.
         limit: only the first samples of each set in each worker's epoch.
-        spread: about this many samples of each set and no more, from shards all over the split.
+        spread: about this many samples of each set, from shards all over the split.
         resume: the states of a run's `Progress`, one per process in the order of their ranks; the loader
-            goes on after them, see `Loader.resumed`. Only for streams without end.
+            continues after them, see `Loader.resumed`. Only for endless streams.
     Raises:
         FileNotFoundError, ValueError: at once, for a missing folder or split, a shard that differs from the
-            manifest, or a bad argument; while iterating, ValueError if nothing can be read at all, or if of
-            a finite training loader no batch is filled.
+            manifest, or an invalid argument; while iterating, ValueError if nothing can be read, or if a
+            finite training loader fills no batch.
         TooManyBadSamples: while iterating, past `max_bad`.
     """
     if batch_size < 1:
@@ -201,10 +201,10 @@ def _quiet_worker(_: int) -> None:
 
 
 class Progress:
-    """How far one process of a run has come in its loader's stream, by the batches that it has used.
+    """Position of one process of a run in its loader's stream, from the batches that it has used.
 
-    workers: as for `make_loader`. After resuming, a new Progress goes on from the state resumed from, as soon
-    as it has the first batch.
+    workers: as for `make_loader`. After resuming, a new Progress continues from the resumed state with the
+    first batch.
     """
 
     def __init__(self, workers: int):

@@ -23,7 +23,7 @@ MAX_BETA = 15.0  # largest plausible |beta|, standard deviations
 
 
 class BadSample(ValueError):
-    """A sample that cannot be used; the loader counts these and goes on up to a limit."""
+    """A sample that cannot be used; the loader counts and skips these up to a limit."""
 
 
 @contextmanager

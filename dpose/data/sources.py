@@ -188,7 +188,7 @@ def mixture(sources: Sequence[Shards], mix: Sequence[float] | None) -> list[floa
         unknown = [source.name for source in sources if source.counts is None]
         if unknown:
             raise ValueError(
-                f"no manifest says how many samples {unknown[0]} has: give the weights of the mixture (--mix)"
+                f"{unknown[0]} has no manifest with its number of samples: give the weights (--mix)"
             )
         mix = [sum(source.counts) for source in sources]
     if len(mix) != len(sources):

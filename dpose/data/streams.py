@@ -69,7 +69,7 @@ class SampleStream(IterableDataset):
         self.transforms = picture_transforms(self.augment) if self.augment else []
 
     def order(self) -> str:
-        """A checksum of everything but epoch and place that the order of the samples follows from."""
+        """A checksum of the settings and shards on which the order of the samples depends."""
         shards = [[Path(str(piece)).name for piece in source.pieces] for source in self.sources]
         settings = self.seed, self.shuffle, self.limit, self.spread, self.weights
         counts = [source.counts for source in self.sources]
@@ -98,7 +98,7 @@ class SampleStream(IterableDataset):
             yield row | {"position": common | {"drawn": drawn, "sources": [list(at) for at in places]}}
 
     def place(self) -> tuple[int, int]:
-        """Which consumer of the data this is, and of how many: the workers of all processes of a run."""
+        """Number of this consumer, and of how many: the workers of all processes of a run."""
         return self.rank * self.workers + self.worker, self.world * self.workers
 
     def samples(self, source: Shards, at: list[int]) -> Iterator[dict]:

@@ -157,8 +157,8 @@ def from_released(
     Returns:
         The configuration (`PAPER`, with the file's order of part channels) and the tensors.
     Raises:
-        ValueError: the weights are of another network; the message says which keys are missing, unexpected or
-            of another shape.
+        ValueError: the weights are of another network; the message names the keys that are missing,
+            unexpected or of another shape.
     """
     ours = content.get("dpose", {})  # only in files that `save_released` wrote
     config = replace(PAPER, part_order=ours.get("part_order", "released"))

@@ -32,7 +32,7 @@ LARGE_BATCH = 1024  # larger batches must not exceed the number of training samp
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train. None means: as the preset's recipe says, or the default.
+    """What to train. None: the value of the preset's recipe, or the default.
 
     With `resume`, None means: as the run in that checkpoint. Such a run may change `steps`, `lr`,
     `accelerator`, `devices`, `strategy`, `workers`, `log_every`, `max_bad`, `checkpoint_minutes` and

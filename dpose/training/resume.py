@@ -1,4 +1,4 @@
-"""Reading `last.ckpt` of an earlier run, and checking what a run that goes on with it may change.
+"""Reading `last.ckpt` of an earlier run, and checking what the resumed run changes.
 
 Weights and optimizer are restored by lightning (`dpose.training.run`), the position in the data by the loader
 (`make_loader(resume=...)`).
@@ -32,7 +32,7 @@ OF_LIGHTNING = ("optimizer_states", "lr_schedulers", "loops")
 
 @dataclass(frozen=True)
 class Stored:
-    """What `last.ckpt` says about its run, apart from its tensors.
+    """The content of `last.ckpt` without its tensors.
 
     Attributes:
         step: optimizer steps done.

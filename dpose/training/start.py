@@ -91,7 +91,7 @@ def body_of_data(
         where = f"init: {config.init}"
         record = origin.get("body")
         if record is None and config.body is None:
-            raise ValueError(f"{where} does not say for which body it was trained; name it (--body)")
+            raise ValueError(f"{where} has no record of the body it was trained for; name it (--body)")
         if record is not None and record["name"] != name:
             raise ValueError(
                 f"{where} was trained for the body {record['name']!r}, the data belong to {name!r}"

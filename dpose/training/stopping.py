@@ -36,9 +36,9 @@ class StopSignals:
     """Stores the signal; the loop checks it.
 
     Attributes:
-        received: the first signal's number, 0 before.
+        received: number of the first signal; 0: none yet.
         looping: whether this process is in the training loop; outside it a signal ends the run at once.
-        launcher: of processes that this one waits for, and sends the signal to.
+        launcher: the launcher of the processes that this one waits for and sends SIGTERM to.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class StopSignals:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """`install`, and the caller's handlers again afterwards."""
+        """`install`; restores the caller's handlers afterwards."""
         before = [signal.getsignal(signum) for signum in SIGNALS]
         self.install()
         try:

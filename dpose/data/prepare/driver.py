@@ -92,7 +92,7 @@ def prepare_scenes(
 ) -> dict | None:
     """Scenes -> `<out>/shards`; returns the manifest, or None for a dry run.
 
-    Shards that were made until an error stay, and the next call goes on after them.
+    After an error the finished shards are kept, and the next call continues after them.
 
     Args:
         size: side of the crops in pixels.
