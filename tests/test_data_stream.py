@@ -18,13 +18,14 @@ import torch
 from data_people import keys, random_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shard_files import write_manifest, write_shards
 
 from dpose.body import load_body
 from dpose.config import MINI
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.data.sample import BadSample
-from dpose.data.shards import encode_sample, shard_row, write_manifest, write_shards
+from dpose.data.shards import encode_sample, shard_row
 from dpose.data.sources import Shards, TooManyBadSamples, find_source, mixture
 from dpose.data.streams import SampleStream
 from dpose.model.inference import run_network, to_device

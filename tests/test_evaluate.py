@@ -12,6 +12,7 @@ import scipy.sparse
 import torch
 from data_people import random_sample
 from random_people import random_samples
+from shard_files import write_manifest, write_shards
 
 import dpose.evaluate as evaluation
 from dpose.batch import Prediction
@@ -22,7 +23,6 @@ from dpose.cli import main
 from dpose.config import preset
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means, weak_perspective
-from dpose.data.shards import write_manifest, write_shards
 from dpose.evaluate import best_constant, evaluate, format_table, measure, summarise
 from dpose.metrics import PROTOCOLS, BodyErrors
 from dpose.model import checkpoint as checkpoints

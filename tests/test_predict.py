@@ -15,6 +15,7 @@ import skimage.data
 import smplx
 import torch
 import trimesh
+from shard_files import write_manifest, write_shards
 from torch import nn
 
 import dpose
@@ -22,7 +23,6 @@ from dpose.body import OPEN_BODY, load_body
 from dpose.camera import full_translation
 from dpose.data.loader import make_loader
 from dpose.data.sample import make_label, sample_from_frame
-from dpose.data.shards import write_manifest, write_shards
 from dpose.model.inference import FastDPose, run_network, to_device
 from dpose.predict import FILES, intrinsics, parameters, predict, read_image, square_box
 
