@@ -223,7 +223,7 @@ def test_people_without_depth_stand_in_the_same_batch_and_train(two_sets):
 
 
 def test_smpl_bodies_keep_their_hands_and_training_refuses_them(tmp_path):
-    from dpose.training import check_bodies
+    from dpose.training.config import check_bodies
 
     rng = np.random.default_rng(0)
     pose = rng.normal(0, 0.3, 72)
