@@ -215,7 +215,7 @@ def measure(
         if samples is not None:
             batch = _first(batch, samples - count)
         _check_families(body, batch)
-        inputs = batch if focal == "label" else {**batch, "cam_int": diagonal_cameras(batch)}
+        inputs = batch if focal == "label" else {**batch, "cam_int": default_intrinsics(batch["img_size"])}
         prediction = run_network(model, inputs, bf16)
         measured = _measure_batch(prediction, batch, body, bodies, mean_pose, errors)
         _check_finite(prediction, measured, batch["key"])
@@ -409,11 +409,6 @@ def _measure_batch(
     if prediction.depth is not None:
         columns["depth_l1"], columns["depth_pixels"] = metrics.depth_l1(prediction.depth, batch["depth"])
     return columns
-
-
-def diagonal_cameras(batch: Batch) -> Tensor:
-    """(B, 3, 3) intrinsics as of an unknown camera: the image diagonal as focal length, and its centre."""
-    return default_intrinsics(batch["img_size"])
 
 
 def true_points(batch: Batch, bodies: Bodies, errors: metrics.BodyErrors) -> BodyOutput:
