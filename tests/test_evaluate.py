@@ -559,11 +559,6 @@ def trained_on(trained) -> str:
         ({"focal": "5000"}, ValueError, "focal.*label.*diagonal"),
         ({"depth_rule": "mine"}, ValueError, "depth_rule.*paper.*released.*'mine'"),
         ({"out": "/tmp"}, FileExistsError, "/tmp"),
-        (
-            {"protocol": "h36m14", "regressor": torch.ones(24, 6890)},
-            ValueError,
-            r"Human3.6M.*\(24, 6890\)",
-        ),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_measured(
