@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dpose import results
 from dpose.body import OPEN_BODY, Body, load_body
+from dpose.io import write_json
 
 SPEED_GOAL, DISTANCE_GOAL = 2.0, 1e-5
 NUM_BETAS = 11
@@ -87,7 +88,7 @@ def main() -> None:
         )
     print(f"(goal: x{SPEED_GOAL:g} within {DISTANCE_GOAL:g} m)")
     if args.out:
-        results.write_json(
+        write_json(
             args.out,
             {
                 "batch_size": args.batch_size,

@@ -24,6 +24,7 @@ from dpose.batch import Prediction
 from dpose.config import preset
 from dpose.data.loader import make_loader
 from dpose.evaluate import measure
+from dpose.io import write_json
 from dpose.model.inference import FastDPose
 from dpose.model.network import DPose
 from dpose.paths import data_root
@@ -123,7 +124,7 @@ def main() -> None:
         print(f"mini, {metric}: {measured['eager, 32 bits'][metric]:.3f} mm, fast {change:+.3f} mm")
     print(f"(goal: MPJPE changed by less than {MPJPE_GOAL:g} mm)")
     if args.out:
-        results.write_json(
+        write_json(
             args.out,
             {
                 "preset": args.preset,

@@ -52,6 +52,7 @@ from dpose.data.sample import SAMPLE_SIZE
 from dpose.data.sets import bedlam
 from dpose.data.shards import shard_row, write_manifest, write_tar
 from dpose.data.targets import depth_target
+from dpose.io import write_json
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, to_device
 from dpose.synthetic import write_frames
 
@@ -199,7 +200,7 @@ def main() -> None:
     print("memory of the loader, MB: " + ", ".join(f"{v} {k}" for k, v in found["loader_memory_mb"].items()))
     print(f"{found['times_as_fast']:.1f} times as fast (goal {GOAL:g})")
     if args.out:
-        results.write_json(args.out, {"benchmark": "raw_frames"} | found | results.provenance())
+        write_json(args.out, {"benchmark": "raw_frames"} | found | results.provenance())
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from dpose import results
 from dpose.body import Body, load_body
 from dpose.camera import box_from_joints, crop_intrinsics, project
 from dpose.data.sample import MARGIN
+from dpose.io import write_json
 from dpose.render import raycast, render_parts
 
 GOAL = 5.0
@@ -160,7 +161,7 @@ def main() -> None:
         f"{100 * found['labels_equal']:.3f}% of the labels are equal"
     )
     if args.out:
-        results.write_json(args.out, {"benchmark": "render", "device": "cpu"} | found | results.provenance())
+        write_json(args.out, {"benchmark": "render", "device": "cpu"} | found | results.provenance())
 
 
 if __name__ == "__main__":
