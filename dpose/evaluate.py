@@ -34,7 +34,6 @@ from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.data.shards import read_manifest
-from dpose.data.targets import DEPTH_RULES
 from dpose.io import check_target, file_hash, write_json
 from dpose.model import checkpoint as checkpoints
 from dpose.model import released
@@ -104,12 +103,10 @@ def evaluate(
         FloatingPointError: a prediction is not finite.
         RuntimeError: a sample of the split cannot be read.
     """
-    for name, value in (("samples", samples), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    for name, value, allowed in (("focal", focal, FOCALS), ("depth_rule", depth_rule, (None, *DEPTH_RULES))):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(filter(None, allowed))}, got {value!r}")
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    if focal not in FOCALS:
+        raise ValueError(f"focal must be one of {', '.join(FOCALS)}, got {focal!r}")
     if out is not None:
         check_target(out)
     begin = time.monotonic()

@@ -557,7 +557,7 @@ def trained_on(trained) -> str:
         ({"batch_size": 0}, ValueError, "batch_size.* 0"),
         ({"protocol": "coco"}, ValueError, "'coco'.*smplx24"),
         ({"focal": "5000"}, ValueError, "focal.*label.*diagonal"),
-        ({"depth_rule": "mine"}, ValueError, "depth_rule.*paper.*released.*'mine'"),
+        ({"depth_rule": "mine"}, ValueError, "depth rule 'mine'.*paper.*released"),
         ({"out": "/tmp"}, FileExistsError, "/tmp"),
     ],
 )
