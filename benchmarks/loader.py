@@ -22,7 +22,7 @@ from dpose.config import preset
 from dpose.data.augment import augmentation, picture_transforms, sample_generator
 from dpose.data.loader import collate, make_loader
 from dpose.data.sample import SAMPLE_SIZE, make_label
-from dpose.data.shards import decode_sample, write_shards
+from dpose.data.shards import decode_sample, write_tar
 from dpose.data.sources import BadCount, find_shards, read_members
 from dpose.data.streams import prepare_sample
 from dpose.model.inference import to_device
@@ -116,8 +116,10 @@ def main() -> None:
         data = arguments.data or Path(folder)
         if not arguments.data:
             size = SAMPLE_SIZE[preset(arguments.preset).image_size]
-            samples = (made_up_sample(i, size) for i in range(arguments.samples))
-            write_shards(samples, data, "train", per_shard=500)
+            for first in range(0, arguments.samples, 500):
+                numbers = range(first, min(first + 500, arguments.samples))
+                samples = (made_up_sample(i, size) for i in numbers)
+                write_tar(samples, data / f"train-{first // 500:06d}.tar")
         results = measure(data, arguments.preset, arguments.samples)
     print(
         json.dumps(

@@ -50,7 +50,7 @@ from dpose.data.labels import Labels
 from dpose.data.loader import make_loader
 from dpose.data.sample import SAMPLE_SIZE
 from dpose.data.sets import bedlam
-from dpose.data.shards import write_manifest, write_shards
+from dpose.data.shards import shard_row, write_manifest, write_tar
 from dpose.data.targets import depth_target
 from dpose.io import write_json
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, to_device
@@ -134,9 +134,13 @@ def measure(frames: int, rounds: int, passes: int, folder: Path) -> dict:
     (scene,) = bedlam.scenes(folder, folder, "test", Skipped(), Bodies())
     size = SAMPLE_SIZE[SIZE]
     start = time.process_time()
-    written = write_shards(read_scenes([scene], size), folder / "shards", "train", per_shard=20)
+    samples, rows = list(read_scenes([scene], size)), []
+    (folder / "shards").mkdir()
+    for first in range(0, len(samples), 20):
+        path = folder / "shards" / f"train-{first // 20:06d}.tar"
+        rows.append(shard_row(path.name, path, write_tar(samples[first : first + 20], path)))
     cutting = time.process_time() - start
-    manifest = write_manifest(folder / "shards", source="benchmark")
+    manifest = write_manifest(folder / "shards", rows, source="benchmark")
     people = manifest["splits"]["train"]
     spent: dict[str, float] = {}
     raw, prepared, expanded = [], [], []
@@ -161,7 +165,7 @@ def measure(frames: int, rounds: int, passes: int, folder: Path) -> dict:
         "frames": frames,
         "network": PAPER.name,
         "stored_side": size,
-        "shards": len(written),
+        "shards": len(rows),
         "bytes_per_sample": sum(row["bytes"] for row in manifest["shards"]) // people,
         "cutting_ms_per_sample": round(1000 * cutting / people, 1),
         "raw_ms_per_sample": [round(1000 * t, 2) for t in raw],

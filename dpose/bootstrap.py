@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 RESAMPLES, SEED = 1000, 0
+DIGITS = 4  # of means and intervals
 DRAWN_AT_ONCE = 1 << 20  # clusters drawn at once; bounds the memory to about 25 MB
 
 
@@ -72,7 +73,7 @@ class ClusterBootstrap:
             sums[start : start + rows] = times.astype(np.float64) @ totals
         return sums
 
-    def interval(self, resampled: np.ndarray, digits: int = 4) -> list[float] | None:
+    def interval(self, resampled: np.ndarray) -> list[float] | None:
         """95 % percentile interval [low, high] of a statistic's values (resamples,); NaN values are ignored.
 
         None if there is only one cluster, which says nothing about the spread.
@@ -80,13 +81,12 @@ class ClusterBootstrap:
         if self.clusters == 1:
             return None
         low, high = np.nanpercentile(resampled, [2.5, 97.5])
-        return [round(float(low), digits), round(float(high), digits)]
+        return [round(float(low), DIGITS), round(float(high), DIGITS)]
 
     def means(
         self,
         values: Mapping[str, np.ndarray],
         weights: Mapping[str, np.ndarray] | None = None,
-        digits: int = 4,
     ) -> dict[str, dict[str, Any]]:
         """{"mean", "ci95", "n"} of each of several columns (N,).
 
@@ -102,8 +102,8 @@ class ClusterBootstrap:
             resampled = sums[:, : len(columns)] / sums[:, len(columns) :]
         return {
             name: {
-                "mean": round(float(weighted[name].sum() / weight[name].sum()), digits),
-                "ci95": self.interval(resampled[:, i], digits),
+                "mean": round(float(weighted[name].sum() / weight[name].sum()), DIGITS),
+                "ci95": self.interval(resampled[:, i]),
                 "n": int(np.count_nonzero(weight[name])),
             }
             for i, name in enumerate(columns)

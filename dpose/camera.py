@@ -55,27 +55,16 @@ def crop_intrinsics(cam_int: Tensor, center: Tensor, scale: Tensor, size: int) -
     return torch.cat([first, last.expand(*first.shape[:-2], 1, 3)], -2)
 
 
-def default_focal(img_size: Tensor) -> Tensor:
-    """CLIFF's estimate of an unknown focal length: the image diagonal, sqrt(w^2 + h^2).
-
-    Args:
-        img_size: (..., 2) = (w, h), pixels.
-    Returns:
-        (...) focal length, pixels.
-    """
-    return torch.linalg.vector_norm(img_size, dim=-1)
-
-
 def default_intrinsics(img_size: Tensor, focal: Tensor | None = None) -> Tensor:
     """Intrinsics of an unknown camera: square pixels and the principal point at the image centre.
 
     Args:
         img_size: (..., 2) = (w, h), pixels.
-        focal: (...) focal length, pixels; None: `default_focal`.
+        focal: (...) focal length, pixels; None: CLIFF's estimate, the image diagonal, sqrt(w^2 + h^2).
     Returns:
         (..., 3, 3) intrinsics, pixels.
     """
-    focal = default_focal(img_size) if focal is None else focal
+    focal = torch.linalg.vector_norm(img_size, dim=-1) if focal is None else focal
     cam_int = torch.diag_embed(torch.stack([focal, focal, torch.ones_like(focal)], -1))
     cam_int[..., :2, 2] = 0.5 * img_size
     return cam_int

@@ -34,7 +34,6 @@ from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.data.shards import read_manifest
-from dpose.data.targets import DEPTH_RULES
 from dpose.io import check_target, file_hash, write_json
 from dpose.model import checkpoint as checkpoints
 from dpose.model import released
@@ -70,8 +69,6 @@ def evaluate(
     protocol: str | None = None,
     focal: str = "label",
     depth_rule: str | None = None,
-    smplx_to_smpl: Tensor | None = None,
-    regressor: Tensor | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on a split, returns the results and, with `out`, writes them as JSON.
@@ -90,15 +87,13 @@ def evaluate(
         depth_rule: how depth becomes a target, one of `dpose.data.targets.DEPTH_RULES`; None: the rule that
             the checkpoint was trained with. With "released" the target, and so depth_l1, may extend to the
             background.
-        smplx_to_smpl, regressor: matrices for protocols other than "smplx24" (`metrics.protocol_points`);
-            None: the open body's, or for licensed bodies those below $DPOSE_BODY_MODELS.
     Returns:
         A JSON-ready dict: `metrics` (mpjpe, pa_mpjpe, mve in mm; orientation in degrees; parts_miou over the
         22 parts; depth_l1 on the persons' pixels), each with mean, 95 % interval (None if all samples are of
         one cluster) and number of samples; `baselines` likewise (the mean pose only if the data have a
         training split); `ratios` of metric to baseline; `intervals`: how intervals were made, and the number
-        of clusters; `bodies` of the prediction and of the truth; `matrices` of the protocol ("open",
-        "licensed" or "given"); settings and provenance.
+        of clusters; `bodies` of the prediction and of the truth; `matrices` of the protocol ("open"
+        or "licensed"); settings and provenance.
     Raises:
         FileNotFoundError: the checkpoint, the data, the split or a licensed file is missing.
         FileExistsError: `out` is not a regular file.
@@ -108,12 +103,10 @@ def evaluate(
         FloatingPointError: a prediction is not finite.
         RuntimeError: a sample of the split cannot be read.
     """
-    for name, value in (("samples", samples), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    for name, value, allowed in (("focal", focal, FOCALS), ("depth_rule", depth_rule, (None, *DEPTH_RULES))):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(filter(None, allowed))}, got {value!r}")
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    if focal not in FOCALS:
+        raise ValueError(f"focal must be one of {', '.join(FOCALS)}, got {focal!r}")
     if out is not None:
         check_target(out)
     begin = time.monotonic()
@@ -136,7 +129,7 @@ def evaluate(
     mesh = checkpoints.body_of(model, body).to(device)
     bodies = Bodies(device, given=[mesh], records=manifest.get("bodies"))
     protocol = protocol or manifest.get("protocol", "smplx24")
-    errors, origins = _body_errors(protocol, mesh, smplx_to_smpl, regressor)
+    errors, origins = _body_errors(protocol, mesh)
     mean_pose = training_means(root, model.config) if any(shard_folder(root).glob("train-*.tar")) else None
     baseline = mean_pose and (mean_pose.pose, mean_pose.betas)
     table = measure(
@@ -178,7 +171,6 @@ def measure(
     mean_pose: tuple[Tensor, Tensor] | None = None,
     samples: int | None = None,
     progress: bool = False,
-    bf16: bool = False,
     errors: metrics.BodyErrors | None = None,
     focal: str = "label",
     bodies: Bodies | None = None,
@@ -215,8 +207,8 @@ def measure(
         if samples is not None:
             batch = _first(batch, samples - count)
         _check_families(body, batch)
-        inputs = batch if focal == "label" else {**batch, "cam_int": diagonal_cameras(batch)}
-        prediction = run_network(model, inputs, bf16)
+        inputs = batch if focal == "label" else {**batch, "cam_int": default_intrinsics(batch["img_size"])}
+        prediction = run_network(model, inputs)
         measured = _measure_batch(prediction, batch, body, bodies, mean_pose, errors)
         _check_finite(prediction, measured, batch["key"])
         if "depth_l1" in measured:
@@ -357,28 +349,21 @@ def _check_finite(prediction: Prediction, measured: dict[str, Any], keys: list[s
         )
 
 
-def _body_errors(
-    protocol: str, body: Body, smplx_to_smpl: Tensor | None, regressor: Tensor | None
-) -> tuple[metrics.BodyErrors, dict[str, str]]:
+def _body_errors(protocol: str, body: Body) -> tuple[metrics.BodyErrors, dict[str, str]]:
     """The errors, on the body's device, and the origins of the matrices that the protocol needs."""
     rule = metrics.PROTOCOLS.get(protocol)
     if rule is None or rule.regressor is None:
         return metrics.BodyErrors(protocol), {}  # raises if the protocol is unknown
-    matrices = {"smplx_to_smpl": smplx_to_smpl, "regressor": regressor}
-    origins = {name: "given" for name, matrix in matrices.items() if matrix is not None}
     family, path = ("open", "open") if body.name in OPEN_BODIES else ("licensed", None)
-    if regressor is None:
-        matrices["regressor"] = regressors.joint_regressor(rule.regressor, path)
-        origins["regressor"] = family
-    if smplx_to_smpl is None and body.num_vertices != matrices["regressor"].shape[1]:
+    matrices = {"regressor": regressors.joint_regressor(rule.regressor, path)}
+    if body.num_vertices != matrices["regressor"].shape[1]:
         matrix = matrices["smplx_to_smpl"] = regressors.smplx_to_smpl(path)
-        origins["smplx_to_smpl"] = family
         if matrix.shape[1] != body.num_vertices:
             raise ValueError(
                 f"protocol {protocol!r}: the {family} matrix converts {matrix.shape[1]} vertices to SMPL's, "
                 f"but the body {body.name!r} has {body.num_vertices}"
             )
-    return metrics.BodyErrors(protocol, **matrices).to(body.faces.device), origins
+    return metrics.BodyErrors(protocol, **matrices).to(body.faces.device), dict.fromkeys(matrices, family)
 
 
 def _measure_batch(
@@ -409,11 +394,6 @@ def _measure_batch(
     if prediction.depth is not None:
         columns["depth_l1"], columns["depth_pixels"] = metrics.depth_l1(prediction.depth, batch["depth"])
     return columns
-
-
-def diagonal_cameras(batch: Batch) -> Tensor:
-    """(B, 3, 3) intrinsics as of an unknown camera: the image diagonal as focal length, and its centre."""
-    return default_intrinsics(batch["img_size"])
 
 
 def true_points(batch: Batch, bodies: Bodies, errors: metrics.BodyErrors) -> BodyOutput:

@@ -331,14 +331,8 @@ def parameters(person: Person) -> dict[str, Any]:
     """The content of params.npz: SMPL-X parameters, joints, camera and maps.
 
     `betas` (1, num_betas), `global_orient` (1, 3), `body_pose` (1, 63) and `transl` (1, 3) have the names,
-    units (radians, metres) and batch axis of the `smplx` package, `num_betas` is its option:
-
-        p = np.load("prediction/params.npz")
-        options = {"use_pca": False, "flat_hand_mean": True, "num_betas": int(p["num_betas"])}
-        names = ("betas", "global_orient", "body_pose", "transl")
-        mesh = smplx.create(FOLDER, "smplx", **options)(**{k: torch.from_numpy(p[k]) for k in names})
-
-    FOLDER contains smplx/SMPLX_NEUTRAL.npz, `body` names the model. Further arrays, as in `Person`:
+    units (radians, metres) and batch axis of the `smplx` package, `num_betas` is its option (for a script see
+    `dpose predict --help`), and `body` names the model. Further arrays, as in `Person`:
     `joints3d` (55, 3) metres, camera frame; `joints2d` (55, 2) pixels of the full image; `cam_int` (3, 3);
     `box_center` (2,); `box_scale`; `parts` (M, M); `depth` (M, M), if the network has a depth branch.
     """

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -116,12 +117,21 @@ def _start_worker(counter) -> None:
         with counter.get_lock():
             counter.value += number
 
-    def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
     _tick = count
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the workers
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process when its parent ends: a killed run must not go on in processes that it started."""
+    started = multiprocessing.parent_process()  # of one that was forked or spawned
+    parent = os.getppid() if started is None else started.pid
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import roma
 import torch
+from shard_files import write_manifest, write_shards
 
 from dpose.body import load_body
 from dpose.data.sample import MARGIN, Sample, make_label
-from dpose.data.shards import write_manifest, write_shards
 
 FOCAL, WIDTH, HEIGHT = 600.0, 640, 480
 

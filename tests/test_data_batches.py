@@ -8,6 +8,7 @@ from data_people import random_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from shard_files import write_manifest, write_shards
 
 from dpose.config import MINI, PAPER
 from dpose.data.augment import (
@@ -22,7 +23,7 @@ from dpose.data.augment import (
 )
 from dpose.data.loader import collate, make_loader
 from dpose.data.sample import relative_matrix, warp_image, warp_nearest
-from dpose.data.shards import decode_sample, encode_sample, write_manifest, write_shards
+from dpose.data.shards import decode_sample, encode_sample
 from dpose.data.streams import prepare_sample
 from dpose.data.targets import decode_depth, depth_target, encode_depth, person_codes
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, normalise, to_device

@@ -7,11 +7,11 @@ import pytest
 import roma
 import torch
 from data_people import keys, random_sample
+from shard_files import write_manifest, write_shards
 
 from dpose.config import MINI
 from dpose.data.augment import NO_AUGMENT
 from dpose.data.loader import make_loader
-from dpose.data.shards import write_manifest, write_shards
 from dpose.data.sources import TooManyBadSamples
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, to_device
 

@@ -11,12 +11,13 @@ import fsspec
 import numpy as np
 import pytest
 from data_people import keys, random_sample
+from shard_files import write_manifest, write_shards
 
 from dpose.config import MINI
 from dpose.data import remote
 from dpose.data.fingerprint import data_fingerprint, data_samples
 from dpose.data.loader import make_loader
-from dpose.data.shards import MANIFEST, write_manifest, write_shards
+from dpose.data.shards import MANIFEST
 from dpose.data.sources import TooManyBadSamples
 from dpose.paths import data_roots
 

@@ -11,12 +11,12 @@ import torch
 from data_people import keys, random_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shard_files import write_manifest, write_shards
 from test_data_stream import MadeUp
 
 from dpose.config import MINI
 from dpose.data import sources, streams
 from dpose.data.loader import Progress, make_loader
-from dpose.data.shards import write_manifest, write_shards
 from dpose.data.sources import TooManyBadSamples
 from dpose.data.streams import SampleStream
 

@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 from data_people import random_sample
+from shard_files import write_manifest, write_shards
 
 from dpose.data.shards import (
     BadSample,
@@ -14,9 +15,6 @@ from dpose.data.shards import (
     encode_depth,
     encode_sample,
     read_manifest,
-    shard_row,
-    write_manifest,
-    write_shards,
     write_tar,
 )
 from dpose.data.sources import BadCount, read_members
@@ -136,12 +134,6 @@ def test_a_label_that_no_loader_should_meet_is_not_written(tmp_path, changes, me
     good["label"]["key"], reasons = "good", []
     assert write_tar([bad, good], tmp_path / "a.tar", bad=reasons.append) == 1
     assert list(read(tmp_path / "a.tar")) == ["good"] and re.search(message, reasons[0])
-
-
-def test_a_manifest_from_rows_is_that_of_the_files(tmp_path):
-    paths = write_shards(samples(5), tmp_path, "train", per_shard=2)
-    rows = [shard_row(path.name, path, len(read(path))) for path in paths]
-    assert write_manifest(tmp_path, rows, seed=3) == write_manifest(tmp_path, seed=3)
 
 
 def test_the_manifest_counts_what_is_there(tmp_path):

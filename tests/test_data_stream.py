@@ -18,13 +18,14 @@ import torch
 from data_people import keys, random_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shard_files import write_manifest, write_shards
 
 from dpose.body import load_body
 from dpose.config import MINI
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.data.sample import BadSample
-from dpose.data.shards import encode_sample, shard_row, write_manifest, write_shards
+from dpose.data.shards import encode_sample, shard_row
 from dpose.data.sources import Shards, TooManyBadSamples, find_source, mixture
 from dpose.data.streams import SampleStream
 from dpose.model.inference import run_network, to_device
@@ -222,7 +223,7 @@ def test_people_without_depth_stand_in_the_same_batch_and_train(two_sets):
 
 
 def test_smpl_bodies_keep_their_hands_and_training_refuses_them(tmp_path):
-    from dpose.training import check_bodies
+    from dpose.training.config import check_bodies
 
     rng = np.random.default_rng(0)
     pose = rng.normal(0, 0.3, 72)

@@ -15,14 +15,15 @@ import skimage.data
 import smplx
 import torch
 import trimesh
+from shard_files import write_manifest, write_shards
 from torch import nn
 
 import dpose
 from dpose.body import OPEN_BODY, load_body
 from dpose.camera import full_translation
+from dpose.cli import SMPLX_RECIPE
 from dpose.data.loader import make_loader
 from dpose.data.sample import make_label, sample_from_frame
-from dpose.data.shards import write_manifest, write_shards
 from dpose.model.inference import FastDPose, run_network, to_device
 from dpose.predict import FILES, intrinsics, parameters, predict, read_image, square_box
 
@@ -221,7 +222,7 @@ def test_all_files_are_written_and_nothing_else(folder):
 
 
 def test_the_documented_recipe_makes_the_written_mesh_with_smplx(folder, monkeypatch):
-    recipe = re.search(r"^ {8}p = .*?(?=\n\n)", parameters.__doc__, re.DOTALL | re.MULTILINE)[0]
+    recipe = re.search(r"^ +p = .*?(?=\n\n)", SMPLX_RECIPE, re.DOTALL | re.MULTILINE)[0]
     names = {"np": np, "smplx": smplx, "torch": torch, "FOLDER": OPEN_BODY.parent.parent}
     monkeypatch.chdir(folder.parent)
     exec(textwrap.dedent(recipe), names)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from random_people import random_samples, write_random_people
+from shard_files import write_manifest, write_shards
 
 import dpose
 from dpose.body import load_body
@@ -29,7 +30,6 @@ from dpose.data.augment import NO_AUGMENT
 from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
-from dpose.data.shards import write_manifest, write_shards
 from dpose.losses import RELEASED_WEIGHTS, TERMS
 from dpose.model.inference import to_device
 from dpose.model.network import DPose

@@ -332,19 +332,17 @@ def match_masks(labels, parts: np.ndarray, masks: list[np.ndarray], depth: np.nd
 # --- labelled bodies ----------------------------------------------------------------------------------------
 
 
-def check_projection(
-    labels: Labels, bodies: Bodies | None = None, exact: bool = False, rows: int = 16
-) -> None:
+def check_projection(labels: Labels, bodies: Bodies | None = None, exact: bool = False) -> None:
     """Compare the labelled bodies with the 2D joints of the same rows.
 
-    Compares the labelled body joints of at most `rows` rows. Raises ValueError if the median distance
+    Compares the labelled body joints of at most 16 rows. Raises ValueError if the median distance
     exceeds a quarter of the box side. Possible causes: a translation in another convention, exchanged axes,
     another camera. If it exceeds a hundredth, the labels may be for another body model: warns, or raises
     ValueError if `exact`.
     """
     if not len(labels):
         return
-    pick = np.unique(np.linspace(0, len(labels) - 1, rows).astype(int))
+    pick = np.unique(np.linspace(0, len(labels) - 1, 16).astype(int))
     points = labelled_joints(labels, pick, bodies or Bodies()) @ labels.cam_int[pick].transpose(0, 2, 1)
     given = labels.gtkps[pick, :BODY_JOINTS]
     error = np.linalg.norm(points[..., :2] / points[..., 2:] - given[..., :2], axis=-1)

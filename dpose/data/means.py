@@ -52,7 +52,6 @@ def training_means(
     data: Data,
     config: ModelConfig,
     samples: int = 2048,
-    batch_size: int = 64,
     mix: Sequence[float] | None = None,
     max_bad: int = MAX_BAD,
 ) -> Means:
@@ -67,9 +66,7 @@ def training_means(
     sums, count = _Sums(config), 0
     for root, weight in zip(roots, weights, strict=True):
         own = _Sums(config)
-        for batch in make_loader(
-            root, "train", config, min(batch_size, share), spread=share, max_bad=max_bad
-        ):
+        for batch in make_loader(root, "train", config, min(64, share), spread=share, max_bad=max_bad):
             own.add(to_device(batch, "cpu"))
         count += own.samples
         sums.merge(own, weight / own.samples)

@@ -15,7 +15,6 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 from dpose.body import BODY_NAMES
 from dpose.data.sample import BadSample, Sample, check_label, naming
 from dpose.data.targets import decode_depth, encode_depth
-from dpose.io import replacing
+from dpose.io import file_hash, replacing
 
 JPEG_QUALITY = 95
 MANIFEST = "manifest.json"
@@ -33,40 +32,15 @@ MANIFEST_BYTES = 1 << 26
 FORMAT = 1
 
 
-def write_shards(
-    samples: Iterable[Sample], folder: str | os.PathLike, split: str, start: int = 0, per_shard: int = 1000
-) -> list[Path]:
-    """Write samples to `<folder>/<split>-NNNNNN.tar`, `per_shard` to each, numbered from `start`.
-
-    Returns the shards written.
-
-    A shard takes its final name only once complete: an exception (also in `samples`) leaves those before it
-    and nothing of itself. Processes may write the same folder at once if their shard numbers differ; call
-    `write_manifest` when all are done. Raises ValueError on a malformed sample or a key seen twice.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    iterator, written, seen = iter(samples), [], set()
-    while (sample := next(iterator, None)) is not None:
-        path = folder / f"{split}-{start + len(written):06d}.tar"
-        with replacing(path) as temporary:
-            write_tar(chain([sample], islice(iterator, per_shard - 1)), temporary, seen)
-        written.append(path)
-    return written
-
-
 def write_tar(
-    samples: Iterable[Sample],
-    path: str | os.PathLike,
-    seen: set[str] | None = None,
-    bad: Callable[[str], object] | None = None,
+    samples: Iterable[Sample], path: str | os.PathLike, bad: Callable[[str], object] | None = None
 ) -> int:
-    """The samples as one tar file; returns how many. seen: keys of other files, which may not come again.
+    """The samples as one tar file; returns how many.
 
     bad: called with a message for each malformed sample, which is left out; without it a malformed sample
     raises ValueError. A key seen twice always does. After an exception the file is incomplete.
     """
-    seen, count = set() if seen is None else seen, 0
+    seen, count = set(), 0
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:  # as USTAR, but for long names
         for sample in samples:
             key = sample["label"]["key"]
@@ -88,35 +62,26 @@ def write_tar(
     return count
 
 
-def write_manifest(folder: str | os.PathLike, shards: list[dict] | None = None, **about) -> dict:
+def write_manifest(folder: str | os.PathLike, shards: list[dict], **about) -> dict:
     """Write `manifest.json` of the folder's shards (whole or not at all); returns it.
 
-    shards: a row for each as `shard_row` makes it (None: the folder is scanned). `about` is anything worth
-    keeping with the data: generator, version, seed, source.
+    shards: a row for each as `shard_row` makes it. `about` is anything worth keeping with the data:
+    generator, version, seed, source.
     """
-    folder = Path(folder)
-    if shards is None:
-        shards = []
-        for path in sorted(folder.glob("*.tar")):
-            with tarfile.open(path) as tar:
-                samples = sum(member.name.endswith(".json") for member in tar)
-            shards.append(shard_row(path.name, path, samples))
     splits = {}
     for shard in shards:
         splits[shard["split"]] = splits.get(shard["split"], 0) + shard["samples"]
     fingerprint = hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()
     manifest = {"format": FORMAT, **about, "splits": splits, "fingerprint": fingerprint, "shards": shards}
-    with replacing(folder / MANIFEST) as temporary:
+    with replacing(Path(folder) / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 
 def shard_row(name: str, path: Path, samples: int) -> dict:
     """What the manifest says of a shard; `path` may still be a temporary name."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     row = {"name": name, "split": name.rsplit("-", 1)[0], "samples": samples}
-    return row | {"bytes": path.stat().st_size, "sha256": digest}
+    return row | {"bytes": path.stat().st_size, "sha256": file_hash(path)}
 
 
 def read_manifest(folder: str | os.PathLike) -> dict | None:

@@ -152,7 +152,6 @@ def label_part_targets(
     body,
     size: int,
     camera: str = "crop",
-    backend: str = "warp",
 ) -> np.ndarray:
     """Part labels of people in their stored cuts, hands included: (N, size, size) uint8.
 
@@ -161,7 +160,7 @@ def label_part_targets(
         betas, trans: (N, 11); (N, 3) metres in the camera frame.
         labels: N labels, for the cameras and boxes.
         body: the `dpose.body.Body` that poses and betas are of.
-        size, camera, backend: as for `part_targets`; the paper's camera is that of the label's box, so that a
+        size, camera: as for `part_targets`; the paper's camera is that of the label's box, so that a
             later jitter of the box moves the labels with it.
     """
     device = body.faces.device
@@ -180,7 +179,7 @@ def label_part_targets(
         posed = body(tensor(betas), rotations, tensor(trans), hands=hands, form="axis-angle")
     cam_int = column("cam_int").reshape(n, 3, 3)
     geometry = column("joints2d"), column("center"), column("scale"), cam_int
-    parts = part_targets(*posed, *geometry, body, size, camera, backend, column("margin"))
+    parts = part_targets(*posed, *geometry, body, size, camera, margin=column("margin"))
     return parts.cpu().numpy()
 
 

@@ -46,9 +46,10 @@ def plotly_html(figure: go.Figure, height: int = 460) -> HTML:
     return HTML(library + element("dpose-plotly", "plotly_figure.js", content, style))
 
 
-def mesh_figure(
-    meshes: Sequence[np.ndarray], faces: np.ndarray, names: Sequence[str] = (), cell: float = 0.012
-) -> go.Figure:
+CELL = 0.012  # metres, see `decimate`
+
+
+def mesh_figure(meshes: Sequence[np.ndarray], faces: np.ndarray, names: Sequence[str] = ()) -> go.Figure:
     """Meshes that the reader can turn with the mouse; to be shown with `plotly_html`.
 
     Vertices are merged and rounded to millimetres, so that a body takes about 150 KB of the page.
@@ -57,13 +58,12 @@ def mesh_figure(
         meshes: (V, 3) each, metres, camera frame.
         faces: (F, 3).
         names: of the meshes, for the legend.
-        cell: metres, see `decimate`.
     """
     import plotly.graph_objects as go
 
     figure = go.Figure()
     for i, vertices in enumerate(meshes):
-        points, triangles = decimate(vertices, faces, cell)
+        points, triangles = decimate(vertices, faces, CELL)
         right, down, forward = np.round(points.T * 1000).astype(np.int16)  # mm
         a, b, c = triangles.T.astype(np.int32)
         figure.add_trace(

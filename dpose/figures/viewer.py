@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from dpose.body import Body
 
 
-def body_viewer(
-    body: Body, betas: int = 4, poses: Mapping[str, np.ndarray] | None = None, height: int = 540
-) -> HTML:
+def body_viewer(body: Body, betas: int = 4, poses: Mapping[str, np.ndarray] | None = None) -> HTML:
     """A body with sliders for shape and pose.
 
     The page contains about 1 MB of the model and computes what `Body` computes (assets/body_viewer.js),
@@ -31,7 +29,6 @@ def body_viewer(
         body: with all its faces.
         betas: number of sliders, for the first betas.
         poses: rotation vectors (num_rotations, 3) by the names of their buttons.
-        height: of the picture, pixels.
     """
     from IPython.display import HTML
 
@@ -64,7 +61,7 @@ def body_viewer(
                 "palette": part_palette()[1:][[*range(22), 20, 21][:count]].tolist(),
                 "poses": {name: np.asarray(turns).tolist() for name, turns in (poses or {}).items()},
                 "centre": ((template.amin(1) + template.amax(1)) / 2).tolist(),
-                "height": height,
+                "height": 540,
                 "check": _check(body, betas),
             },
         )

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dpose.data.labels import Labels
 from dpose.data.sample import Sample
-from dpose.data.shards import MANIFEST, read_manifest, shard_row, write_manifest, write_shards
+from dpose.data.shards import MANIFEST, read_manifest, shard_row, write_manifest, write_tar
 from dpose.io import file_hash, remove_stale, replacing, write_json, write_png
 from dpose.paths import DATA_VARIABLE, data_root
 from dpose.processes import advance, run_jobs, usable_cores
@@ -198,20 +198,19 @@ def _make_shard(
     folder: Path, seed: int, size: int, split: str, number: int, scenes: range
 ) -> dict[str, Any] | None:
     """Write one shard; returns its row of the manifest, or None if nobody is visible in its scenes."""
-    count = 0
 
     def samples() -> Iterator[Sample]:
-        nonlocal count
         for index in scenes:
-            people = person_samples(sample_scene(seed, split, index), size)
-            count += len(people)
-            yield from people
+            yield from person_samples(sample_scene(seed, split, index), size)
             advance()
 
-    if not write_shards(samples(), folder, split, start=number, per_shard=10 * len(scenes)):
+    path = folder / _shard_name(split, number)
+    with replacing(path) as temporary:
+        count = write_tar(samples(), temporary)
+    if not count:
+        path.unlink()
         return None
-    name = _shard_name(split, number)
-    return shard_row(name, folder / name, count)
+    return shard_row(path.name, path, count)
 
 
 # --- full frames --------------------------------------------------------------------------------------------

@@ -30,10 +30,11 @@ from dpose import results
 from dpose.data.loader import Progress
 from dpose.io import remove_stale, replacing, write_json
 from dpose.model import checkpoint
+from dpose.processes import end_with_parent
 from dpose.training.config import TrainConfig
 from dpose.training.resume import Stored
 from dpose.training.step import Training
-from dpose.training.stopping import Stopped, StopSignals, end_with_parent
+from dpose.training.stopping import Stopped, StopSignals
 
 
 class CsvLog(Logger):

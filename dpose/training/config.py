@@ -18,7 +18,6 @@ from dpose.io import check_folder
 from dpose.model import checkpoint
 from dpose.paths import Data, data_roots, is_url
 from dpose.training.environment import (
-    PRECISIONS,
     choose_devices,
     choose_precision,
     on_cuda,
@@ -115,9 +114,6 @@ class TrainConfig:
                 raise ValueError(f"{name} must be a positive number, got {value}")
         if self.seed is not None and not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {self.seed}")
-        if self.precision not in (None, "auto", *PRECISIONS):
-            choice = ", ".join(map(repr, PRECISIONS))
-            raise ValueError(f"precision must be {choice} or 'auto', got {self.precision!r}")
         for name in ("data", "out", "resume", "init", "body"):
             value = getattr(self, name)
             if value == "" or isinstance(value, list | tuple) and "" in value:

@@ -6,7 +6,6 @@ nothing in processes that were forked or spawned.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -79,16 +78,3 @@ class StopSignals:
         elif now - self._time < PATIENCE:
             return
         raise Stopped(self.received)
-
-
-def end_with_parent() -> None:
-    """End this process when its parent ends: a killed run must not go on in processes that it started."""
-    started = multiprocessing.parent_process()  # of one that was forked or spawned
-    parent = os.getppid() if started is None else started.pid
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
