@@ -4,9 +4,9 @@ They are set for a run and are restored after the run (`preserved`).
 
 Threads. On the CPU every process uses one thread, unless $OMP_NUM_THREADS is set; more cores are used by more
 processes (`devices`). The threads of a process wait for each other after every operation, and therefore wait
-for other programs on their cores; processes wait once per step. Measured with MINI on two cores, images per
-second, first with seven other busy processes, then with few: one process of one thread 19 and 29, one process
-of two threads 3 and 70, two processes of one thread 23 and 47.
+for other programs on their cores; processes wait once per step. Measured with MINI on two cores that other
+programs used too, images per second in two rounds (load average about 7): one process of one thread 19 and
+29, one process of two threads 3 and 70, two processes of one thread 23 and 47.
 """
 
 from __future__ import annotations
