@@ -93,12 +93,7 @@ class Skipped:
 
 
 def read_scenes(
-    scenes: Iterable[FrameSet],
-    size: int,
-    bodies: Bodies | None = None,
-    *,
-    margin: float = MARGIN,
-    skipped: Skipped | None = None,
+    scenes: Iterable[FrameSet], size: int, bodies: Bodies | None = None, *, skipped: Skipped | None = None
 ) -> Iterator[Sample]:
     """Every labelled person of the scenes, as samples of `size` pixels.
 
@@ -110,7 +105,7 @@ def read_scenes(
     for scene in scenes:
         labels, frames = load_frames(scene, bodies, skipped)
         for imgname, rows in frames.items():
-            yield from read_frame(scene, imgname, rows, labels, size, bodies, margin, skipped)
+            yield from read_frame(scene, imgname, rows, labels, size, bodies, skipped=skipped)
 
 
 def load_frames(

@@ -57,7 +57,6 @@ def make_loader(
     mix: Sequence[float] | None = None,
     augment: Augment | None = None,
     infinite: bool | None = None,
-    epoch: int = 0,
     shuffle_buffer: int = 1000,
     depth_rule: str = "paper",
     max_bad: int = MAX_BAD,
@@ -76,7 +75,7 @@ def make_loader(
         train: shuffled, augmented and endless; with `infinite=False` one epoch, without the last partial
             batch of each worker. Otherwise the split once, in order, one set after the other, without
             augmentation unless `augment` is given.
-        seed, epoch: order and augmentation depend on them; `epoch` is the first one.
+        seed: order and augmentation depend on it.
         workers: processes that prepare batches; 0 for this one.
         mix: for a list, the chance of each set to give the next sample, in any unit; None: its number of
             samples. A set that is exhausted, in a finite stream, is no longer drawn.
@@ -114,7 +113,6 @@ def make_loader(
         augment=(augment or augmentation(config.name)) if train else augment,
         infinite=infinite,
         seed=seed,
-        epoch=epoch,
         depth_rule=depth_rule,
         max_bad=max_bad,
         limit=limit,
