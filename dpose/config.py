@@ -176,7 +176,7 @@ def preset(name: str) -> ModelConfig:
         raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}") from None
 
 
-def _short(value: Any, length: int = 80) -> str:
+def _short(value: Any) -> str:
     """`repr` of a value from a file, cut to a length that fits a message."""
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= 80 else f"{text[:80]}..."

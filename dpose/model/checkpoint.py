@@ -145,14 +145,13 @@ def read(
     return model.eval(), about
 
 
-def body_of(model: nn.Module, body: Body | str | os.PathLike | None = None, vertex_stride: int = 1) -> Body:
+def body_of(model: nn.Module, body: Body | str | os.PathLike | None = None) -> Body:
     """The body model whose parameters a network predicts.
 
     Args:
         model: a `DPose` or `FastDPose`; `load` sets its `body_record`.
         body: None: the body of the record. Otherwise a body, a name or a file, which must agree with the
             record.
-        vertex_stride: as for `dpose.load_body`.
     Raises:
         FileNotFoundError: a licensed body file is missing.
         ValueError: the body is neither recorded nor given, or the record is of another one.
@@ -171,7 +170,7 @@ def body_of(model: nn.Module, body: Body | str | os.PathLike | None = None, vert
         body = recorded
     from_file = not isinstance(body, Body)
     if from_file:
-        body = load_body(body, num_betas=model.config.num_betas, vertex_stride=vertex_stride)
+        body = load_body(body, num_betas=model.config.num_betas)
     check_record(body, record, what)
     hashed = bool(record and record.get("hash"))
     if hashed and from_file:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dpose.body import DEFAULT_BODY, Body, check_record, load_body
 from dpose.config import ModelConfig, preset
-from dpose.data.means import Means, training_means
+from dpose.data.means import training_means
 from dpose.data.sample import MARGIN, Sample
 from dpose.data.shards import BadSample
 from dpose.data.sources import BadCount, Shards
@@ -21,7 +21,6 @@ from dpose.model.network import DPose
 from dpose.training.config import TrainConfig, check_bodies
 from dpose.training.resume import Stored
 
-STATISTICS_SAMPLES = 2048  # of the training set, for the means that the heads start from
 FILES = ("last.ckpt", "model.safetensors", "log.csv", "run.json", "tensorboard")  # of a run folder
 
 
@@ -60,9 +59,7 @@ def initialise_heads(model: DPose, config: TrainConfig) -> None:
     With the recipe's `priors` the last layers of the map decoders start at the classes' frequencies and at
     the mean depth of a person, so that the first thousand steps need not learn them.
     """
-    means: Means = training_means(
-        config.data, model.config, STATISTICS_SAMPLES, mix=config.mix, max_bad=config.max_bad
-    )
+    means = training_means(config.data, model.config, mix=config.mix, max_bad=config.max_bad)
     model.set_means(means.pose6d, means.betas, means.cam)
     if config.recipe.priors:
         model.init_head_priors(means.part_frequency, float(means.mean_depth))
