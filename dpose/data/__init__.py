@@ -1,1 +1,3 @@
-"""Data: frames and labels -> samples -> shards -> batches (see `labels`, `sample`, `shards`, `loader`)."""
+"""Data: frames are cut into samples (`frames`, `sample`, `targets`; open people are rendered as samples by
+`dpose.synthetic`), stored (`shards`), then jittered and cut again (`streams`) into batches (`loader`).
+"""
