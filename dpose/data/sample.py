@@ -280,7 +280,7 @@ def sample_from_frame(
     """Cut one person out of a frame.
 
     image (H, W, 3) uint8 RGB; depth (H, W) float metres of the whole frame; mask (H, W) bool: this person's
-    visible pixels; parts (size, size) uint8 already in the cut's view (`label_part_targets`), zeros when left out.
+    visible pixels; parts (size, size) uint8 in the cut's view (`label_part_targets`), zeros if left out.
     The cut is the label's box times its margin. Depth that cannot be the person's (`person_pixels`) is left
     out: of the 16-bit codes, one sky pixel would leave few codes for the person.
     """

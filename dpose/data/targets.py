@@ -2,9 +2,10 @@
 
 Part labels are the posed body, drawn into its crop at any resolution, on the body's device. They are drawn
 once, when data are prepared or made (`label_part_targets`, called by `dpose.data.frames` and
-`dpose.synthetic.samples`; the rays: `dpose.render.raycast`); training only cuts and mirrors them. Two cameras:
-"crop", the default, is the full image's own camera seen through the box, so the labels lie where the image
-shows the parts. "paper" is a camera made up for the crop: a long focal length, the principal point in the
+`dpose.synthetic.samples`; the rays: `dpose.render.raycast`). Training only cuts and mirrors them.
+
+Two cameras. "crop", the default, is the full image's own camera seen through the box, so the labels lie
+where the image shows the parts. "paper" is a camera made up for the crop: a long focal length, the principal point in the
 middle, and a translation of the body that fits its 3D joints to their 2D positions. It needs no intrinsics,
 but its perspective is wrong: `notebooks/targets` measures by how much.
 

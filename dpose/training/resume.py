@@ -1,8 +1,8 @@
 """Reading `last.ckpt` of an earlier run, and checking what the resumed run changes.
 
-Weights and optimizer are restored by lightning (`ckpt_path` in `dpose.training.run`; `weights_only=True` there
-restricts unpickling and leaves nothing out), the position in the data by `dpose.data.streams.SampleStream`,
-which gets it from `make_loader(resume=...)`.
+Weights and optimizer are restored by lightning (`ckpt_path` in `dpose.training.run`; `weights_only=True`
+there restricts unpickling and leaves nothing out), the position in the data by
+`dpose.data.streams.SampleStream`, which gets it from `make_loader(resume=...)`.
 """
 
 from __future__ import annotations
