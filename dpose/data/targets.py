@@ -5,9 +5,9 @@ once, when data are prepared or made (`label_part_targets`, called by `dpose.dat
 `dpose.synthetic.samples`; the rays: `dpose.render.raycast`). Training only cuts and mirrors them.
 
 Two cameras. "crop", the default, is the full image's own camera seen through the box, so the labels lie
-where the image shows the parts. "paper" is a camera made up for the crop: a long focal length, the principal point in the
-middle, and a translation of the body that fits its 3D joints to their 2D positions. It needs no intrinsics,
-but its perspective is wrong: `notebooks/targets` measures by how much.
+where the image shows the parts. "paper" is a camera made up for the crop: a long focal length, the principal
+point in the middle, and a translation of the body that fits its 3D joints to their 2D positions. It needs no
+intrinsics, but its perspective is wrong: `notebooks/targets` measures by how much.
 
 The depth target is the depth of this person's visible pixels in the crop, scaled to [0.1, 1]: 0.1 at the
 nearest visible point of the person, 1 at the farthest; other pixels are 0. `depth_target` defines it; in
