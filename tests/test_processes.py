@@ -56,7 +56,8 @@ def test_workers_end_with_their_parent(tmp_path, number):
         [
             sys.executable,
             "-c",
-            "from dpose.processes import run_jobs\n"
+            "import signal; from dpose.processes import run_jobs\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
             f"if __name__ == '__main__': run_jobs(exec, [({f'{note}; {SLEEP}'!r},)] * 2, 2)",
         ],
         stderr=subprocess.DEVNULL,
