@@ -32,3 +32,21 @@ def trained(people, tmp_path_factory):
             progress=False,
         )
     )
+
+
+@pytest.fixture
+def quick(people, tmp_path):
+    """The configuration of a run of 4 steps on `people`, in one process."""
+    from dpose.training import TrainConfig
+
+    return TrainConfig(
+        preset="mini",
+        data=people,
+        out=tmp_path / "run",
+        steps=4,
+        batch_size=2,
+        workers=0,
+        accelerator="cpu",
+        log_every=1,
+        progress=False,
+    )

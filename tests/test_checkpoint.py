@@ -9,26 +9,14 @@ import pytest
 import torch
 from licensed_files import body_arrays, write_smplx_npz
 from safetensors.torch import load_file, save_file
+from tiny_network import TINY
 
 from dpose.body import load_body
-from dpose.config import LIMITS, PAPER, ModelConfig
+from dpose.config import LIMITS, PAPER
 from dpose.model import checkpoint
 from dpose.model.inference import FastDPose
 from dpose.model.network import DPose
 
-TINY = ModelConfig(
-    name="tiny",
-    image_size=64,
-    map_size=16,
-    width=4,
-    stem_width=8,
-    bottlenecks=1,
-    bottleneck_width=4,
-    modules=(1, 1, 1),
-    blocks=1,
-    decoder_blocks=1,
-    hidden=8,
-)
 LIKE_ZIP = 0x4B50  # "PK", lowest byte first
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_network import TINY
 from torch.nn import functional as F
 
 import dpose
 from dpose.body import load_body
 from dpose.cli import main
-from dpose.config import MINI, PAPER, PAPER_NO_DEPTH, RELEASED_PARTS, ModelConfig
+from dpose.config import MINI, PAPER, PAPER_NO_DEPTH, RELEASED_PARTS
 from dpose.model import checkpoint, released
 from dpose.model.hrnet import HRNet
 from dpose.model.network import DPose
@@ -25,19 +26,6 @@ from dpose.training.start import starting_network
 
 KEYS = Path(__file__).parent / "data" / "released_keys.txt"
 NORM = ("weight", "bias", "running_mean", "running_var")
-TINY = ModelConfig(
-    name="tiny",
-    image_size=64,
-    map_size=16,
-    width=4,
-    stem_width=8,
-    bottlenecks=1,
-    bottleneck_width=4,
-    modules=(1, 1, 1),
-    blocks=1,
-    decoder_blocks=1,
-    hidden=8,
-)
 
 
 def key_list() -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:

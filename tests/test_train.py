@@ -38,21 +38,6 @@ from dpose.training import TrainConfig, Training, learning_rate, recipe, train
 from dpose.training.environment import choose_devices, preserved, set_up_process, spare_workers
 
 
-@pytest.fixture
-def quick(people, tmp_path) -> TrainConfig:
-    return TrainConfig(
-        preset="mini",
-        data=people,
-        out=tmp_path / "run",
-        steps=4,
-        batch_size=2,
-        workers=0,
-        accelerator="cpu",
-        log_every=1,
-        progress=False,
-    )
-
-
 def rows(path) -> list[dict[str, float]]:
     with open(path, newline="") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

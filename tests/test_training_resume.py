@@ -37,21 +37,6 @@ def load_script(name: str):
 kill_runs = load_script("kill_runs")
 
 
-@pytest.fixture
-def quick(people, tmp_path) -> TrainConfig:
-    return TrainConfig(
-        preset="mini",
-        data=people,
-        out=tmp_path / "run",
-        steps=4,
-        batch_size=2,
-        workers=0,
-        accelerator="cpu",
-        log_every=1,
-        progress=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def halfway(people, tmp_path_factory) -> TrainConfig:
     """A run of two steps of five, to go on with."""
