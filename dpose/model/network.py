@@ -23,7 +23,7 @@ from dpose.batch import Prediction
 from dpose.config import ModelConfig
 from dpose.model.attention import SoftAttention
 from dpose.model.decoder import Decoder
-from dpose.model.hrnet import HRNet
+from dpose.model.encoder import make_encoder
 from dpose.model.regressor import Regressor
 from dpose.skeleton import NUM_CLASSES
 
@@ -49,7 +49,7 @@ class DPose(nn.Module):
         super().__init__()
         self.config = config
         self.body_record: dict[str, str] | None = None  # set by `checkpoint.read` and training
-        self.encoder = HRNet(config)
+        self.encoder = make_encoder(config)
         self.depth_decoder = Decoder(config, channels=1) if config.depth else None
         self.parts_decoder = Decoder(config, channels=NUM_CLASSES)
         self.attention = SoftAttention(config)
@@ -125,10 +125,11 @@ class DPose(nn.Module):
             self.depth_decoder.head[-1].bias.fill_(torch.logit(torch.tensor(float(depth_mean))))
 
     def _init_convolutions(self) -> None:
-        """Kaiming where batch norm follows (as HRNet from scratch), small weights in output layers."""
-        for module in self.modules():
+        """Kaiming in hidden layers (as HRNet from scratch), small weights in output layers."""
+        for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
-                if module.kernel_size == (1, 1) and module.bias is not None:  # output layers only
+                outputs = module.kernel_size == (1, 1) and module.bias is not None
+                if outputs and not name.startswith("encoder.backbone."):
                     nn.init.normal_(module.weight, std=0.01)
                 else:
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -26,6 +26,7 @@ from dpose.training.environment import (
 from dpose.training.recipe import Recipe, recipe
 from dpose.training.resume import FREE, Stored, read_checkpoint
 
+RANDOM = "random"  # value of `init`
 LARGE_BATCH = 1024  # larger batches must not exceed the number of training samples
 
 
@@ -52,7 +53,8 @@ class TrainConfig:
         init: weights to start from: a checkpoint of the same preset (a file, a shipped name, or the authors'
             released .ckpt), or those of an HRNet, for the encoder alone. The paper starts from
             `pose_hrnet_w48_256x192.pth`, trained on COCO keypoints; its learning rate is too small to train
-            an encoder from random weights.
+            an encoder from random weights. Default: the shipped backbone's for "lite", else random weights;
+            "random": always the latter.
         body: file or name of the body model for the losses; it must be the one that the data name.
         accelerator: "auto" (default), "cpu", "cuda", ... as lightning names them.
         devices: number of processes (default 1; `dpose train` on the CPU: "auto"), or "auto": all GPUs, or
@@ -123,10 +125,10 @@ class TrainConfig:
             raise FileNotFoundError(f"resume: there is no file {self.resume}")
         if self.body is not None and not (str(self.body) in BODY_NAMES or Path(self.body).is_file()):
             raise FileNotFoundError(f"body: there is no file {self.body}")
-        if self.init is not None:
+        if self.init not in (None, RANDOM):
             checkpoint.resolve(self.init)  # raises if there is none
-            if self.resume is not None:
-                raise ValueError("init starts a new run, resume goes on with an old one: give one of them")
+        if self.init is not None and self.resume is not None:
+            raise ValueError("init starts a new run, resume goes on with an old one: give one of them")
 
     def resolve(self) -> TrainConfig:
         """The same configuration with every None and "auto" replaced by what will be used.

@@ -1,7 +1,8 @@
 """Recipes: how a preset is trained, apart from the network itself (paper section 4.2).
 
-`PAPER_RECIPE` is the paper's, `RELEASED_RECIPE` is what the authors' code does instead, and `MINI_RECIPE` is
-our own: it starts from random weights and fits two CPU cores.
+`PAPER_RECIPE` is the paper's, `RELEASED_RECIPE` is what the authors' code does instead, and `MINI_RECIPE`
+(from random weights) and `LITE_RECIPE` (from a backbone that has seen photographs) are our own and fit two
+CPU cores.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Recipe:
         steps: optimizer steps.
         batch_size: samples per step, over all devices.
         lr: the highest learning rate of Adam.
+        backbone_lr: the rate of a pretrained backbone's weights as a fraction of `lr`; 0: they stay fixed. No
+            effect on HRNet.
         warmup: fraction of the steps over which the rate rises linearly to `lr`.
         decay: "constant", or "cosine": the rate falls to `final_lr` times `lr` at the last step.
         final_lr: see `decay`.
@@ -40,6 +43,7 @@ class Recipe:
     steps: int
     batch_size: int
     lr: float
+    backbone_lr: float = 1.0
     warmup: float = 0.0
     decay: str = "constant"
     final_lr: float = 0.01
@@ -59,6 +63,8 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be positive, got {self.lr}")
+        if not 0 <= self.backbone_lr <= 1:
+            raise ValueError(f"backbone_lr must lie in 0..1, got {self.backbone_lr}")
         if self.precision != "auto" and self.precision not in PRECISIONS:
             choice = ", ".join(map(repr, PRECISIONS))
             raise ValueError(f"precision must be {choice} or 'auto', got {self.precision!r}")
@@ -69,6 +75,7 @@ class Recipe:
         augmentation = {k: tuple(v) if isinstance(v, list) else v for k, v in values["augmentation"].items()}
         return cls(
             **{
+                "backbone_lr": 1.0,  # of runs older than the field
                 **values,
                 "weights": LossWeights(**values["weights"]),
                 "augmentation": Augment(**augmentation),
@@ -92,6 +99,7 @@ MINI_RECIPE = Recipe(
     priors=True,
     precision="auto",
 )
+LITE_RECIPE = replace(MINI_RECIPE, lr=2e-3, backbone_lr=0.0)
 
 
 def recipe(name: str) -> Recipe:
@@ -103,7 +111,8 @@ def recipe(name: str) -> Recipe:
     """
     if name == "released":
         return RELEASED_RECIPE
-    return PAPER_RECIPE if preset(name).name.startswith("paper") else MINI_RECIPE
+    family = preset(name).name.removesuffix("-no-depth")
+    return {"paper": PAPER_RECIPE, "lite": LITE_RECIPE, "mini": MINI_RECIPE}[family]
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:

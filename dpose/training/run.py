@@ -36,6 +36,7 @@ from dpose.training.config import TrainConfig, fingerprint
 from dpose.training.environment import on_cuda, precision_record, preserved, set_up_process
 from dpose.training.resume import FREE, Stored, read_checkpoint
 from dpose.training.start import (
+    ENCODERS_ONLY,
     body_of_data,
     initialise_heads,
     move_aside,
@@ -155,7 +156,7 @@ def _train(
     if stored is None:
         if trainer.is_global_zero:
             warn_of_poor_starts(config, sources, origin)
-        if origin is None or origin["kind"] == "hrnet":
+        if origin is None or origin["kind"] in ENCODERS_ONLY:
             initialise_heads(model, config)
     if trainer.is_global_zero and not config.continues and (aside := move_aside(config.out)):
         config.note(f"the earlier run in {config.out} is now in {aside}")

@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from dpose.data.shards import BadSample
 from dpose.data.sources import BadCount, Shards
 from dpose.io import file_hash
 from dpose.model import checkpoint, released
+from dpose.model.encoder import BACKBONES
+from dpose.model.hrnet import HRNet
 from dpose.model.network import DPose
-from dpose.training.config import TrainConfig, check_bodies
+from dpose.training.config import RANDOM, TrainConfig, check_bodies
 from dpose.training.resume import Stored
 
+ASSETS = Path(str(files("dpose") / "assets"))
 FILES = ("last.ckpt", "model.safetensors", "log.csv", "run.json", "tensorboard")  # of a run folder
+ENCODERS_ONLY = ("hrnet", "backbone")  # kinds of origins that give weights to the encoder alone
 
 
 def starting_network(config: TrainConfig, stored: Stored | None) -> tuple[DPose, dict[str, Any] | None]:
@@ -35,8 +40,12 @@ def starting_network(config: TrainConfig, stored: Stored | None) -> tuple[DPose,
     if stored is not None:  # the weights follow from the checkpoint
         return DPose(ModelConfig.from_dict(stored.config["model"])), stored.config["init"]
     model = DPose(preset(config.preset))
-    if config.init is None:
+    if config.init == RANDOM or config.init is None and isinstance(model.encoder, HRNet):
         return model, None
+    if config.init is None:
+        model.encoder.load_pretrained()
+        asset = BACKBONES[model.config.encoder].asset
+        return model, {"checkpoint": asset, "sha256": file_hash(ASSETS / asset), "kind": "backbone"}
     path = checkpoint.resolve(config.init)
     content = released.read_torch_file(path) if released.is_torch_file(path) else None
     kind = "dpose" if content is None else released.kind(content)
@@ -84,7 +93,7 @@ def body_of_data(
         check_record(body, source.bodies.get(name), source.name)
     if stored is not None:
         check_record(body, stored.config["body"], f"the run in {config.resume}")
-    elif origin is not None and origin["kind"] != "hrnet":
+    elif origin is not None and origin["kind"] not in ENCODERS_ONLY:
         where = f"init: {config.init}"
         record = origin.get("body")
         if record is None and config.body is None:

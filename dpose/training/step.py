@@ -17,6 +17,7 @@ from dpose.batch import Batch
 from dpose.body import Body
 from dpose.data.loader import make_loader
 from dpose.losses import compute_losses
+from dpose.model.hrnet import HRNet
 from dpose.model.inference import run_network, to_device
 from dpose.model.network import DPose
 from dpose.training.config import TrainConfig
@@ -44,8 +45,13 @@ class Training(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
-        for unused in (model.encoder.final_layer, model.attention.conv_shape_cam):
-            unused.requires_grad_(False)  # in the published weights, in no output: devices would wait for it
+        unused = [model.attention.conv_shape_cam]
+        if isinstance(model.encoder, HRNet):
+            unused.append(model.encoder.final_layer)
+        elif config.recipe.backbone_lr == 0:
+            unused.append(model.encoder.backbone)
+        for module in unused:  # in the published weights, in no output: devices would wait for it
+            module.requires_grad_(False)
         self.config = config
         self.ranks = ranks
         self._body = [body]  # in a list, so that it is no submodule
@@ -83,8 +89,9 @@ class Training(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         (optimizer,) = self.trainer.optimizers
+        rate = learning_rate(self.trainer.global_step, self.config.recipe)
         for group in optimizer.param_groups:  # without a scheduler, whose state would keep an old rate
-            group["lr"] = learning_rate(self.trainer.global_step, self.config.recipe)
+            group["lr"] = rate * group.get("factor", 1.0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         wanted = self._body[0].name
@@ -97,7 +104,12 @@ class Training(lightning.LightningModule):
         return terms["total"]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self._trained(), lr=self.config.recipe.lr, fused=True)
+        recipe, encoder = self.config.recipe, self.model.encoder
+        pretrained = set() if isinstance(encoder, HRNet) else set(encoder.backbone.parameters())
+        groups = [{"params": [p for p in self._trained() if p not in pretrained]}]
+        if slow := [p for p in self._trained() if p in pretrained]:
+            groups.append({"params": slow, "factor": recipe.backbone_lr})
+        return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
 
     def configure_gradient_clipping(
         self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None

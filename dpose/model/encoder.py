@@ -1,0 +1,70 @@
+"""The encoders: HRNet (the paper's), or a small backbone pretrained on photographs.
+
+`PretrainedEncoder` brings the four levels of a backbone to the widths w, 2w, 4w, 8w of HRNet's branches, so
+that decoders, attention and regressor are the same for every encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dpose.config import ModelConfig
+from dpose.model import csp, movenet
+from dpose.model.hrnet import EncoderFeatures, HRNet, conv, up_stack
+
+
+class Backbone(NamedTuple):
+    """A network from images to maps at strides 4, 8, 16 and 32, and its shipped weights."""
+
+    build: Callable[[], nn.Module]
+    channels: Sequence[int]
+    weights: Callable[[], dict[str, Tensor]]
+    asset: str  # file in dpose/assets
+
+
+BACKBONES = {
+    "movenet": Backbone(
+        movenet.MoveNet, movenet.MOVENET_CHANNELS, movenet.pretrained_weights, "movenet.safetensors"
+    ),
+    "nanodet": Backbone(
+        csp.CSPNet, csp.CSP_CHANNELS, lambda: csp.pretrained_weights("backbone."), "nanodet.safetensors"
+    ),
+}
+
+
+class PretrainedEncoder(nn.Module):
+    """A backbone of `BACKBONES`, a 1x1 convolution per level, and HRNet's up-sampling to F_up.
+
+    The backbone's weights are random until `load_pretrained`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.name = config.encoder
+        self.backbone = BACKBONES[config.encoder].build()
+        widths = [config.width * 2**i for i in range(4)]
+        self.adapters = nn.ModuleList(
+            nn.Sequential(conv(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+            for channels, width in zip(BACKBONES[config.encoder].channels, widths, strict=True)
+        )
+        self.upsample = nn.ModuleList(up_stack(width, i) for i, width in enumerate(widths))
+
+    def forward(self, image: Tensor) -> EncoderFeatures:
+        """image: (B, 3, S, S) RGB, ImageNet-normalised."""
+        levels = self.backbone(image)
+        maps = [adapt(x) for adapt, x in zip(self.adapters, levels, strict=True)]  # F1..F4
+        up = [upsample(x) for upsample, x in zip(self.upsample, maps, strict=True)]
+        return EncoderFeatures(*maps, torch.cat(up, 1))
+
+    def load_pretrained(self) -> None:
+        """Fill the backbone with its shipped weights."""
+        self.backbone.load_state_dict(BACKBONES[self.name].weights())
+
+
+def make_encoder(config: ModelConfig) -> HRNet | PretrainedEncoder:
+    """The encoder that a configuration names, with random weights."""
+    return HRNet(config) if config.encoder == "hrnet" else PretrainedEncoder(config)
