@@ -21,8 +21,10 @@ from random_people import write_random_people
 
 import dpose
 from dpose.cli import main
+from dpose.io import HOST
 from dpose.losses import RELEASED_WEIGHTS, compute_losses
 from dpose.training import Stopped, TrainConfig, learning_rate, recipe, train
+from dpose.training.callbacks import RunFolderIO
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,6 +121,52 @@ def test_a_run_killed_at_any_moment_and_resumed_equals_the_uninterrupted_one(peo
     assert list(kill_runs.differences(tmp_path / "straight", tmp_path / "killed")) == []
     log = rows(tmp_path / "killed" / "log.csv")
     assert [row["step"] for row in log] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_run_killed_after_its_last_checkpoint_is_completed_and_stays_as_it_is(
+    quick, tmp_path, monkeypatch, capsys
+):
+    """A restart loop resumes such a run, too, and must end with success."""
+    straight, killed = (replace(quick, out=tmp_path / name) for name in ("straight", "killed"))
+    train(straight)
+    before = {path.name: path.read_bytes() for path in straight.out.iterdir()}
+    assert train(TrainConfig(resume=straight.out / "last.ckpt", progress=False)).steps == 4
+    assert before == {path.name: path.read_bytes() for path in straight.out.iterdir()}
+    save = RunFolderIO.save_checkpoint
+
+    def save_and_die(*args, **options):
+        save(*args, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolderIO, "save_checkpoint", save_and_die)
+        process = multiprocessing.get_context("fork").Process(target=train, args=(killed,))
+        process.start()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL and run_record(killed.out)["status"] == "training"
+    last = killed.out / "last.ckpt"
+    with open(killed.out / "log.csv", "a") as log:
+        log.write("5,1")  # as of a run that was to be longer
+    (killed.out / f".last.ckpt.{HOST}.{process.pid}.part").touch()
+
+    contents = []
+    for _ in range(2):
+        assert main(["train", "--resume", str(last)]) == 0
+        output = capsys.readouterr()
+        assert "complete at step 4" in output.err and output.out.startswith("4 steps")
+        contents.append({path.name: path.read_bytes() for path in killed.out.iterdir()})
+    assert contents[0] == contents[1]
+    assert list(kill_runs.differences(straight.out, killed.out)) == []
+    records = [run_record(run.out) for run in (straight, killed)]
+    assert records[0].pop("seconds") > 0 and records[1].pop("seconds") > 0
+    assert records[0] == records[1] and records[0]["status"] == "finished"
+
+    for options in (["--steps", "3"], ["--out", str(tmp_path / "other")]):
+        assert main(["train", "--resume", str(last), *options]) == 2
+        assert "step 4" in capsys.readouterr().err
+    (killed.out / "model.safetensors").unlink()
+    assert main(["train", "--resume", str(last)]) == 2
+    assert "model.safetensors" in capsys.readouterr().err
 
 
 def test_resume_alone_goes_on_with_everything_that_the_run_had(people, tmp_path):

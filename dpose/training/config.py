@@ -152,10 +152,6 @@ class TrainConfig:
             stored.same("mix", mix)
             stored.same("data", fingerprint(data))
             seed, mix, body = before["seed"], before["mix"], body or before["body_file"]
-            if stored.step >= chosen.steps:
-                raise ValueError(
-                    f"{self.resume} is at step {stored.step} already; ask for more than {chosen.steps} steps"
-                )
         for source in sources:
             check_bodies(source.name, source.bodies)
         mixture(sources, mix)  # raises if the weights do not fit
@@ -181,6 +177,10 @@ class TrainConfig:
             recipe=chosen,
             **options,
         )
+        if stored is not None and stored.step >= chosen.steps and not resolved.completes(stored):
+            raise ValueError(
+                f"{self.resume} is at step {stored.step} already; ask for more than {stored.step} steps"
+            )
         if (out / "last.ckpt").exists() and not (self.overwrite or resolved.continues):
             raise FileExistsError(
                 f"{out} holds a run already; go on with it (resume={out / 'last.ckpt'}), name another folder "
@@ -192,6 +192,10 @@ class TrainConfig:
     def continues(self) -> bool:
         """Whether a resumed run goes on in its own folder."""
         return self.resume is not None and Path(self.resume).resolve().parent == Path(self.out).resolve()
+
+    def completes(self, stored: Stored) -> bool:
+        """Whether the resumed run made its last step before, and only its files may be incomplete."""
+        return self.continues and stored.step == self.steps == stored.recipe.steps
 
     def note(self, text: str) -> None:
         """Print a line for the user, in one process of several and only if progress is shown."""

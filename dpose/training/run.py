@@ -7,6 +7,7 @@ Call `train(TrainConfig(...))`. lightning runs the loop, the devices and the cal
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import signal
@@ -30,6 +31,8 @@ from dpose.body import Body
 from dpose.config import ModelConfig
 from dpose.data.fingerprint import data_samples
 from dpose.data.sources import find_sources
+from dpose.io import remove_stale, write_json
+from dpose.model import checkpoint
 from dpose.paths import data_roots
 from dpose.training.callbacks import Checkpoints, CsvLog, Journal, ProgressBar, RunFolderIO
 from dpose.training.config import TrainConfig, fingerprint
@@ -71,6 +74,8 @@ def train(
     loggers, callbacks: lightning's, in addition to our own. Random state, threads, precision flags and signal
     handlers of the calling process are restored afterwards.
 
+    A resumed run that had made its last step trains no more: files that it left incomplete are completed.
+
     Raises what `TrainConfig.resolve` and `make_loader` raise, ValueError if body and data do not fit, and
     FloatingPointError for a loss that is not finite; the last checkpoint is kept. After other errors during
     the run, and if the run is stopped, the weights are saved first. A stopped run raises KeyboardInterrupt
@@ -78,6 +83,9 @@ def train(
     """
     config = config.resolve()
     stored = read_checkpoint(config.resume) if config.resume is not None else None
+    if stored is not None and config.completes(stored):
+        _complete(config, stored)
+        return _result(config)
     signals, begin = StopSignals(), time.time()
     try:
         with preserved(), _quiet(), signals.installed():
@@ -98,6 +106,10 @@ def train(
         if isinstance(error, ProcessExitedException):
             raise RuntimeError(f"a training process was killed ({error}); was memory short?") from error
         raise
+    return _result(config)
+
+
+def _result(config: TrainConfig) -> TrainResult:
     out = Path(config.out)
     row = CsvLog(out / "log.csv").rows()[-1]
     names = list(row)
@@ -111,6 +123,17 @@ def train(
         images_per_second=float(row["images_per_second"]),
         config=config,
     )
+
+
+def _complete(config: TrainConfig, stored: Stored) -> None:
+    """Complete the files of a run that was killed between its last checkpoint and its end."""
+    metadata = checkpoint.metadata(config.out / "model.safetensors")  # written before `last.ckpt`
+    record = config.out / "run.json"
+    remove_stale(config.out)
+    CsvLog(config.out / "log.csv").trim(stored.step)
+    if not record.exists() or json.loads(record.read_text(encoding="utf-8"))["status"] != "finished":
+        write_json(record, {"status": "finished", **metadata})
+    config.note(f"the run in {config.out} is complete at step {stored.step}")
 
 
 def _train(
