@@ -45,7 +45,8 @@ def main() -> None:
         layer.weight.data = torch.from_numpy(np.ascontiguousarray(weight))
         if bias:
             layer.bias.data = torch.from_numpy(arrays[bias[0]].reshape(-1).copy())
-    tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.half().contiguous() for name, value in model.named_parameters()}
+    tensors |= dict(model.named_buffers())
     save_file(tensors, args.out, metadata=SOURCE)
     count = sum(value.numel() for value in tensors.values())
     print(f"{args.out}: {count:,} weights, {args.out.stat().st_size / 1e6:.1f} MB")

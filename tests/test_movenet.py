@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dpose.config import LITE, ModelConfig
+from dpose.model.checkpoint import load, save
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, FastDPose
 from dpose.model.movenet import HEATMAP_SCALE, MOVENET_CHANNELS, MoveNet, pretrained_weights
 from dpose.model.network import DPose
@@ -71,3 +72,12 @@ def test_an_unknown_encoder_is_refused_and_old_configurations_mean_hrnet():
         ModelConfig.from_dict(values | {"encoder": "resnet"})
     del values["encoder"]
     assert ModelConfig.from_dict(values).encoder == "hrnet"
+
+
+def test_a_network_on_a_backbone_survives_its_checkpoint(tmp_path, image):
+    model = DPose(ModelConfig.from_dict(LITE.to_dict() | {"image_size": 64, "map_size": 32})).eval()
+    save(model, tmp_path / "model.safetensors")
+    loaded, box = load(tmp_path / "model.safetensors"), torch.zeros(1, 3)
+    with torch.no_grad():
+        for one, two in zip(model(image[..., :64, :64], box), loaded(image[..., :64, :64], box), strict=True):
+            assert torch.equal(one, two)

@@ -88,8 +88,8 @@ class MoveNet(nn.Module):
         self.heatmaps = nn.Sequential(Separable(24, 96), Conv(96, NUM_KEYPOINTS))
         # From ImageNet's normalisation to pixels in -1..1.
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        self.register_buffer("scale", (2 * std)[:, None, None], persistent=False)
-        self.register_buffer("shift", (2 * mean - 1)[:, None, None], persistent=False)
+        self.register_buffer("scale", (2 * std)[:, None, None])
+        self.register_buffer("shift", (2 * mean - 1)[:, None, None])
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = F.relu6(self.stem(image * self.scale + self.shift), inplace=True)  # (B, 32, S/2, S/2)
