@@ -232,6 +232,21 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--samples", type=int, help="number of samples, taken from all over the split (default: all)")
     add("--batch-size", type=int, default=64, help="samples per batch, without influence on the results")
     add("--workers", type=int, default=1, help="loader processes")
+    keypoints = parser.add_argument_group("2D keypoints in photographs, instead of a split")
+    keypoints.add_argument("--keypoints", metavar="JSON", help="annotations in COCO's format")
+    keypoints.add_argument("--images", metavar="FOLDER", help="folder of the images that JSON names")
+    keypoints.add_argument(
+        "--box-factor",
+        type=float,
+        metavar="F",
+        help="side of the square that the network receives / longer side of the annotated box (default: 1.2)",
+    )
+    keypoints.add_argument(
+        "--min-joints",
+        type=int,
+        metavar="N",
+        help="annotated limb joints that a person must have (default: 1)",
+    )
     _add_shared(parser, "--device", "--body")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
     parser.set_defaults(run=_evaluate)
@@ -328,10 +343,32 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from dpose.evaluate import evaluate, format_table
-
     options = {name: value for name, value in vars(args).items() if name not in ("run", "debug")}
-    print(format_table(evaluate(**options)))
+    annotations = options.pop("keypoints")
+    own = {name: options.pop(name) for name in ("images", "box_factor", "min_joints")}
+    own = {name: value for name, value in own.items() if value is not None}
+    if annotations is None:
+        from dpose.evaluate import evaluate, format_table
+
+        if own:
+            raise ValueError(
+                f"--{next(iter(own)).replace('_', '-')} is an option of --keypoints, which is missing"
+            )
+        result = evaluate(**options)
+    else:
+        from dpose.keypoints import evaluate_keypoints, format_table
+
+        of_splits = {
+            name: options.pop(name)
+            for name in ("data", "split", "protocol", "focal", "depth_rule", "samples")
+        }
+        for name, value in of_splits.items():
+            if value not in (None, "test", "label"):
+                raise ValueError(f"--{name.replace('_', '-')} is an option for splits, not for --keypoints")
+        if "images" not in own:
+            raise ValueError("--keypoints needs --images, the folder of the images")
+        result = evaluate_keypoints(annotations, **own, **options)
+    print(format_table(result))
     if args.out:
         print(f"written to {args.out}")
 
