@@ -1,9 +1,9 @@
-"""Evaluation in photographs: distances of projected joints from 2D keypoints, annotated in COCO's file format.
+"""Evaluation in photographs: distances of projected joints from annotated 2D keypoints, in COCO's format.
 
-People are cut out around their annotated boxes, and the predicted body is projected with the image diagonal as
-focal length, as in `dpose.predict`. Measures are PCK, the share of keypoints whose prediction is nearer than a
-share of the longer side of the annotated box (not enlarged), and the mean distance in units of this side.
-HMR 2.0, which reports PCK at 0.05 and 0.1 on COCO, LSP-Extended and PoseTrack, normalises in the same way.
+People are cut out around their annotated boxes. The predicted body is projected with the image diagonal as
+focal length, as in `dpose.predict`. Measures are PCK, the share of keypoints whose prediction is nearer than
+a given share of the longer side of the annotated box (not enlarged), and the mean distance in units of this
+side. HMR 2.0 reports such PCK at 0.05 and 0.1 on COCO, LSP-Extended and PoseTrack.
 
 All annotated keypoints (v > 0) count, visible or occluded. They are matched by the names in the file's
 categories:
@@ -58,7 +58,7 @@ LIMBS = tuple(
     for side in ("left", "right")
 )
 FACE = {"nose": 9120, "left_eye": 9448, "right_eye": 9929, "left_ear": 6, "right_ear": 616}  # vertices
-SMPLX_VERTICES = 10475
+FACE_VERTICES = (10475, 13718)  # numbers of vertices of SMPL-X and the open body, where `FACE` holds
 ALIASES = {"head_bottom": "neck", "top_head": "head_top"}
 THRESHOLDS = (0.05, 0.1, 0.2)
 MEASURES = (*(f"pck_{threshold:g}" for threshold in THRESHOLDS), "error")
@@ -94,7 +94,7 @@ def evaluate_keypoints(
     body: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluates a checkpoint on annotated keypoints, returns the results and, with `out`, writes them as JSON.
+    """Evaluates a checkpoint on keypoints, returns the results and, with `out`, writes them as JSON.
 
     Args:
         annotations: a JSON file in COCO's format, for instance person_keypoints_val2017.json.
@@ -149,10 +149,9 @@ def evaluate_keypoints(
         selected = [points[name] for name in people.names]
         predicted = project_points(model, mesh, selected, *map(torch.stack, inputs))
         if not np.isfinite(predicted).all():
-            file = people.files[people.image[numbers[int(np.argwhere(~np.isfinite(predicted))[0, 0])]]]
             raise FloatingPointError(
-                f"the network's prediction for {file} is not finite: its weights are damaged, or its training "
-                "diverged"
+                f"a prediction for {people.files[people.image[numbers[0]]]} or the images after it is not "
+                "finite: the network's weights are damaged, or its training diverged"
             )
         errors.append(box_errors(predicted, people.keypoints[numbers], people.box[numbers]))
         rows += numbers
@@ -237,12 +236,11 @@ def format_table(result: dict[str, Any]) -> str:
 def body_points(body: Body) -> dict[str, int]:
     """Names of points on the body -> their index among the 55 joints, followed by the vertices.
 
-    The face is left out if the body has neither SMPL-X's vertices nor those of the open body, whose first
-    ones are placed alike.
+    Bodies with other vertices than SMPL-X's or the open body's lack the points of the face.
     """
     points = {name: JOINT_NAMES.index(name) for name in (*LIMBS, "neck")}
     vertices = {"head_top": int(body.template[1].argmax())}
-    if body.name == "open" or body.num_vertices == SMPLX_VERTICES:
+    if body.num_vertices in FACE_VERTICES:
         vertices |= FACE
     return points | {name: NUM_JOINTS + vertex for name, vertex in vertices.items()}
 
@@ -264,7 +262,7 @@ def read_annotations(path: str | Path, known: Iterable[str], min_joints: int = 1
     try:
         content = json.loads(path.read_bytes())
         entries = {entry["id"]: entry for entry in content["images"]}
-        spelled = {category["id"]: category.get("keypoints", ()) for category in content["categories"]}
+        spelled = {category["id"]: category.get("keypoints") or () for category in content["categories"]}
         annotations = [(annotation["image_id"], annotation) for annotation in content["annotations"]]
         files = {number: str(entry["file_name"]) for number, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -284,9 +282,8 @@ def read_annotations(path: str | Path, known: Iterable[str], min_joints: int = 1
     left_out: Counter[str] = Counter()
     people: dict[Any, list[tuple[np.ndarray, np.ndarray]]] = {}  # by image
     for number, annotation in annotations:
-        kinds = names.get(annotation.get("category_id"), [])
         try:
-            keypoints = _keypoints(annotation, kinds, kept)
+            keypoints = _keypoints(annotation, names.get(annotation.get("category_id"), []), kept)
             box = _box(annotation, keypoints)
             if number not in files:
                 raise ValueError("its image is not in the file")
@@ -373,10 +370,10 @@ class _Crops(Dataset):
             return str(error)
         height, width = picture.shape[:2]
         squares = {}
-        for number in np.flatnonzero(self.people.image == index):
+        for number in range(*np.searchsorted(self.people.image, [index, index + 1])):
             try:
                 center, side = square_box(self.people.box[number], width, height)
-                squares[int(number)] = center, side / BOX_FACTOR * self.box_factor / BOX_UNIT
+                squares[number] = center, side / BOX_FACTOR * self.box_factor / BOX_UNIT
             except ValueError:
                 pass
         crops = np.zeros((len(squares), self.size, self.size, 3), np.uint8)
@@ -402,7 +399,8 @@ def _read(path: Path, size: tuple[int, int] | None) -> np.ndarray:
     stored = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if stored is None or stored.shape[1::-1] != size:
         raise ValueError(
-            f"{path} has {picture.shape[1]} x {picture.shape[0]} pixels, in the annotations {size[0]} x {size[1]}"
+            f"{path} has {picture.shape[1]} x {picture.shape[0]} pixels, but its annotations are for "
+            f"{size[0]} x {size[1]}"
         )
     return np.ascontiguousarray(stored[..., ::-1])
 
