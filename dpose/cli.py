@@ -451,7 +451,7 @@ COMMANDS = {  # name: what it does, and the function that adds its arguments
     "synth": ("make the open data set: people rendered from an open body model", _add_synth),
     "prepare": ("convert the files of a data set, for instance BEDLAM, to shards for training", _add_prepare),
     "train": ("train a network, or continue an interrupted run", _add_train),
-    "evaluate": ("measure a checkpoint on a split, with baselines", _add_evaluate),
+    "evaluate": ("measure a checkpoint on a split, or on 2D keypoints, with baselines", _add_evaluate),
     "predict": ("predict body, depth and parts of one person in a photograph", _add_predict),
     "convert": ("convert a released checkpoint to one of ours, or back", _add_convert),
     "doctor": ("show what is installed, which files are found, and what missing files are for", _add_doctor),

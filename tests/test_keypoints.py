@@ -133,7 +133,8 @@ def test_intervals_are_over_images_or_videos_and_not_over_joints(tiny, tmp_path)
 # Predictions
 
 
-def test_every_person_is_predicted_and_measured_as_by_predict(tmp_path):
+@pytest.mark.parametrize("enlarged", [1, 0.75])
+def test_every_person_is_predicted_and_measured_as_by_predict(enlarged, tmp_path):
     images = {5: ("b/second.jpg", 200, 150), 3: ("first.png", 200, 150)}
     (tmp_path / "b").mkdir()
     picture(tmp_path / "b/second.jpg", seed=1)
@@ -149,15 +150,23 @@ def test_every_person_is_predicted_and_measured_as_by_predict(tmp_path):
     for annotation in people:
         keypoints = np.reshape(annotation["keypoints"], (17, 3))
         file = tmp_path / images[annotation["image_id"]][0]
-        joints = parameters(predict(file, annotation["bbox"], device="cpu"))["joints2d"]
+        x, y, width, height = annotation["bbox"]
+        box = (
+            x + width * (1 - enlarged) / 2,
+            y + height * (1 - enlarged) / 2,
+            width * enlarged,
+            height * enlarged,
+        )
+        joints = parameters(predict(file, box, device="cpu"))["joints2d"]
         expected += [
             np.linalg.norm(joints[JOINT_NAMES.index(name)] - keypoints[i, :2]) / max(annotation["bbox"][2:])
             for i, name in enumerate(COCO)
             if name in LIMBS and keypoints[i, 2]
         ]
     assert len(expected) == 35
+    options = OPTIONS | {"box_factor": 1.2 * enlarged}
     for batch_size in (1, 2, 64):
-        metrics = evaluate_keypoints(path, tmp_path, batch_size=batch_size, **OPTIONS)["metrics"]
+        metrics = evaluate_keypoints(path, tmp_path, batch_size=batch_size, **options)["metrics"]
         assert metrics["error"]["mean"] == pytest.approx(np.mean(expected), abs=2e-4)
         assert metrics["pck_0.2"] == metrics["pck_0.2"] | {
             "mean": np.mean(np.less(expected, 0.2)).round(4),
