@@ -26,6 +26,8 @@ SHARED = {  # options of several commands
     "--body": {"metavar": "BODY", "help": BODY_HELP},
     "--device": {"help": "cpu, cuda, cuda:1, ... (default: cuda if there is one)"},
 }
+SPLIT_OPTIONS = {"data", "split", "protocol", "focal", "depth_rule", "samples"}  # of `dpose evaluate`
+KEYPOINT_OPTIONS = {"images", "box_factor", "min_joints"}
 NUMBERS = ("--box", "--cam-int")  # options whose value may begin with a minus
 
 
@@ -207,9 +209,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.argument_default = argparse.SUPPRESS  # of options that are not given: see `evaluate`
     add = parser.add_argument
     _add_shared(parser, "--checkpoint", "--data")
-    add("--split", default="test", help="train, val or test")
+    add("--split", help="train, val or test (default: test)")
     add(
         "--protocol",
         help="which joints are compared: smplx24 (BEDLAM), smpl24 (RICH), h36m14 or smpl22 (3DPW and EMDB by "
@@ -219,9 +222,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add(
         "--focal",
         choices=["label", "diagonal"],
-        default="label",
         help="focal length that is passed to the network: the label's, or the image diagonal, as in the "
-        "released evaluation",
+        "released evaluation (default: label)",
     )
     add(
         "--depth-rule",
@@ -230,8 +232,23 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", metavar="JSON", help="file for the results")
     add("--samples", type=int, help="number of samples, taken from all over the split (default: all)")
-    add("--batch-size", type=int, default=64, help="samples per batch, without influence on the results")
-    add("--workers", type=int, default=1, help="loader processes")
+    add("--batch-size", type=int, help="samples per batch, without influence on the results (default: 64)")
+    add("--workers", type=int, help="loader processes (default: 1)")
+    keypoints = parser.add_argument_group("2D keypoints in photographs, instead of a split")
+    keypoints.add_argument("--keypoints", metavar="JSON", help="annotations in COCO's format")
+    keypoints.add_argument("--images", metavar="FOLDER", help="folder of the images that JSON names")
+    keypoints.add_argument(
+        "--box-factor",
+        type=float,
+        metavar="F",
+        help="side of the square that the network receives / longer side of the annotated box (default: 1.2)",
+    )
+    keypoints.add_argument(
+        "--min-joints",
+        type=int,
+        metavar="N",
+        help="annotated limb joints that a person must have (default: 1)",
+    )
     _add_shared(parser, "--device", "--body")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
     parser.set_defaults(run=_evaluate)
@@ -328,11 +345,24 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from dpose.evaluate import evaluate, format_table
-
     options = {name: value for name, value in vars(args).items() if name not in ("run", "debug")}
-    print(format_table(evaluate(**options)))
-    if args.out:
+    annotations = options.pop("keypoints", None)
+    others = KEYPOINT_OPTIONS if annotations is None else SPLIT_OPTIONS
+    if wrong := sorted(options.keys() & others):
+        kind = "can only be given with" if annotations is None else "cannot be given with"
+        raise ValueError(f"--{wrong[0].replace('_', '-')} {kind} --keypoints")
+    if annotations is None:
+        from dpose.evaluate import evaluate, format_table
+
+        result = evaluate(**options)
+    else:
+        from dpose.keypoints import evaluate_keypoints, format_table
+
+        if "images" not in options:
+            raise ValueError("--keypoints needs --images, the folder of the images")
+        result = evaluate_keypoints(annotations, **options)
+    print(format_table(result))
+    if "out" in options:
         print(f"written to {args.out}")
 
 
@@ -421,7 +451,7 @@ COMMANDS = {  # name: what it does, and the function that adds its arguments
     "synth": ("make the open data set: people rendered from an open body model", _add_synth),
     "prepare": ("convert the files of a data set, for instance BEDLAM, to shards for training", _add_prepare),
     "train": ("train a network, or continue an interrupted run", _add_train),
-    "evaluate": ("measure a checkpoint on a split, with baselines", _add_evaluate),
+    "evaluate": ("measure a checkpoint on a split, or on 2D keypoints, with baselines", _add_evaluate),
     "predict": ("predict body, depth and parts of one person in a photograph", _add_predict),
     "convert": ("convert a released checkpoint to one of ours, or back", _add_convert),
     "doctor": ("show what is installed, which files are found, and what missing files are for", _add_doctor),
