@@ -323,7 +323,7 @@ def test_presets_are_found_by_name_and_unknown_ones_refused_with_the_list():
     names = {"paper", "paper-no-depth", "lite", "lite-no-depth", "mini", "mini-no-depth"}
 
     assert preset("MINI-no-depth") is MINI_NO_DEPTH and set(PRESETS) == names
-    with pytest.raises(ValueError, match="huge.*paper, paper-no-depth, lite, lite-no-depth, mini, mini-no-depth"):
+    with pytest.raises(ValueError, match="huge.*paper.*lite, lite-no-depth, mini, mini-no-depth"):
         preset("huge")
 
 
