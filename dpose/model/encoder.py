@@ -39,7 +39,8 @@ BACKBONES = {
 class PretrainedEncoder(nn.Module):
     """A backbone of `BACKBONES`, a 1x1 convolution per level, and HRNet's up-sampling to F_up.
 
-    The backbone's weights are random until `load_pretrained`.
+    The convolutions also get each pixel's place in the crop, so that a feature pooled over a part can tell
+    where the part is. The backbone's weights are random until `load_pretrained`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -48,14 +49,14 @@ class PretrainedEncoder(nn.Module):
         self.backbone = BACKBONES[config.encoder].build()
         widths = [config.width * 2**i for i in range(4)]
         self.adapters = nn.ModuleList(
-            nn.Sequential(conv(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+            nn.Sequential(conv(channels + 2, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
             for channels, width in zip(BACKBONES[config.encoder].channels, widths, strict=True)
         )
         self.upsample = nn.ModuleList(up_stack(width, i) for i, width in enumerate(widths))
 
     def forward(self, image: Tensor) -> EncoderFeatures:
         """image: (B, 3, S, S) RGB, ImageNet-normalised."""
-        levels = self.backbone(image)
+        levels = [torch.cat([x, _coordinates(x)], 1) for x in self.backbone(image)]
         maps = [adapt(x) for adapt, x in zip(self.adapters, levels, strict=True)]  # F1..F4
         up = [upsample(x) for upsample, x in zip(self.upsample, maps, strict=True)]
         return EncoderFeatures(*maps, torch.cat(up, 1))
@@ -63,6 +64,13 @@ class PretrainedEncoder(nn.Module):
     def load_pretrained(self) -> None:
         """Fill the backbone with its shipped weights."""
         self.backbone.load_state_dict(BACKBONES[self.name].weights())
+
+
+def _coordinates(x: Tensor) -> Tensor:
+    """Places of the pixels of a map (B, C, h, w): (B, 2, h, w), x and y from -1 to 1 at the crop's edges."""
+    h, w = x.shape[2:]
+    across, down = ((torch.arange(n, device=x.device, dtype=x.dtype) * 2 + 1) / n - 1 for n in (w, h))
+    return torch.stack([across.expand(h, w), down[:, None].expand(h, w)]).expand(len(x), -1, -1, -1)
 
 
 def make_encoder(config: ModelConfig) -> HRNet | PretrainedEncoder:
