@@ -226,6 +226,41 @@ def test_a_shard_without_its_whole_file_is_made_again(root, whole, tmp_path):
     check_shards(folder)
 
 
+def test_parts_in_any_order_make_the_files_of_one_run(root, whole, tmp_path):
+    said, folder, times = [], tmp_path / "shards", {}
+    for part in ("3/4", "1/4", "4/4", "1/4"):
+        assert cut(root, tmp_path, part=part, say=said.append) is None
+        assert {path: path.stat().st_mtime_ns for path in times} == times  # not made again
+        times = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    assert "part 2 of 4" in said[-1] and "--part 2/4" in said[-1]
+    with pytest.raises(FileNotFoundError, match="part 2 of 4 .*dpose prepare made .*--part 2/4"):
+        make_loader(tmp_path, "train", MINI, 4)
+    assert cut(root, tmp_path, part="2/4") == read_manifest(whole / "shards") == read_manifest(folder)
+    names = [path.name for path in (whole / "shards").glob("*.tar")]
+    assert sorted(path.name for path in folder.glob("*.tar")) == sorted(names)
+    for name in [*names, "manifest.json"]:
+        assert (folder / name).read_bytes() == (whole / "shards" / name).read_bytes()
+
+
+def test_shards_that_another_part_has_made_meanwhile_are_merged_with_their_faults(
+    copy, tmp_path, monkeypatch
+):
+    """The parts end at the same time: the first to end finds the second's shards only in the end."""
+    path = next((copy / "second" / "png").glob("*/*.png"))
+    path.unlink()
+    path.write_bytes(b"no picture")
+    expected, real = cut(copy, tmp_path / "whole"), driver.run_jobs
+    assert expected["faults"]
+
+    def other_part_first(*args, **options):
+        monkeypatch.setattr(driver, "run_jobs", real)
+        assert cut(copy, tmp_path / "out", part="2/2") is None
+        real(*args, **options)
+
+    monkeypatch.setattr(driver, "run_jobs", other_part_first)
+    assert cut(copy, tmp_path / "out", part="1/2") == expected
+
+
 def test_a_disk_that_is_full_is_named_and_the_same_call_goes_on(root, whole, tmp_path, monkeypatch):
     made, real = [], job.write_tar
 

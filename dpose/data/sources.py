@@ -19,6 +19,7 @@ import numpy as np
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext
 
+from dpose.data.parts import unfinished_parts
 from dpose.data.remote import check_protocol, open_url, read_remote_manifest
 from dpose.data.sample import BadSample, Sample, naming
 from dpose.data.shards import decode_sample, read_manifest
@@ -128,6 +129,8 @@ def _local_shards(root: Path, split: str) -> Shards:
     manifest = read_manifest(folder)
     there = {path.name: path for path in sorted(folder.glob("*-*.tar"))}
     if manifest is None:
+        if unfinished := unfinished_parts(folder):
+            raise FileNotFoundError(f"{folder} has no manifest yet: {unfinished}")
         if any(path.with_suffix(".json").exists() for path in there.values()):
             warnings.warn(
                 f"{folder} has no manifest yet: `dpose prepare` has not finished there", stacklevel=2

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dpose.data.labels import Labels
+from dpose.data.parts import Part, describe_missing, parse_part, read_parts
 from dpose.data.sample import Sample
 from dpose.data.shards import MANIFEST, read_manifest, shard_row, write_manifest, write_tar
 from dpose.io import file_hash, remove_stale, replacing, write_json, write_png
@@ -37,6 +38,7 @@ def generate(
     seed: int = 0,
     frames: int = 24,
     workers: int | None = None,
+    part: str | None = None,
     overwrite: bool = False,
     replace_other: bool = False,
     progress: bool = True,
@@ -45,7 +47,7 @@ def generate(
 
     Shards that the manifest lists are kept if their size and hash agree with it. Missing and damaged shards
     are made, so an interrupted run continues and a damaged data set is repaired. One process at a time works
-    on a root: another one waits if its settings are the same.
+    on a root, or several parts: another one waits if its settings are the same.
 
     Args:
         root: data folder, created if needed.
@@ -55,13 +57,15 @@ def generate(
         seed: the same seed gives the same people and pictures.
         frames: number of full frames.
         workers: processes; None for one per core, 1 for the calling process.
+        part: "K/N" makes one of N parts, see `dpose.data.parts`; the first one makes the full frames.
         overwrite: delete the data below `root` first.
         replace_other: delete them first only if they were made with other settings.
         progress: show progress bars and notes.
     Returns:
         The shard folder.
     Raises:
-        ValueError: an unknown split, a number out of range, or `root` holds data made with other settings.
+        ValueError: an unknown split, a number out of range, `overwrite` for one part, or `root` holds data
+            made with other settings.
         NotADirectoryError: a part of `root` is a file.
         RuntimeError: another process is making data with other settings below `root`.
     """
@@ -73,23 +77,25 @@ def generate(
     ):
         if not least <= value <= most:
             raise ValueError(f"{name} must be from {least} to {most}, got {value}")
-    root = Path(root)
+    root, chosen = Path(root), None if part is None else parse_part(part)
+    if chosen and overwrite:
+        raise ValueError(f"part {part}: --overwrite would delete the other parts; delete {root} instead")
     settings = {"generator": "dpose.synthetic", "version": VERSION, "seed": seed, "size": size}
     settings["bodies"] = {"open": open_body().record}
     _make_folder(root)
-    with _locked(root, settings, progress):
+    with _locked(root, settings, progress, shared=chosen is not None):
         folder = root / "shards"
         other = _other_settings(folder, settings)
-        if other and not (overwrite or replace_other):
+        if other and (chosen or not (overwrite or replace_other)):
             raise ValueError(f"{folder} holds {other}: choose another --root, or --overwrite to replace them")
         if other or overwrite:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(root / "frames", ignore_errors=True)
         folder.mkdir(exist_ok=True)
         remove_stale(folder)
-        _make_shards(folder, settings, scenes, workers or usable_cores(), progress)
-        if frames:
+        if frames and (chosen is None or chosen.number == 1):
             write_frames(root / "frames", "test", frames, seed, progress)
+        _make_shards(folder, settings, scenes, workers or usable_cores(), progress, chosen)
     return folder
 
 
@@ -102,8 +108,9 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(root: Path, settings: dict[str, Any], progress: bool) -> Iterator[None]:
-    """Hold the lock of the data folder. The system releases it when the process ends, even by kill -9.
+def _locked(root: Path, settings: dict[str, Any], progress: bool, shared: bool) -> Iterator[None]:
+    """Hold the lock of the data folder, `shared` with others of its kind or alone. The system releases it
+    when the process ends, even by kill -9.
 
     Waits for a process that makes data with the same settings; raises RuntimeError for other settings.
     Without effect on Windows and on file systems that have no locks.
@@ -113,10 +120,10 @@ def _locked(root: Path, settings: dict[str, Any], progress: bool) -> Iterator[No
     except ImportError:  # Windows
         yield
         return
-    path = root / ".synth.lock"
+    path, kind = root / ".synth.lock", fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with open(path, "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             other = _read_json(path)
             if other and (differences := _differences(other, settings)):
@@ -126,12 +133,13 @@ def _locked(root: Path, settings: dict[str, Any], progress: bool) -> Iterator[No
                 ) from None
             if progress:
                 print(f"waiting for another process that is making the same data in {root}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, kind)
         except OSError:
             pass
-        file.truncate(0)
-        file.write(json.dumps(settings))
-        file.flush()
+        if _read_json(path) != settings:
+            file.truncate(0)
+            file.write(json.dumps(settings))
+            file.flush()
         yield
 
 
@@ -146,44 +154,86 @@ def _differences(found: dict[str, Any], settings: dict[str, Any]) -> str:
 
 def _other_settings(folder: Path, settings: dict[str, Any]) -> str | None:
     """Describes the shards in a folder if they were made with other settings, else None."""
-    if not any(folder.glob("*.tar")) and not (folder / MANIFEST).is_file():
-        return None
+    made_with = [part.get("settings", {}) for part in read_parts(folder).values()]
     try:
-        manifest = read_manifest(folder) or {}
+        manifest = read_manifest(folder)
     except ValueError:
         return "shards with a damaged manifest"
-    if "generator" not in manifest:
+    if manifest is not None or (not made_with and any(folder.glob("*.tar"))):
+        made_with.append(manifest or {})
+    if not all("generator" in found for found in made_with):
         return "shards that `dpose synth` did not make"
-    differences = _differences(manifest, settings)
+    differences = next(filter(None, (_differences(found, settings) for found in made_with)), None)
     return f"shards of other settings ({differences})" if differences else None
 
 
 def _make_shards(
-    folder: Path, settings: dict[str, Any], scenes: dict[str, int], workers: int, progress: bool
+    folder: Path,
+    settings: dict[str, Any],
+    scenes: dict[str, int],
+    workers: int,
+    progress: bool,
+    part: Part | None,
 ) -> None:
-    """Make the shards that are missing or damaged. The manifest always lists the finished ones."""
-    listed = (read_manifest(folder) or {"shards": []})["shards"]
-    rows = {row["name"]: row for row in listed if _is_intact(folder / row["name"], row)}
-    if progress and (damaged := [row["name"] for row in listed if row["name"] not in rows]):
-        print(f"{folder}: missing or damaged, made again: {', '.join(damaged)}")
+    """Make the shards, or a part's, that are missing or damaged.
+
+    The manifest, or the part's file, always lists the finished ones.
+    """
     jobs = [
         (split, number, range(start, start + SCENES_PER_SHARD))
         for split, count in scenes.items()
         for number, start in enumerate(range(0, count, SCENES_PER_SHARD))
-        if _shard_name(split, number) not in rows
     ]
+    listed = _listed(folder, settings)
+    if part is not None:
+        jobs = part.share(jobs)
+        own = {_shard_name(split, number) for split, number, _ in jobs}
+        listed = {name: row for name, row in listed.items() if name in own}
+    rows = {name: row for name, row in listed.items() if _is_intact(folder / name, row)}
+    if progress and (damaged := [name for name in listed if name not in rows]):
+        print(f"{folder}: missing or damaged, made again: {', '.join(damaged)}")
+    jobs = [job for job in jobs if _shard_name(*job[:2]) not in rows]
 
-    def save(row: dict[str, Any] | None) -> None:
+    def save(row: dict[str, Any] | None, complete: bool = False) -> None:
         if row:
             rows[row["name"]] = row
-        write_manifest(folder, [rows[name] for name in sorted(rows)], **settings)
+        own = [rows[name] for name in sorted(rows)]
+        if part is None:
+            write_manifest(folder, own, **settings)
+        else:
+            part.write(folder, "dpose synth", complete, settings=settings, scenes=scenes, shards=own)
 
-    if len(rows) < len(listed) or not (folder / MANIFEST).is_file():
+    if part is not None or len(rows) < len(listed) or not (folder / MANIFEST).is_file():
         save(None)
     task = partial(_make_shard, folder, settings["seed"], settings["size"])
     total = len(jobs) * SCENES_PER_SHARD
     with tqdm(total=total, desc="people", unit="scene", disable=not progress or not jobs) as bar:
         run_jobs(task, jobs, workers, done=save, tick=bar.update)
+    if part is not None:
+        save(None, complete=True)
+        _merge(folder, settings, scenes, part.parts)
+
+
+def _listed(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows of all shards that the manifest or a part of the same settings lists, by name."""
+    parts = [part for part in read_parts(folder).values() if part.get("settings") == settings]
+    listings = [*parts, read_manifest(folder) or {"shards": []}]
+    return {row["name"]: row for listing in listings for row in listing["shards"]}
+
+
+def _merge(folder: Path, settings: dict[str, Any], scenes: dict[str, int], parts: int) -> None:
+    """Write the manifest, if all parts are complete; else say which are not."""
+    wanted = {"complete": True, "settings": settings, "scenes": scenes}
+    complete = {
+        part.number
+        for part, content in read_parts(folder).items()
+        if part.parts == parts and wanted.items() <= content.items()
+    }
+    if missing := set(range(1, parts + 1)) - complete:
+        print(f"{folder}: {describe_missing(missing, parts, 'dpose synth')}")
+        return
+    rows = _listed(folder, settings)
+    write_manifest(folder, [rows[name] for name in sorted(rows)], **settings)
 
 
 def _is_intact(path: Path, row: dict[str, Any]) -> bool:
@@ -306,7 +356,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Make the open data set: random people rendered in random scenes. Crops for training are written to "
         "ROOT/shards, full frames in BEDLAM's layout to ROOT/frames. Complete data are kept, damaged shards "
-        "are repaired, and an interrupted run continues. The same seed gives the same people."
+        "are repaired, and an interrupted run continues. The same seed gives the same people. With --part "
+        "the work is shared by an array of jobs, in any order or at the same time, on one shared folder, for "
+        "instance of SLURM:\n\n"
+        "    #SBATCH --array=1-16\n\n"
+        "    dpose synth --root DIR --train 1000000 --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
     )
     add = parser.add_argument
     add("--root", help="data folder (default: $DPOSE_DATA, else a folder in the user's cache)")
@@ -322,6 +376,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=0, help="random seed of all people and scenes")
     add("--workers", type=int, help="processes (default: one per core)")
+    add("--part", metavar="K/N", help="make part K of N; the last one to finish writes the manifest of all")
     add("--overwrite", action="store_true", help="delete the data in ROOT and make all of them again")
 
 
@@ -337,10 +392,11 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         frames=args.frames,
         workers=args.workers,
+        part=args.part,
         overwrite=args.overwrite,
         replace_other=in_cache,
     )
-    splits = (read_manifest(folder) or {"splits": {}})["splits"]
-    people = ", ".join(f"{split} {count}" for split, count in splits.items())
-    print(f"{folder}: {people} people; frames in {root / 'frames'}")
+    if manifest := read_manifest(folder):  # not before the last part
+        people = ", ".join(f"{split} {count}" for split, count in manifest["splits"].items())
+        print(f"{folder}: {people} people; frames in {root / 'frames'}")
     return 0

@@ -8,7 +8,8 @@ makes
     <out>/shards/<split>-NNNNNN.tar    the shard
 
 The record is written first; both atomically. A job whose shard and record exist is not repeated. When all are
-done (`driver`), `manifest.json` lists them. `command` has the arguments of the command line.
+done (`driver`), `manifest.json` lists them. With `--part K/N` an array of jobs shares the work
+(`dpose.data.parts`). `command` has the arguments of the command line.
 """
 
 from dpose.data.prepare.command import add_arguments, run

@@ -42,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = "stop if more frames or people than this cannot be used"
         add("--max-faults", type=int, default=MAX_FAULTS, metavar="N", help=text)
         add("--limit", type=int, metavar="PEOPLE", help="about how many to take, for a trial (default: all)")
+        text = (
+            "make part K of N, in an array of jobs on a shared folder; the last to finish writes the manifest"
+        )
+        add("--part", metavar="K/N", help=text)
         text = "view of the part labels: the crop's own, or the paper's, of focal length 5000"
         add("--parts-camera", choices=CAMERAS, default="crop", help=text)
         if name in WITH_DEPTH:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 import dpose
 from dpose.body import Bodies
 from dpose.data.frames import MAX_FAULTS, FrameSet, Skipped
+from dpose.data.parts import describe_missing, parse_part
 from dpose.data.prepare.job import finished, forget, frame_samples, make_shard
 from dpose.data.prepare.plan import VALIDATION, Job, Settings, plan
 from dpose.data.sample import MARGIN, SAMPLE_SIZE
@@ -82,6 +83,7 @@ def prepare_scenes(
     workers: int | None = None,
     per_shard: int = PER_SHARD,
     limit: int | None = None,
+    part: str | None = None,
     parts_camera: str = "crop",
     skipped: Skipped | None = None,
     bodies: Bodies | None = None,
@@ -90,7 +92,7 @@ def prepare_scenes(
     say: Callable[[str], object] = lambda line: None,
     **about,
 ) -> dict | None:
-    """Scenes -> `<out>/shards`; returns the manifest, or None for a dry run.
+    """Scenes -> `<out>/shards`; returns the manifest, or None for a dry run or while parts are missing.
 
     After an error the finished shards are kept, and the next call continues after them.
 
@@ -99,6 +101,7 @@ def prepare_scenes(
         validation: share of the sequences that goes to the split "val" instead.
         workers: processes; None: one per core; 1: this process.
         limit: about how many people to take, of the first scenes; None: all.
+        part: "K/N" makes one of N parts, see `dpose.data.parts`; every part plans all shards.
         parts_camera: "crop", or "paper" for part labels in the paper's view (`part_targets`).
         skipped: what has been left out so far, and the limit on faults.
         bodies: used in this process; workers read their own.
@@ -119,6 +122,7 @@ def prepare_scenes(
         raise ValueError(f"unknown parts_camera {parts_camera!r}; one of {', '.join(CAMERAS)}")
     if validation and split == "val":
         raise ValueError("the split 'val' cannot be divided: validation must be 0")
+    chosen = None if part is None else parse_part(part)
     skipped = Skipped(MAX_FAULTS) if skipped is None else skipped
     workers = workers or usable_cores()
     forget()
@@ -126,12 +130,13 @@ def prepare_scenes(
     settings = Settings(dataset, split, size, MARGIN, validation, per_shard, limit, parts_camera)
     jobs, body_records = plan(scenes, settings, bodies or Bodies(), skipped, progress)
     records = finished(folder, jobs)
-    todo = [job for job in jobs if job.name not in records]
-    total = sum(job.people for job in jobs)
+    share = chosen.share(jobs) if chosen else jobs
+    todo = [job for job in share if job.name not in records]
+    total = sum(job.people for job in share)
     say(
-        f"{dataset} {split}: people {total}, frames {sum(len(job.frames) for job in jobs)}, "
-        f"scenes {len({job.scene.name for job in jobs})}; crops of {size} x {size} pixels in shards: "
-        f"{len(jobs)}, made already {len(records)}"
+        f"{dataset} {split}{f', part {part}' if part else ''}: people {total}, "
+        f"frames {sum(len(job.frames) for job in share)}, scenes {len({job.scene.name for job in share})}; "
+        f"crops of {size} x {size} pixels in shards: {len(share)}, made already {len(share) - len(todo)}"
     )
     for rule, count in sorted(skipped.dropped.items()):
         say(f"left out: {count} people, {rule}")
@@ -143,6 +148,8 @@ def prepare_scenes(
         return None
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale(folder)
+    if chosen:
+        chosen.write(folder, f"dpose prepare {dataset}", complete=False)
     before, earlier = list(skipped.faults), list(records.values())
     with (
         tqdm(total=total, desc="people", unit="person", disable=not progress) as bar,
@@ -173,6 +180,14 @@ def prepare_scenes(
             ) from error
         finally:
             remove_stale(folder)
+        if chosen:
+            chosen.write(folder, f"dpose prepare {dataset}", complete=True)
+            for name, record in finished(folder, jobs).items():  # of parts that have finished meanwhile
+                if name not in records:
+                    done(record)
+            if missing := {i % chosen.parts + 1 for i, job in enumerate(jobs) if job.name not in records}:
+                say(f"{folder}: {describe_missing(missing, chosen.parts, f'dpose prepare {dataset}')}")
+                return None
     rows = [records[job.name] for job in jobs]  # in this order, whichever the workers finished first
     return write_manifest(
         folder,

@@ -71,9 +71,11 @@ def converted(
         return labels if people else None
     dropped, faults = Counter(skipped.dropped), len(skipped.faults)
     table = make(skipped)
-    labels.unlink(missing_ok=True)  # so that labels are never beside the record of others
-    if table is not None:
-        table.save(labels)
+    beside.unlink(missing_ok=True)  # so that labels are never beside the record of others
+    if table is None:
+        labels.unlink(missing_ok=True)
+    else:
+        table.save(labels)  # another part of `dpose prepare` may be reading the same labels
     record = {
         "made_from": made_from,
         "people": 0 if table is None else len(table),
