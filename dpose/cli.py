@@ -158,7 +158,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--data",
         nargs="+",
         metavar="DATA",
-        help="folder or URL, or several to mix (default: $DPOSE_DATA, else the open data)",
+        help="folder or URL; synth: (or synth:seed=7,size=280) for people rendered while training, without "
+        "files; or several of these to mix (default: $DPOSE_DATA, else the open data)",
     )
     add(
         "--mix",

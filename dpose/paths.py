@@ -13,6 +13,8 @@ import platformdirs
 DATA_VARIABLE = "DPOSE_DATA"
 BODY_MODELS_VARIABLE = "DPOSE_BODY_MODELS"
 
+GENERATED = "synth:"  # names the generator of people as training data, see `dpose.data.generated`
+
 Data = str | os.PathLike | Sequence[str | os.PathLike] | None  # one data set, several to mix, or the default
 
 
@@ -65,8 +67,13 @@ def checked_url(url: str) -> str:
 
 
 def is_url(data: str | os.PathLike) -> bool:
-    """Whether `data` is a URL (https://, s3://, ...) and not a folder."""
-    return isinstance(data, str) and "://" in data
+    """Whether `data` is a URL (https://, s3://, ..., or synth:) and not a folder."""
+    return isinstance(data, str) and ("://" in data or is_generated(data))
+
+
+def is_generated(data: str | os.PathLike) -> bool:
+    """Whether `data` names the generator, "synth:" with or without options."""
+    return isinstance(data, str) and data.startswith(GENERATED)
 
 
 def body_models(folder: str | os.PathLike | None = None) -> Path | None:

@@ -36,6 +36,7 @@ from dpose.batch import Batch
 from dpose.body import DEFAULT_BODY
 from dpose.config import ModelConfig
 from dpose.data.augment import Augment, augmentation
+from dpose.data.generated import Generated, with_sizes
 from dpose.data.sources import find_sources, mixture
 from dpose.data.streams import SampleStream
 from dpose.data.targets import DEPTH_RULES
@@ -69,8 +70,9 @@ def make_loader(
 
     Args:
         data: a folder with `<split>-*.tar`, there or in `shards/`; the URL of a folder with a manifest; a
-            pattern of names (`https://host/train-{000000..000123}.tar`, `s3://...`); or a list of these.
-            None: see `dpose.paths.data_roots`.
+            pattern of names (`https://host/train-{000000..000123}.tar`, `s3://...`); `synth:`, people
+            rendered by the workers (`dpose.data.generated`); or a list of these. None: see
+            `dpose.paths.data_roots`.
         batch_size: samples per batch of this process.
         train: shuffled, augmented and endless; with `infinite=False` one epoch, without the last partial
             batch of each worker. Otherwise the split once, in order, one set after the other, without
@@ -85,7 +87,8 @@ def make_loader(
         max_bad: largest number of unreadable samples of a set per worker and epoch, and, counted apart, of
             damaged shards. A damaged shard counts once, for any number of lost samples.
         limit: only the first samples of each set in each worker's epoch.
-        spread: about this many samples of each set, from shards all over the split.
+        spread: about this many samples of each set, from shards all over the split. A finite loader needs one
+            of the two for `synth:`, and an endless one takes neither.
         resume: the states of a run's `Progress`, one per process in the order of their ranks; the loader
             continues after them, see `Loader.resumed`. Only for endless streams.
     Raises:
@@ -103,7 +106,12 @@ def make_loader(
     infinite = train if infinite is None else infinite
     if resume and not infinite:
         raise ValueError("resume: only a stream without end can be resumed")
-    sources = find_sources(data, split)
+    sources = find_sources(with_sizes(data, config.image_size), split)
+    bounded = limit is not None or spread is not None
+    if infinite == bounded and (endless := [one.name for one in sources if isinstance(one, Generated)]):
+        raise ValueError(
+            f"{endless[0]} has no end: a finite loader needs `limit` or `spread`, an endless one none"
+        )
     mixed = len(sources) > 1 and (train or infinite)
     stream = SampleStream(
         sources,

@@ -18,7 +18,7 @@ from dpose.config import ModelConfig
 from dpose.data.loader import MAX_BAD, make_loader
 from dpose.data.sources import find_sources, mixture
 from dpose.model.inference import to_device
-from dpose.paths import Data, data_roots
+from dpose.paths import Data, data_roots, is_generated
 from dpose.rotations import nearest_rotation, rotmat_to_sixd
 
 
@@ -45,6 +45,7 @@ class Means:
         return rotmat_to_sixd(pose).flatten()
 
 
+RENDERED = 300  # people that are rendered for means; it takes some ten seconds
 FACING_CAMERA = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # body frame y up, z forward -> camera frame
 
 
@@ -57,16 +58,18 @@ def training_means(
 ) -> Means:
     """Means over about `samples` (or all) unaugmented training samples, taken from all over the split.
 
-    data, mix, max_bad: as for `make_loader`; of several data sets each gives an equal number of samples and
-    counts by its weight. Deterministic. Raises what the loader raises, also without a training split.
+    data, mix, max_bad: as for `make_loader`; of several data sets each gives an equal number of samples, the
+    generator at most RENDERED, and counts by its weight. Deterministic. Raises what the loader raises, also
+    without a training split.
     """
     roots = data_roots(data)
     weights = mixture(find_sources(roots, "train"), mix)
     share = -(-samples // len(roots))
     sums, count = _Sums(config), 0
     for root, weight in zip(roots, weights, strict=True):
-        own = _Sums(config)
-        for batch in make_loader(root, "train", config, min(64, share), spread=share, max_bad=max_bad):
+        own, wanted = _Sums(config), min(share, RENDERED) if is_generated(root) else share
+        loader = make_loader(root, "train", config, min(64, share), spread=wanted, max_bad=max_bad)
+        for batch in loader:
             own.add(to_device(batch, "cpu"))
         count += own.samples
         sums.merge(own, weight / own.samples)

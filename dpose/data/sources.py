@@ -7,6 +7,7 @@ each takes its part. Without a manifest the numbers of samples are unknown: all 
 and the samples of a shared shard are scattered over its length by a fixed rule.
 """
 
+import math
 import re
 import tarfile
 import warnings
@@ -19,11 +20,12 @@ import numpy as np
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext
 
+from dpose.data.generated import Generated, generated
 from dpose.data.parts import unfinished_parts
 from dpose.data.remote import check_protocol, open_url, read_remote_manifest
 from dpose.data.sample import BadSample, Sample, naming
 from dpose.data.shards import decode_sample, read_manifest
-from dpose.paths import Data, data_root, data_roots, is_url, shard_folder
+from dpose.paths import Data, data_root, data_roots, is_generated, is_url, shard_folder
 
 SPAN = 1 << 32
 GOLDEN = 2654435769  # SPAN over the golden ratio: i * GOLDEN % SPAN are spread evenly for any number of i
@@ -79,6 +81,11 @@ class Shards:
     counts: list[int] | None
     bodies: dict[str, dict] = field(default_factory=dict)
 
+    @property
+    def samples(self) -> float | None:
+        """Number of samples, None without a manifest."""
+        return None if self.counts is None else sum(self.counts)
+
     def read(self, index: int, bad: BadCount, lazy: Callable[[], bool] | None = None) -> Iterator[dict]:
         """The members of each sample of one shard, see `read_members`."""
         return read_members([self.pieces[index]], bad, self.counts and self.counts[index], lazy)
@@ -92,10 +99,13 @@ class Shards:
         return sample
 
 
+Source = Shards | Generated
+
+
 # --- finding ------------------------------------------------------------------------------------------------
 
 
-def find_sources(data: Data, split: str) -> list[Shards]:
+def find_sources(data: Data, split: str) -> list[Source]:
     """The split of each data set, checked without decoding.
 
     data: see `make_loader`. Raises FileNotFoundError or ValueError naming what is missing or wrong.
@@ -103,8 +113,12 @@ def find_sources(data: Data, split: str) -> list[Shards]:
     return [find_source(root, split) for root in data_roots(data)]
 
 
-def find_source(root: Path | str, split: str) -> Shards:
+def find_source(root: Path | str, split: str) -> Source:
     """The split of one data set, see `find_sources`."""
+    if is_generated(root):
+        if split != "train":
+            raise FileNotFoundError(f"{root} has no split {split}, only train; name a folder of shards")
+        return generated(root)
     if not is_url(root):
         return _local_shards(root, split)
     check_protocol(root)
@@ -180,7 +194,7 @@ def _listed(root: Path | str, folder: Path | str, manifest: dict, split: str) ->
     return Shards(str(root), pieces, [row["samples"] for row in rows], manifest.get("bodies", {}))
 
 
-def mixture(sources: Sequence[Shards], mix: Sequence[float] | None) -> list[float]:
+def mixture(sources: Sequence[Source], mix: Sequence[float] | None) -> list[float]:
     """The chance of each source to give the next sample; they sum to 1. None: by numbers of samples.
 
     Raises ValueError for invalid weights, or if `mix` is None and a manifest is missing.
@@ -188,12 +202,11 @@ def mixture(sources: Sequence[Shards], mix: Sequence[float] | None) -> list[floa
     if mix is None:
         if len(sources) == 1:
             return [1.0]
-        unknown = [source.name for source in sources if source.counts is None]
-        if unknown:
-            raise ValueError(
-                f"{unknown[0]} has no manifest with its number of samples: give the weights (--mix)"
-            )
-        mix = [sum(source.counts) for source in sources]
+        mix = [source.samples for source in sources]
+        for source, samples in zip(sources, mix, strict=True):
+            if samples is None or samples == math.inf:
+                why = "no manifest with its number of samples" if samples is None else "no end"
+                raise ValueError(f"{source.name} has {why}: give the weights (--mix)")
     if len(mix) != len(sources):
         raise ValueError(f"mix has {len(mix)} weights for {len(sources)} data sets")
     if not all(np.isfinite(weight) and weight > 0 for weight in mix):

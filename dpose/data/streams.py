@@ -4,7 +4,8 @@ Steps of a worker: read members of shards, shuffle, decode, jitter, cut, augment
 depends on (seed, epoch, key) alone, the order on (seed, epoch, number of the worker, number of workers). So a
 position in the stream is a few numbers: for each source the epoch and how many samples of it were taken,
 readable or not. A stream that begins at a position skips those samples without decoding them, and in local
-shards without reading them.
+shards without reading them. People straight from the generator (`dpose.data.generated`) are rendered in the
+order of their scenes, so those of a scene stay together, and skipped without rendering.
 """
 
 import random
@@ -30,9 +31,10 @@ from dpose.data.augment import (
     picture_transforms,
     sample_generator,
 )
+from dpose.data.generated import Generated
 from dpose.data.sample import Sample, relative_matrix, warp_image, warp_nearest
 from dpose.data.shards import BadSample, encode_depth
-from dpose.data.sources import BadCount, Shards, share_out, spread_over
+from dpose.data.sources import BadCount, Shards, Source, share_out, spread_over
 from dpose.data.targets import person_codes
 
 OPEN_AT_ONCE = 8  # number of shards that a training stream reads in turns
@@ -48,7 +50,7 @@ class SampleStream(IterableDataset):
     `dpose.data.loader.Progress` after which the next `iter` begins.
     """
 
-    sources: list[Shards]
+    sources: list[Source]
     weights: list[float]
     config: ModelConfig
     shuffle: int = 0
@@ -101,20 +103,27 @@ class SampleStream(IterableDataset):
         """Number of this consumer, and of how many: the workers of all processes of a run."""
         return self.rank * self.workers + self.worker, self.world * self.workers
 
-    def samples(self, source: Shards, at: list[int]) -> Iterator[dict]:
+    def samples(self, source: Source, at: list[int]) -> Iterator[dict]:
         """This worker's share of one epoch, or of one epoch after the other.
 
-        at: [epoch, samples taken, samples of these that could not be decoded], where to begin; updated
-        in place.
+        at: [epoch, ...], the position where to begin; updated in place.
         """
-        yield from self.epoch_samples(source, at)
+        share = self.rendered_samples if isinstance(source, Generated) else self.epoch_samples
+        yield from share(source, at)
         while self.infinite:
             at[:] = [at[0] + 1, 0, 0]
             self.epoch = max(self.epoch, at[0] + 1)
-            yield from self.epoch_samples(source, at)
+            yield from share(source, at)
+
+    def rendered_samples(self, source: Generated, at: list[int]) -> Iterator[dict]:
+        """This worker's share of one epoch, `at` its position as in `Generated.people`."""
+        own, consumers = self.place()
+        each = None if self.spread is None else -(-self.spread // consumers)
+        for sample in islice(islice(source.people(at, own, consumers), each), self.limit):
+            yield self.prepare(sample, at[0])
 
     def epoch_samples(self, source: Shards, at: list[int]) -> Iterator[dict]:
-        """This worker's share of one epoch, `at` its position.
+        """This worker's share of one epoch, `at` its position: [epoch, samples taken, of these undecodable].
 
         If nothing in this share can be read, an endless stream reads the next share, and a finite one ends.
         If no share can be read, raises ValueError.

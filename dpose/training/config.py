@@ -13,6 +13,7 @@ from typing import Any
 from dpose.body import BODY_NAMES, DEFAULT_BODY
 from dpose.config import preset
 from dpose.data.fingerprint import data_fingerprint
+from dpose.data.generated import with_sizes
 from dpose.data.sources import find_sources, mixture
 from dpose.io import check_folder
 from dpose.model import checkpoint
@@ -42,7 +43,8 @@ class TrainConfig:
 
     Attributes:
         preset: of the network (`dpose.preset`), or "auto" (default): "paper" on a GPU, else "mini".
-        data: folder or URL of a data set, or several to mix (`dpose.data.loader.make_loader`); default:
+        data: folder or URL of a data set, `synth:` for people rendered while training
+            (`dpose.data.generated`), or several to mix (`dpose.data.loader.make_loader`); default:
             $DPOSE_DATA, else the open data.
         mix: weight of each data set; default: its number of samples.
         out: run folder; default: the resumed run's, else runs/<preset>.
@@ -145,7 +147,8 @@ class TrainConfig:
         chosen = self._recipe(stored, name, options)
         seed, mix = self.seed or 0, None if self.mix is None else list(self.mix)
         body = self.body
-        data = data_roots(self.data if stored is None or self.data is not None else before["data_paths"])
+        data = self.data if stored is None or self.data is not None else before["data_paths"]
+        data = with_sizes(data, preset(name).image_size)
         sources = find_sources(data, "train")  # raises if there are none
         if stored is not None:
             stored.same("seed", self.seed)
@@ -155,7 +158,7 @@ class TrainConfig:
         for source in sources:
             check_bodies(source.name, source.bodies)
         mixture(sources, mix)  # raises if the weights do not fit
-        samples = sum(sum(source.counts or ()) for source in sources)
+        samples = sum(source.samples or 0 for source in sources)
         if chosen.batch_size > max(LARGE_BATCH, samples):
             raise ValueError(f"batch_size {chosen.batch_size} is too large for {samples or 'so few'} samples")
         options["devices"] = choose_devices(options["devices"], options["accelerator"], chosen.batch_size)
