@@ -120,7 +120,7 @@ def _data(data: str | os.PathLike[str] | None) -> Iterator[str]:
             found = True
     if not found and is_url(root):
         yield from _item(
-            "unknown", "synth:, a pattern of names, or a manifest without shards: only training reads it"
+            "unknown", "a pattern of names, synth:, or a manifest without shards: only training reads it"
         )
     elif not found:
         yield from _item("missing", "no shards: `dpose synth` makes the open data, `dpose prepare` others")
