@@ -25,7 +25,7 @@ def data_root(data: str | os.PathLike | None = None) -> Path:
     """
     (root,) = data_roots(data)
     if is_url(root):
-        raise ValueError(f"{root} is a URL, which only training reads; a folder is needed here")
+        raise ValueError(f"{root} is no folder, and only training reads it; a folder is needed here")
     return root
 
 

@@ -74,6 +74,19 @@ def test_without_people_there_is_no_label_file_and_nothing_is_made_again(tmp_pat
     assert [path.name for path in (tmp_path / "labels").iterdir()] == ["a.json"]
 
 
+def test_labels_that_are_made_again_never_miss_while_another_part_reads_them(tmp_path, source, monkeypatch):
+    path, seen, real = converted(tmp_path, "a", [source], 1, Maker(table()), Skipped()), [], Labels.save
+
+    def save(labels, target):
+        seen.append((target.is_file(), target.with_suffix(".json").is_file()))
+        return real(labels, target)
+
+    monkeypatch.setattr(Labels, "save", save)
+    assert converted(tmp_path, "a", [source], 2, Maker(table()), Skipped()) == path
+    assert seen == [(True, False)]  # without a record of others, should the process be killed now
+    assert converted(tmp_path, "a", [source], 3, Maker(None), Skipped()) is None and not path.exists()
+
+
 def test_a_conversion_that_fails_leaves_nothing_of_itself(tmp_path, source):
     def make(skipped):
         skipped.fault("broken")

@@ -60,7 +60,7 @@ class Generated:
         """One consumer's share of an epoch, from a position on.
 
         at: [epoch, scenes done, people taken of the next scene], where to begin; updated in place. Of what
-        comes before, only a scene of which people are left is rendered again.
+        comes before, only that scene is rendered again.
         """
         from dpose.synthetic import person_samples, sample_scene
         from dpose.synthetic.scene import MOST_SCENES, MOST_SEEDS
@@ -69,7 +69,7 @@ class Generated:
         for index in range(consumer + done * consumers, MOST_SCENES, consumers):
             people = person_samples(sample_scene((self.seed + epoch) % MOST_SEEDS, "train", index), self.size)
             for number, sample in enumerate(people[taken:], taken + 1):
-                at[1:] = [done, number] if number < len(people) else [done + 1, 0]
+                at[1:] = done, number
                 yield check_sample(sample)
             done, taken = done + 1, 0
 
@@ -88,8 +88,10 @@ def generated(data: str, size: int = Generated.size) -> Generated:
         name, _, value = text.partition("=")
         low, high = LIMITS.get(name, (1, 0))
         if not (re.fullmatch(r"[0-9]{1,10}", value) and low <= int(value) <= high):
-            ranges = " and ".join(f"{name} from {low} to {high}" for name, (low, high) in LIMITS.items())
-            raise ValueError(f"{data}: {text!r}; the options, separated by commas, are {ranges}")
+            known = " and ".join(
+                f"{name}=N with N from {low} to {high}" for name, (low, high) in LIMITS.items()
+            )
+            raise ValueError(f"{data}: {text!r} is not an option; these are, separated by commas: {known}")
         options[name] = int(value)
     return Generated(**options)
 
