@@ -1,5 +1,6 @@
 """Data made in parts: the same files as in one run, in any order, and what a reader is told meanwhile."""
 
+import fcntl
 import hashlib
 import re
 import subprocess
@@ -63,6 +64,22 @@ def test_parts_at_the_same_time_make_the_files_of_one_run(whole, tmp_path):
     processes = [subprocess.Popen(part) for part in parts]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert hashes(tmp_path / "shards") == hashes(whole)
+
+
+def test_while_a_part_runs_others_may_begin_but_no_run_of_other_settings(tmp_path, monkeypatch):
+    real, begun = dataset._make_shard, []
+
+    def during(*job):
+        with open(tmp_path / ".synth.lock") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with pytest.raises(RuntimeError, match="size 32 instead of 48"):
+            make(tmp_path, size=48, overwrite=True)
+        begun.append(job)
+        return real(*job)
+
+    monkeypatch.setattr(dataset, "_make_shard", during)
+    make(tmp_path, "1/3", frames=0)
+    assert len(begun) == 2
 
 
 def test_a_reader_is_told_which_parts_are_missing(whole, tmp_path, capsys):
