@@ -143,9 +143,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         " Options not given follow from the preset's recipe; with --resume, from the run in the checkpoint, "
         "which continues with the same optimizer state and, with the same numbers of devices and workers, "
         "the same data order. Such a run may change --steps, --lr, --accelerator, --devices, "
-        "--strategy, --workers, --log-every, --max-bad, --checkpoint-minutes, --tensorboard, and --data to "
-        "where the same data were moved. On the CPU every process uses one thread, unless $OMP_NUM_THREADS "
-        "is set."
+        "--strategy, --workers, --log-every, --max-bad, --checkpoint-minutes, --tensorboard, "
+        "--validate-every, --val-data, and --data to where the same data were moved. On the CPU every "
+        "process uses one thread, unless $OMP_NUM_THREADS is set."
     )
     parser.set_defaults(run=_train)
     parser.argument_default = argparse.SUPPRESS  # options that are not given: see TrainConfig
@@ -204,6 +204,20 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     add("--log-every", type=int, metavar="STEPS", help="steps per row of log.csv (default: 20)")
     add("--checkpoint-minutes", type=float, help="a run that is killed loses at most this (default: 5)")
+    add(
+        "--validate-every",
+        type=int,
+        metavar="STEPS",
+        help="steps between validations on 256 people of the validation split, never of the test split; they "
+        "make val.csv, best.safetensors (smallest MPJPE), samples/ and curves.png; 0: none (default: a "
+        "twentieth of the run, at least 200)",
+    )
+    add(
+        "--val-data",
+        nargs="+",
+        metavar="DATA",
+        help="data with a validation split (default: those of --data that have one)",
+    )
     add("--tensorboard", action=argparse.BooleanOptionalAction, help="log for TensorBoard as well")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
 
@@ -338,9 +352,11 @@ def _train(args: argparse.Namespace) -> None:
     result = train(TrainConfig(**options))
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # one process of several prints
+    best = f"best        {result.best}\n" if result.best else ""
     print(
         f"{result.steps} steps, {result.images_per_second:.0f} images/s, loss {result.losses['total']:.4g}\n"
-        f"checkpoint  {result.checkpoint}\nlog         {result.log}\nresume with --resume {result.resume}"
+        f"checkpoint  {result.checkpoint}\n{best}log         {result.log}\n"
+        f"resume with --resume {result.resume}"
     )
 
 

@@ -1,7 +1,8 @@
 """Callbacks of lightning: the log, the checkpoints, the progress bar.
 
 A run folder holds `model.safetensors` (the weights, for `dpose.load`), `last.ckpt` (all that `resume` needs),
-`log.csv` (every loss term) and `run.json` (configuration, hardware and progress).
+`log.csv` (every loss term) and `run.json` (configuration, hardware and progress). `dpose.training.validation`
+adds its own.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Journal(lightning.Callback):
         self.sums: Tensor | None = None  # of the losses and the gradient norm since the last row
         self.count = 0  # of the steps since the last row
         self.losses: dict[str, float] = {}  # of the last row
+        self.validation: dict[str, Any] = {}  # the last scores, and the best
 
     def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
         self.begin = self.first_step_end = time.monotonic()
@@ -152,6 +154,7 @@ class Journal(lightning.Callback):
             "images": self.step * self.config.batch_size,
             "seconds": self.seconds(),
             "losses": self.losses,
+            **({"validation": self.validation} if self.validation else {}),
         }
 
     def seconds(self) -> float:

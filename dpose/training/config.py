@@ -28,6 +28,7 @@ from dpose.training.resume import FREE, Stored, read_checkpoint
 
 RANDOM = "random"  # value of `init`
 LARGE_BATCH = 1024  # larger batches must not exceed the number of training samples
+LEAST_INTERVAL = 200  # steps between validations, by default
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class TrainConfig:
     """What to train. None: the value of the preset's recipe, or the default.
 
     With `resume`, None means: as the run in that checkpoint. Such a run may change `steps`, `lr`,
-    `accelerator`, `devices`, `strategy`, `workers`, `log_every`, `max_bad`, `checkpoint_minutes` and
-    `tensorboard`, and the path of data that were moved; other options that differ are refused. On the CPU it
-    repeats the uninterrupted run bit for bit, with as many devices and workers; with other numbers the order
-    of the data begins anew.
+    `accelerator`, `devices`, `strategy`, `workers`, `log_every`, `max_bad`, `checkpoint_minutes`,
+    `tensorboard`, `validate_every` and `val_data`, and the path of data that were moved; other options that
+    differ are refused. On the CPU it repeats the uninterrupted run bit for bit, with as many devices and
+    workers; with other numbers the order of the data begins anew.
 
     Attributes:
         preset: of the network (`dpose.preset`), or "auto" (default): "paper" on a GPU, else "mini".
@@ -69,6 +70,10 @@ class TrainConfig:
         max_bad: unreadable samples, and damaged shards, that a loader process skips per epoch; default 20.
         checkpoint_minutes: a run that is killed loses at most this much work; default 5.
         tensorboard: log for TensorBoard as well.
+        validate_every: steps between validations (`dpose.training.validation`), of which the last step has
+            one, too; 0: none. Default: a twentieth of the run, but at least 200 steps; shorter runs have
+            none.
+        val_data: data sets with a validation split; default: those of `data` that have one.
         progress: show a progress bar and notes on stderr.
         recipe: a `Recipe` or the name of one, for instance "released"; default: the preset's. `steps`,
             `batch_size`, `lr` and `precision` take precedence.
@@ -97,6 +102,8 @@ class TrainConfig:
     max_bad: int | None = None
     checkpoint_minutes: float | None = None
     tensorboard: bool | None = None
+    validate_every: int | None = None
+    val_data: Data = None
     progress: bool = True
     recipe: Recipe | str | None = None
 
@@ -105,7 +112,7 @@ class TrainConfig:
             preset(self.preset)  # raises and lists the valid names
         if isinstance(self.recipe, str):
             recipe(self.recipe)
-        least = {"steps": 1, "batch_size": 1, "log_every": 1, "workers": 0, "max_bad": 0}
+        least = {"steps": 1, "batch_size": 1, "log_every": 1, "workers": 0, "max_bad": 0, "validate_every": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
@@ -116,7 +123,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be a positive number, got {value}")
         if self.seed is not None and not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {self.seed}")
-        for name in ("data", "out", "resume", "init", "body"):
+        for name in ("data", "out", "resume", "init", "body", "val_data"):
             value = getattr(self, name)
             if value == "" or isinstance(value, list | tuple) and "" in value:
                 raise ValueError(f"{name} is an empty name: leave it out, or set the variable it comes from")
@@ -140,6 +147,7 @@ class TrainConfig:
         stored = None if self.resume is None else read_checkpoint(self.resume)
         before = FREE if stored is None else stored.config
         given = {name: getattr(self, name) for name in FREE}
+        given["val_data"] = None if self.val_data is None else absolute(self.val_data)
         options = {name: before[name] if value is None else value for name, value in given.items()}
         name = self._preset(stored, options["accelerator"])
         chosen = self._recipe(stored, name, options)
@@ -161,6 +169,9 @@ class TrainConfig:
         options["devices"] = choose_devices(options["devices"], options["accelerator"], chosen.batch_size)
         if options["workers"] is None:
             options["workers"] = spare_workers(options["devices"])
+        if options["validate_every"] is None:
+            interval = max(LEAST_INTERVAL, chosen.steps // 20)
+            options["validate_every"] = interval if interval <= chosen.steps else 0
         out = check_folder(self.out or (Path(self.resume).parent if self.resume else Path("runs") / name))
         resolved = replace(
             self,
@@ -229,12 +240,16 @@ class TrainConfig:
 
     def paths(self) -> dict[str, Any]:
         """Data and body file by names that hold in any working folder."""
-        roots = data_roots(self.data)
         is_file = self.body is not None and Path(self.body).is_file()
         return {
-            "data_paths": [root if is_url(root) else str(root.resolve()) for root in roots],
+            "data_paths": absolute(self.data),
             "body_file": str(Path(self.body).resolve()) if is_file else None,
         }
+
+
+def absolute(data: Data) -> list[str]:
+    """Data sets by names that hold in any working folder."""
+    return [root if is_url(root) else str(root.resolve()) for root in data_roots(data)]
 
 
 def fingerprint(data: Data) -> str | list[str]:

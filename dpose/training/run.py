@@ -48,6 +48,7 @@ from dpose.training.start import (
 )
 from dpose.training.step import Training
 from dpose.training.stopping import SIGNALS, Stopped, StopSignals
+from dpose.training.validation import Validation, validation_sources
 
 STATUSES = {128 + signum: signum for signum in SIGNALS}
 
@@ -58,6 +59,7 @@ class TrainResult:
 
     checkpoint: Path  # model.safetensors
     resume: Path  # last.ckpt
+    best: Path | None  # best.safetensors, if there were validations
     log: Path  # log.csv
     losses: dict[str, float]  # every term, averaged over the last row of the log
     steps: int
@@ -116,6 +118,7 @@ def _result(config: TrainConfig) -> TrainResult:
     return TrainResult(
         checkpoint=out / "model.safetensors",
         resume=out / "last.ckpt",
+        best=out / "best.safetensors" if (out / "best.safetensors").exists() else None,
         log=out / "log.csv",
         losses={name: float(row[name]) for name in names[names.index("grad_norm") + 1 :]},
         steps=int(row["step"]),
@@ -155,6 +158,12 @@ def _train(
         description["resumed"] = [*stored.config["resumed"], {"step": stored.step, "changes": changes}]
         config.note("; ".join([f"going on at step {stored.step}", *changes]))
     journal = Journal(config, description, stored)
+    validation = []
+    if config.validate_every:
+        if found := validation_sources(config):
+            validation = [Validation(journal, found, body)]
+        else:
+            config.note("the data have no validation split: no validation")
     trainer = _Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -164,6 +173,7 @@ def _train(
         logger=[journal.csv, *_tensorboard(config, journal.start), *loggers],
         callbacks=[
             journal,
+            *validation,
             Checkpoints(journal, signals),
             *([ProgressBar(journal)] if config.progress else []),
             *callbacks,
