@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +17,11 @@ from dpose.io import check_folder
 from dpose.model import checkpoint
 from dpose.paths import Data, data_roots, is_url
 from dpose.training.environment import (
+    check_nodes,
     choose_devices,
     choose_precision,
+    first_process,
+    launched,
     on_cuda,
     spare_workers,
 )
@@ -36,10 +38,10 @@ class TrainConfig:
     """What to train. None: the value of the preset's recipe, or the default.
 
     With `resume`, None means: as the run in that checkpoint. Such a run may change `steps`, `lr`,
-    `accelerator`, `devices`, `strategy`, `workers`, `log_every`, `max_bad`, `checkpoint_minutes`,
-    `tensorboard`, `validate_every` and `val_data`, and the path of data that were moved; other options that
-    differ are refused. On the CPU it repeats the uninterrupted run bit for bit, with as many devices and
-    workers; with other numbers the order of the data begins anew.
+    `accelerator`, `devices`, `nodes`, `accumulate`, `strategy`, `workers`, `log_every`, `max_bad`,
+    `checkpoint_minutes`, `tensorboard`, `validate_every` and `val_data`, and the path of data that were
+    moved; other options that differ are refused. On the CPU it repeats the uninterrupted run bit for bit,
+    with as many processes and workers; with other numbers the order of the data begins anew.
 
     Attributes:
         preset: of the network (`dpose.preset`), or "auto" (default): "paper" on a GPU, else "mini".
@@ -58,9 +60,16 @@ class TrainConfig:
             "random": always the latter.
         body: file or name of the body model for the losses; it must be the one that the data name.
         accelerator: "auto" (default), "cpu", "cuda", ... as lightning names them.
-        devices: number of processes (default 1; `dpose train` on the CPU: "auto"), or "auto": all GPUs, or
-            one process per core of the CPU. Losses and batch norms average over the share of a batch that a
-            process has.
+        devices: number of processes on each node (default 1; `dpose train` on the CPU: "auto"), or "auto":
+            all GPUs, or one process per core of the CPU. Losses and batch norms average over the share of a
+            batch that a process has.
+        nodes: number of machines; default 1. Under torchrun or SLURM's srun the defaults of `nodes` and
+            `devices` are the launcher's. Without these the run is started on every node, with $MASTER_ADDR
+            and $MASTER_PORT of the first node and each node's number in $NODE_RANK. All nodes need the data
+            at the same path, and `out` on a disk that they share.
+        accumulate: a process handles its share of a batch in this many pieces, for less memory; default 1.
+            The gradient of a step is the mean of the pieces' gradients. Losses and batch norms average over
+            a piece, and the batch norms' running statistics are updated with every piece.
         strategy: lightning's name for how processes work together. "auto" (default): on GPUs `ddp`, in
             notebooks `ddp_notebook`; on the CPU `ddp_fork` on Linux, else `ddp_spawn`.
         precision: one of `dpose.training.PRECISIONS`, or "auto": bf16 where the hardware computes in it, else
@@ -95,6 +104,8 @@ class TrainConfig:
     body: str | Path | None = None
     accelerator: str | None = None
     devices: int | str | None = None
+    nodes: int | None = None
+    accumulate: int | None = None
     strategy: str | None = None
     precision: str | None = None
     workers: int | None = None
@@ -112,8 +123,8 @@ class TrainConfig:
             preset(self.preset)  # raises and lists the valid names
         if isinstance(self.recipe, str):
             recipe(self.recipe)
-        least = {"steps": 1, "batch_size": 1, "log_every": 1, "workers": 0, "max_bad": 0, "validate_every": 0}
-        for name, bound in least.items():
+        least = dict.fromkeys(("steps", "batch_size", "log_every", "nodes", "accumulate"), 1)
+        for name, bound in (least | dict.fromkeys(("workers", "max_bad", "validate_every"), 0)).items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise ValueError(f"{name} must be at least {bound}, got {value}")
@@ -148,7 +159,11 @@ class TrainConfig:
         before = FREE if stored is None else stored.config
         given = {name: getattr(self, name) for name in FREE}
         given["val_data"] = None if self.val_data is None else absolute(self.val_data)
+        if launcher := launched():
+            given["nodes"] = given["nodes"] or launcher[0]
+            given["devices"] = launcher[1] if given["devices"] in (None, "auto") else given["devices"]
         options = {name: before[name] if value is None else value for name, value in given.items()}
+        check_nodes(options["nodes"])
         name = self._preset(stored, options["accelerator"])
         chosen = self._recipe(stored, name, options)
         seed, mix = self.seed or 0, None if self.mix is None else list(self.mix)
@@ -166,7 +181,8 @@ class TrainConfig:
         samples = sum(sum(source.counts or ()) for source in sources)
         if chosen.batch_size > max(LARGE_BATCH, samples):
             raise ValueError(f"batch_size {chosen.batch_size} is too large for {samples or 'so few'} samples")
-        options["devices"] = choose_devices(options["devices"], options["accelerator"], chosen.batch_size)
+        piece = chosen.batch_size // (options["nodes"] * options["accumulate"])
+        options["devices"] = choose_devices(options["devices"], options["accelerator"], piece)
         if options["workers"] is None:
             options["workers"] = spare_workers(options["devices"])
         if options["validate_every"] is None:
@@ -210,7 +226,7 @@ class TrainConfig:
 
     def note(self, text: str) -> None:
         """Print a line for the user, in one process of several and only if progress is shown."""
-        if self.progress and os.environ.get("LOCAL_RANK", "0") == "0":
+        if self.progress and first_process():
             print(text, file=sys.stderr)
 
     def _preset(self, stored: Stored | None, accelerator: str) -> str:

@@ -20,6 +20,8 @@ from dpose.training.recipe import Recipe
 FREE = {
     "accelerator": "auto",
     "devices": 1,
+    "nodes": 1,
+    "accumulate": 1,
     "strategy": "auto",
     "workers": None,
     "log_every": 20,

@@ -110,7 +110,8 @@ class Validation(lightning.Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Training, *rest: Any) -> None:
         step = self.journal.step
-        if not trainer.is_global_zero or step % self.config.validate_every and step < self.config.steps:
+        due = step % self.config.validate_every == 0 or step == self.config.steps
+        if not (due and self.journal.stepped and trainer.is_global_zero):
             return
         begin = time.monotonic()
         with _evaluating(module.model):
