@@ -8,7 +8,6 @@ the traceback.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import warnings
@@ -143,9 +142,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         " Options not given follow from the preset's recipe; with --resume, from the run in the checkpoint, "
         "which continues with the same optimizer state and, with the same numbers of devices and workers, "
         "the same data order. Such a run may change --steps, --lr, --accelerator, --devices, "
-        "--strategy, --workers, --log-every, --max-bad, --checkpoint-minutes, --tensorboard, and --data to "
-        "where the same data were moved. On the CPU every process uses one thread, unless $OMP_NUM_THREADS "
-        "is set."
+        "--nodes, --accumulate, --strategy, --workers, --log-every, --max-bad, --checkpoint-minutes, "
+        "--tensorboard, --validate-every, --val-data, and --data to where the same data were moved. On the "
+        "CPU every process uses one thread, unless $OMP_NUM_THREADS is set."
     )
     parser.set_defaults(run=_train)
     parser.argument_default = argparse.SUPPRESS  # options that are not given: see TrainConfig
@@ -187,7 +186,22 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(
         "--devices",
         type=_devices,
-        help="number of devices, or auto: all GPUs, or a process per core (default: 1 GPU; auto on the CPU)",
+        help="number of devices of each node, or auto: all GPUs, or a process per core (default: the "
+        "launcher's; 1 GPU; auto on the CPU)",
+    )
+    add(
+        "--nodes",
+        type=int,
+        help="number of machines. Start the command on each, with the same data and a shared run folder: by "
+        "torchrun (torchrun --nnodes 2 --nproc-per-node 8 ... -m dpose.cli train ...), by srun (with "
+        "--ntasks-per-node), or with MASTER_ADDR, MASTER_PORT and NODE_RANK set (default: the launcher's; 1)",
+    )
+    add(
+        "--accumulate",
+        type=int,
+        metavar="COUNT",
+        help="handle the batch of a step in COUNT pieces, for less memory; batch norms and means of losses "
+        "are over a piece (default: 1)",
     )
     add("--strategy", help="lightning's name for how several devices share the work (default: auto)")
     add(
@@ -205,6 +219,20 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     add("--log-every", type=int, metavar="STEPS", help="steps per row of log.csv (default: 20)")
     add("--checkpoint-minutes", type=float, help="a run that is killed loses at most this (default: 5)")
+    add(
+        "--validate-every",
+        type=int,
+        metavar="STEPS",
+        help="steps between validations on 256 people of the validation split, never of the test split; they "
+        "make val.csv, best.safetensors (smallest MPJPE), samples/ and curves.png; 0: none (default: a "
+        "twentieth of the run, at least 200)",
+    )
+    add(
+        "--val-data",
+        nargs="+",
+        metavar="DATA",
+        help="data with a validation split (default: those of --data that have one)",
+    )
     add("--tensorboard", action=argparse.BooleanOptionalAction, help="log for TensorBoard as well")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
 
@@ -332,16 +360,19 @@ def _add_install_neural_renderer(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from dpose.training import TrainConfig, on_cuda, train
+    from dpose.training.environment import first_process
 
     options = {name: value for name, value in vars(args).items() if name not in ("run", "debug")}
     if "resume" not in options and not on_cuda(options.get("accelerator", "auto")):
         options.setdefault("devices", "auto")
     result = train(TrainConfig(**options))
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not first_process():
         return  # one process of several prints
+    best = f"best        {result.best}\n" if result.best else ""
     print(
         f"{result.steps} steps, {result.images_per_second:.0f} images/s, loss {result.losses['total']:.4g}\n"
-        f"checkpoint  {result.checkpoint}\nlog         {result.log}\nresume with --resume {result.resume}"
+        f"checkpoint  {result.checkpoint}\n{best}log         {result.log}\n"
+        f"resume with --resume {result.resume}"
     )
 
 

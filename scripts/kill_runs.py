@@ -5,9 +5,9 @@
 
 The run is resumed after every kill with `dpose train --resume last.ckpt` alone, until it is through; if that
 happens before all kills are spent, another run begins. Of three kills one comes at start-up, one while a
-checkpoint is being written, one after a step. Weights, optimizer, position in the data and log (but for
-times) must be equal bit by bit, and nothing else may be left in the run folder. Exit status 1 if not.
-Data are a few made-up people; two runs of 40 steps take some minutes on two cores.
+checkpoint is being written, one after a step. Weights, optimizer, position in the data, validation and log
+(but for times) must be equal bit by bit, and nothing else may be left in the run folder. Exit status 1 if
+not. Data are a few made-up people; two runs of 40 steps take some minutes on two cores.
 """
 
 from __future__ import annotations
@@ -102,18 +102,16 @@ def wait_for(moment: str, process: Process, out: Path, rng: random.Random) -> No
 
 def differences(one: Path, two: Path) -> Iterator[str]:
     """What differs in two run folders, apart from times; nothing if the runs are the same."""
-    yield from _differences("weights", *(load_file(out / "model.safetensors") for out in (one, two)))
+    yield from _differences("files", *(sorted(path.name for path in out.iterdir()) for out in (one, two)))
+    for name in ("model", "best"):
+        if (one / f"{name}.safetensors").exists():
+            yield from _differences(name, *(load_file(out / f"{name}.safetensors") for out in (one, two)))
     contents = [_torch(out / "last.ckpt") for out in (one, two)]
     for name in ("state_dict", "optimizer_states", "global_step"):
         yield from _differences(name, *(content[name] for content in contents))
     yield from _differences("position", *(content["dpose"]["ranks"] for content in contents))
-    logs = []
-    for out in (one, two):
-        with open(out / "log.csv", newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            logs.append([{k: v for k, v in row.items() if k not in TIMES} for row in rows])
-    yield from _differences("log", *logs)
-    yield from _differences("files", *(sorted(path.name for path in out.iterdir()) for out in (one, two)))
+    for name in ("log.csv", "val.csv"):
+        yield from _differences(name, *(_rows(out / name) for out in (one, two)))
 
 
 def _differences(where: str, one: Any, two: Any) -> Iterator[str]:
@@ -128,6 +126,13 @@ def _differences(where: str, one: Any, two: Any) -> Iterator[str]:
             yield f"{where}: {int((one != two).sum())} of {one.numel()} numbers"
     elif one != two:
         yield f"{where}: {str(one)[:80]} and {str(two)[:80]}"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
 
 
 def _torch(path: Path) -> dict[str, Any]:
@@ -159,7 +164,7 @@ def main() -> int:
         options = (
             f"--preset mini --data {data} --steps {arguments.steps} --batch-size 4 --accelerator cpu "
             f"--devices {arguments.devices} --workers {arguments.workers} --log-every 3 "
-            "--checkpoint-minutes 0.01 --no-progress"
+            "--checkpoint-minutes 0.01 --validate-every 7 --no-progress"
         ).split()
         kill_and_resume(options, Path(folder) / "straight", 0, rng)
         while len(killed) < arguments.kills:

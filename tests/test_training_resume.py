@@ -112,7 +112,7 @@ def test_a_run_killed_at_any_moment_and_resumed_equals_the_uninterrupted_one(peo
 
     options = (
         f"--preset mini --data {people} --steps 12 --batch-size 2 --accelerator cpu --devices 1 --workers 1 "
-        "--log-every 2 --checkpoint-minutes 0.002 --no-progress"
+        "--log-every 2 --checkpoint-minutes 0.002 --validate-every 5 --no-progress"
     ).split()
     rng = random.Random(0)
     assert kill_runs.kill_and_resume(options, tmp_path / "straight", 0, rng, Forked) == []
@@ -121,6 +121,7 @@ def test_a_run_killed_at_any_moment_and_resumed_equals_the_uninterrupted_one(peo
     assert list(kill_runs.differences(tmp_path / "straight", tmp_path / "killed")) == []
     log = rows(tmp_path / "killed" / "log.csv")
     assert [row["step"] for row in log] == [2, 4, 6, 8, 10, 12]
+    assert [row["step"] for row in rows(tmp_path / "killed" / "val.csv")] == [5, 10, 12]
 
 
 def test_a_run_killed_after_its_last_checkpoint_is_completed_and_stays_as_it_is(
@@ -238,6 +239,14 @@ def test_what_would_make_it_another_run_is_refused_by_name(copied, wrong, facts)
         train(TrainConfig(resume=copied, progress=False, **wrong))
     assert all(fact in str(error.value) for fact in facts)
     assert copied.read_bytes() == before and run_record(copied.parent)["status"] == "stopped"
+
+
+def test_a_run_of_a_version_with_fewer_options_goes_on(copied):
+    content = torch.load(copied, weights_only=True)
+    for name in ("validate_every", "val_data"):
+        del content["dpose"]["config"][name]
+    torch.save(content, copied)
+    assert train(TrainConfig(resume=copied, steps=3, progress=False)).steps == 3
 
 
 def test_data_may_move_but_not_change(copied, halfway, people, tmp_path):
@@ -438,7 +447,7 @@ def test_forked_processes_see_no_sample_twice_in_an_epoch_and_resume_exactly(qui
             print(*batch["key"], file=file)
         return step(self, batch, index)
 
-    config = replace(quick, batch_size=4, devices=2, workers=1, log_every=3, steps=5)
+    config = replace(quick, batch_size=4, devices=2, workers=1, log_every=3, steps=5, validate_every=2)
     with monkeypatch.context() as patch:
         patch.setattr(Training, "training_step", look)
         result = train(config)
@@ -446,6 +455,7 @@ def test_forked_processes_see_no_sample_twice_in_an_epoch_and_resume_exactly(qui
     seen = [(tmp_path / f"keys-{rank}.txt").read_text().split()[:8] for rank in range(2)]
     assert [len(keys) for keys in seen] == [8, 8] and len({*seen[0], *seen[1]}) == 16
     assert [row["step"] for row in rows(result.log)] == [3, 5]
+    assert [row["step"] for row in rows(quick.out / "val.csv")] == [2, 4, 5]
 
     with pytest.raises(Stopped, match="step 2 of 5"):
         train(replace(config, out=tmp_path / "halves"), callbacks=[Send(signal.SIGTERM, after=2)])

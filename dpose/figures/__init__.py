@@ -12,7 +12,7 @@ from dpose.figures.colours import (
     colour_values,
     part_palette,
 )
-from dpose.figures.curves import loss_curves, read_log, style_axis
+from dpose.figures.curves import loss_curves, read_log, style_axis, validation_curves
 from dpose.figures.meshes import decimate, mesh_figure, plotly_html
 from dpose.figures.pictures import (
     PREDICTION_TITLES,

@@ -60,6 +60,42 @@ def loss_curves(path: str | Path) -> Figure:
     return figure
 
 
+def validation_curves(validation: str | Path, log: str | Path) -> Figure:
+    """The scores of a run's `val.csv`, and the total loss of its `log.csv` if there is one, by step."""
+    from matplotlib.figure import Figure  # without pyplot, which keeps figures and may open windows
+
+    scores = read_log(validation)
+    panels = [
+        ("joints", "mm", {"MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe"}),
+        ("parts", "mean IoU", {"parts": "parts_miou"}),
+        ("depth", "of the best constant's error", {"depth": "depth_ratio"}),
+    ]
+    panels = [(*about, {k: v for k, v in lines.items() if v in scores}) for *about, lines in panels]
+    figure = Figure(figsize=(9, 4.2))
+    axes = figure.subplots(2, 2, sharex=True)
+    for (title, unit, lines), axis in zip(panels, axes.flat, strict=False):
+        for (label, name), colour in zip(lines.items(), ("#0072B2", "#D55E00"), strict=False):
+            axis.plot(scores["step"], scores[name], ".-", color=colour, linewidth=1.3, label=label)
+        if len(lines) > 1:
+            axis.legend(fontsize=8)
+        axis.set_title(title, fontsize=9)
+        axis.set_ylabel(unit, fontsize=8)
+    loss = axes.flat[-1]
+    loss.set_title("training loss", fontsize=9)
+    loss.set_ylabel(_UNITS["total"], fontsize=8)
+    if Path(log).exists():
+        rows = read_log(log)
+        loss.plot(rows["step"], rows["total"], color="#D55E00", linewidth=1.3)
+    for axis in axes.flat:
+        axis.set_ylim(bottom=0)
+        axis.tick_params(labelsize=8)
+        style_axis(axis)
+    for axis in axes[-1]:
+        axis.set_xlabel("step", fontsize=8)
+    figure.tight_layout(pad=0.5)
+    return figure
+
+
 def style_axis(axis: Axes) -> None:
     """Style a diagram for light and dark pages: transparent background, faint grid, text in `INK`."""
     axis.figure.patch.set_alpha(0)

@@ -1,7 +1,8 @@
 """Callbacks of lightning: the log, the checkpoints, the progress bar.
 
 A run folder holds `model.safetensors` (the weights, for `dpose.load`), `last.ckpt` (all that `resume` needs),
-`log.csv` (every loss term) and `run.json` (configuration, hardware and progress).
+`log.csv` (every loss term) and `run.json` (configuration, hardware and progress). `dpose.training.validation`
+adds its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor
 
 from dpose import results
@@ -34,7 +36,7 @@ from dpose.processes import end_with_parent
 from dpose.training.config import TrainConfig
 from dpose.training.resume import Stored
 from dpose.training.step import Training
-from dpose.training.stopping import Stopped, StopSignals
+from dpose.training.stopping import Stopped, StopSignals, report_deaths
 
 
 class CsvLog(Logger):
@@ -91,8 +93,11 @@ class Journal(lightning.Callback):
         self.earlier_seconds = 0.0 if stored is None else stored.seconds
         self.names: list[str] = []
         self.sums: Tensor | None = None  # of the losses and the gradient norm since the last row
-        self.count = 0  # of the steps since the last row
+        self.count = 0  # of the batches since the last row
+        self.stepped = False  # whether the last batch ended a step (with accumulation not every one does)
+        self.begun = False
         self.losses: dict[str, float] = {}  # of the last row
+        self.validation: dict[str, Any] = {}  # the last scores, and the best
 
     def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
         self.begin = self.first_step_end = time.monotonic()
@@ -103,21 +108,31 @@ class Journal(lightning.Callback):
                 self.sums, self.count = torch.tensor(mine["sums"], device=module.device), mine["count"]
         if trainer.is_global_zero:
             if module.loader.resumed == "new order":
-                self.config.note("other devices or workers than before: the order of the data begins anew")
+                self.config.note("other processes or workers than before: the order of the data begins anew")
             self.config.out.mkdir(parents=True, exist_ok=True)
             remove_stale(self.config.out)
             self.csv.trim(self.start if self.config.continues else 0)
             self.write_run("training")
 
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if not self.begun:  # lightning steps at multiples of this count, and `accumulate` may have changed
+            self.begun = True
+            trainer.fit_loop.epoch_loop.batch_progress.current.ready = self.start * self.config.accumulate + 1
+
     def on_train_batch_end(self, trainer, module: Training, outputs, batch, batch_idx) -> None:
         if self.step == self.start:
             self.names = list(module.losses)
             self.first_step_end = time.monotonic()
-        values = torch.stack([*module.losses.values(), module.grad_norm])
+        self.stepped = trainer.global_step > self.step
+        losses = torch.stack(list(module.losses.values()))
+        norm = module.grad_norm * self.config.accumulate if self.stepped else losses.new_zeros(())
+        values = torch.cat([losses, norm[None]])
         self.sums = values if self.sums is None else self.sums + values
         self.count += 1
         self.step = trainer.global_step
         self.progress.update(batch)
+        if not self.stepped:
+            return
         if self.step >= self.config.steps or self.step % self.config.log_every == 0:
             self._log_row(trainer)
 
@@ -152,6 +167,7 @@ class Journal(lightning.Callback):
             "images": self.step * self.config.batch_size,
             "seconds": self.seconds(),
             "losses": self.losses,
+            **({"validation": self.validation} if self.validation else {}),
         }
 
     def seconds(self) -> float:
@@ -208,6 +224,8 @@ class Checkpoints(ModelCheckpoint):
         self.signals.install()
         if multiprocessing.parent_process() is not None or trainer.local_rank > 0:
             end_with_parent()
+        if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
+            report_deaths(launcher.procs)
 
     def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
         super().on_train_start(trainer, module)
@@ -215,6 +233,8 @@ class Checkpoints(ModelCheckpoint):
         self.signals.looping = True
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Training, *rest: Any) -> None:
+        if not self.journal.stepped:
+            return
         finished = trainer.global_step >= trainer.max_steps
         if trainer.world_size > 1 and module.device.type != "cpu":
             if trainer.global_step % self.journal.config.log_every and not finished:
@@ -227,7 +247,7 @@ class Checkpoints(ModelCheckpoint):
         if trainer.is_global_zero and self.saved != before:
             self.journal.write_run("finished" if finished else "stopped" if signum else "training")
         if signum and not finished:
-            raise Stopped(signum, leader=trainer.is_global_zero)
+            raise Stopped(signum, leader=trainer.local_rank == 0)
 
     def on_train_end(self, *_: Any) -> None:
         pass  # saved after the last step

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,11 @@ from dpose.io import check_folder
 from dpose.model import checkpoint
 from dpose.paths import Data, data_roots, is_url
 from dpose.training.environment import (
+    check_nodes,
     choose_devices,
     choose_precision,
+    first_process,
+    launched,
     on_cuda,
     spare_workers,
 )
@@ -29,6 +31,7 @@ from dpose.training.resume import FREE, Stored, read_checkpoint
 
 RANDOM = "random"  # value of `init`
 LARGE_BATCH = 1024  # larger batches must not exceed the number of training samples
+LEAST_INTERVAL = 200  # steps between validations, by default
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,10 @@ class TrainConfig:
     """What to train. None: the value of the preset's recipe, or the default.
 
     With `resume`, None means: as the run in that checkpoint. Such a run may change `steps`, `lr`,
-    `accelerator`, `devices`, `strategy`, `workers`, `log_every`, `max_bad`, `checkpoint_minutes` and
-    `tensorboard`, and the path of data that were moved; other options that differ are refused. On the CPU it
-    repeats the uninterrupted run bit for bit, with as many devices and workers; with other numbers the order
-    of the data begins anew.
+    `accelerator`, `devices`, `nodes`, `accumulate`, `strategy`, `workers`, `log_every`, `max_bad`,
+    `checkpoint_minutes`, `tensorboard`, `validate_every` and `val_data`, and the path of data that were
+    moved; other options that differ are refused. On the CPU it repeats the uninterrupted run bit for bit,
+    with as many processes and workers; with other numbers the order of the data begins anew.
 
     Attributes:
         preset: of the network (`dpose.preset`), or "auto" (default): "paper" on a GPU, else "mini".
@@ -59,9 +62,16 @@ class TrainConfig:
             "random": always the latter.
         body: file or name of the body model for the losses; it must be the one that the data name.
         accelerator: "auto" (default), "cpu", "cuda", ... as lightning names them.
-        devices: number of processes (default 1; `dpose train` on the CPU: "auto"), or "auto": all GPUs, or
-            one process per core of the CPU. Losses and batch norms average over the share of a batch that a
-            process has.
+        devices: number of processes on each node (default 1; `dpose train` on the CPU: "auto"), or "auto":
+            all GPUs, or one process per core of the CPU. Losses and batch norms average over the share of a
+            batch that a process has.
+        nodes: number of machines; default 1. Under torchrun or SLURM's srun the defaults of `nodes` and
+            `devices` are the launcher's. Without these the run is started on every node, with $MASTER_ADDR
+            and $MASTER_PORT of the first node and each node's number in $NODE_RANK. All nodes need the data
+            at the same path, and `out` on a disk that they share.
+        accumulate: a process handles its share of a batch in this many pieces, for less memory; default 1.
+            The gradient of a step is the mean of the pieces' gradients. Losses and batch norms average over
+            a piece, and the batch norms' running statistics are updated with every piece.
         strategy: lightning's name for how processes work together. "auto" (default): on GPUs `ddp`, in
             notebooks `ddp_notebook`; on the CPU `ddp_fork` on Linux, else `ddp_spawn`.
         precision: one of `dpose.training.PRECISIONS`, or "auto": bf16 where the hardware computes in it, else
@@ -71,6 +81,10 @@ class TrainConfig:
         max_bad: unreadable samples, and damaged shards, that a loader process skips per epoch; default 20.
         checkpoint_minutes: a run that is killed loses at most this much work; default 5.
         tensorboard: log for TensorBoard as well.
+        validate_every: steps between validations (`dpose.training.validation`), of which the last step has
+            one, too; 0: none. Default: a twentieth of the run, but at least 200 steps; shorter runs have
+            none.
+        val_data: data sets with a validation split; default: those of `data` that have one.
         progress: show a progress bar and notes on stderr.
         recipe: a `Recipe` or the name of one, for instance "released"; default: the preset's. `steps`,
             `batch_size`, `lr` and `precision` take precedence.
@@ -92,6 +106,8 @@ class TrainConfig:
     body: str | Path | None = None
     accelerator: str | None = None
     devices: int | str | None = None
+    nodes: int | None = None
+    accumulate: int | None = None
     strategy: str | None = None
     precision: str | None = None
     workers: int | None = None
@@ -99,6 +115,8 @@ class TrainConfig:
     max_bad: int | None = None
     checkpoint_minutes: float | None = None
     tensorboard: bool | None = None
+    validate_every: int | None = None
+    val_data: Data = None
     progress: bool = True
     recipe: Recipe | str | None = None
 
@@ -107,8 +125,8 @@ class TrainConfig:
             preset(self.preset)  # raises and lists the valid names
         if isinstance(self.recipe, str):
             recipe(self.recipe)
-        least = {"steps": 1, "batch_size": 1, "log_every": 1, "workers": 0, "max_bad": 0}
-        for name, bound in least.items():
+        least = dict.fromkeys(("steps", "batch_size", "log_every", "nodes", "accumulate"), 1)
+        for name, bound in (least | dict.fromkeys(("workers", "max_bad", "validate_every"), 0)).items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise ValueError(f"{name} must be at least {bound}, got {value}")
@@ -118,7 +136,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be a positive number, got {value}")
         if self.seed is not None and not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in 0..{2**32 - 1}, got {self.seed}")
-        for name in ("data", "out", "resume", "init", "body"):
+        for name in ("data", "out", "resume", "init", "body", "val_data"):
             value = getattr(self, name)
             if value == "" or isinstance(value, list | tuple) and "" in value:
                 raise ValueError(f"{name} is an empty name: leave it out, or set the variable it comes from")
@@ -142,7 +160,12 @@ class TrainConfig:
         stored = None if self.resume is None else read_checkpoint(self.resume)
         before = FREE if stored is None else stored.config
         given = {name: getattr(self, name) for name in FREE}
+        given["val_data"] = None if self.val_data is None else absolute(self.val_data)
+        if launcher := launched():
+            given["nodes"] = given["nodes"] or launcher[0]
+            given["devices"] = launcher[1] if given["devices"] in (None, "auto") else given["devices"]
         options = {name: before[name] if value is None else value for name, value in given.items()}
+        check_nodes(options["nodes"])
         name = self._preset(stored, options["accelerator"])
         chosen = self._recipe(stored, name, options)
         seed, mix = self.seed or 0, None if self.mix is None else list(self.mix)
@@ -161,9 +184,13 @@ class TrainConfig:
         samples = sum(source.samples or 0 for source in sources)
         if chosen.batch_size > max(LARGE_BATCH, samples):
             raise ValueError(f"batch_size {chosen.batch_size} is too large for {samples or 'so few'} samples")
-        options["devices"] = choose_devices(options["devices"], options["accelerator"], chosen.batch_size)
+        piece = chosen.batch_size // (options["nodes"] * options["accumulate"])
+        options["devices"] = choose_devices(options["devices"], options["accelerator"], piece)
         if options["workers"] is None:
             options["workers"] = spare_workers(options["devices"])
+        if options["validate_every"] is None:
+            interval = max(LEAST_INTERVAL, chosen.steps // 20)
+            options["validate_every"] = interval if interval <= chosen.steps else 0
         out = check_folder(self.out or (Path(self.resume).parent if self.resume else Path("runs") / name))
         resolved = replace(
             self,
@@ -202,7 +229,7 @@ class TrainConfig:
 
     def note(self, text: str) -> None:
         """Print a line for the user, in one process of several and only if progress is shown."""
-        if self.progress and os.environ.get("LOCAL_RANK", "0") == "0":
+        if self.progress and first_process():
             print(text, file=sys.stderr)
 
     def _preset(self, stored: Stored | None, accelerator: str) -> str:
@@ -232,12 +259,16 @@ class TrainConfig:
 
     def paths(self) -> dict[str, Any]:
         """Data and body file by names that hold in any working folder."""
-        roots = data_roots(self.data)
         is_file = self.body is not None and Path(self.body).is_file()
         return {
-            "data_paths": [root if is_url(root) else str(root.resolve()) for root in roots],
+            "data_paths": absolute(self.data),
             "body_file": str(Path(self.body).resolve()) if is_file else None,
         }
+
+
+def absolute(data: Data) -> list[str]:
+    """Data sets by names that hold in any working folder."""
+    return [root if is_url(root) else str(root.resolve()) for root in data_roots(data)]
 
 
 def fingerprint(data: Data) -> str | list[str]:

@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 
 import cv2
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from dpose.model.inference import computes_in_bf16
 from dpose.processes import usable_cores
 
 MOST_WORKERS = 8  # loader processes per device
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # variables of launchers
 LEAST_SHARE = 16  # samples per process, for the batch norms, where `devices="auto"` divides a batch
 
 
@@ -105,6 +107,32 @@ def preserved() -> Iterator[None]:
 def on_cuda(accelerator: str) -> bool:
     """Whether a run uses CUDA. Does not initialise it: lightning has `is_available` ask NVML."""
     return accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available()
+
+
+def launched() -> tuple[int, int] | None:
+    """The numbers of nodes, and of processes on each, if torchrun or SLURM's srun started this process."""
+    if TorchElasticEnvironment.detect():
+        processes = int(os.environ["LOCAL_WORLD_SIZE"])
+        return int(os.environ["WORLD_SIZE"]) // processes, processes
+    if SLURMEnvironment.detect():
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        return nodes, int(os.environ["SLURM_NTASKS"]) // nodes
+    return None
+
+
+def first_process() -> bool:
+    """Whether this process is the first of its run, or will start the first, by the environment."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def check_nodes(nodes: int) -> None:
+    """Raises ValueError if the processes of several nodes could not find each other."""
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
+    if nodes > 1 and missing and not launched():
+        raise ValueError(
+            f"nodes {nodes}: start the run on every node with torchrun or srun, or set $MASTER_ADDR and "
+            f"$MASTER_PORT of the first node and $NODE_RANK ({', '.join(missing)} missing)"
+        )
 
 
 def choose_devices(devices: int | str, accelerator: str, batch_size: int) -> int | str:

@@ -20,12 +20,16 @@ from dpose.training.recipe import Recipe
 FREE = {
     "accelerator": "auto",
     "devices": 1,
+    "nodes": 1,
+    "accumulate": 1,
     "strategy": "auto",
     "workers": None,
     "log_every": 20,
     "max_bad": MAX_BAD,
     "checkpoint_minutes": 5.0,
     "tensorboard": False,
+    "validate_every": None,
+    "val_data": None,
 }
 FIXED = ("preset", "model", "seed", "mix", "data", "data_paths", "body", "body_file", "init", "resumed")
 OF_LIGHTNING = ("optimizer_states", "lr_schedulers", "loops")
@@ -95,7 +99,7 @@ def read_checkpoint(path: str | Path) -> Stored:
             "model.safetensors beside it with --init (init=)"
         )
     try:
-        config = ours["config"]
+        config = FREE | ours["config"]  # an earlier version had fewer options
         stored = Stored(
             path=Path(path),
             step=ours["step"],
@@ -104,7 +108,7 @@ def read_checkpoint(path: str | Path) -> Stored:
             ranks=list(ours["ranks"]),
             seconds=float(ours["seconds"]),
         )
-        missing = {*FREE, *FIXED} - config.keys() | {*OF_LIGHTNING} - content.keys()
+        missing = {*FIXED} - config.keys() | {*OF_LIGHTNING} - content.keys()
         if missing:
             raise ValueError(f"lacks {', '.join(sorted(missing))}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:

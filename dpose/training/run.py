@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
@@ -36,7 +38,7 @@ from dpose.model import checkpoint
 from dpose.paths import data_roots
 from dpose.training.callbacks import Checkpoints, CsvLog, Journal, ProgressBar, RunFolderIO
 from dpose.training.config import TrainConfig, fingerprint
-from dpose.training.environment import on_cuda, precision_record, preserved, set_up_process
+from dpose.training.environment import launched, on_cuda, precision_record, preserved, set_up_process
 from dpose.training.resume import FREE, Stored, read_checkpoint
 from dpose.training.start import (
     ENCODERS_ONLY,
@@ -48,7 +50,10 @@ from dpose.training.start import (
 )
 from dpose.training.step import Training
 from dpose.training.stopping import SIGNALS, Stopped, StopSignals
+from dpose.training.validation import Validation, validation_sources
 
+CPU = ("auto", "cpu")
+TIMEOUT = timedelta(minutes=10)  # that a process waits for the others
 STATUSES = {128 + signum: signum for signum in SIGNALS}
 
 
@@ -58,6 +63,7 @@ class TrainResult:
 
     checkpoint: Path  # model.safetensors
     resume: Path  # last.ckpt
+    best: Path | None  # best.safetensors, if there were validations
     log: Path  # log.csv
     losses: dict[str, float]  # every term, averaged over the last row of the log
     steps: int
@@ -101,21 +107,29 @@ def train(
             if signum == signal.SIGINT:
                 raise KeyboardInterrupt(message) from None
             raise Stopped(signum, message) from None
-        if isinstance(error, ProcessRaisedException):
-            raise RuntimeError(_last_message(str(error))) from error
         if isinstance(error, ProcessExitedException):
-            raise RuntimeError(f"a training process was killed ({error}); was memory short?") from error
-        raise
+            message = f"a training process was killed ({error}), perhaps because memory ran out"
+        elif isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+            message = "another process of the run ended, or does not answer"
+        elif isinstance(error, ProcessRaisedException):
+            raise RuntimeError(_last_message(str(error))) from error
+        else:
+            raise
+        raise RuntimeError(f"{message}; {_stop_message(config, begin)}") from error
     return _result(config)
 
 
 def _result(config: TrainConfig) -> TrainResult:
     out = Path(config.out)
-    row = CsvLog(out / "log.csv").rows()[-1]
+    rows = CsvLog(out / "log.csv").rows()
+    if not rows:
+        raise FileNotFoundError(f"{out / 'log.csv'} has no rows; all nodes of a run must share its folder")
+    row = rows[-1]
     names = list(row)
     return TrainResult(
         checkpoint=out / "model.safetensors",
         resume=out / "last.ckpt",
+        best=out / "best.safetensors" if (out / "best.safetensors").exists() else None,
         log=out / "log.csv",
         losses={name: float(row[name]) for name in names[names.index("grad_norm") + 1 :]},
         steps=int(row["step"]),
@@ -155,15 +169,24 @@ def _train(
         description["resumed"] = [*stored.config["resumed"], {"step": stored.step, "changes": changes}]
         config.note("; ".join([f"going on at step {stored.step}", *changes]))
     journal = Journal(config, description, stored)
+    validation = []
+    if config.validate_every:
+        if found := validation_sources(config):
+            validation = [Validation(journal, found, body)]
+        else:
+            config.note("the data have no validation split: no validation")
     trainer = _Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
+        num_nodes=config.nodes,
+        accumulate_grad_batches=config.accumulate,
         strategy=_strategy(config),
         max_steps=config.steps,
         max_epochs=-1,
         logger=[journal.csv, *_tensorboard(config, journal.start), *loggers],
         callbacks=[
             journal,
+            *validation,
             Checkpoints(journal, signals),
             *([ProgressBar(journal)] if config.progress else []),
             *callbacks,
@@ -174,8 +197,11 @@ def _train(
         use_distributed_sampler=False,  # the loader splits the data between devices
         default_root_dir=config.out,
     )
-    if config.batch_size % trainer.world_size:
-        raise ValueError(f"batch_size {config.batch_size} does not divide over {trainer.world_size} devices")
+    if config.batch_size % (trainer.world_size * config.accumulate):
+        pieces = f" in {config.accumulate} pieces each" if config.accumulate > 1 else ""
+        raise ValueError(
+            f"batch_size {config.batch_size} does not divide over {trainer.world_size} devices{pieces}"
+        )
     if stored is None:
         if trainer.is_global_zero:
             warn_of_poor_starts(config, sources, origin)
@@ -224,12 +250,16 @@ def describe(
     }
 
 
-def _strategy(config: TrainConfig) -> str:
+def _strategy(config: TrainConfig) -> str | DDPStrategy:
     """On the CPU several processes are forked: unlike lightning's choice, as well in a notebook."""
-    one_or_other = config.devices == 1 or config.accelerator not in ("auto", "cpu")
-    if config.strategy != "auto" or one_or_other or on_cuda(config.accelerator):
+    cuda, one = on_cuda(config.accelerator), config.devices == 1
+    if config.strategy != "auto" or one and config.nodes == 1 or not (cuda or config.accelerator in CPU):
         return config.strategy
-    return "ddp_fork" if sys.platform == "linux" else "ddp_spawn"
+    if one or launched() or cuda and not hasattr(sys, "ps1"):
+        start_method = "popen"  # the processes are there, or are started by this program's command line
+    else:
+        start_method = "fork" if cuda or sys.platform == "linux" else "spawn"
+    return DDPStrategy(start_method=start_method, timeout=TIMEOUT)
 
 
 def _tensorboard(config: TrainConfig, start: int) -> list[Logger]:

@@ -25,7 +25,10 @@ from dpose.training.config import RANDOM, TrainConfig, check_bodies
 from dpose.training.resume import Stored
 
 ASSETS = Path(str(files("dpose") / "assets"))
-FILES = ("last.ckpt", "model.safetensors", "log.csv", "run.json", "tensorboard")  # of a run folder
+FILES = (  # of a run folder
+    *("last.ckpt", "model.safetensors", "log.csv", "run.json", "tensorboard"),
+    *("best.safetensors", "val.csv", "samples", "curves.png"),
+)
 ENCODERS_ONLY = ("hrnet", "backbone")  # kinds of origins that give weights to the encoder alone
 
 

@@ -68,7 +68,7 @@ class Training(lightning.LightningModule):
             config.data,
             "train",
             self.model.config,
-            config.batch_size // self.trainer.world_size,
+            config.batch_size // (self.trainer.world_size * config.accumulate),
             train=True,
             seed=config.seed,
             workers=config.workers,

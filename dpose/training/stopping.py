@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.utils.data import get_worker_info
 
+POLL = 0.2  # seconds between looks at other processes
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 10.0  # seconds; a signal that is repeated later than this ends the run at once, unsaved
 
@@ -23,12 +26,29 @@ PATIENCE = 10.0  # seconds; a signal that is repeated later than this ends the r
 class Stopped(SystemExit):
     """A run was stopped by a signal.
 
-    `code` is the exit status: 130 or 143; 0 in other ranks, so that the launcher does not kill the rest.
+    `code` is the exit status: 130 or 143 in a node's first process; 0 in the others, so that the launcher
+    does not kill the rest.
     """
 
     def __init__(self, signum: int, message: str = "", leader: bool = True) -> None:
         super().__init__(message)
         self.code = 128 + signum if leader else 0
+
+
+def report_deaths(processes: Sequence[subprocess.Popen]) -> None:
+    """Print a line when one of the processes that this one started fails, from a thread.
+
+    lightning then ends the run within five seconds, but with SIGKILL and without a message.
+    """
+
+    def watch() -> None:
+        while not any(process.poll() for process in processes):
+            time.sleep(POLL)
+        rank, status = next((i, p.returncode) for i, p in enumerate(processes, 1) if p.returncode)
+        print(f"dpose: training process {rank} ended with status {status}: the run ends", file=sys.stderr)
+
+    if processes:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 class StopSignals:
