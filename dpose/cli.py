@@ -151,7 +151,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--preset",
-        help="mini, mini-no-depth, paper, paper-no-depth, or auto: paper on a GPU, else mini (default: auto)",
+        help="paper, lite or mini, or one of them with -no-depth, or auto: paper on a GPU, else lite "
+        "(default: auto)",
     )
     add(
         "--data",
@@ -178,8 +179,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(
         "--init",
         metavar="FILE",
-        help="weights that a new run starts from: a checkpoint of the preset, or HRNet's of COCO keypoints "
-        "(pose_hrnet_w48_256x192.pth) for the encoder, as in the paper",
+        help="weights that a new run starts from: a checkpoint of the preset; HRNet's of COCO keypoints "
+        "(pose_hrnet_w48_256x192.pth) for the encoder, as in the paper; or random (default: lite's backbone "
+        "as shipped, the rest random)",
     )
     add("--body", metavar="BODY", help="body file or name; it must be the body that the data name")
     add("--accelerator", help="cpu, cuda, ... as lightning names them (default: auto)")

@@ -1,9 +1,10 @@
 """Network configuration: a frozen dataclass with the paper's values as defaults, and its presets.
 
-`PAPER` is the network of the paper (HRNet-W48 at 224 pixels, 81,099,394 parameters). `MINI` has the
-same structure in a size that trains on two CPU cores. Each exists with and without the depth branch. The
-paper initialises the encoder of `PAPER` with COCO weights (`TrainConfig(init=...)`); `MINI` is trained from
-random weights. Training settings are in `dpose.training`, loss weights in `dpose.losses`.
+`PAPER` is the network of the paper (HRNet-W48 at 224 pixels, 81,099,394 parameters), whose encoder the paper
+initialises with weights that have learned keypoints on COCO (`TrainConfig(init=...)`). `LITE` and `MINI` have
+the same structure in a size that trains on two CPU cores: `LITE` on MoveNet's backbone, which has learned
+keypoints in photographs too, `MINI` on a small HRNet that starts from random weights. Each exists with and
+without the depth branch. Training settings are in `dpose.training`, loss weights in `dpose.losses`.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ MINI = ModelConfig(
     decoder_blocks=2,
 )
 MINI_NO_DEPTH = replace(MINI, name="mini-no-depth", depth=False)
-LITE = ModelConfig(name="lite", image_size=160, map_size=80, width=16, decoder_blocks=2, encoder="movenet")
+LITE = ModelConfig(name="lite", image_size=128, map_size=64, width=16, decoder_blocks=2, encoder="movenet")
 LITE_NO_DEPTH = replace(LITE, name="lite-no-depth", depth=False)
 
 PRESETS: dict[str, ModelConfig] = {

@@ -45,7 +45,7 @@ class TrainConfig:
     with as many processes and workers; with other numbers the order of the data begins anew.
 
     Attributes:
-        preset: of the network (`dpose.preset`), or "auto" (default): "paper" on a GPU, else "mini".
+        preset: of the network (`dpose.preset`), or "auto" (default): "paper" on a GPU, else "lite".
         data: folder or URL of a data set, `synth:` for people rendered while training
             (`dpose.data.generated`), or several to mix (`dpose.data.loader.make_loader`); default:
             $DPOSE_DATA, else the open data.
@@ -237,7 +237,7 @@ class TrainConfig:
         if stored is not None:
             stored.same("preset", given)
             return stored.config["preset"]
-        return given or ("paper" if on_cuda(accelerator) else "mini")
+        return given or ("paper" if on_cuda(accelerator) else "lite")
 
     def _recipe(self, stored: Stored | None, name: str, options: dict[str, Any]) -> Recipe:
         base = self.recipe or (recipe(name) if stored is None else stored.recipe)

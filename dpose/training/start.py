@@ -58,11 +58,20 @@ def starting_network(config: TrainConfig, stored: Stored | None) -> tuple[DPose,
         config.note(str(report))
         return model, origin | report._asdict()
     start, metadata = checkpoint.read(path, content)
-    if replace(start.config, part_order=model.config.part_order) != model.config:
+    wanted = replace(model.config, part_order=start.config.part_order)
+    # The weights do not depend on the side of the crop, only on the maps' share of it.
+    compared = replace(start.config, image_size=wanted.image_size, map_size=wanted.map_size)
+    if compared != wanted or _map_share(start.config) != _map_share(wanted):
         raise ValueError(
             f"init: {config.init} holds a {start.config.name!r} network, not {model.config.name!r}"
         )
-    return start.train(), metadata | origin
+    model = DPose(wanted)
+    model.load_state_dict(start.state_dict())
+    return model.train(), metadata | origin
+
+
+def _map_share(config: ModelConfig) -> float:
+    return config.map_size / config.image_size
 
 
 def initialise_heads(model: DPose, config: TrainConfig) -> None:
