@@ -265,6 +265,22 @@ def test_jitter_has_the_papers_chances_and_limits():
     assert all(center[0] == label["center"][0] for center, _ in boxes)
 
 
+def test_a_shift_moves_the_box_alone_and_by_shares_of_its_side():
+    label = random_label(np.random.default_rng(0))
+    augment = Augment(half_crop_p=0, scale_sigma=0, shift_sigma=0.04)
+    centers, scales = zip(
+        *(jitter_box(label, augment, sample_generator(0, i, "a")) for i in range(4000)), strict=True
+    )
+    shift = (np.array(centers) - label["center"]) / (200 * label["scale"])
+    assert set(scales) == {label["scale"]} and np.abs(shift).max() == pytest.approx(0.08)
+    assert np.abs(shift.mean(0)).max() < 0.003 and np.allclose(shift.std(0), 0.04, atol=0.003)
+    plain, shifted = (
+        jitter_box(label, replace(PAPER_AUGMENT, shift_sigma=sigma), sample_generator(1, 0, "a"))
+        for sigma in (0, 0.04)
+    )
+    assert plain[1] == shifted[1]  # the other settings draw the same numbers
+
+
 def test_each_transform_runs_on_a_crop_without_a_warning_and_repeats_by_seed():
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     with warnings.catch_warnings():

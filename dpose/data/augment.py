@@ -8,7 +8,7 @@ and worker. Jitter changes the sample's box, so `bbox_info` follows; labels stay
 import os
 import random
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class Augment:
     half_crop_side: float = 0.5
     scale_sigma: float = 0.25  # box side times N(1, sigma), clipped
     scale_range: tuple[float, float] = (0.75, 1.25)
+    shift_sigma: float = 0.0  # box centre plus N(0, sigma) of its side, per axis, as detectors err
     flip_p: float = 0.0  # chance of a mirror image, with left and right exchanged; the paper has none
     fault_p: float = 0.3  # one of: lower resolution, JPEG, rain, motion blur, blur, snow
     colour_p: float = 0.3  # one of: contrast, grey, noise, hue, posterised, gamma, equalised
@@ -49,12 +50,16 @@ class Augment:
 
 PAPER_AUGMENT = Augment()
 MINI_AUGMENT = Augment(half_crop_p=0.05, half_crop_side=0.6, scale_sigma=0.1, flip_p=0.5, occlusion_p=0.2)
+LITE_AUGMENT = replace(  # boxes and pictures as detectors and cameras make them
+    MINI_AUGMENT, half_crop_p=0.1, scale_sigma=0.15, shift_sigma=0.04, fault_p=0.4, colour_p=0.4
+)
 NO_AUGMENT = Augment(half_crop_p=0, scale_sigma=0, flip_p=0, fault_p=0, colour_p=0, occlusion_p=0)
 
 
 def augmentation(preset: str) -> Augment:
     """The augmentation that belongs to a model preset's name: milder for the small networks."""
-    return PAPER_AUGMENT if preset.startswith("paper") else MINI_AUGMENT
+    family = preset.partition("-")[0]
+    return {"lite": LITE_AUGMENT, "mini": MINI_AUGMENT}.get(family, PAPER_AUGMENT)
 
 
 def sample_generator(seed: int, epoch: int, key: str) -> np.random.Generator:
@@ -69,7 +74,7 @@ def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -
     """A jittered box (center, scale) in the full image, from the sample's own.
 
     Half crop: a square of `half_crop_side` of the box, centred across and anywhere down its height; then the
-    scale.
+    shift and the scale.
     """
     (cx, cy), scale = label["center"], label["scale"]
     # always drawn, so that settings do not shift each other
@@ -77,6 +82,9 @@ def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -
     if half < augment.half_crop_p:
         cy += (down - 0.5) * (1 - augment.half_crop_side) * BOX_UNIT * scale
         scale *= augment.half_crop_side
+    if augment.shift_sigma:
+        across, along = np.clip(rng.normal(size=2), -2, 2) * augment.shift_sigma * BOX_UNIT * scale
+        cx, cy = cx + float(across), cy + float(along)
     return [cx, cy], scale * float(np.clip(1 + augment.scale_sigma * size, *augment.scale_range))
 
 

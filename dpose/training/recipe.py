@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dpose.config import preset
-from dpose.data.augment import MINI_AUGMENT, PAPER_AUGMENT, Augment
-from dpose.losses import MINI_WEIGHTS, PAPER_WEIGHTS, RELEASED_WEIGHTS, LossWeights
+from dpose.data.augment import LITE_AUGMENT, MINI_AUGMENT, PAPER_AUGMENT, Augment
+from dpose.losses import LITE_WEIGHTS, MINI_WEIGHTS, PAPER_WEIGHTS, RELEASED_WEIGHTS, LossWeights
 from dpose.training.environment import PRECISIONS
 
 
@@ -99,7 +99,15 @@ MINI_RECIPE = Recipe(
     priors=True,
     precision="auto",
 )
-LITE_RECIPE = replace(MINI_RECIPE, lr=2e-3, backbone_lr=0.0)
+LITE_RECIPE = replace(
+    MINI_RECIPE,
+    steps=32_000,
+    lr=2e-3,
+    backbone_lr=0.0,
+    warmup=0.02,
+    weights=LITE_WEIGHTS,
+    augmentation=LITE_AUGMENT,
+)
 
 
 def recipe(name: str) -> Recipe:

@@ -1,0 +1,163 @@
+"""Short training runs that differ in one thing each, and the table of their scores.
+
+    python scripts/trials.py --list
+    python scripts/trials.py lite-plain lite-2d --data /work/data --runs /work/trials \\
+        --keypoints coco.json --images photos
+
+Without names: all of `TRIALS` that have no record in results/trials/. They run one after the other, an
+interrupted one goes on. Each is measured on the open validation split and, with --keypoints and --images, on
+annotated photographs. A record holds what differs, seed, images, seconds, commit, and both measurements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from dpose import results  # noqa: E402
+from dpose.config import PRESETS  # noqa: E402
+from dpose.data.augment import LITE_AUGMENT, MINI_AUGMENT  # noqa: E402
+from dpose.evaluate import evaluate  # noqa: E402
+from dpose.io import write_json  # noqa: E402
+from dpose.keypoints import evaluate_keypoints  # noqa: E402
+from dpose.losses import MINI_WEIGHTS  # noqa: E402
+from dpose.training import TrainConfig, recipe, train  # noqa: E402
+
+OUT = Path(__file__).resolve().parents[1] / "results" / "trials"
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run: what differs from its preset and recipe.
+
+    about: a line for the table. data: folders below --data; "plain" has the people of validation and test,
+    "varied" those of the generator's version 3.
+    """
+
+    about: str
+    preset: str = "lite"
+    images: int = 32_000
+    seed: int = 0
+    data: tuple[str, ...] = ("plain",)
+    init: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] = field(default_factory=dict)
+
+
+TRIALS = {
+    # 32,000 images each, MINI's losses and augmentation, people as in validation and test
+    "mini": Trial("MINI: a small HRNet from random weights", preset="mini"),
+    "nanodet": Trial("NanoDet's backbone (COCO, detection), fixed", model={"encoder": "nanodet"}),
+    "nanodet-rate-0.3": Trial(
+        "NanoDet's backbone at 0.3 of the rate", model={"encoder": "nanodet"}, recipe={"backbone_lr": 0.3}
+    ),
+    "lite-no-places": Trial("LITE without the places of the pixels (commit ed1cf88)"),
+    "lite": Trial("LITE: MoveNet's backbone (COCO, keypoints), fixed"),
+    "lite-rate-0.1": Trial("MoveNet's backbone at a tenth of the rate", recipe={"backbone_lr": 0.1}),
+    "lite-rate-1": Trial("MoveNet's backbone at the full rate", recipe={"backbone_lr": 1.0}),
+    "lite-random": Trial(
+        "MoveNet's backbone from random weights", init="random", recipe={"backbone_lr": 1.0}
+    ),
+    "lite-2d": Trial("LITE, 2D term times ten", weights={"lambda_8": 5.0}),
+    "lite-augment": Trial("LITE, boxes and pictures of LITE_AUGMENT", augmentation=asdict(LITE_AUGMENT)),
+    "lite-hidden": Trial("LITE, 128 hidden units per head instead of 32", model={"hidden": 128}),
+    "lite-wide": Trial("LITE, width 24 instead of 16", model={"width": 24}),
+    "lite-160": Trial("LITE, crops of 160 pixels", model={"image_size": 160, "map_size": 80}),
+    "lite-varied": Trial("LITE, people of version 3", data=("varied",)),
+    "lite-both": Trial("LITE, people of both", data=("plain", "varied")),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", choices=[*TRIALS, []], metavar="TRIAL")
+    parser.add_argument("--list", action="store_true", help="print the trials and their scores")
+    parser.add_argument("--data", type=Path, help="folder with the data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs/trials"))
+    parser.add_argument("--keypoints", help="photographs' keypoints in COCO's format")
+    parser.add_argument("--images", help="folder of the photographs")
+    args = parser.parse_args()
+    for name in args.names or TRIALS:
+        record = OUT / f"{name}.json"
+        if args.list:
+            print(line(name, json.loads(record.read_text()) if record.exists() else None))
+        elif not record.exists():
+            run(name, TRIALS[name], args)
+            print(line(name, json.loads(record.read_text())), flush=True)
+
+
+def run(name: str, trial: Trial, args: argparse.Namespace) -> None:
+    """Train, measure, write the record."""
+    base = recipe("mini" if trial.preset == "mini" else "lite")
+    base = replace(base, warmup=0.05, weights=MINI_WEIGHTS, augmentation=MINI_AUGMENT)
+    chosen = replace(
+        base,
+        steps=trial.images // BATCH,
+        batch_size=BATCH,
+        weights=replace(base.weights, **trial.weights),
+        augmentation=replace(base.augmentation, **trial.augmentation),
+        **trial.recipe,
+    )
+    PRESETS["trial"] = replace(PRESETS[trial.preset], name="trial", **trial.model)
+    last = args.runs / name / "last.ckpt"
+    resumed = {"resume": last} if last.exists() else {}
+    trained = train(
+        TrainConfig(
+            **resumed,
+            preset="trial",
+            data=[args.data / folder for folder in trial.data],
+            out=args.runs / name,
+            seed=trial.seed,
+            recipe=chosen,
+            init=None if resumed else trial.init,
+            accelerator="cpu",
+            devices=1,
+            workers=0,
+            validate_every=0,
+            log_every=100,
+            progress=False,
+        )
+    )
+    measured = {"val": evaluate(trained.checkpoint, split="val", workers=0, progress=False)}
+    if args.keypoints:
+        measured["photos"] = evaluate_keypoints(
+            args.keypoints, args.images, trained.checkpoint, workers=0, progress=False
+        )
+    write_json(
+        OUT / f"{name}.json",
+        {
+            "trial": asdict(trial),
+            "seconds": round(trained.seconds, 1),
+            "losses": trained.losses,
+            **measured,
+            **results.provenance(),
+        },
+    )
+
+
+def line(name: str, record: dict[str, Any] | None) -> str:
+    """A trial's name, its scores, and what it is."""
+    scores = " " * 48 + "-"
+    if record is not None:
+        val = {key: value["mean"] for key, value in record["val"]["metrics"].items()}
+        scores = "MPJPE {mpjpe:5.1f} PA {pa_mpjpe:5.1f} mIoU {parts_miou:.3f}".format(**val)
+        if "photos" in record:
+            photos = record["photos"]["metrics"]
+            scores += f"  photos {photos['pck_0.1']['mean']:.1%} {photos['pck_0.2']['mean']:.1%}"
+            scores += f" error {photos['error']['mean']:.3f}"
+    return f"{name:18} {scores}  {TRIALS[name].about}"
+
+
+if __name__ == "__main__":
+    main()
