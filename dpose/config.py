@@ -166,7 +166,9 @@ MINI = ModelConfig(
     decoder_blocks=2,
 )
 MINI_NO_DEPTH = replace(MINI, name="mini-no-depth", depth=False)
-LITE = ModelConfig(name="lite", image_size=128, map_size=64, width=16, decoder_blocks=2, encoder="movenet")
+LITE = ModelConfig(
+    name="lite", image_size=128, map_size=64, width=16, decoder_blocks=2, hidden=128, encoder="movenet"
+)
 LITE_NO_DEPTH = replace(LITE, name="lite-no-depth", depth=False)
 
 PRESETS: dict[str, ModelConfig] = {

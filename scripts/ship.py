@@ -30,12 +30,12 @@ synthetic people only""",
     "mini": "with a small HRNet, trained from random weights\non synthetic people only",
 }
 LIMITS = {
-    "lite": """For demonstrations, measurements and as a start for a training of one's own. All that it knows of
-photographs comes from its backbone. Expect wrong bodies for children and for bodies far from the adults of
+    "lite": """For demonstrations, measurements and as a start for a training of one's own. All that it knows
+of photographs comes from its backbone. Expect wrong bodies for children and for bodies far from the adults of
 the training data, for people of whom little is visible, in crowds (the person in the middle of the box is
 meant), in close-ups and self-portraits, upside down, and in loose robes. Distances are relative to a guess of
 the focal length. It gives no confidence: any image yields a body.""",
-    "mini": """For learning, demonstrations and tests. The training data show rendered adults of one body model
+the focal length. It gives no confidence: any picture yields a body.""",
 in simple clothes and scenes. In photographs it is often wrong, in particular for loose clothes, close-ups and
 crowds; `lite` is better there. It gives no confidence: any image yields a body.""",
 }

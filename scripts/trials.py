@@ -54,7 +54,7 @@ class Trial:
 
 
 TRIALS = {
-    # 32,000 images each, MINI's losses and augmentation, people as in validation and test
+    # 32,000 images each, MINI's losses and augmentation, 32 hidden units, people as in validation and test
     "mini": Trial("MINI: a small HRNet from random weights", preset="mini"),
     "nanodet": Trial("NanoDet's backbone (COCO, detection), fixed", model={"encoder": "nanodet"}),
     "nanodet-rate-0.3": Trial(
@@ -109,7 +109,7 @@ def run(name: str, trial: Trial, args: argparse.Namespace) -> None:
         augmentation=replace(base.augmentation, **trial.augmentation),
         **trial.recipe,
     )
-    PRESETS["trial"] = replace(PRESETS[trial.preset], name="trial", **trial.model)
+    PRESETS["trial"] = replace(PRESETS[trial.preset], name="trial", **{"hidden": 32} | trial.model)
     last = args.runs / name / "last.ckpt"
     resumed = {"resume": last} if last.exists() else {}
     trained = train(
