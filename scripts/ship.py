@@ -36,8 +36,8 @@ the training data, for people of whom little is visible, in crowds (the person i
 meant), in close-ups and self-portraits, upside down, and in loose robes. Distances are relative to a guess of
 the focal length. It gives no confidence: any image yields a body.""",
     "mini": """For learning, demonstrations and tests. The training data show rendered adults of one body
-model in simple clothes and scenes. In photographs it is often wrong, in particular for loose clothes, in close-ups
-and in crowds; `lite` is better there. It gives no confidence: any image yields a body.""",
+model in simple clothes and scenes. In photographs it is often wrong, in particular for loose
+clothes, close-ups and crowds; `lite` is better there. It gives no confidence: any image yields a body.""",
 }
 
 
