@@ -31,6 +31,7 @@ from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.losses import RELEASED_WEIGHTS, TERMS
+from dpose.model import movenet
 from dpose.model.inference import to_device
 from dpose.model.network import DPose
 from dpose.paths import shard_folder
@@ -142,8 +143,8 @@ def test_a_recipe_survives_json_as_it_is():
         assert recipe(name).from_dict(json.loads(json.dumps(asdict(recipe(name))))) == recipe(name)
 
 
-def test_auto_takes_the_mini_network_without_a_gpu(quick):
-    assert replace(quick, preset="auto").resolve().preset == "mini"
+def test_auto_takes_the_lite_network_without_a_gpu(quick):
+    assert replace(quick, preset="auto").resolve().preset == "lite"
 
 
 # --- a step -------------------------------------------------------------------------------------------------
@@ -476,6 +477,44 @@ def test_a_new_run_may_start_from_another_ones_weights_and_says_so(quick, traine
         origin = dpose.model.checkpoint.metadata(run.checkpoint)["init"]
         assert origin["checkpoint"] == "model.safetensors" and origin["step"] == 6
         assert origin["sha256"] == hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest()
+
+
+def weights_of(path) -> dict[str, torch.Tensor]:
+    return {name: value.detach() for name, value in dpose.load(path).named_parameters()}
+
+
+def test_lite_starts_from_its_backbone_which_stays_fixed_or_learns_slowly(quick):
+    """With Adam the first step moves a weight by the rate, if its gradient is not tiny."""
+    shipped = {f"encoder.backbone.{name}": value for name, value in movenet.pretrained_weights().items()}
+    base = replace(recipe("lite"), warmup=0.0, decay="constant", lr=1e-3, precision="32")
+    config = replace(quick, preset="lite", steps=1)
+    fixed = train(replace(config, recipe=base))
+    assert dpose.model.checkpoint.metadata(fixed.checkpoint)["init"]["kind"] == "backbone"
+    found = weights_of(fixed.checkpoint)
+    assert all(torch.equal(found[name], value) for name, value in shipped.items() if name in found)
+    slow = train(replace(config, recipe=replace(base, backbone_lr=0.1), out=quick.out.with_name("slow")))
+    moved = [(weights_of(slow.checkpoint)[name] - shipped[name]).abs() for name in shipped if name in found]
+    assert max(float(change.max()) for change in moved) == pytest.approx(1e-4, rel=1e-2)
+    stopped = train(TrainConfig(resume=slow.resume, steps=2, progress=False))  # both groups are resumed
+    assert stopped.steps == 2
+    random = train(replace(config, recipe=base, init="random", out=quick.out.with_name("random")))
+    assert dpose.model.checkpoint.metadata(random.checkpoint)["init"] is None
+    stem = "encoder.backbone.stem.weight"
+    assert not torch.allclose(weights_of(random.checkpoint)[stem], shipped[stem], atol=0.01)
+
+
+def test_weights_at_another_crop_size_are_a_start_but_not_with_another_share_of_the_maps(quick, tmp_path):
+    small = DPose(replace(preset("mini"), image_size=64, map_size=32))
+    small.body_record = load_body().record
+    dpose.model.checkpoint.save(small, tmp_path / "small.safetensors", {})
+    result = train(replace(quick, init=tmp_path / "small.safetensors", lr=1e-12, steps=1))
+    assert dpose.load(result.checkpoint).config == preset("mini")
+    for name, value in weights_of(result.checkpoint).items():
+        torch.testing.assert_close(value, dict(small.named_parameters())[name], atol=1e-6, rtol=1e-6)
+    other = DPose(replace(preset("mini"), image_size=64, map_size=64))
+    dpose.model.checkpoint.save(other, tmp_path / "other.safetensors", {})
+    with pytest.raises(ValueError, match="other.safetensors"):
+        train(replace(quick, init=tmp_path / "other.safetensors", overwrite=True))
 
 
 def test_weights_of_another_network_are_no_start(quick, trained):
