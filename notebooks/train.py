@@ -15,20 +15,20 @@
 #
 # ```bash
 # papermill notebooks/train.ipynb run.ipynb -p steps 200000               # on a GPU, if there is one
-# papermill notebooks/train.ipynb run.ipynb -p preset mini -p steps 4000  # an hour on two idle processor cores
+# papermill notebooks/train.ipynb run.ipynb -p preset lite -p steps 4000  # an hour on two idle processor cores
 # ```
 #
-# `dpose train` does the same on the command line, without pictures.
+# `dpose train` does the same on the command line.
 
 # %% tags=["parameters"] nbmake={"mock": {"steps": 2, "batch_size": 4, "test_people": 8, "workers": 0}}
 steps = 80  # optimizer steps; the paper: 200000
-preset = "auto"  # "paper" on a GPU, "mini" otherwise; or paper-no-depth, mini-no-depth
+preset = "auto"  # "paper" on a GPU, "lite" otherwise; or mini, or one of them with -no-depth
 data = None  # data root; None: $DPOSE_DATA, else the open data
 batch_size = None  # samples a step, over all devices; None: the recipe's
 lr = None  # learning rate; None: the recipe's
 seed = None  # of weights, data order and augmentation; None: 0, or the resumed run's
 resume = None  # last.ckpt of a run to go on with
-init = None  # weights to start from: a checkpoint, or HRNet's of COCO keypoints for the encoder
+init = None  # weights to start from: a checkpoint, or HRNet's of COCO keypoints for the encoder, or "random"
 out = None  # run folder; None: a new one below runs/, or runs/short for less than 1000 steps
 body = None  # body model file; None: the body that the data name
 accelerator = None  # cpu, cuda, ...; None: a GPU if there is one
@@ -59,9 +59,11 @@ from dpose.figures import (
     picture_grid,
     prediction_pictures,
     to_picture,
+    validation_curves,
 )
 from dpose.losses import TERMS
 from dpose.model import checkpoint
+from dpose.model.encoder import BACKBONES
 from dpose.model.inference import run_network, to_device
 from dpose.paths import shard_folder
 from dpose.results import read_json
@@ -73,11 +75,14 @@ from dpose.training import TrainConfig, train
 # A parameter left at `None` is filled in from the preset's recipe. The `paper` recipe is the paper's: Adam at
 # a constant $10^{-5}$, 200,000 steps of 64 images, gradients clipped at a norm of 1.5. The authors start
 # from an encoder trained on COCO keypoints; so does this page if `init` is the path of those weights
-# (`pose_hrnet_w48_256x192.pth`, which HRNet's makers publish). Without them the encoder starts at random, and
-# a rate as small as $10^{-5}$ is not meant for that. The `mini` recipe is ours. It has to get somewhere on two
-# cores, so it differs, and says where: a far higher rate, rising first and then falling along a cosine;
-# another balance of the losses; every eighth vertex; milder augmentation with mirrored images; output layers
-# that start at the frequencies of the training set.
+# (`pose_hrnet_w48_256x192.pth`, which HRNet's authors publish). Without them the encoder starts from random
+# weights, for which a rate of $10^{-5}$ is too small.
+#
+# The recipes of the small networks, `lite` and `mini`, are ours and made for two processor cores: a far higher
+# rate, which rises first and then falls along a cosine; another balance of the losses; every eighth vertex in
+# the vertex loss; other augmentation, with mirrored images; output layers that start at the frequencies of the
+# training set. `lite` starts from a backbone that has learned keypoints in photographs and keeps its weights
+# fixed ([photographs](photographs.ipynb)); `mini` starts from random weights.
 
 # %% tags=["hide-input"]
 if out is None and resume is None:
@@ -100,7 +105,7 @@ config = TrainConfig(
     workers=workers,
     log_every=max(1, min(20, steps // 40)),
 ).resolve()
-recipe = config.recipe
+recipe, network = config.recipe, dpose.preset(config.preset)
 splits = {path.name.rsplit("-", 1)[0] for path in shard_folder(config.data).glob("*.tar")}
 measured_on = "test" if "test" in splits else "val"  # data of one's own may have no test split
 find_shards(config.data, measured_on)  # better now than after the training
@@ -108,7 +113,14 @@ html_table(
     ("setting", "value"),
     [
         ("preset", config.preset),
-        ("starting weights", Path(init or resume).name if init or resume else "random"),
+        (
+            "starting weights",
+            Path(init or resume).name
+            if init or resume
+            else BACKBONES[network.encoder].asset
+            if network.encoder in BACKBONES
+            else "random",
+        ),
         ("steps x batch size", f"{recipe.steps:,} x {recipe.batch_size}"),
         ("learning rate", f"{recipe.lr:g}, {recipe.decay}, {100 * recipe.warmup:.0f} % warm-up"),
         ("gradient norm, at most", f"{recipe.clip:g}"),
@@ -133,7 +145,6 @@ html_table(
 # go on; the augmentation's boxes of noise cover the image only, and both targets go on beneath them.
 
 # %% tags=["hide-input"]
-network = dpose.preset(config.preset)
 batch = next(
     iter(
         make_loader(
@@ -161,12 +172,25 @@ Markdown(
 )
 
 # %% [markdown]
-# Every term of the loss, each in its own unit and before weighting. What falls first depends on the weights;
-# what is flat after a minute is not lost, only slow.
+# Every term of the loss, each in its own unit and before weighting. Which falls first depends on the weights.
 
 # %% tags=["hide-input"]
 loss_curves(result.log)
 plt.show()
+
+# %% [markdown]
+# ## Validation
+#
+# About twenty times per run the network is measured on 256 people of the validation split, never of the test
+# split: MPJPE, PA-MPJPE and MVE, the part map's IoU, and the depth error as a share of the best constant's.
+# `val.csv` has a row per validation, `curves.png` draws them beside the loss, `samples/` shows four people each
+# time, and `best.safetensors` keeps the weights with the smallest MPJPE. A validation changes neither weights
+# nor random state: the run takes the same steps with and without it. `--validate-every` sets the interval.
+
+# %% tags=["hide-input"]
+if (result.checkpoint.parent / "val.csv").exists():
+    validation_curves(result.checkpoint.parent / "val.csv", result.log)
+    plt.show()
 
 # %% [markdown]
 # ## Better than a constant?
@@ -242,28 +266,55 @@ picture_grid(rows, PREDICTION_TITLES, side=1.5)
 plt.show()
 
 # %% [markdown]
+# ## Larger runs
+#
+# **Data without files.** `--data synth:` renders people in the loader processes, from the generator's seed and
+# the number of the scene alone, so that the network never sees a picture twice. The stream is resumed like any
+# other. `synth:seed=7,size=280` sets the seed and the side of the crops; `--data synth:seed=1 FOLDER --mix 1 3`
+# mixes such people with a folder of shards.
+#
+# **An array of jobs** makes a large data set on a shared folder; the last job writes the manifest, and the
+# files are those of one run, byte for byte. `dpose prepare` takes the same option:
+#
+# ```bash
+# sbatch --array=1-16 --wrap \
+#   'dpose synth --root DIR --train 1000000 --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT'
+# ```
+#
+# **Several GPUs and nodes.** `--devices auto` uses all GPUs of a machine. On several machines the same command is
+# started on each, by torchrun or by srun; the batch is divided over all processes:
+#
+# ```bash
+# torchrun --nnodes 2 --nproc-per-node 8 ... -m dpose.cli train --nodes 2 --devices 8 --preset paper --out /shared/run
+# srun --nodes 2 --ntasks-per-node 8 dpose train --nodes 2 --devices 8 --preset paper --out /shared/run
+# ```
+#
+# `--accumulate 4` handles the batch of a step in four pieces, for a quarter of the memory. If a process dies,
+# the run ends with a message, and `--resume` goes on from the last checkpoint, on the same number of devices
+# exactly.
+#
 # ## The long run
 #
-# The network that comes with the package, `mini`, was trained by the same code for longer. These are its
-# losses, read from the log of its last run; the model card lies beside the weights in
-# `dpose/assets`.
+# The network that comes with the package was trained by the same code for longer. These are its losses, read
+# from the log of its last run; the model card lies beside the weights in `dpose/assets`.
 
 # %% tags=["hide-input"]
+shipped = "mini"
 repository = Path(dpose.__file__).parents[1]
-long_log = repository / "results" / "mini-log.csv"
+long_log = repository / "results" / f"{shipped}-log.csv"
 if long_log.exists():
     loss_curves(long_log)
     plt.show()
 
 # %% tags=["hide-input"]
-facts = checkpoint.metadata("mini")
+facts = checkpoint.metadata(shipped)
 text = (
     f"Trained with seed {facts['seed']} for {facts['step']:,} steps of {facts['recipe']['batch_size']} images, "
     f"{facts['seconds'] / 60:.0f} minutes on {facts['hardware']['cores']} processor cores."
 )
-if before := facts.get("init"):
+if (before := facts.get("init")) and "step" in before:
     text += f" It began with the weights of an earlier run of {before['step']:,} steps."
-long_result = repository / "results" / "mini.json"
+long_result = repository / "results" / f"{shipped}.json"
 if long_result.exists():
     scores = read_json(long_result)
     text += (
