@@ -207,6 +207,8 @@ def _train(
             warn_of_poor_starts(config, sources, origin)
         if origin is None or origin["kind"] in ENCODERS_ONLY:
             initialise_heads(model, config)
+    if validation and trainer.is_global_zero:
+        validation[0].read(model.config)
     if trainer.is_global_zero and not config.continues and (aside := move_aside(config.out)):
         config.note(f"the earlier run in {config.out} is now in {aside}")
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from dpose import figures
 from dpose.batch import Batch
 from dpose.body import Bodies, Body, load_body
+from dpose.config import ModelConfig
 from dpose.data.loader import make_loader
 from dpose.data.sources import Shards, find_source
 from dpose.evaluate import measure, summarise
@@ -61,7 +62,8 @@ def validation_sources(config: TrainConfig) -> list[Shards]:
 class Validation(lightning.Callback):
     """Measures the network every `validate_every` steps.
 
-    It follows `journal`, which counts the steps, in the list of callbacks. body: that of the training data.
+    It follows `journal`, which counts the steps, in the list of callbacks. `read` is called in the first
+    process before the run. body: that of the training data.
     """
 
     def __init__(self, journal: Journal, sources: list[Shards], body: Body) -> None:
@@ -71,6 +73,7 @@ class Validation(lightning.Callback):
         self.csv = CsvLog(self.config.out / "val.csv")
         self.path = self.config.out / "best.safetensors"
         self.about = {"data": fingerprint(self.data)}
+        self.batches: list[Batch] = []  # compact
         self.best: dict[str, float] | None = None  # step and MPJPE
         if self.config.continues:
             self._recall()
@@ -84,28 +87,30 @@ class Validation(lightning.Callback):
             scores |= {name: int(rows[-1][name]) for name in ("step", "samples")}
             self.journal.validation = self.about | scores | {"best": self.best}
 
-    def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
-        """Read the samples, which stay in memory, and find out whether they can be compared."""
-        if not trainer.is_global_zero:
-            return
-        config = self.config
-        self.csv.trim(self.journal.start if config.continues else 0)
+    def read(self, network: ModelConfig) -> None:
+        """Read the samples, which stay in memory. Once processes are connected, a loader reads a share."""
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed
             loader = make_loader(
                 self.data,
                 "val",
-                module.model.config,
+                network,
                 BATCH,
-                depth_rule=config.recipe.depth_rule,
-                max_bad=config.max_bad,
+                depth_rule=self.config.recipe.depth_rule,
+                max_bad=self.config.max_bad,
                 spread=-(-SAMPLES // len(self.data)),
             )
             self.batches = list(loader)
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Training) -> None:
+        if not trainer.is_global_zero:
+            return
+        config = self.config
+        self.csv.trim(self.journal.start if config.continues else 0)
         body = load_body(config.body or self.name, module.model.config.num_betas)  # with its faces
         body.name = self.name
         self.body = body.to(module.device)
         self.bodies = Bodies(module.device, given=[self.body], records=self.records)
-        with suppress(FloatingPointError), _evaluating(module.model):
+        with suppress(FloatingPointError), _evaluating(module.model):  # raises if bodies cannot be compared
             measure(module.model, self.batches, self.body, samples=1, bodies=self.bodies)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Training, *rest: Any) -> None:
