@@ -140,10 +140,17 @@ def run(name: str, trial: Trial, args: argparse.Namespace) -> None:
             "trial": asdict(trial),
             "seconds": round(trained.seconds, 1),
             "losses": trained.losses,
-            **measured,
+            **{name: _without(one, "per_joint", "per_part") for name, one in measured.items()},
             **results.provenance(),
         },
     )
+
+
+def _without(value: Any, *names: str) -> Any:
+    """Nested dictionaries without the tables of these names."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _without(one, *names) for name, one in value.items() if name not in names}
 
 
 def line(name: str, record: dict[str, Any] | None) -> str:
