@@ -119,7 +119,7 @@ def test_only_the_formats_of_the_data_package_are_imported():
     code = "import sys, dpose.synthetic; print(*[name for name in sys.modules if 'dpose.data.' in name])"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     names = {name.removeprefix("dpose.data.") for name in modules.split()}
-    assert names == {"labels", "sample", "shards", "targets"}
+    assert names == {"labels", "parts", "sample", "shards", "targets"}
 
 
 def test_a_scene_is_the_same_whatever_was_made_before_it():

@@ -299,4 +299,7 @@ def test_the_death_of_a_process_that_a_script_started_is_reported(people, tmp_pa
         text=True,
         timeout=PATIENCE,
     )
-    assert done.returncode != 0 and "training process 1 ended with status -9" in done.stderr
+    assert done.returncode != 0
+    # The first process may notice first.
+    noticed = ("training process 1 ended with status -9", "another process of the run ended")
+    assert any(text in done.stderr for text in noticed)
