@@ -37,7 +37,7 @@ import dpose
 from dpose.config import PAPER
 from dpose.data.loader import make_loader
 from dpose.figures import colour_values, html_table, picture_grid, show_source, style_axis, to_picture
-from dpose.model.hrnet import HRModule, HRNet
+from dpose.model.hrnet import HRModule, HRNet, up_stack
 from dpose.model.inference import to_device
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)
@@ -292,7 +292,7 @@ Markdown(
 
 # %%
 assert paper_maps.f_up.shape[1] == 15 * PAPER.width == 720
-show_source(HRNet._up_stack, HRNet.forward)
+show_source(up_stack, HRNet.forward)
 
 # %% [markdown]
 # How does this look? Below, the three directions in which the channels of a map vary most, over all these people
