@@ -20,6 +20,9 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import lightning.pytorch as lightning  # noqa: E402
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # noqa: E402
+
 from dpose import results  # noqa: E402
 from dpose.config import PRESETS  # noqa: E402
 from dpose.data.augment import LITE_AUGMENT, MINI_AUGMENT  # noqa: E402
@@ -27,7 +30,8 @@ from dpose.evaluate import evaluate  # noqa: E402
 from dpose.io import write_json  # noqa: E402
 from dpose.keypoints import evaluate_keypoints  # noqa: E402
 from dpose.losses import MINI_WEIGHTS  # noqa: E402
-from dpose.training import TrainConfig, recipe, train  # noqa: E402
+from dpose.model import checkpoint  # noqa: E402
+from dpose.training import TrainConfig, Training, recipe, train  # noqa: E402
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "trials"
 BATCH = 32
@@ -47,6 +51,7 @@ class Trial:
     seed: int = 0
     data: tuple[str, ...] = ("plain",)
     init: str | None = None
+    average: float = 0.0  # decay of the moving average of the weights that is measured; 0: the last weights
     model: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +74,7 @@ TRIALS = {
     ),
     "lite-2d": Trial("LITE, 2D term times ten", weights={"lambda_8": 5.0}),
     "lite-augment": Trial("LITE, boxes and pictures of LITE_AUGMENT", augmentation=asdict(LITE_AUGMENT)),
+    "lite-average": Trial("LITE, moving average of the weights (0.99)", average=0.99),
     "lite-hidden": Trial("LITE, 128 hidden units per head instead of 32", model={"hidden": 128}),
     "lite-wide": Trial("LITE, width 24 instead of 16", model={"width": 24}),
     "lite-160": Trial("LITE, crops of 160 pixels", model={"image_size": 160, "map_size": 80}),
@@ -127,12 +133,14 @@ def run(name: str, trial: Trial, args: argparse.Namespace) -> None:
             validate_every=0,
             log_every=100,
             progress=False,
-        )
+        ),
+        callbacks=[Average(trial.average, args.runs / name)] if trial.average else [],
     )
-    measured = {"val": evaluate(trained.checkpoint, split="val", workers=0, progress=False)}
+    weights = args.runs / name / Average.file if trial.average else trained.checkpoint
+    measured = {"val": evaluate(weights, split="val", workers=0, progress=False)}
     if args.keypoints:
         measured["photos"] = evaluate_keypoints(
-            args.keypoints, args.images, trained.checkpoint, workers=0, progress=False
+            args.keypoints, args.images, weights, workers=0, progress=False
         )
     write_json(
         OUT / f"{name}.json",
@@ -144,6 +152,23 @@ def run(name: str, trial: Trial, args: argparse.Namespace) -> None:
             **results.provenance(),
         },
     )
+
+
+class Average(lightning.Callback):
+    """Keeps a moving average of weights and batch norm statistics, from the start of the process on."""
+
+    file = "average.safetensors"
+
+    def __init__(self, decay: float, out: Path) -> None:
+        self.decay, self.path, self.model = decay, out / self.file, None
+
+    def on_train_batch_end(self, trainer: Any, module: Training, *_: Any) -> None:
+        if self.model is None:
+            rule = get_ema_multi_avg_fn(self.decay)
+            self.model = AveragedModel(module.model, multi_avg_fn=rule, use_buffers=True)
+        self.model.update_parameters(module.model)
+        if trainer.global_step >= trainer.max_steps:
+            checkpoint.save(self.model.module, self.path)
 
 
 def _without(value: Any, *names: str) -> Any:
