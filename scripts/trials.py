@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # noqa: E
 
 from dpose import results  # noqa: E402
 from dpose.config import PRESETS  # noqa: E402
-from dpose.data.augment import LITE_AUGMENT, MINI_AUGMENT  # noqa: E402
+from dpose.data.augment import MINI_AUGMENT  # noqa: E402
 from dpose.evaluate import evaluate  # noqa: E402
 from dpose.io import write_json  # noqa: E402
 from dpose.keypoints import evaluate_keypoints  # noqa: E402
@@ -35,6 +35,13 @@ from dpose.training import TrainConfig, Training, recipe, train  # noqa: E402
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "trials"
 BATCH = 32
+STRONGER = {  # than MINI_AUGMENT
+    "half_crop_p": 0.1,
+    "scale_sigma": 0.15,
+    "shift_sigma": 0.04,
+    "fault_p": 0.4,
+    "colour_p": 0.4,
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ TRIALS = {
         "MoveNet's backbone from random weights", init="random", recipe={"backbone_lr": 1.0}
     ),
     "lite-2d": Trial("LITE, 2D term times ten", weights={"lambda_8": 5.0}),
-    "lite-augment": Trial("LITE, boxes and pictures of LITE_AUGMENT", augmentation=asdict(LITE_AUGMENT)),
+    "lite-augment": Trial("LITE, boxes and pictures changed more strongly", augmentation=STRONGER),
     "lite-average": Trial("LITE, moving average of the weights (0.99)", average=0.99),
     "lite-hidden": Trial("LITE, 128 hidden units per head instead of 32", model={"hidden": 128}),
     "lite-wide": Trial("LITE, width 24 instead of 16", model={"width": 24}),

@@ -50,9 +50,7 @@ class Augment:
 
 PAPER_AUGMENT = Augment()
 MINI_AUGMENT = Augment(half_crop_p=0.05, half_crop_side=0.6, scale_sigma=0.1, flip_p=0.5, occlusion_p=0.2)
-LITE_AUGMENT = replace(  # boxes and pictures as detectors and cameras make them
-    MINI_AUGMENT, half_crop_p=0.1, scale_sigma=0.15, shift_sigma=0.04, fault_p=0.4, colour_p=0.4
-)
+LITE_AUGMENT = replace(MINI_AUGMENT, shift_sigma=0.02)
 NO_AUGMENT = Augment(half_crop_p=0, scale_sigma=0, flip_p=0, fault_p=0, colour_p=0, occlusion_p=0)
 
 
