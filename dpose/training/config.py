@@ -68,7 +68,8 @@ class TrainConfig:
         nodes: number of machines; default 1. Under torchrun or SLURM's srun the defaults of `nodes` and
             `devices` are the launcher's. Without these the run is started on every node, with $MASTER_ADDR
             and $MASTER_PORT of the first node and each node's number in $NODE_RANK. All nodes need the data
-            at the same path, and `out` on a disk that they share.
+            at the same path, and `out` on a disk that they share. SIGTERM (`sbatch --signal=TERM@60`) stops
+            such a run with its weights saved; lightning's requeueing is off.
         accumulate: a process handles its share of a batch in this many pieces, for less memory; default 1.
             The gradient of a step is the mean of the pieces' gradients. Losses and batch norms average over
             a piece, and the batch norms' running statistics are updated with every piece.

@@ -120,6 +120,12 @@ def launched() -> tuple[int, int] | None:
     return None
 
 
+def without_requeue() -> list[SLURMEnvironment]:
+    """Under srun, lightning's plugin without its own checkpoints and requeueing, which `resume` replaces."""
+    srun = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if srun else []
+
+
 def first_process() -> bool:
     """Whether this process is the first of its run, or will start the first, by the environment."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)

@@ -38,7 +38,14 @@ from dpose.model import checkpoint
 from dpose.paths import data_roots
 from dpose.training.callbacks import Checkpoints, CsvLog, Journal, ProgressBar, RunFolderIO
 from dpose.training.config import TrainConfig, fingerprint
-from dpose.training.environment import launched, on_cuda, precision_record, preserved, set_up_process
+from dpose.training.environment import (
+    launched,
+    on_cuda,
+    precision_record,
+    preserved,
+    set_up_process,
+    without_requeue,
+)
 from dpose.training.resume import FREE, Stored, read_checkpoint
 from dpose.training.start import (
     ENCODERS_ONLY,
@@ -174,7 +181,7 @@ def _train(
         if found := validation_sources(config):
             validation = [Validation(journal, found, body)]
         else:
-            config.note("the data have no validation split: no validation")
+            config.note("the data have no validation split (--val-data names another set): no validation")
     trainer = _Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -191,7 +198,7 @@ def _train(
             *([ProgressBar(journal)] if config.progress else []),
             *callbacks,
         ],
-        plugins=[RunFolderIO()],
+        plugins=[RunFolderIO(), *without_requeue()],
         enable_progress_bar=config.progress,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the loader splits the data between devices
