@@ -52,16 +52,16 @@ class Speed(NamedTuple):
     cpu: float  # images per second of CPU time
 
 
-def bare(config: TrainConfig, seconds: float, compiled: bool) -> Speed:
+def bare(config: TrainConfig, steps: int, compiled: bool) -> Speed:
     """The network alone, forward and backward, in each process on its share of a batch."""
     if config.devices == 1:
-        return _bare(config, seconds, compiled)
+        return _bare(config, steps, compiled)
     with multiprocessing.get_context("fork").Pool(config.devices) as pool:  # as training does on the CPU
-        speeds = pool.starmap(_bare, [(config, seconds, compiled)] * config.devices, chunksize=1)
+        speeds = pool.starmap(_bare, [(config, steps, compiled)] * config.devices, chunksize=1)
     return Speed(sum(speed.wall for speed in speeds), statistics.mean(speed.cpu for speed in speeds))
 
 
-def _bare(config: TrainConfig, seconds: float, compiled: bool) -> Speed:
+def _bare(config: TrainConfig, steps: int, compiled: bool) -> Speed:
     device = "cuda" if on_cuda(config.accelerator) else "cpu"
     size = config.batch_size // config.devices
     with preserved():
@@ -84,10 +84,9 @@ def _bare(config: TrainConfig, seconds: float, compiled: bool) -> Speed:
             return time.perf_counter()
 
         step(), step()
-        begin, cpu, steps = wait(), time.process_time(), 0
-        while wait() - begin < seconds:
+        begin, cpu = wait(), time.process_time()
+        for _ in range(steps):
             step()
-            steps += 1
         images = steps * size
         return Speed(images / (wait() - begin), images / (time.process_time() - cpu))
 
@@ -115,23 +114,21 @@ class Compile(lightning.Callback):
         module.model.compile()
 
 
-def full(config: TrainConfig, seconds: float, compiled: bool, rate: float) -> Speed:
+def full(config: TrainConfig, steps: int, compiled: bool) -> Speed:
     """`train`, after its first step."""
-    steps = 2 + round(rate * seconds / config.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         meter = Meter(Path(folder) / "cpu")
-        config = replace(config, out=Path(folder) / "run", steps=steps, recipe=None, validate_every=0)
+        config = replace(config, out=Path(folder) / "run", steps=steps + 1, recipe=None, validate_every=0)
         wall = train(config, callbacks=[meter, *([Compile()] if compiled else [])]).images_per_second
         first, last = map(float, meter.path.read_text().split())
-    return Speed(wall, (steps - 1) * config.batch_size / config.devices / (last - first))
+    return Speed(wall, steps * config.batch_size / config.devices / (last - first))
 
 
-def measure(config: TrainConfig, seconds: float, compiled: bool, rounds: int) -> dict[str, Any]:
+def measure(config: TrainConfig, steps: int, compiled: bool, rounds: int) -> dict[str, Any]:
     """One case of the results."""
     rows = []
     for _ in range(rounds):
-        network = bare(config, seconds, compiled)
-        rows.append((network, full(config, seconds, compiled, network.wall)))
+        rows.append((bare(config, steps, compiled), full(config, steps, compiled)))
     cuda = on_cuda(config.accelerator)
     case = {
         "preset": config.preset,
@@ -167,7 +164,7 @@ def main() -> None:
     )
     parser.add_argument("--compile", nargs="+", choices=["no", "yes"], default=["no"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--steps", type=int, default=20, help="of each measurement")
     parser.add_argument("--out", help="write the results as JSON")
     args = parser.parse_args()
 
@@ -192,7 +189,7 @@ def main() -> None:
                 precision=precision,
                 progress=False,
             ).resolve()
-        case = measure(config, args.seconds, compiled == "yes", args.rounds)
+        case = measure(config, args.steps, compiled == "yes", args.rounds)
         for kind in case.keys() & Speed._fields:
             print(
                 f"{precision}{', compiled' * case['compiled']}, {kind}: bare {case[kind]['bare']:.1f}, full "
