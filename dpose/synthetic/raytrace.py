@@ -30,7 +30,18 @@ LAYERS = wp.constant(5)
 PROP = wp.constant(64)
 
 # Cloth patterns and their numbers in the kernel.
-_NAMES = ("plain", "stripes", "pinstripes", "plaid", "dots", "camouflage", "print", "blocks")
+_NAMES = (
+    "plain",
+    "stripes",
+    "pinstripes",
+    "plaid",
+    "dots",
+    "camouflage",
+    "print",
+    "blocks",
+    "logo",
+    "fabric",
+)
 PATTERNS = {name: number for number, name in enumerate(_NAMES)}
 
 
@@ -106,6 +117,7 @@ class Wear:
     inner: wp.vec3
     opening: float  # half width in metres of the front of an open jacket, 0 for none
     shine: float
+    fold: float  # tilt of the normals by folds of the cloth, 0 for none
     print_texture: int
 
 
@@ -210,6 +222,16 @@ def cloth(
             return sample(bank, texture, u, v, 0.01)
     elif pattern == 7:
         mix = wp.where(p[1] > 1.22, 1.0, 0.0)
+    elif pattern == 8:
+        # Letters of the second colour on chest and back, their size given by `scale`.
+        side = 3.5 * scale
+        u = wp.where(p[2] > 0.0, p[0], -p[0]) / side + 0.5
+        v = (1.3 - p[1]) / side + 0.5
+        if u > 0.0 and u < 1.0 and v > 0.0 and v < 1.0 and wp.abs(p[0]) < 0.2:
+            mix = sample(bank, texture, u, v, 0.01)[0]
+    elif pattern == 9:
+        side = 5.0 * scale
+        return wp.cw_mul(first, sample(bank, texture, (p[0] + 0.5 * p[2]) / side, p[1] / side, 0.008) * 1.8)
     return first * (1.0 - mix) + second * mix
 
 
@@ -221,6 +243,18 @@ def top_cloth(wear: Wear, p: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), texture
 @wp.func
 def bottom_cloth(wear: Wear, p: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), texture: int) -> wp.vec3:
     return cloth(wear.bottom, wear.bottom_second, wear.bottom_pattern, wear.bottom_scale, p, bank, texture)
+
+
+@wp.func
+def folded(n: wp.vec3, p: wp.vec3, depth: float) -> wp.vec3:
+    """The normal `n`, tilted by folds of the cloth at place `p` of the T-pose (smooth noise)."""
+    state = wp.rand_init(41)
+    q = wp.vec3(p[0] * 19.0, p[1] * 8.0, p[2] * 19.0)
+    turn = wp.vec3(p[0] * 9.0 + p[1] * 14.0, p[1] * 9.0 - p[0] * 6.0, p[2] * 12.0)
+    a = wp.noise(state, q)
+    b = wp.noise(state, turn + wp.vec3(7.0, 3.0, 5.0))
+    c = wp.noise(state, q * 2.1 + wp.vec3(1.0, 11.0, 2.0))
+    return wp.normalize(n + wp.vec3(a + 0.5 * c, 0.6 * b - 0.4 * c, b + 0.5 * a) * depth)
 
 
 @wp.func
@@ -372,6 +406,8 @@ def trace(
             layer = 4
             albedo = strands(wear.hair, r, surfaces.bank, world.hair_texture)
             gloss = 0.1
+        if wear.fold > 0.0 and (layer == 2 or layer == 3):
+            n = folded(n, r, wear.fold)
         out.surface = PERSON + person * LAYERS + layer
     elif kind == 2:
         n = other.normal
@@ -393,11 +429,13 @@ def trace(
             out.person = (WORN - texture) / 3
             wear = surfaces.wears[out.person]
             place = wp.vec3(uv[0], uv[1], 0.0)
+            if wear.fold > 0.0:
+                n = folded(n, place, wear.fold)
             what = (WORN - texture) % 3
             if what == 0:
-                albedo = top_cloth(wear, place, surfaces.bank, 0)
+                albedo = top_cloth(wear, place, surfaces.bank, wear.print_texture)
             elif what == 1:
-                albedo = bottom_cloth(wear, place, surfaces.bank, 0)
+                albedo = bottom_cloth(wear, place, surfaces.bank, wear.print_texture)
             else:
                 place = wp.vec3(wp.sin(uv[0] * 5.0), uv[1], wp.cos(uv[0] * 5.0)) * 0.15
                 albedo = strands(wear.hair, place, surfaces.bank, world.hair_texture)
@@ -506,6 +544,29 @@ def trace_kernel(
     person[i, j] = wp.int8(hit.person)
     forward = wp.vec3(camera.to_world[0, 2], camera.to_world[1, 2], camera.to_world[2, 2])
     depth[i, j] = hit.distance * wp.dot(ray, forward)
+
+
+@wp.kernel(enable_backward=False)
+def person_kernel(
+    world: World, prop_texture: wp.array(dtype=int), camera: Camera, person: wp.array2d(dtype=wp.int8)
+):
+    """The visible person of each pixel, -1 for none, as `trace_kernel` has it."""
+    i, j = wp.tid()
+    x = float(j) + 0.5
+    y = float(i) + 0.5
+    who = int(-1)
+    if x >= camera.left and x <= camera.right and y >= camera.top and y <= camera.bottom:
+        ray = ray_at(camera, x, y)
+        best = float(1.0e4)
+        hit = wp.mesh_query_ray(world.people, camera.origin, ray, best)
+        if hit.result:
+            best = hit.t
+            who = hit.face / world.faces_each
+        other = wp.mesh_query_ray(world.props, camera.origin, ray, best)
+        if other.result:
+            texture = prop_texture[other.face]
+            who = wp.where(texture <= WORN, (WORN - texture) / 3, -1)
+    person[i, j] = wp.int8(who)
 
 
 @wp.kernel(enable_backward=False)

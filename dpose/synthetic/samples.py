@@ -11,10 +11,13 @@ from dpose.data.labels import MIN_VISIBLE_JOINTS, NUM_JOINTS_2D
 from dpose.data.sample import MARGIN, Sample, SampleLabel, make_label
 from dpose.data.targets import label_part_targets
 from dpose.skeleton import NUM_BODY_JOINTS
-from dpose.synthetic.scene import IMAGE_SIZE, Scene
-from dpose.synthetic.viewport import SceneRenderer
+from dpose.synthetic.finish import coarse, focused, toned
+from dpose.synthetic.scene import Scene
+from dpose.synthetic.viewport import SceneRenderer, View
 
 MIN_VISIBLE = 0.3  # visible pixels of a person / pixels of the unoccluded body
+COARSE = 64  # side of the silhouettes that boxes are taken from, pixels
+SMALLEST_BOX = 0.45  # side of a box around the visible pixels / side of the box around the joints
 NEAR_PLANE = 0.2  # metres; joints closer to the camera are not visible
 
 
@@ -36,7 +39,7 @@ def people_labels(scene: Scene) -> list[tuple[int, np.ndarray, SampleLabel]]:
         pixels = joints @ scene.cam_int.T
         pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6)
         front = joints[:, 2] > NEAR_PLANE
-        inside = front & ((pixels > 0) & (pixels < IMAGE_SIZE)).all(1)
+        inside = front & ((pixels > 0) & (pixels < scene.size)).all(1)
         visible = pixels[:NUM_BODY_JOINTS][inside[:NUM_BODY_JOINTS]]
         if len(visible) < MIN_VISIBLE_JOINTS or (joints[:NUM_BODY_JOINTS, 2] < NEAR_PLANE).any():
             continue
@@ -55,7 +58,7 @@ def people_labels(scene: Scene) -> list[tuple[int, np.ndarray, SampleLabel]]:
             joints2d=np.concatenate([pixels, front[:, None]], 1)[:NUM_JOINTS_2D],
             center=(low + high) / 2,
             scale=float((high - low).max()) * BOX_FACTOR / BOX_UNIT,
-            img_size=IMAGE_SIZE,
+            img_size=scene.size,
             cam_int=scene.cam_int,
         )
         people.append((k, pose.reshape(165), label))
@@ -70,14 +73,47 @@ def person_samples(scene: Scene, size: int) -> list[Sample]:
     people = people_labels(scene)
     if not people:
         return []
+    renderer, samples = SceneRenderer(scene), []
+    for k, _, label in people:
+        if scene.options("boxes", k):
+            _surround_silhouette(label, renderer, k)
     numbers, poses, labels = zip(*people, strict=True)
     betas, trans = [label["betas"] for label in labels], [label["trans"] for label in labels]
     parts = label_part_targets(np.stack(poses), betas, trans, list(labels), open_body(), size)
-    renderer, samples = SceneRenderer(scene), []
     for k, label, part in zip(numbers, labels, parts, strict=True):
         view = renderer.crop(label["center"], label["scale"], size, MARGIN)
         person = view.person == k
         if person.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
             depth = np.where(person, view.depth, np.float32(0))
-            samples.append(Sample(image=view.image, depth=depth, parts=part, label=label))
+            image = _finished(scene, k, view)
+            samples.append(Sample(image=image, depth=depth, parts=part, label=label))
     return samples
+
+
+def _surround_silhouette(label: SampleLabel, renderer: SceneRenderer, person: int) -> None:
+    """Make the label's box surround the visible pixels of a person, times BOX_FACTOR, as annotators draw it.
+
+    At least SMALLEST_BOX of the joints' box; unchanged where nothing is visible.
+    """
+    visible = renderer.silhouettes(label["center"], label["scale"], COARSE, MARGIN) == person
+    if not visible.any():
+        return
+    rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
+    low, high = np.array([columns[0], rows[0]]), np.array([columns[-1], rows[-1]]) + 1
+    pixel = BOX_UNIT * label["scale"] * MARGIN / COARSE
+    center = np.array(label["center"]) + ((low + high) / 2 - COARSE / 2) * pixel
+    side = float((high - low).max()) * pixel * BOX_FACTOR / BOX_UNIT
+    label["center"] = np.round(center, 6).tolist()
+    label["scale"] = round(max(side, SMALLEST_BOX * label["scale"]), 9)
+
+
+def _finished(scene: Scene, person: int, view: View) -> np.ndarray:
+    """The picture of a view after the options "focus", "tone" and "resolution"."""
+    image = view.image
+    if focus := scene.options("focus"):
+        image = focused(focus, image, view.depth, view.person == person)
+    if tone := scene.options("tone"):
+        image = toned(tone, image)
+    if resolution := scene.options("resolution", person):
+        image = coarse(resolution, image)
+    return np.where(view.depth[..., None] > 0, image, np.uint8(0))  # outside of the full picture

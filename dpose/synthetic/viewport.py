@@ -9,7 +9,7 @@ import warp as wp
 from dpose.data.sample import crop_matrix
 from dpose.synthetic import raytrace
 from dpose.synthetic.people import figure
-from dpose.synthetic.scene import IMAGE_SIZE, LOW, Scene
+from dpose.synthetic.scene import LOW, Scene
 from dpose.synthetic.textures import textures
 
 DEVICE = "cpu"
@@ -63,16 +63,32 @@ class SceneRenderer:
         return world
 
     def frame(self) -> View:
-        """The full picture of IMAGE_SIZE."""
-        width, height = IMAGE_SIZE
+        """The full picture."""
+        width, height = self.scene.size
         return self._render(self.scene.cam_int, height, width, (0, 0, width, height), FRAME_GRID)
 
     def crop(self, center, scale: float, size: int, margin: float) -> View:
         """A square crop of `size` pixels: the box with centre (2,) in pixels and `scale`, times `margin`."""
+        cam_int, border = self._cut(center, scale, size, margin)
+        return self._render(cam_int, size, size, border, CROP_GRID)
+
+    def silhouettes(self, center, scale: float, size: int, margin: float) -> np.ndarray:
+        """(size, size) int8: the visible person, -1 for none, in a square crop as `crop` takes it."""
+        cam_int, border = self._cut(center, scale, size, margin)
+        camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, border)
+        person = np.empty((size, size), np.int8)
+        output = wp.array(person, dtype=wp.int8, device=DEVICE, copy=False)
+        inputs = [self.world, self.surfaces.prop_texture, camera, output]
+        wp.launch(raytrace.person_kernel, (size, size), inputs=inputs, device=DEVICE)
+        return person
+
+    def _cut(self, center, scale: float, size: int, margin: float) -> tuple[np.ndarray, tuple[float, ...]]:
+        """Intrinsics (3, 3) of a square crop and the border of the full image, as `_render` takes them."""
         matrix = crop_matrix(center, scale, size, margin)
         cam_int = np.concatenate([matrix, [[0, 0, 1]]]) @ self.scene.cam_int
-        corners = matrix @ np.array([[0, IMAGE_SIZE[0]], [0, IMAGE_SIZE[1]], [1, 1]])
-        return self._render(cam_int, size, size, (*corners[:, 0], *corners[:, 1]), CROP_GRID)
+        width, height = self.scene.size
+        corners = matrix @ np.array([[0, width], [0, height], [1, 1]])
+        return cam_int, (*corners[:, 0], *corners[:, 1])
 
     def _render(
         self, cam_int: np.ndarray, height: int, width: int, border: tuple[float, ...], grid: int
