@@ -21,9 +21,15 @@ def focused(rng: np.random.Generator, image: np.ndarray, depth: np.ndarray, pers
     return (image * (1 - share) + spread / np.maximum(weight, 1e-3) * share).clip(0, 255).astype(np.uint8)
 
 
-def toned(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """The picture with another contrast, brightness, saturation and white balance, maybe a vignette."""
+def toned(rng: np.random.Generator, image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The picture with another contrast, brightness, saturation and white balance, maybe a vignette.
+
+    inside: (S, S) bool, pixels of the full picture, whose mean brightness comes close to a random one as an
+    automatic exposure has it.
+    """
     level = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.normal(0.05, 0.2))
+    mean = max(float(image.mean(2)[inside].mean()), 8.0) if inside.any() else 1.0
+    level = (level * (rng.uniform(60, 150) / mean) ** 0.6).clip(0, 1.2)
     gain = np.exp(rng.normal(0, 0.06, 3) + rng.normal(0, 0.08))
     table = (level - 0.45) * np.exp(rng.normal(0.1, 0.13)) + 0.45  # beyond black and white is clipped
     image = np.take_along_axis(table * gain * 255, image.reshape(-1, 3).astype(int), 0).reshape(image.shape)

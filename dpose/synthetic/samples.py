@@ -113,7 +113,7 @@ def _finished(scene: Scene, person: int, view: View) -> np.ndarray:
     if focus := scene.options("focus"):
         image = focused(focus, image, view.depth, view.person == person)
     if tone := scene.options("tone"):
-        image = toned(tone, image)
+        image = toned(tone, image, view.depth > 0)
     if resolution := scene.options("resolution", person):
         image = coarse(resolution, image)
     return np.where(view.depth[..., None] > 0, image, np.uint8(0))  # outside of the full picture

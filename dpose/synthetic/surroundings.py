@@ -306,12 +306,14 @@ def vary_background(
 def vary_light(
     rng: np.random.Generator, world: dict[str, Any], camera: np.ndarray, people: np.ndarray
 ) -> None:
-    """Change `world` to night, backlight, hard light or dim light."""
+    """Make shadows sharper, and half of the time change `world` to night, backlight, hard or dim light."""
     u = rng.uniform
+    world["sun_size"] = u(0.003, 0.015)
+    if rng.random() < 0.5:
+        return
     towards = (camera - people.mean(0)) * [1, 0, 1]
     heading = np.arctan2(towards[0], towards[2])
     what = str(rng.choice(["night", "back", "hard", "dim", "flash"], p=[0.2, 0.3, 0.25, 0.1, 0.15]))
-    world["sun_size"] = u(0.004, 0.02)
     if what in ("night", "flash"):
         dark, warm = u(0.05, 0.3), np.array([1.0, u(0.75, 1.0), u(0.5, 1.0)])
         world |= {"sky": world["sky"] * dark, "bounce": world["bounce"] * dark}

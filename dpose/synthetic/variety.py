@@ -22,7 +22,7 @@ class Variety:
     lenses: float = 0.3  # scene: wide and long lenses
     tables: float = 0.15  # scene: a person stands or sits behind a table
     occluders: float = 0.15  # scene: a second object between the camera and a person
-    light: float = 0.4  # scene: night, backlight, hard light
+    light: float = 1.0  # scene: sharper shadows; half of them at night, in backlight, in hard light, ...
     backgrounds: float = 0.6  # scene: plain or cluttered surroundings
     clothes: float = 0.6  # person: loose clothes with folds, coats, prints
     belongings: float = 0.4  # person: caps, bags, things in the hands or under the feet
