@@ -428,11 +428,11 @@ def _skinning_weights() -> torch.Tensor:
 
 def pose_people(
     betas: np.ndarray, rotations: np.ndarray, outfits: list[Outfit]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Dressed surfaces of N people by linear blend skinning, pelvis near the origin, y up.
 
     betas: (N, 11). rotations: (N, 55, 3) axis-angle. Returns vertices (N, V, 3) and joints (N, 55, 3) in
-    metres, and the fields (N, V, 4) of `dress`.
+    metres, the fields (N, V, 4) of `dress`, and the vertices (N, B, 3) of the bare bodies.
     """
     f = figure()
     fields, rests = [], []
@@ -452,8 +452,15 @@ def pose_people(
     transform = np.concatenate([world, offset[..., None]], -1).reshape(len(betas), 55, 12)
     blend = torch.from_numpy(transform.astype(np.float32)).transpose(1, 2) @ _skinning_weights()  # (N, 12, V)
     blend = blend.unflatten(1, (3, 4))  # (N, 3, 4, V)
-    rest = torch.from_numpy(np.stack(rests)).transpose(1, 2).contiguous()  # (N, 3, V)
-    vertices = blend[:, :, 3]  # (N, 3, V)
-    for axis in range(3):
-        vertices = torch.addcmul(vertices, blend[:, :, axis], rest[:, axis, None])
-    return vertices.transpose(1, 2).contiguous().numpy(), posed, np.stack(fields)
+
+    def skinned(rest: np.ndarray) -> np.ndarray:
+        """Vertices (N, V or B, 3) of a T-pose of this shape."""
+        matrices, columns = blend[..., : rest.shape[1]], torch.from_numpy(rest).transpose(1, 2).contiguous()
+        vertices = matrices[:, :, 3]  # (N, 3, V)
+        for axis in range(3):
+            vertices = torch.addcmul(vertices, matrices[:, :, axis], columns[:, axis, None])
+        return vertices.transpose(1, 2).contiguous().numpy()
+
+    shapes = f.shapes.reshape(11, -1, 3)[:, f.body].reshape(11, -1)
+    bare = f.template[f.body] + (betas.astype(np.float32) @ shapes).reshape(len(betas), -1, 3)
+    return skinned(np.stack(rests)), posed, np.stack(fields), skinned(bare)

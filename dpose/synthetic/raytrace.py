@@ -139,6 +139,18 @@ class Surfaces:
 
 
 @wp.struct
+class Found:
+    """The first face on a ray: kind 0 none, 1 person, 2 prop; weights of its first two corners."""
+
+    kind: int
+    distance: float
+    face: int
+    u: float
+    v: float
+    normal: wp.vec3  # of props
+
+
+@wp.struct
 class Hit:
     """What a ray hits: linear colour, distance, surface id, and the person or -1."""
 
@@ -315,26 +327,46 @@ def sunlight(world: World, p: wp.vec3, n: wp.vec3, state: wp.uint32) -> float:
 
 
 @wp.func
-def trace(
-    world: World, surfaces: Surfaces, origin: wp.vec3, ray: wp.vec3, spread: float, state: wp.uint32
+def find(world: World, origin: wp.vec3, ray: wp.vec3) -> Found:
+    """The first face of people and props on a ray."""
+    out = Found()
+    out.distance = float(1.0e4)
+    hit = wp.mesh_query_ray(world.people, origin, ray, out.distance)
+    if hit.result:
+        out.kind = 1
+        out.distance = hit.t
+        out.face = hit.face
+        out.u = hit.u
+        out.v = hit.v
+    other = wp.mesh_query_ray(world.props, origin, ray, out.distance)
+    if other.result:
+        out.kind = 2
+        out.distance = other.t
+        out.face = other.face
+        out.u = other.u
+        out.v = other.v
+        out.normal = other.normal
+    return out
+
+
+@wp.func
+def shade(
+    world: World,
+    surfaces: Surfaces,
+    origin: wp.vec3,
+    ray: wp.vec3,
+    hit: Found,
+    spread: float,
+    state: wp.uint32,
 ) -> Hit:
-    """Trace and shade a ray. spread: width of a pixel at distance 1, for texture look-up."""
+    """The colour of the first surface on a ray. spread: width of a pixel at distance 1, for texture look-up."""
     out = Hit()
-    best = float(1.0e4)
-    kind = int(0)  # 0 sky, 1 person, 2 prop, 3 floor, 4 wall, 5 ceiling
+    best = hit.distance
+    kind = hit.kind  # from here also 3 floor, 4 wall, 5 ceiling
     albedo = wp.vec3(0.0, 0.0, 0.0)
     n = wp.vec3(0.0, 1.0, 0.0)
     gloss = float(0.0)
     emission = float(0.0)
-
-    hit = wp.mesh_query_ray(world.people, origin, ray, best)
-    if hit.result:
-        best = hit.t
-        kind = 1
-    other = wp.mesh_query_ray(world.props, origin, ray, best)
-    if other.result:
-        best = other.t
-        kind = 2
     if ray[1] < -1.0e-5:
         t = -origin[1] / ray[1]
         if t > 0.0 and t < best:
@@ -410,19 +442,19 @@ def trace(
             n = folded(n, r, wear.fold)
         out.surface = PERSON + person * LAYERS + layer
     elif kind == 2:
-        n = other.normal
-        j0 = wp.mesh_get_index(world.props, other.face * 3)
-        j1 = wp.mesh_get_index(world.props, other.face * 3 + 1)
-        j2 = wp.mesh_get_index(world.props, other.face * 3 + 2)
-        a = other.u
-        b = other.v
+        n = hit.normal
+        j0 = wp.mesh_get_index(world.props, hit.face * 3)
+        j1 = wp.mesh_get_index(world.props, hit.face * 3 + 1)
+        j2 = wp.mesh_get_index(world.props, hit.face * 3 + 2)
+        a = hit.u
+        b = hit.v
         c = 1.0 - a - b
         uv = surfaces.prop_uv[j0] * a + surfaces.prop_uv[j1] * b + surfaces.prop_uv[j2] * c
-        tint = surfaces.prop_color[other.face]
+        tint = surfaces.prop_color[hit.face]
         albedo = wp.vec3(tint[0], tint[1], tint[2])
         emission = tint[3]
-        texture = surfaces.prop_texture[other.face]
-        out.surface = PROP + other.face / 2
+        texture = surfaces.prop_texture[hit.face]
+        out.surface = PROP + hit.face / 2
         if texture <= WORN:
             n = surfaces.prop_normal[j0] * a + surfaces.prop_normal[j1] * b + surfaces.prop_normal[j2] * c
             n = wp.normalize(n)
@@ -497,6 +529,13 @@ def trace(
 
 
 @wp.func
+def trace(
+    world: World, surfaces: Surfaces, origin: wp.vec3, ray: wp.vec3, spread: float, state: wp.uint32
+) -> Hit:
+    return shade(world, surfaces, origin, ray, find(world, origin, ray), spread, state)
+
+
+@wp.func
 def tone_mapped(color: wp.vec3, exposure: float) -> wp.vec3:
     """Linear colour to display values in [0, 1]: a filmic tone curve, then gamma 2.2."""
     x = color * exposure
@@ -544,29 +583,6 @@ def trace_kernel(
     person[i, j] = wp.int8(hit.person)
     forward = wp.vec3(camera.to_world[0, 2], camera.to_world[1, 2], camera.to_world[2, 2])
     depth[i, j] = hit.distance * wp.dot(ray, forward)
-
-
-@wp.kernel(enable_backward=False)
-def person_kernel(
-    world: World, prop_texture: wp.array(dtype=int), camera: Camera, person: wp.array2d(dtype=wp.int8)
-):
-    """The visible person of each pixel, -1 for none, as `trace_kernel` has it."""
-    i, j = wp.tid()
-    x = float(j) + 0.5
-    y = float(i) + 0.5
-    who = int(-1)
-    if x >= camera.left and x <= camera.right and y >= camera.top and y <= camera.bottom:
-        ray = ray_at(camera, x, y)
-        best = float(1.0e4)
-        hit = wp.mesh_query_ray(world.people, camera.origin, ray, best)
-        if hit.result:
-            best = hit.t
-            who = hit.face / world.faces_each
-        other = wp.mesh_query_ray(world.props, camera.origin, ray, best)
-        if other.result:
-            texture = prop_texture[other.face]
-            who = wp.where(texture <= WORN, (WORN - texture) / 3, -1)
-    person[i, j] = wp.int8(who)
 
 
 @wp.kernel(enable_backward=False)

@@ -1,5 +1,6 @@
 """The people of a scene as samples of the data set: labels, part labels, and rendered crops."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -77,10 +78,7 @@ def person_samples(scene: Scene, size: int) -> list[Sample]:
     for k, _, label in people:
         if scene.options("boxes", k):
             _surround_silhouette(label, renderer, k)
-    numbers, poses, labels = zip(*people, strict=True)
-    betas, trans = [label["betas"] for label in labels], [label["trans"] for label in labels]
-    parts = label_part_targets(np.stack(poses), betas, trans, list(labels), open_body(), size)
-    for k, label, part in zip(numbers, labels, parts, strict=True):
+    for (k, _, label), part in zip(people, _parts(renderer, people, size), strict=True):
         view = renderer.crop(label["center"], label["scale"], size, MARGIN)
         person = view.person == k
         if person.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
@@ -88,6 +86,19 @@ def person_samples(scene: Scene, size: int) -> list[Sample]:
             image = _finished(scene, k, view)
             samples.append(Sample(image=image, depth=depth, parts=part, label=label))
     return samples
+
+
+def _parts(
+    renderer: SceneRenderer, people: list[tuple[int, np.ndarray, SampleLabel]], size: int
+) -> Sequence[np.ndarray]:
+    """Part labels (size, size) of each person: the bare body, not occluded by anything."""
+    if renderer.drawn:
+        return [
+            renderer.parts(k, label["center"], label["scale"], size, MARGIN) for k, _, label in people
+        ]
+    _, poses, labels = zip(*people, strict=True)
+    betas, trans = [label["betas"] for label in labels], [label["trans"] for label in labels]
+    return label_part_targets(np.stack(poses), betas, trans, list(labels), open_body(), size)
 
 
 def _surround_silhouette(label: SampleLabel, renderer: SceneRenderer, person: int) -> None:

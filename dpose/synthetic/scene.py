@@ -73,6 +73,7 @@ class Scene:
     pelvis: np.ndarray  # (N, 3) pelvis of the T-pose with these betas
     joints: np.ndarray  # (N, 55, 3)
     vertices: np.ndarray  # (N, V, 3) with clothes and hair
+    bare: np.ndarray  # (N, B, 3) of the bodies without them, as `dpose.body` has them
     fields: np.ndarray  # (N, V, 4) see `dpose.synthetic.people.dress`
     outfits: list[Outfit]
     props: Props
@@ -140,7 +141,7 @@ def sample_scene(seed: int, split: str, index: int, variety: Variety | None = No
     for k in range(count):
         upright = Rotation.from_rotvec(rotations[k, 0]).as_matrix()
         rotations[k, 0] = Rotation.from_matrix(about("y", yaws[k]) @ upright).as_rotvec()
-    vertices, joints, fields = pose_people(betas, rotations, outfits)
+    vertices, joints, fields, bare = pose_people(betas, rotations, outfits)
     f = figure()
     pelvis = f.joints[0] + (betas @ f.joint_shapes).reshape(-1, NUM_JOINTS, 3)[:, 0]
 
@@ -181,6 +182,7 @@ def sample_scene(seed: int, split: str, index: int, variety: Variety | None = No
         pelvis=pelvis,
         joints=joints,
         vertices=vertices,
+        bare=bare + transl[:, None].astype(np.float32),
         fields=fields,
         outfits=outfits,
         props=props,

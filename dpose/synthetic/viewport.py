@@ -6,14 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import warp as wp
 
+from dpose.body import load_body
 from dpose.data.sample import crop_matrix
-from dpose.synthetic import raytrace
+from dpose.synthetic import rasterize, raytrace
 from dpose.synthetic.people import figure
 from dpose.synthetic.scene import LOW, Scene
 from dpose.synthetic.textures import textures
+from dpose.synthetic.variety import PLAIN
 
 DEVICE = "cpu"
 CROP_GRID, FRAME_GRID = 2, 3  # rays along a side of an anti-aliased pixel
+REACH = 0.4  # metres; no body, clothes included, is farther from its joints
 
 _people_meshes: dict[int, wp.Mesh] = {}
 
@@ -24,7 +27,13 @@ class View(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 RGB
     person: np.ndarray  # (H, W) int8 index of the visible person, -1 for none
     depth: np.ndarray  # (H, W) float32, z of the visible surface in metres, 0 outside the full image
-    skin: np.ndarray  # (H, W) bool, whether bare skin is visible
+    surface: np.ndarray  # (H, W) int32 ids of the visible surface, see `raytrace`
+
+    @property
+    def skin(self) -> np.ndarray:
+        """(H, W) bool, whether bare skin is visible."""
+        layer = self.surface - raytrace.PERSON
+        return (layer >= 0) & (layer < raytrace.PROP - raytrace.PERSON) & (layer % raytrace.LAYERS == 0)
 
 
 class SceneRenderer:
@@ -51,6 +60,9 @@ class SceneRenderer:
         surfaces.prop_color, surfaces.prop_texture = _array(color, wp.vec4), _array(texture, wp.int32)
         surfaces.spheres = _array(scene.spheres, wp.vec4)
         self.surfaces = surfaces
+        self.faces = self.people.indices[: 3 * len(figure().faces)]  # of one person
+        # Scenes without variety are ray-traced: their pictures stay those of earlier versions.
+        self.drawn = scene.options.variety != PLAIN
 
     def _world(self) -> raytrace.World:
         spheres = self.scene.spheres
@@ -70,17 +82,30 @@ class SceneRenderer:
     def crop(self, center, scale: float, size: int, margin: float) -> View:
         """A square crop of `size` pixels: the box with centre (2,) in pixels and `scale`, times `margin`."""
         cam_int, border = self._cut(center, scale, size, margin)
+        if self.drawn:
+            return self._draw(cam_int, size, border)
         return self._render(cam_int, size, size, border, CROP_GRID)
 
     def silhouettes(self, center, scale: float, size: int, margin: float) -> np.ndarray:
         """(size, size) int8: the visible person, -1 for none, in a square crop as `crop` takes it."""
         cam_int, border = self._cut(center, scale, size, margin)
-        camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, border)
-        person = np.empty((size, size), np.int8)
-        output = wp.array(person, dtype=wp.int8, device=DEVICE, copy=False)
-        inputs = [self.world, self.surfaces.prop_texture, camera, output]
-        wp.launch(raytrace.person_kernel, (size, size), inputs=inputs, device=DEVICE)
-        return person
+        keys, _ = self._keys(cam_int, size, border, 0)
+        person = wp.empty((size, size), dtype=wp.int8, device=DEVICE)
+        inputs = [self.surfaces, self.world.faces_each, raytrace.WORN, keys, person]
+        _launch(rasterize.person_kernel, (size, size), *inputs)
+        return person.numpy()
+
+    def parts(self, k: int, center, scale: float, size: int, margin: float) -> np.ndarray:
+        """Part labels (size, size) uint8 of person `k` alone, without clothes, as `label_part_targets`."""
+        cam_int, _ = self._cut(center, scale, size, margin)
+        everywhere = (0.0, 0.0, float(size), float(size))
+        camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, everywhere)
+        keys = wp.zeros((2 * size + 1, 2 * size + 1), dtype=wp.uint64, device=DEVICE)
+        points = _array(self.scene.bare[k], wp.vec3)
+        _draw_faces(camera, points, self.faces, 0, 0, keys)
+        part = wp.empty((size, size), dtype=wp.uint8, device=DEVICE)
+        _launch(rasterize.part_kernel, part.shape, camera, points, self.faces, _part_of_vertex(), keys, part)
+        return part.numpy()
 
     def _cut(self, center, scale: float, size: int, margin: float) -> tuple[np.ndarray, tuple[float, ...]]:
         """Intrinsics (3, 3) of a square crop and the border of the full image, as `_render` takes them."""
@@ -102,23 +127,79 @@ class SceneRenderer:
             raise RuntimeError("a later SceneRenderer replaced this scene's mesh; make a new one")
         scene, shape = self.scene, (height, width)
         camera = raytrace.camera_struct(cam_int, scene.rotation, scene.translation, border)
-        image, person = np.empty((*shape, 3), np.uint8), np.empty(shape, np.int8)
-        depth = np.empty(shape, np.float32)
-        color = wp.empty(shape, dtype=wp.vec3, device=DEVICE)
-        surface = wp.empty(shape, dtype=wp.int32, device=DEVICE)
-        seed = (scene.seed[0] * 7919 + scene.seed[2] * 31 + scene.seed[1]) % 2**30
-        # The kernels write into numpy's memory.
-        views = [
-            wp.array(array, dtype=dtype, device=DEVICE, copy=False)
-            for array, dtype in ((image, wp.vec3ub), (person, wp.int8), (depth, wp.float32))
-        ]
-        common = [self.world, self.surfaces, camera, seed]
-        wp.launch(raytrace.trace_kernel, shape, inputs=[*common, color, surface, *views[1:]], device=DEVICE)
-        inputs = [*common, grid, color, surface, views[0]]
-        wp.launch(raytrace.antialias_kernel, shape, inputs=inputs, device=DEVICE)
-        layer = surface.numpy() - raytrace.PERSON
-        skin = (layer >= 0) & (layer < raytrace.PROP - raytrace.PERSON) & (layer % raytrace.LAYERS == 0)
-        return View(image, person, depth, skin)
+        image, person, depth, surface, color = _pictures(shape)
+        common = [self.world, self.surfaces, camera, _noise_seed(scene)]
+        _launch(raytrace.trace_kernel, shape, *common, color, surface, person, depth)
+        _launch(raytrace.antialias_kernel, shape, *common, grid, color, surface, image)
+        return View(image.numpy(), person.numpy(), depth.numpy(), surface.numpy())
+
+    def _draw(self, cam_int: np.ndarray, size: int, border: tuple[float, ...]) -> View:
+        """As `_render`, by drawing the faces (`rasterize`): faster, of the same surfaces."""
+        keys, camera = self._keys(cam_int, size, border, 1)
+        shape, corners = (size, size), (size + 1, size + 1)
+        image, person, depth, surface, color = _pictures(shape)
+        world, surfaces, seed = self.world, self.surfaces, _noise_seed(self.scene)
+        common = [world, surfaces, self.people.points, self.props.points, camera, seed, keys]
+        _launch(rasterize.shade_kernel, shape, *common, color, surface, person, depth)
+        wanted = wp.zeros(corners, dtype=wp.uint8, device=DEVICE)
+        corner = wp.empty(corners, dtype=wp.vec3, device=DEVICE)
+        _launch(rasterize.edge_kernel, shape, color, surface, wanted)
+        _launch(rasterize.corner_kernel, corners, *common, wanted, corner)
+        _launch(rasterize.blend_kernel, shape, color, surface, wanted, corner, image)
+        return View(image.numpy(), person.numpy(), depth.numpy(), surface.numpy())
+
+    def _keys(
+        self, cam_int: np.ndarray, size: int, border: tuple[float, ...], corners: int
+    ) -> tuple[wp.array, raytrace.Camera]:
+        """The visible faces of the samples of a viewport, and its camera."""
+        scene = self.scene
+        camera = raytrace.camera_struct(cam_int, scene.rotation, scene.translation, border)
+        keys = wp.zeros((2 * size + 1, 2 * size + 1), dtype=wp.uint64, device=DEVICE)
+        vertices, faces = scene.vertices.shape[1], len(figure().faces)
+        for k in np.flatnonzero(self._in_view(cam_int, size)):
+            points = self.people.points[k * vertices : (k + 1) * vertices]
+            _draw_faces(camera, points, self.faces, int(k) * faces, corners, keys)
+        _draw_faces(camera, self.props.points, self.props.indices, rasterize.PROP_KEY, corners, keys)
+        return keys, camera
+
+    def _in_view(self, cam_int: np.ndarray, size: int) -> np.ndarray:
+        """(N,) bool: whether a person may be visible in a viewport. REACH is around the joints."""
+        points = self.scene.joints @ self.scene.rotation.T + self.scene.translation
+        z = np.maximum(points[..., 2], 0.1)
+        reach = REACH * cam_int[0, 0] / z
+        x, y = (points[..., i] / z * cam_int[i, i] + cam_int[i, 2] for i in (0, 1))
+        inside = (x > -reach) & (x < size + reach) & (y > -reach) & (y < size + reach)
+        return (inside & (points[..., 2] > -REACH)).any(1)
+
+
+def _launch(kernel: wp.Kernel, shape: int | tuple[int, ...], *arguments: Any) -> None:
+    wp.launch(kernel, shape, inputs=list(arguments), device=DEVICE)
+
+
+def _noise_seed(scene: Scene) -> int:
+    return (scene.seed[0] * 7919 + scene.seed[2] * 31 + scene.seed[1]) % 2**30
+
+
+def _pictures(shape: tuple[int, int]) -> list[wp.array]:
+    """Empty arrays for image, person, depth, surface and linear colour."""
+    types = (wp.vec3ub, wp.int8, wp.float32, wp.int32, wp.vec3)
+    return [wp.empty(shape, dtype=dtype, device=DEVICE) for dtype in types]
+
+
+def _draw_faces(
+    camera: raytrace.Camera, points: wp.array, indices: wp.array, first: int, corners: int, keys: wp.array
+) -> None:
+    """Draw a mesh into `keys`, see `rasterize.draw_kernel`."""
+    projected = wp.empty(len(points), dtype=wp.vec3, device=DEVICE)
+    _launch(rasterize.project_kernel, len(points), camera, points, projected)
+    _launch(
+        rasterize.draw_kernel, len(indices) // 3, camera, points, projected, indices, first, corners, keys
+    )
+
+
+@cache
+def _part_of_vertex() -> wp.array:
+    return _array(load_body("open").part_of_vertex.numpy().astype(np.int32), wp.int32)
 
 
 def _array(values: np.ndarray, dtype: Any) -> wp.array:
