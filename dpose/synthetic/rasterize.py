@@ -15,7 +15,7 @@ from dpose.synthetic.raytrace import Camera, Found, Surfaces, World, ray_at, sha
 wp.set_module_options({"fast_math": True, "enable_backward": False})
 
 PROP_KEY = wp.constant(1 << 24)  # faces of props are counted from here
-NEAR = wp.constant(0.05)  # metres; faces that come nearer are drawn ray by ray
+NEAR = wp.constant(0.05)  # metres; faces that come nearer have no bounds in the picture
 EDGE = wp.constant(0.16)  # step between neighbouring pixels that is smoothed
 
 
@@ -87,34 +87,55 @@ def draw_kernel(
         bottom = wp.min(bottom, 2.0 * wp.max(wp.max(a[1], b[1]), c[1]))
     elif wp.max(wp.max(a[2], b[2]), c[2]) <= 0.0:
         return
-    if left > right or top > bottom:
+    low = int(wp.ceil(top))
+    high = int(wp.floor(bottom))
+    start = int(wp.ceil(left))
+    end = int(wp.floor(right))
+    if low > high or start > end:
         return
-    forward = wp.vec3(camera.to_world[0, 2], camera.to_world[1, 2], camera.to_world[2, 2])
-    area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-    if near and wp.abs(area) < 1.0e-9:
-        return
-    scale = 1.0 / area
-    for row in range(int(wp.ceil(top)), int(wp.floor(bottom)) + 1):
-        parity = row & 1
-        if parity == 1 or corners == 1:
-            start = int(wp.ceil(left))
-            start += (start + parity) & 1
-            y = 0.5 * float(row)
-            for column in range(start, int(wp.floor(right)) + 1, 2):
-                x = 0.5 * float(column)
-                if near:
-                    u = ((b[0] - x) * (c[1] - y) - (b[1] - y) * (c[0] - x)) * scale
-                    v = ((c[0] - x) * (a[1] - y) - (c[1] - y) * (a[0] - x)) * scale
+    # The weights u, v, w of the corners, over the depth or not, are linear in x and y.
+    if near:
+        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+        if wp.abs(area) < 1.0e-9:
+            return
+        ux = 0.5 * (b[1] - c[1]) / area
+        uy = 0.5 * (c[0] - b[0]) / area
+        vx = 0.5 * (c[1] - a[1]) / area
+        vy = 0.5 * (a[0] - c[0]) / area
+        for row in range(low, high + 1):
+            parity = row & 1
+            if parity == 1 or corners == 1:
+                y = float(row) - 2.0 * c[1]
+                for column in range(start + ((start + parity) & 1), end + 1, 2):
+                    x = float(column) - 2.0 * c[0]
+                    u = ux * x + uy * y
+                    v = vx * x + vy * y
                     if u >= 0.0 and v >= 0.0 and u + v <= 1.0:
                         inverse = u * a[2] + v * b[2] + (1.0 - u - v) * c[2]
                         wp.atomic_max(keys, row, column, key_of(inverse, first + f))
-                else:
-                    ray = ray_at(camera, x, y)
-                    where = on_face(camera.origin, ray, points[i0], points[i1], points[i2])
-                    inside = where[1] >= 0.0 and where[2] >= 0.0 and where[1] + where[2] <= 1.0
-                    if where[0] > 0.0 and inside:
-                        inverse = 1.0 / (where[0] * wp.dot(ray, forward))
-                        wp.atomic_max(keys, row, column, key_of(inverse, first + f))
+        return
+    turn = wp.transpose(camera.to_world)
+    p0 = turn * (points[i0] - camera.origin)
+    p1 = turn * (points[i1] - camera.origin)
+    p2 = turn * (points[i2] - camera.origin)
+    n0 = wp.cross(p1, p2)
+    det = wp.dot(p0, n0)
+    if wp.abs(det) < 1.0e-9:
+        return
+    n0 = n0 / det
+    n1 = wp.cross(p2, p0) / det
+    n2 = wp.cross(p0, p1) / det
+    for row in range(low, high + 1):
+        parity = row & 1
+        if parity == 1 or corners == 1:
+            y = (0.5 * float(row) - camera.cy) / camera.fy
+            for column in range(start + ((start + parity) & 1), end + 1, 2):
+                x = (0.5 * float(column) - camera.cx) / camera.fx
+                u = x * n0[0] + y * n0[1] + n0[2]
+                v = x * n1[0] + y * n1[1] + n1[2]
+                w = x * n2[0] + y * n2[1] + n2[2]
+                if u >= 0.0 and v >= 0.0 and w >= 0.0:
+                    wp.atomic_max(keys, row, column, key_of(u + v + w, first + f))
 
 
 @wp.func
