@@ -3,7 +3,8 @@
 Several times as fast as a ray per sample (`raytrace`), with the same surfaces, light and colours: the pictures
 of training. A viewport of S pixels has samples at the pixels' centres and corners, on a grid of 2 S + 1 per
 side: sample (r, c) is at (c / 2, r / 2) pixels, centres have odd indices and corners even ones. A sample's
-key is its inverse depth, as bits, and its face; the largest key is the visible one.
+key is its inverse depth, as bits, and its face; the largest key is the visible one. Shadow maps are the keys
+of viewports at the light.
 """
 
 # ruff: noqa: UP018 (in a kernel, `float(0.0)` declares a variable, `0.0` a constant)
@@ -66,7 +67,8 @@ def draw_kernel(
 ):
     """Draw a face: raise the keys of its samples.
 
-    first: number of face 0 in the keys. corners: whether the samples at corners of pixels are drawn, too.
+    first: number of face 0 in the keys. corners: 1 for keys of pixels' centres and corners, see above; 0 for
+    keys of centres alone, one for each pixel.
     """
     f = wp.tid()
     i0 = indices[3 * f]
@@ -75,16 +77,18 @@ def draw_kernel(
     a = projected[i0]
     b = projected[i1]
     c = projected[i2]
-    left = wp.max(2.0 * camera.left, 0.0)
-    top = wp.max(2.0 * camera.top, 0.0)
-    right = wp.min(2.0 * camera.right, float(keys.shape[1] - 1))
-    bottom = wp.min(2.0 * camera.bottom, float(keys.shape[0] - 1))
+    density = 1.0 + float(corners)  # of samples; sample k is at (k + shift) / density pixels
+    shift = 0.5 * (1.0 - float(corners))
+    left = wp.max(density * camera.left - shift, 0.0)
+    top = wp.max(density * camera.top - shift, 0.0)
+    right = wp.min(density * camera.right - shift, float(keys.shape[1] - 1))
+    bottom = wp.min(density * camera.bottom - shift, float(keys.shape[0] - 1))
     near = wp.min(wp.min(a[2], b[2]), c[2]) > 0.0
     if near:
-        left = wp.max(left, 2.0 * wp.min(wp.min(a[0], b[0]), c[0]))
-        right = wp.min(right, 2.0 * wp.max(wp.max(a[0], b[0]), c[0]))
-        top = wp.max(top, 2.0 * wp.min(wp.min(a[1], b[1]), c[1]))
-        bottom = wp.min(bottom, 2.0 * wp.max(wp.max(a[1], b[1]), c[1]))
+        left = wp.max(left, density * wp.min(wp.min(a[0], b[0]), c[0]) - shift)
+        right = wp.min(right, density * wp.max(wp.max(a[0], b[0]), c[0]) - shift)
+        top = wp.max(top, density * wp.min(wp.min(a[1], b[1]), c[1]) - shift)
+        bottom = wp.min(bottom, density * wp.max(wp.max(a[1], b[1]), c[1]) - shift)
     elif wp.max(wp.max(a[2], b[2]), c[2]) <= 0.0:
         return
     low = int(wp.ceil(top))
@@ -98,21 +102,19 @@ def draw_kernel(
         area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
         if wp.abs(area) < 1.0e-9:
             return
-        ux = 0.5 * (b[1] - c[1]) / area
-        uy = 0.5 * (c[0] - b[0]) / area
-        vx = 0.5 * (c[1] - a[1]) / area
-        vy = 0.5 * (a[0] - c[0]) / area
+        ux = (b[1] - c[1]) / (area * density)
+        uy = (c[0] - b[0]) / (area * density)
+        vx = (c[1] - a[1]) / (area * density)
+        vy = (a[0] - c[0]) / (area * density)
         for row in range(low, high + 1):
-            parity = row & 1
-            if parity == 1 or corners == 1:
-                y = float(row) - 2.0 * c[1]
-                for column in range(start + ((start + parity) & 1), end + 1, 2):
-                    x = float(column) - 2.0 * c[0]
-                    u = ux * x + uy * y
-                    v = vx * x + vy * y
-                    if u >= 0.0 and v >= 0.0 and u + v <= 1.0:
-                        inverse = u * a[2] + v * b[2] + (1.0 - u - v) * c[2]
-                        wp.atomic_max(keys, row, column, key_of(inverse, first + f))
+            y = float(row) + shift - density * c[1]
+            for column in range(start + ((start + row) & corners), end + 1, 1 + corners):
+                x = float(column) + shift - density * c[0]
+                u = ux * x + uy * y
+                v = vx * x + vy * y
+                if u >= 0.0 and v >= 0.0 and u + v <= 1.0:
+                    inverse = u * a[2] + v * b[2] + (1.0 - u - v) * c[2]
+                    wp.atomic_max(keys, row, column, key_of(inverse, first + f))
         return
     turn = wp.transpose(camera.to_world)
     p0 = turn * (points[i0] - camera.origin)
@@ -126,16 +128,14 @@ def draw_kernel(
     n1 = wp.cross(p2, p0) / det
     n2 = wp.cross(p0, p1) / det
     for row in range(low, high + 1):
-        parity = row & 1
-        if parity == 1 or corners == 1:
-            y = (0.5 * float(row) - camera.cy) / camera.fy
-            for column in range(start + ((start + parity) & 1), end + 1, 2):
-                x = (0.5 * float(column) - camera.cx) / camera.fx
-                u = x * n0[0] + y * n0[1] + n0[2]
-                v = x * n1[0] + y * n1[1] + n1[2]
-                w = x * n2[0] + y * n2[1] + n2[2]
-                if u >= 0.0 and v >= 0.0 and w >= 0.0:
-                    wp.atomic_max(keys, row, column, key_of(u + v + w, first + f))
+        y = ((float(row) + shift) / density - camera.cy) / camera.fy
+        for column in range(start + ((start + row) & corners), end + 1, 1 + corners):
+            x = ((float(column) + shift) / density - camera.cx) / camera.fx
+            u = x * n0[0] + y * n0[1] + n0[2]
+            v = x * n1[0] + y * n1[1] + n1[2]
+            w = x * n2[0] + y * n2[1] + n2[2]
+            if u >= 0.0 and v >= 0.0 and w >= 0.0:
+                wp.atomic_max(keys, row, column, key_of(u + v + w, first + f))
 
 
 @wp.func
@@ -156,16 +156,16 @@ def found(
         where = wp.vec3(0.0, 0.0, 0.0)
         if face < PROP_KEY:
             out.kind = 1
-            p0 = people[wp.mesh_get_index(world.people, face * 3)]
-            p1 = people[wp.mesh_get_index(world.people, face * 3 + 1)]
-            p2 = people[wp.mesh_get_index(world.people, face * 3 + 2)]
+            p0 = people[surfaces.people[face * 3]]
+            p1 = people[surfaces.people[face * 3 + 1]]
+            p2 = people[surfaces.people[face * 3 + 2]]
             where = on_face(origin, ray, p0, p1, p2)
         else:
             out.kind = 2
             face -= PROP_KEY
-            p0 = props[wp.mesh_get_index(world.props, face * 3)]
-            p1 = props[wp.mesh_get_index(world.props, face * 3 + 1)]
-            p2 = props[wp.mesh_get_index(world.props, face * 3 + 2)]
+            p0 = props[surfaces.props[face * 3]]
+            p1 = props[surfaces.props[face * 3 + 1]]
+            p2 = props[surfaces.props[face * 3 + 2]]
             where = on_face(origin, ray, p0, p1, p2)
             out.normal = wp.normalize(wp.cross(p1 - p0, p2 - p0))
         out.face = face
@@ -299,7 +299,7 @@ def person_kernel(
 ):
     """The visible person of each pixel, -1 for none. worn: `raytrace.WORN`."""
     i, j = wp.tid()
-    face = int(keys[2 * i + 1, 2 * j + 1] & wp.uint64(0xFFFFFFFF)) - 1
+    face = int(keys[i, j] & wp.uint64(0xFFFFFFFF)) - 1
     who = int(-1)
     if face >= PROP_KEY:
         texture = surfaces.prop_texture[face - PROP_KEY]
@@ -321,7 +321,7 @@ def part_kernel(
 ):
     """The part labels of the drawn body: that of the nearest corner of the visible face, plus 1."""
     i, j = wp.tid()
-    face = int(keys[2 * i + 1, 2 * j + 1] & wp.uint64(0xFFFFFFFF)) - 1
+    face = int(keys[i, j] & wp.uint64(0xFFFFFFFF)) - 1
     label = int(0)
     if face >= 0:
         i0 = indices[3 * face]

@@ -65,8 +65,11 @@ class Camera:
 class World:
     """Meshes, light and environment of a scene."""
 
-    people: wp.uint64  # id of the mesh of all people
+    people: wp.uint64  # id of the mesh of all people; 0 where nothing is ray-traced
     props: wp.uint64  # id of the mesh of all props
+    shadows: int  # 1: shadows come from the maps of `Surfaces`; 0: from rays
+    shadow_near: Camera  # cameras of the two maps, at the light
+    shadow_far: Camera
     vertices_each: int  # per person
     faces_each: int
     sun: wp.vec3  # unit vector towards the light
@@ -125,6 +128,8 @@ class Wear:
 class Surfaces:
     """Attributes of the meshes; V vertices per person, N people, M vertices and T triangles of props."""
 
+    people: wp.array(dtype=int)  # corners of the faces of all people
+    props: wp.array(dtype=int)  # corners of the faces of all props
     rest: wp.array(dtype=wp.vec3)  # (V,) place on the T-pose, for cloth patterns
     tones: wp.array(dtype=wp.vec3)  # (V,) factors of the skin colour
     fields: wp.array(dtype=wp.vec4)  # (N V,) signed distances to the borders of top, bottom, shoes, hair
@@ -136,6 +141,8 @@ class Surfaces:
     prop_texture: wp.array(dtype=int)  # (T,)
     spheres: wp.array(dtype=wp.vec4)  # centre and radius
     bank: wp.array2d(dtype=wp.vec3ub)  # (textures, texels of all mip levels)
+    shadow_near: wp.array2d(dtype=wp.uint64)  # keys of `rasterize` around the people
+    shadow_far: wp.array2d(dtype=wp.uint64)  # and of the props farther away
 
 
 @wp.struct
@@ -311,6 +318,42 @@ def backdrop(world: World, ray: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), foot
 
 
 @wp.func
+def lit(
+    camera: Camera, keys: wp.array2d(dtype=wp.uint64), p: wp.vec3, n: wp.vec3, texel_size: float
+) -> float:
+    """Share of the light that reaches a place by a shadow map, -1 outside of the map."""
+    q = wp.transpose(camera.to_world) * (p + n * (1.5 * texel_size) - camera.origin)
+    x = q[0] * camera.fx / q[2] + camera.cx - 0.5
+    y = q[1] * camera.fy / q[2] + camera.cy - 0.5
+    if x < 0.0 or y < 0.0 or x > float(keys.shape[1] - 2) or y > float(keys.shape[0] - 2):
+        return -1.0
+    j = int(x)
+    i = int(y)
+    a = x - float(j)
+    b = y - float(i)
+    nearest = 1.0 / (q[2] - texel_size)
+    share = float(0.0)
+    for k in range(4):
+        inverse = wp.cast(wp.uint32(keys[i + k / 2, j + k % 2] >> wp.uint64(32)), wp.float32)
+        if inverse < nearest:
+            share += wp.where(k / 2 == 0, 1.0 - b, b) * wp.where(k % 2 == 0, 1.0 - a, a)
+    return share
+
+
+@wp.func
+def mapped_sunlight(world: World, surfaces: Surfaces, p: wp.vec3, n: wp.vec3) -> float:
+    """As `sunlight`, by the shadow maps."""
+    cosine = wp.dot(n, world.sun)
+    if cosine <= 0.0:
+        return 0.0
+    distance = wp.length(p - world.shadow_near.origin)
+    share = lit(world.shadow_near, surfaces.shadow_near, p, n, distance / world.shadow_near.fx)
+    if share < 0.0:
+        share = lit(world.shadow_far, surfaces.shadow_far, p, n, distance / world.shadow_far.fx)
+    return cosine * wp.where(share < 0.0, 1.0, share)
+
+
+@wp.func
 def sunlight(world: World, p: wp.vec3, n: wp.vec3, state: wp.uint32) -> float:
     """Cosine to a random point of the sun, 0 in shadow; the sun's size gives soft shadows."""
     jitter = wp.sample_unit_sphere(state) * world.sun_size
@@ -405,9 +448,9 @@ def shade(
         out.person = person
         layer = int(0)  # 0 skin, 1 shoe, 2 bottom, 3 top, 4 hair
         base = person * world.vertices_each
-        i0 = wp.mesh_get_index(world.people, hit.face * 3)
-        i1 = wp.mesh_get_index(world.people, hit.face * 3 + 1)
-        i2 = wp.mesh_get_index(world.people, hit.face * 3 + 2)
+        i0 = surfaces.people[hit.face * 3]
+        i1 = surfaces.people[hit.face * 3 + 1]
+        i2 = surfaces.people[hit.face * 3 + 2]
         a = hit.u
         b = hit.v
         c = 1.0 - a - b
@@ -443,9 +486,9 @@ def shade(
         out.surface = PERSON + person * LAYERS + layer
     elif kind == 2:
         n = hit.normal
-        j0 = wp.mesh_get_index(world.props, hit.face * 3)
-        j1 = wp.mesh_get_index(world.props, hit.face * 3 + 1)
-        j2 = wp.mesh_get_index(world.props, hit.face * 3 + 2)
+        j0 = surfaces.props[hit.face * 3]
+        j1 = surfaces.props[hit.face * 3 + 1]
+        j2 = surfaces.props[hit.face * 3 + 2]
         a = hit.u
         b = hit.v
         c = 1.0 - a - b
@@ -514,7 +557,10 @@ def shade(
             ambient = ambient * (0.65 + 0.35 * wp.clamp(gap / 0.7, 0.0, 1.0))
     sun = float(0.0)
     if wp.max(wp.max(world.sun_color[0], world.sun_color[1]), world.sun_color[2]) > 0.02:
-        sun = sunlight(world, p, n, state)
+        if world.shadows == 1:
+            sun = mapped_sunlight(world, surfaces, p, n)
+        else:
+            sun = sunlight(world, p, n, state)
     color = wp.cw_mul(albedo, ambient + world.sun_color * sun) + albedo * emission
     if gloss > 0.0:
         half = wp.normalize(world.sun - ray)

@@ -93,9 +93,7 @@ def _parts(
 ) -> Sequence[np.ndarray]:
     """Part labels (size, size) of each person: the bare body, not occluded by anything."""
     if renderer.drawn:
-        return [
-            renderer.parts(k, label["center"], label["scale"], size, MARGIN) for k, _, label in people
-        ]
+        return [renderer.parts(k, label["center"], label["scale"], size, MARGIN) for k, _, label in people]
     _, poses, labels = zip(*people, strict=True)
     betas, trans = [label["betas"] for label in labels], [label["trans"] for label in labels]
     return label_part_targets(np.stack(poses), betas, trans, list(labels), open_body(), size)

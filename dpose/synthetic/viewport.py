@@ -16,6 +16,8 @@ from dpose.synthetic.variety import PLAIN
 
 DEVICE = "cpu"
 CROP_GRID, FRAME_GRID = 2, 3  # rays along a side of an anti-aliased pixel
+SHADOW_SIZE = 512  # side of a shadow map, pixels
+LIGHT_DISTANCE, FAR_SHADOWS = 150.0, 25.0  # metres: of the light, and around the people
 REACH = 0.4  # metres; no body, clothes included, is farther from its joints
 
 _people_meshes: dict[int, wp.Mesh] = {}
@@ -46,28 +48,38 @@ class SceneRenderer:
     def __init__(self, scene: Scene) -> None:
         SceneRenderer._latest = self
         self.scene = scene
-        self.people = _people_mesh(scene.vertices)
+        # Scenes without variety are ray-traced: their pictures stay those of earlier versions.
+        self.drawn = scene.options.variety != PLAIN
         vertices, faces, uv, normals, color, texture = scene.props.gathered()
-        self.props = wp.Mesh(_array(vertices, wp.vec3), _array(faces.flatten(), wp.int32))
-        self.world = self._world()
+        self.people, self.props = _array(scene.vertices.reshape(-1, 3), wp.vec3), _array(vertices, wp.vec3)
         surfaces = raytrace.Surfaces()
+        surfaces.people, surfaces.props = (
+            _people_faces(len(scene.vertices)),
+            _array(faces.flatten(), wp.int32),
+        )
+        self.meshes = (
+            ()
+            if self.drawn
+            else (_people_mesh(len(scene.vertices), self.people), wp.Mesh(self.props, surfaces.props))
+        )
+        self.world = self._world()
         surfaces.rest, surfaces.tones, surfaces.bank = _shared_arrays()
         surfaces.fields = _array(scene.fields.reshape(-1, 4), wp.vec4)
-        surfaces.normals = _vertex_normals(self.people)
+        surfaces.normals = _vertex_normals(self.people, surfaces.people)
         wears = [_fill(raytrace.Wear(), outfit.wear) for outfit in scene.outfits]
         surfaces.wears = wp.array(wears, dtype=raytrace.Wear, device=DEVICE)
         surfaces.prop_uv, surfaces.prop_normal = _array(uv, wp.vec2), _array(normals, wp.vec3)
         surfaces.prop_color, surfaces.prop_texture = _array(color, wp.vec4), _array(texture, wp.int32)
         surfaces.spheres = _array(scene.spheres, wp.vec4)
         self.surfaces = surfaces
-        self.faces = self.people.indices[: 3 * len(figure().faces)]  # of one person
-        # Scenes without variety are ray-traced: their pictures stay those of earlier versions.
-        self.drawn = scene.options.variety != PLAIN
+        self.faces = surfaces.people[: 3 * len(figure().faces)]  # of one person
+        if self.drawn:
+            self._map_shadows()
 
     def _world(self) -> raytrace.World:
         spheres = self.scene.spheres
         world = _fill(raytrace.World(), self.scene.world)
-        world.people, world.props = self.people.id, self.props.id
+        world.people, world.props = [mesh.id for mesh in self.meshes] or (0, 0)
         world.vertices_each = self.scene.vertices.shape[1]
         world.faces_each = len(figure().faces)
         world.num_spheres = len(spheres)
@@ -89,7 +101,8 @@ class SceneRenderer:
     def silhouettes(self, center, scale: float, size: int, margin: float) -> np.ndarray:
         """(size, size) int8: the visible person, -1 for none, in a square crop as `crop` takes it."""
         cam_int, border = self._cut(center, scale, size, margin)
-        keys, _ = self._keys(cam_int, size, border, 0)
+        camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, border)
+        keys = self._keys(camera, self._in_view(cam_int, size), size, 0)
         person = wp.empty((size, size), dtype=wp.int8, device=DEVICE)
         inputs = [self.surfaces, self.world.faces_each, raytrace.WORN, keys, person]
         _launch(rasterize.person_kernel, (size, size), *inputs)
@@ -100,8 +113,7 @@ class SceneRenderer:
         cam_int, _ = self._cut(center, scale, size, margin)
         everywhere = (0.0, 0.0, float(size), float(size))
         camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, everywhere)
-        keys = wp.zeros((2 * size + 1, 2 * size + 1), dtype=wp.uint64, device=DEVICE)
-        points = _array(self.scene.bare[k], wp.vec3)
+        keys, points = _no_keys(size, 0), _array(self.scene.bare[k], wp.vec3)
         _draw_faces(camera, points, self.faces, 0, 0, keys)
         part = wp.empty((size, size), dtype=wp.uint8, device=DEVICE)
         _launch(rasterize.part_kernel, part.shape, camera, points, self.faces, _part_of_vertex(), keys, part)
@@ -135,11 +147,12 @@ class SceneRenderer:
 
     def _draw(self, cam_int: np.ndarray, size: int, border: tuple[float, ...]) -> View:
         """As `_render`, by drawing the faces (`rasterize`): faster, of the same surfaces."""
-        keys, camera = self._keys(cam_int, size, border, 1)
+        camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, border)
+        keys = self._keys(camera, self._in_view(cam_int, size), size, 1)
         shape, corners = (size, size), (size + 1, size + 1)
         image, person, depth, surface, color = _pictures(shape)
         world, surfaces, seed = self.world, self.surfaces, _noise_seed(self.scene)
-        common = [world, surfaces, self.people.points, self.props.points, camera, seed, keys]
+        common = [world, surfaces, self.people, self.props, camera, seed, keys]
         _launch(rasterize.shade_kernel, shape, *common, color, surface, person, depth)
         wanted = wp.zeros(corners, dtype=wp.uint8, device=DEVICE)
         corner = wp.empty(corners, dtype=wp.vec3, device=DEVICE)
@@ -148,19 +161,33 @@ class SceneRenderer:
         _launch(rasterize.blend_kernel, shape, color, surface, wanted, corner, image)
         return View(image.numpy(), person.numpy(), depth.numpy(), surface.numpy())
 
-    def _keys(
-        self, cam_int: np.ndarray, size: int, border: tuple[float, ...], corners: int
-    ) -> tuple[wp.array, raytrace.Camera]:
-        """The visible faces of the samples of a viewport, and its camera."""
-        scene = self.scene
-        camera = raytrace.camera_struct(cam_int, scene.rotation, scene.translation, border)
-        keys = wp.zeros((2 * size + 1, 2 * size + 1), dtype=wp.uint64, device=DEVICE)
-        vertices, faces = scene.vertices.shape[1], len(figure().faces)
-        for k in np.flatnonzero(self._in_view(cam_int, size)):
-            points = self.people.points[k * vertices : (k + 1) * vertices]
+    def _keys(self, camera: raytrace.Camera, people: np.ndarray, size: int, corners: int) -> wp.array:
+        """The visible faces of the samples of a viewport: of props and some people (N,) bool."""
+        keys = _no_keys(size, corners)
+        vertices, faces = self.scene.vertices.shape[1], len(figure().faces)
+        for k in np.flatnonzero(people):
+            points = self.people[k * vertices : (k + 1) * vertices]
             _draw_faces(camera, points, self.faces, int(k) * faces, corners, keys)
-        _draw_faces(camera, self.props.points, self.props.indices, rasterize.PROP_KEY, corners, keys)
-        return keys, camera
+        _draw_faces(camera, self.props, self.surfaces.props, rasterize.PROP_KEY, corners, keys)
+        return keys
+
+    def _map_shadows(self) -> None:
+        """Draw the scene as the light sees it: around the people, and props of a wider region."""
+        scene, sun = self.scene, self.scene.world["sun"]
+        middle, reach = np.array(scene.world["influence"][:3]), scene.world["influence"][3]
+        side = np.cross(sun, [0.0, 0.0, 1.0] if abs(sun[1]) > 0.9 else [0.0, 1.0, 0.0])
+        side /= np.linalg.norm(side)
+        rotation = np.stack([side, np.cross(-sun, side), -sun])
+        translation = -rotation @ (middle + sun * LIGHT_DISTANCE)
+        everyone = np.ones(len(scene.vertices), bool)
+        for name, radius, people in (("near", reach, everyone), ("far", FAR_SHADOWS, ~everyone)):
+            focal = SHADOW_SIZE / 2 * LIGHT_DISTANCE / radius
+            cam_int = np.array([[focal, 0, SHADOW_SIZE / 2], [0, focal, SHADOW_SIZE / 2], [0, 0, 1]])
+            border = (0.0, 0.0, SHADOW_SIZE, SHADOW_SIZE)
+            camera = raytrace.camera_struct(cam_int, rotation, translation, border)
+            setattr(self.world, f"shadow_{name}", camera)
+            setattr(self.surfaces, f"shadow_{name}", self._keys(camera, people, SHADOW_SIZE, 0))
+        self.world.shadows = 1
 
     def _in_view(self, cam_int: np.ndarray, size: int) -> np.ndarray:
         """(N,) bool: whether a person may be visible in a viewport. REACH is around the joints."""
@@ -184,6 +211,11 @@ def _pictures(shape: tuple[int, int]) -> list[wp.array]:
     """Empty arrays for image, person, depth, surface and linear colour."""
     types = (wp.vec3ub, wp.int8, wp.float32, wp.int32, wp.vec3)
     return [wp.empty(shape, dtype=dtype, device=DEVICE) for dtype in types]
+
+
+def _no_keys(size: int, corners: int) -> wp.array:
+    side = 2 * size + 1 if corners else size
+    return wp.zeros((side, side), dtype=wp.uint64, device=DEVICE)
 
 
 def _draw_faces(
@@ -224,26 +256,30 @@ def _fill(struct: Any, values: dict[str, Any]) -> Any:
     return struct
 
 
-def _people_mesh(vertices: np.ndarray) -> wp.Mesh:
-    """The mesh of N people with vertices (N, V, 3). It is the same object for the same N."""
-    count, each = vertices.shape[:2]
+@cache
+def _people_faces(count: int) -> wp.array:
+    """Corners of the faces of N people, one person after the other."""
+    f = figure()
+    each = len(f.template[f.body])
+    return _array(np.concatenate([f.faces.flatten() + k * each for k in range(count)]), wp.int32)
+
+
+def _people_mesh(count: int, points: wp.array) -> wp.Mesh:
+    """The mesh of N people with these vertices. It is the same object for the same N."""
     if count not in _people_meshes:
         # The tree is built on T-poses 3 m apart: its nodes follow limbs and people, not a scene's contacts.
         f = figure()
         apart = f.template[f.body] + 3.0 * np.arange(count)[:, None, None] * [1, 0, 0]
-        faces = np.concatenate([f.faces + k * each for k in range(count)]).astype(np.int32)
-        _people_meshes[count] = wp.Mesh(
-            _array(apart.reshape(-1, 3), wp.vec3), _array(faces.flatten(), wp.int32)
-        )
+        _people_meshes[count] = wp.Mesh(_array(apart.reshape(-1, 3), wp.vec3), _people_faces(count))
     mesh = _people_meshes[count]
-    wp.copy(mesh.points, _array(vertices.reshape(-1, 3).astype(np.float32), wp.vec3))
+    wp.copy(mesh.points, points)
     mesh.refit()
     return mesh
 
 
-def _vertex_normals(mesh: wp.Mesh) -> wp.array:
+def _vertex_normals(points: wp.array, faces: wp.array) -> wp.array:
     """Sums of the normals of each vertex's faces (V,), weighted by area, not normalised."""
-    normals = wp.zeros(len(mesh.points), dtype=wp.vec3, device=DEVICE)
-    indices = mesh.indices.reshape((-1, 3))
-    wp.launch(raytrace.normals_kernel, len(indices), inputs=[mesh.points, indices, normals], device=DEVICE)
+    normals = wp.zeros(len(points), dtype=wp.vec3, device=DEVICE)
+    indices = faces.reshape((-1, 3))
+    _launch(raytrace.normals_kernel, len(indices), points, indices, normals)
     return normals
