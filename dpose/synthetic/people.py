@@ -22,6 +22,7 @@ from dpose.synthetic.raytrace import PATTERNS
 from dpose.synthetic.textures import pick
 
 NUM_WRINKLES = 24
+COARSE = 0.015  # metres
 SKIRT_RINGS, SKIRT_SIDES = 12, 32
 HAIR_RINGS, HAIR_SIDES = 9, 17
 
@@ -63,6 +64,7 @@ class Figure:
     skirt: slice
     hair: slice
     faces: np.ndarray  # (F, 3) int32, of the body
+    coarse: np.ndarray  # (C, 3) int32, fewer faces of the body for small pictures, accurate to COARSE
     skirt_faces: np.ndarray  # (F, 3) indices into the skirt's vertices
     hair_faces: np.ndarray  # (F, 3) indices into the hair's vertices
     template: np.ndarray  # (V, 3) T-pose, metres, pelvis at the origin
@@ -100,6 +102,18 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     for k in range(3):
         np.add.at(out, faces[:, k], face_normal)
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+
+
+def _coarse_faces(vertices: np.ndarray, faces: np.ndarray, cell: float) -> np.ndarray:
+    """Fewer faces (C, 3) between the same vertices: one vertex stands for all within a cube of side `cell`."""
+    _, cube = np.unique(np.floor(vertices / cell).astype(int), axis=0, return_inverse=True)
+    cube = cube.ravel()
+    middle = np.stack([np.bincount(cube, values) for values in vertices.T], -1) / np.bincount(cube)[:, None]
+    order = np.lexsort((((vertices - middle[cube]) ** 2).sum(1), cube))  # by cube, the middle one first
+    chosen = order[np.flatnonzero(np.diff(cube[order], prepend=-1))]
+    merged = chosen[cube][faces]
+    merged = merged[(merged != np.roll(merged, 1, 1)).all(1)]
+    return merged[np.unique(np.sort(merged, 1), axis=0, return_index=True)[1]]
 
 
 @cache
@@ -215,6 +229,7 @@ def figure() -> Figure:
         skirt=slice(count, count + count_skirt),
         hair=slice(count + count_skirt, len(template)),
         faces=faces.astype(np.int32),
+        coarse=_coarse_faces(body, faces, COARSE).astype(np.int32),
         skirt_faces=skirt_faces,
         hair_faces=hair_faces,
         **{name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()},

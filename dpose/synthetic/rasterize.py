@@ -1,7 +1,7 @@
 """Warp kernels that find the visible faces of a viewport by drawing them, and shade them.
 
-Several times as fast as a ray per sample (`raytrace`), with the same surfaces, light and colours: the pictures
-of training. A viewport of S pixels has samples at the pixels' centres and corners, on a grid of 2 S + 1 per
+Several times as fast as a ray per sample (`raytrace`), with the same surfaces, light and colours: the
+pictures of training. A viewport of S pixels has samples at the pixels' centres and corners, on a grid of 2 S + 1 per
 side: sample (r, c) is at (c / 2, r / 2) pixels, centres have odd indices and corners even ones. A sample's
 key is its inverse depth, as bits, and its face; the largest key is the visible one. Shadow maps are the keys
 of viewports at the light.
@@ -63,12 +63,13 @@ def draw_kernel(
     indices: wp.array(dtype=int),
     first: int,
     corners: int,
+    closed: int,
     keys: wp.array2d(dtype=wp.uint64),
 ):
     """Draw a face: raise the keys of its samples.
 
     first: number of face 0 in the keys. corners: 1 for keys of pixels' centres and corners, see above; 0 for
-    keys of centres alone, one for each pixel.
+    keys of centres alone, one for each pixel. closed: 1 leaves out faces that are seen from behind.
     """
     f = wp.tid()
     i0 = indices[3 * f]
@@ -100,7 +101,7 @@ def draw_kernel(
     # The weights u, v, w of the corners, over the depth or not, are linear in x and y.
     if near:
         area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-        if wp.abs(area) < 1.0e-9:
+        if wp.abs(area) < 1.0e-9 or (closed == 1 and area > 0.0):
             return
         ux = (b[1] - c[1]) / (area * density)
         uy = (c[0] - b[0]) / (area * density)
@@ -292,7 +293,7 @@ def blend_kernel(
 @wp.kernel(enable_backward=False)
 def person_kernel(
     surfaces: Surfaces,
-    faces_each: int,
+    vertices_each: int,
     worn: int,
     keys: wp.array2d(dtype=wp.uint64),
     person: wp.array2d(dtype=wp.int8),
@@ -306,7 +307,7 @@ def person_kernel(
         if texture <= worn:
             who = (worn - texture) / 3
     elif face >= 0:
-        who = face / faces_each
+        who = surfaces.people[3 * face] / vertices_each
     person[i, j] = wp.int8(who)
 
 

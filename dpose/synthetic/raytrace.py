@@ -71,7 +71,6 @@ class World:
     shadow_near: Camera  # cameras of the two maps, at the light
     shadow_far: Camera
     vertices_each: int  # per person
-    faces_each: int
     sun: wp.vec3  # unit vector towards the light
     sun_color: wp.vec3
     sun_size: float
@@ -128,7 +127,7 @@ class Wear:
 class Surfaces:
     """Attributes of the meshes; V vertices per person, N people, M vertices and T triangles of props."""
 
-    people: wp.array(dtype=int)  # corners of the faces of all people
+    people: wp.array(dtype=int)  # corners of the faces of all people, then of their coarse faces
     props: wp.array(dtype=int)  # corners of the faces of all props
     rest: wp.array(dtype=wp.vec3)  # (V,) place on the T-pose, for cloth patterns
     tones: wp.array(dtype=wp.vec3)  # (V,) factors of the skin colour
@@ -402,7 +401,7 @@ def shade(
     spread: float,
     state: wp.uint32,
 ) -> Hit:
-    """The colour of the first surface on a ray. spread: width of a pixel at distance 1, for texture look-up."""
+    """The colour of the first surface on a ray. spread: width of a pixel at distance 1, for textures."""
     out = Hit()
     best = hit.distance
     kind = hit.kind  # from here also 3 floor, 4 wall, 5 ceiling
@@ -444,11 +443,11 @@ def shade(
         out.color = backdrop(world, ray, surfaces.bank, spread)
         return out
     if kind == 1:
-        person = hit.face / world.faces_each
+        i0 = surfaces.people[hit.face * 3]
+        person = i0 / world.vertices_each
         out.person = person
         layer = int(0)  # 0 skin, 1 shoe, 2 bottom, 3 top, 4 hair
         base = person * world.vertices_each
-        i0 = surfaces.people[hit.face * 3]
         i1 = surfaces.people[hit.face * 3 + 1]
         i2 = surfaces.people[hit.face * 3 + 2]
         a = hit.u

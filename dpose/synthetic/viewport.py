@@ -9,15 +9,16 @@ import warp as wp
 from dpose.body import load_body
 from dpose.data.sample import crop_matrix
 from dpose.synthetic import rasterize, raytrace
-from dpose.synthetic.people import figure
+from dpose.synthetic.people import COARSE, figure
 from dpose.synthetic.scene import LOW, Scene
 from dpose.synthetic.textures import textures
 from dpose.synthetic.variety import PLAIN
 
 DEVICE = "cpu"
 CROP_GRID, FRAME_GRID = 2, 3  # rays along a side of an anti-aliased pixel
-SHADOW_SIZE = 512  # side of a shadow map, pixels
+SHADOW_SIZE = 384  # side of a shadow map, pixels
 LIGHT_DISTANCE, FAR_SHADOWS = 150.0, 25.0  # metres: of the light, and around the people
+COARSE_PIXEL = 0.8 * COARSE  # metres; people with larger pixels are drawn with coarse faces
 REACH = 0.4  # metres; no body, clothes included, is farther from its joints
 
 _people_meshes: dict[int, wp.Mesh] = {}
@@ -52,27 +53,24 @@ class SceneRenderer:
         self.drawn = scene.options.variety != PLAIN
         vertices, faces, uv, normals, color, texture = scene.props.gathered()
         self.people, self.props = _array(scene.vertices.reshape(-1, 3), wp.vec3), _array(vertices, wp.vec3)
-        surfaces = raytrace.Surfaces()
+        surfaces, count = raytrace.Surfaces(), len(scene.vertices)
         surfaces.people, surfaces.props = (
-            _people_faces(len(scene.vertices)),
+            _people_faces(count),
             _array(faces.flatten(), wp.int32),
         )
         self.meshes = (
-            ()
-            if self.drawn
-            else (_people_mesh(len(scene.vertices), self.people), wp.Mesh(self.props, surfaces.props))
+            () if self.drawn else (_people_mesh(count, self.people), wp.Mesh(self.props, surfaces.props))
         )
         self.world = self._world()
         surfaces.rest, surfaces.tones, surfaces.bank = _shared_arrays()
         surfaces.fields = _array(scene.fields.reshape(-1, 4), wp.vec4)
-        surfaces.normals = _vertex_normals(self.people, surfaces.people)
+        surfaces.normals = _vertex_normals(self.people, surfaces.people[: 3 * count * len(figure().faces)])
         wears = [_fill(raytrace.Wear(), outfit.wear) for outfit in scene.outfits]
         surfaces.wears = wp.array(wears, dtype=raytrace.Wear, device=DEVICE)
         surfaces.prop_uv, surfaces.prop_normal = _array(uv, wp.vec2), _array(normals, wp.vec3)
         surfaces.prop_color, surfaces.prop_texture = _array(color, wp.vec4), _array(texture, wp.int32)
         surfaces.spheres = _array(scene.spheres, wp.vec4)
         self.surfaces = surfaces
-        self.faces = surfaces.people[: 3 * len(figure().faces)]  # of one person
         if self.drawn:
             self._map_shadows()
 
@@ -81,7 +79,6 @@ class SceneRenderer:
         world = _fill(raytrace.World(), self.scene.world)
         world.people, world.props = [mesh.id for mesh in self.meshes] or (0, 0)
         world.vertices_each = self.scene.vertices.shape[1]
-        world.faces_each = len(figure().faces)
         world.num_spheres = len(spheres)
         world.num_low = int(np.count_nonzero(spheres[:, 1] - spheres[:, 3] < LOW))
         return world
@@ -104,7 +101,7 @@ class SceneRenderer:
         camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, border)
         keys = self._keys(camera, self._in_view(cam_int, size), size, 0)
         person = wp.empty((size, size), dtype=wp.int8, device=DEVICE)
-        inputs = [self.surfaces, self.world.faces_each, raytrace.WORN, keys, person]
+        inputs = [self.surfaces, self.world.vertices_each, raytrace.WORN, keys, person]
         _launch(rasterize.person_kernel, (size, size), *inputs)
         return person.numpy()
 
@@ -114,9 +111,11 @@ class SceneRenderer:
         everywhere = (0.0, 0.0, float(size), float(size))
         camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, everywhere)
         keys, points = _no_keys(size, 0), _array(self.scene.bare[k], wp.vec3)
-        _draw_faces(camera, points, self.faces, 0, 0, keys)
+        _draw_faces(camera, points, _faces(False), 0, 0, 0, keys)
         part = wp.empty((size, size), dtype=wp.uint8, device=DEVICE)
-        _launch(rasterize.part_kernel, part.shape, camera, points, self.faces, _part_of_vertex(), keys, part)
+        _launch(
+            rasterize.part_kernel, part.shape, camera, points, _faces(False), _part_of_vertex(), keys, part
+        )
         return part.numpy()
 
     def _cut(self, center, scale: float, size: int, margin: float) -> tuple[np.ndarray, tuple[float, ...]]:
@@ -161,26 +160,31 @@ class SceneRenderer:
         _launch(rasterize.blend_kernel, shape, color, surface, wanted, corner, image)
         return View(image.numpy(), person.numpy(), depth.numpy(), surface.numpy())
 
-    def _keys(self, camera: raytrace.Camera, people: np.ndarray, size: int, corners: int) -> wp.array:
-        """The visible faces of the samples of a viewport: of props and some people (N,) bool."""
+    def _keys(self, camera: raytrace.Camera, pixels: np.ndarray, size: int, corners: int) -> wp.array:
+        """The visible faces of the samples of a viewport, of props and some people.
+
+        pixels: (N,) size of a pixel in metres at each person, 0 for people who are not drawn.
+        """
         keys = _no_keys(size, corners)
-        vertices, faces = self.scene.vertices.shape[1], len(figure().faces)
-        for k in np.flatnonzero(people):
+        f, (count, vertices) = figure(), self.scene.vertices.shape[:2]
+        for k in np.flatnonzero(pixels):
+            coarse = pixels[k] > COARSE_PIXEL
+            first = count * len(f.faces) + k * len(f.coarse) if coarse else k * len(f.faces)
             points = self.people[k * vertices : (k + 1) * vertices]
-            _draw_faces(camera, points, self.faces, int(k) * faces, corners, keys)
-        _draw_faces(camera, self.props, self.surfaces.props, rasterize.PROP_KEY, corners, keys)
+            _draw_faces(camera, points, _faces(coarse), int(first), corners, 1, keys)
+        _draw_faces(camera, self.props, self.surfaces.props, rasterize.PROP_KEY, corners, 0, keys)
         return keys
 
     def _map_shadows(self) -> None:
         """Draw the scene as the light sees it: around the people, and props of a wider region."""
         scene, sun = self.scene, self.scene.world["sun"]
-        middle, reach = np.array(scene.world["influence"][:3]), scene.world["influence"][3]
+        middle, reach = np.array(scene.world["influence"][:3]), scene.world["influence"][3] - 0.6
         side = np.cross(sun, [0.0, 0.0, 1.0] if abs(sun[1]) > 0.9 else [0.0, 1.0, 0.0])
         side /= np.linalg.norm(side)
         rotation = np.stack([side, np.cross(-sun, side), -sun])
         translation = -rotation @ (middle + sun * LIGHT_DISTANCE)
-        everyone = np.ones(len(scene.vertices), bool)
-        for name, radius, people in (("near", reach, everyone), ("far", FAR_SHADOWS, ~everyone)):
+        everyone = np.ones(len(scene.vertices))
+        for name, radius, people in (("near", reach, everyone), ("far", FAR_SHADOWS, 0 * everyone)):
             focal = SHADOW_SIZE / 2 * LIGHT_DISTANCE / radius
             cam_int = np.array([[focal, 0, SHADOW_SIZE / 2], [0, focal, SHADOW_SIZE / 2], [0, 0, 1]])
             border = (0.0, 0.0, SHADOW_SIZE, SHADOW_SIZE)
@@ -190,13 +194,14 @@ class SceneRenderer:
         self.world.shadows = 1
 
     def _in_view(self, cam_int: np.ndarray, size: int) -> np.ndarray:
-        """(N,) bool: whether a person may be visible in a viewport. REACH is around the joints."""
+        """(N,) size of a pixel in metres at each person, 0 for people who cannot be visible in a viewport."""
         points = self.scene.joints @ self.scene.rotation.T + self.scene.translation
         z = np.maximum(points[..., 2], 0.1)
         reach = REACH * cam_int[0, 0] / z
         x, y = (points[..., i] / z * cam_int[i, i] + cam_int[i, 2] for i in (0, 1))
         inside = (x > -reach) & (x < size + reach) & (y > -reach) & (y < size + reach)
-        return (inside & (points[..., 2] > -REACH)).any(1)
+        visible = (inside & (points[..., 2] > -REACH)).any(1)
+        return np.where(visible, z.min(1) / cam_int[0, 0], 0)
 
 
 def _launch(kernel: wp.Kernel, shape: int | tuple[int, ...], *arguments: Any) -> None:
@@ -219,14 +224,19 @@ def _no_keys(size: int, corners: int) -> wp.array:
 
 
 def _draw_faces(
-    camera: raytrace.Camera, points: wp.array, indices: wp.array, first: int, corners: int, keys: wp.array
+    camera: raytrace.Camera,
+    points: wp.array,
+    indices: wp.array,
+    first: int,
+    corners: int,
+    closed: int,
+    keys: wp.array,
 ) -> None:
     """Draw a mesh into `keys`, see `rasterize.draw_kernel`."""
     projected = wp.empty(len(points), dtype=wp.vec3, device=DEVICE)
     _launch(rasterize.project_kernel, len(points), camera, points, projected)
-    _launch(
-        rasterize.draw_kernel, len(indices) // 3, camera, points, projected, indices, first, corners, keys
-    )
+    inputs = [camera, points, projected, indices, first, corners, closed, keys]
+    _launch(rasterize.draw_kernel, len(indices) // 3, *inputs)
 
 
 @cache
@@ -257,11 +267,18 @@ def _fill(struct: Any, values: dict[str, Any]) -> Any:
 
 
 @cache
+def _faces(coarse: bool) -> wp.array:
+    """Corners of the faces, or the coarse faces, of one person."""
+    return _array((figure().coarse if coarse else figure().faces).flatten(), wp.int32)
+
+
+@cache
 def _people_faces(count: int) -> wp.array:
-    """Corners of the faces of N people, one person after the other."""
+    """Corners of the faces of N people, one person after the other, then of the coarse faces."""
     f = figure()
     each = len(f.template[f.body])
-    return _array(np.concatenate([f.faces.flatten() + k * each for k in range(count)]), wp.int32)
+    kinds = (f.faces, f.coarse)
+    return _array(np.concatenate([a.flatten() + k * each for a in kinds for k in range(count)]), wp.int32)
 
 
 def _people_mesh(count: int, points: wp.array) -> wp.Mesh:
@@ -270,7 +287,9 @@ def _people_mesh(count: int, points: wp.array) -> wp.Mesh:
         # The tree is built on T-poses 3 m apart: its nodes follow limbs and people, not a scene's contacts.
         f = figure()
         apart = f.template[f.body] + 3.0 * np.arange(count)[:, None, None] * [1, 0, 0]
-        _people_meshes[count] = wp.Mesh(_array(apart.reshape(-1, 3), wp.vec3), _people_faces(count))
+        _people_meshes[count] = wp.Mesh(
+            _array(apart.reshape(-1, 3), wp.vec3), _people_faces(count)[: 3 * count * len(f.faces)]
+        )
     mesh = _people_meshes[count]
     wp.copy(mesh.points, points)
     mesh.refit()
