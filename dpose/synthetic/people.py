@@ -105,7 +105,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _coarse_faces(vertices: np.ndarray, faces: np.ndarray, cell: float) -> np.ndarray:
-    """Fewer faces (C, 3) between the same vertices: one vertex stands for all within a cube of side `cell`."""
+    """Fewer faces (C, 3) between the same vertices: one vertex stands for all in a cube of side `cell`."""
     _, cube = np.unique(np.floor(vertices / cell).astype(int), axis=0, return_inverse=True)
     cube = cube.ravel()
     middle = np.stack([np.bincount(cube, values) for values in vertices.T], -1) / np.bincount(cube)[:, None]

@@ -1,10 +1,10 @@
 """Warp kernels that find the visible faces of a viewport by drawing them, and shade them.
 
 Several times as fast as a ray per sample (`raytrace`), with the same surfaces, light and colours: the
-pictures of training. A viewport of S pixels has samples at the pixels' centres and corners, on a grid of 2 S + 1 per
-side: sample (r, c) is at (c / 2, r / 2) pixels, centres have odd indices and corners even ones. A sample's
-key is its inverse depth, as bits, and its face; the largest key is the visible one. Shadow maps are the keys
-of viewports at the light.
+pictures of training. A viewport of S pixels has samples at the pixels' centres and corners, on a grid of
+2 S + 1 per side: sample (r, c) is at (c / 2, r / 2) pixels, centres have odd indices and corners even ones. A
+sample's key is its inverse depth, as bits, and its face; the largest key is the visible one. Shadow maps are
+the keys of viewports at the light.
 """
 
 # ruff: noqa: UP018 (in a kernel, `float(0.0)` declares a variable, `0.0` a constant)
@@ -295,12 +295,13 @@ def person_kernel(
     surfaces: Surfaces,
     vertices_each: int,
     worn: int,
+    corners: int,
     keys: wp.array2d(dtype=wp.uint64),
     person: wp.array2d(dtype=wp.int8),
 ):
-    """The visible person of each pixel, -1 for none. worn: `raytrace.WORN`."""
+    """The visible person of each pixel, -1 for none. worn: `raytrace.WORN`. corners: see `draw_kernel`."""
     i, j = wp.tid()
-    face = int(keys[i, j] & wp.uint64(0xFFFFFFFF)) - 1
+    face = int(keys[i * (1 + corners) + corners, j * (1 + corners) + corners] & wp.uint64(0xFFFFFFFF)) - 1
     who = int(-1)
     if face >= PROP_KEY:
         texture = surfaces.prop_texture[face - PROP_KEY]

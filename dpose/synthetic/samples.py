@@ -13,7 +13,7 @@ from dpose.data.sample import MARGIN, Sample, SampleLabel, make_label
 from dpose.data.targets import label_part_targets
 from dpose.skeleton import NUM_BODY_JOINTS
 from dpose.synthetic.finish import coarse, focused, toned
-from dpose.synthetic.scene import Scene
+from dpose.synthetic.scene import Scene, second_view
 from dpose.synthetic.viewport import SceneRenderer, View
 
 MIN_VISIBLE = 0.3  # visible pixels of a person / pixels of the unoccluded body
@@ -49,7 +49,7 @@ def people_labels(scene: Scene) -> list[tuple[int, np.ndarray, SampleLabel]]:
         pose[0] = (Rotation.from_matrix(scene.rotation) * Rotation.from_rotvec(pose[0])).as_rotvec()
         pelvis = scene.pelvis[k]
         label = make_label(
-            key=f"{scene.seed[0]:03d}-{subject.split('-')[0]}-{scene.seed[2]:07d}-{k}",
+            key=f"{scene.seed[0]:03d}-{subject.split('-')[0]}-{scene.seed[2]:07d}-{10 * scene.view + k}",
             dataset="open",
             body="open",
             subject=subject,
@@ -71,18 +71,32 @@ def person_samples(scene: Scene, size: int) -> list[Sample]:
 
     People of whom less than MIN_VISIBLE is visible are left out.
     """
-    people = people_labels(scene)
+    views = [view for view in (scene, second_view(scene)) if view]
+    people = [people_labels(view) for view in views]
+    if not any(people):
+        return []
+    renderer = SceneRenderer(scene)
+    return [
+        sample
+        for view, seen in zip(views, people, strict=True)
+        for sample in _samples_of_view(renderer, view, seen, size)
+    ]
+
+
+def _samples_of_view(
+    renderer: SceneRenderer, scene: Scene, people: list[tuple[int, np.ndarray, SampleLabel]], size: int
+) -> list[Sample]:
+    """The people whom one camera sees. scene: the renderer's, of the same or of its second view."""
     if not people:
         return []
-    renderer, samples = SceneRenderer(scene), []
+    renderer.scene, samples = scene, []
     for k, _, label in people:
         if scene.options("boxes", k):
             _surround_silhouette(label, renderer, k)
     for (k, _, label), part in zip(people, _parts(renderer, people, size), strict=True):
-        view = renderer.crop(label["center"], label["scale"], size, MARGIN)
-        person = view.person == k
-        if person.sum() >= MIN_VISIBLE * max(np.count_nonzero(part), 1):
-            depth = np.where(person, view.depth, np.float32(0))
+        least = MIN_VISIBLE * max(np.count_nonzero(part), 1)
+        if view := renderer.crop(label["center"], label["scale"], size, MARGIN, k, least):
+            depth = np.where(view.person == k, view.depth, np.float32(0))
             image = _finished(scene, k, view)
             samples.append(Sample(image=image, depth=depth, parts=part, label=label))
     return samples
@@ -125,4 +139,5 @@ def _finished(scene: Scene, person: int, view: View) -> np.ndarray:
         image = toned(tone, image, view.depth > 0)
     if resolution := scene.options("resolution", person):
         image = coarse(resolution, image)
-    return np.where(view.depth[..., None] > 0, image, np.uint8(0))  # outside of the full picture
+    image[view.depth <= 0] = 0  # outside of the full picture
+    return image

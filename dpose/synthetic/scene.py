@@ -4,7 +4,7 @@ World frame: y up, ground at y = 0, metres. The camera follows OpenCV: x_camera 
 translation. `dpose.synthetic.viewport` renders pictures of a scene.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +84,8 @@ class Scene:
     translation: np.ndarray  # (3,)
     size: tuple[int, int]  # width and height of the full image, pixels
     options: Options
+    yaws: np.ndarray  # (N,) where the people face, radians
+    view: int = 0  # 1 for the second camera of a scene
 
 
 class Camera(NamedTuple):
@@ -193,6 +195,27 @@ def sample_scene(seed: int, split: str, index: int, variety: Variety | None = No
         translation=-camera.rotation @ camera.eye,
         size=camera.size,
         options=options,
+        yaws=yaws,
+    )
+
+
+def second_view(scene: Scene) -> Scene | None:
+    """The scene as a second camera sees it, None if it has only one (see `Variety.views`)."""
+    options = Options(scene.options.variety, (*scene.options.key[:2], 3, *scene.options.key[3:]))
+    if not (rng := options("views")):
+        return None
+    room = None
+    if scene.world["room"]:
+        room = scene.world["room_min"] + 0.25, scene.world["room_max"] - 0.25
+    camera = _sample_camera(rng, scene.vertices, scene.joints, scene.yaws, options, room)
+    return replace(
+        scene,
+        cam_int=camera.cam_int,
+        rotation=camera.rotation,
+        translation=-camera.rotation @ camera.eye,
+        size=camera.size,
+        options=options,
+        view=1,
     )
 
 
@@ -264,11 +287,17 @@ def _place_beside(rng: np.random.Generator, person: np.ndarray, others: np.ndarr
 
 
 def _sample_camera(
-    rng: np.random.Generator, vertices: np.ndarray, joints: np.ndarray, yaws: np.ndarray, options: Options
+    rng: np.random.Generator,
+    vertices: np.ndarray,
+    joints: np.ndarray,
+    yaws: np.ndarray,
+    options: Options,
+    room: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Camera:
     """A camera in which one of the people has a chosen height and place in the frame.
 
-    vertices: (N, V, 3). joints: (N, 55, 3). yaws: (N,) of the people, radians.
+    vertices: (N, V, 3). joints: (N, 55, 3). yaws: (N,) of the people, radians. room: lower and upper corner
+    (3,) of the places where the camera may be.
     """
     u, image = rng.uniform, IMAGE_SIZE
     focal = float(np.exp(u(np.log(700), np.log(1800))))
@@ -296,6 +325,8 @@ def _sample_camera(
     eye_height = float(np.clip(eye_height, 0.2, 0.2 + distance))
     flat = np.sqrt(max(distance**2 - (eye_height - look[1]) ** 2, (0.6 * distance) ** 2))
     eye = np.array([look[0] + flat * np.sin(azimuth), eye_height, look[2] + flat * np.cos(azimuth)])
+    if room:
+        eye = np.clip(eye, *room)
     forward = (look - eye) / np.linalg.norm(look - eye)
     right = np.cross(forward, [0, 1, 0])
     right /= np.linalg.norm(right)

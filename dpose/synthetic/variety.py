@@ -5,7 +5,8 @@ all of the variety. Each option draws from a generator of its own: switching one
 except where people and camera depend on it.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Variety:
     framing: float = 0.5  # scene: the frame cuts the body, often to the upper half, or the person is far away
     formats: float = 0.6  # scene: pictures that are upright, square, or 4:3
     lenses: float = 0.3  # scene: wide and long lenses
+    views: float = 1.0  # scene: a second camera, for half the work per picture
     tables: float = 0.15  # scene: a person stands or sits behind a table
     occluders: float = 0.15  # scene: a second object between the camera and a person
     light: float = 1.0  # scene: sharper shadows; half of them at night, in backlight, in hard light, ...
@@ -39,6 +41,7 @@ class Variety:
 
 
 OPTIONS = tuple(option.name for option in fields(Variety))
+MOST_PEOPLE = 5  # in a scene
 PLAIN = Variety().without(*OPTIONS)
 
 
@@ -47,12 +50,15 @@ class Options:
     """The options that one scene takes: a function of its variety and key alone."""
 
     variety: Variety
-    key: tuple[int, ...] = field(default=(0,))
+    key: tuple[int, ...]
+
+    @cached_property
+    def _chances(self) -> np.ndarray:
+        return np.random.default_rng(self.key).random((MOST_PEOPLE, len(OPTIONS)))
 
     def __call__(self, name: str, person: int = 0) -> np.random.Generator | None:
         """The generator of an option if it is taken, else None."""
-        chance = getattr(self.variety, name)
-        if not chance:
-            return None
-        rng = np.random.default_rng([*self.key, OPTIONS.index(name), person])
-        return rng if rng.random() < chance else None
+        number = OPTIONS.index(name)
+        if getattr(self.variety, name) and self._chances[person, number] < getattr(self.variety, name):
+            return np.random.default_rng([*self.key, number, person])
+        return None

@@ -88,20 +88,30 @@ class SceneRenderer:
         width, height = self.scene.size
         return self._render(self.scene.cam_int, height, width, (0, 0, width, height), FRAME_GRID)
 
-    def crop(self, center, scale: float, size: int, margin: float) -> View:
-        """A square crop of `size` pixels: the box with centre (2,) in pixels and `scale`, times `margin`."""
+    def crop(
+        self, center, scale: float, size: int, margin: float, person: int = 0, least: float = 0
+    ) -> View | None:
+        """A square crop of `size` pixels: the box with centre (2,) in pixels and `scale`, times `margin`.
+
+        None if fewer than `least` pixels show the person.
+        """
         cam_int, border = self._cut(center, scale, size, margin)
         if self.drawn:
-            return self._draw(cam_int, size, border)
-        return self._render(cam_int, size, size, border, CROP_GRID)
+            return self._draw(cam_int, size, border, person, least)
+        view = self._render(cam_int, size, size, border, CROP_GRID)
+        return view if np.count_nonzero(view.person == person) >= least else None
 
     def silhouettes(self, center, scale: float, size: int, margin: float) -> np.ndarray:
         """(size, size) int8: the visible person, -1 for none, in a square crop as `crop` takes it."""
         cam_int, border = self._cut(center, scale, size, margin)
         camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, border)
         keys = self._keys(camera, self._in_view(cam_int, size), size, 0)
+        return self._persons(keys, size, 0)
+
+    def _persons(self, keys: wp.array, size: int, corners: int) -> np.ndarray:
+        """Index of the visible person, -1 for none, (size, size) int8."""
         person = wp.empty((size, size), dtype=wp.int8, device=DEVICE)
-        inputs = [self.surfaces, self.world.vertices_each, raytrace.WORN, keys, person]
+        inputs = [self.surfaces, self.world.vertices_each, raytrace.WORN, corners, keys, person]
         _launch(rasterize.person_kernel, (size, size), *inputs)
         return person.numpy()
 
@@ -144,10 +154,14 @@ class SceneRenderer:
         _launch(raytrace.antialias_kernel, shape, *common, grid, color, surface, image)
         return View(image.numpy(), person.numpy(), depth.numpy(), surface.numpy())
 
-    def _draw(self, cam_int: np.ndarray, size: int, border: tuple[float, ...]) -> View:
+    def _draw(
+        self, cam_int: np.ndarray, size: int, border: tuple[float, ...], who: int, least: float
+    ) -> View | None:
         """As `_render`, by drawing the faces (`rasterize`): faster, of the same surfaces."""
         camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, border)
         keys = self._keys(camera, self._in_view(cam_int, size), size, 1)
+        if np.count_nonzero(self._persons(keys, size, 1) == who) < least:
+            return None
         shape, corners = (size, size), (size + 1, size + 1)
         image, person, depth, surface, color = _pictures(shape)
         world, surfaces, seed = self.world, self.surfaces, _noise_seed(self.scene)
