@@ -28,6 +28,7 @@ from dpose.synthetic.viewport import SceneRenderer
 VERSION = 3  # increase it whenever the same seed gives other people, pictures or labels
 SCENES_PER_SHARD = 250
 UNREAL_UNITS_PER_METRE = 100.0
+PEOPLE = {"train": 3.1, "val": 1.4, "test": 1.4, "hard": 3.1}  # of a scene, on average
 DEFAULT_SCENES = {"train": 1500, "val": 250, "test": 750, "hard": 0}
 
 
@@ -53,7 +54,7 @@ def generate(
 
     Args:
         root: data folder, created if needed.
-        scenes: number of scenes per split (about 1.4 people each), rounded up to whole shards of
+        scenes: number of scenes per split (see PEOPLE for people per scene), rounded up to whole shards of
             SCENES_PER_SHARD.
         size: side of a crop, pixels.
         seed: the same seed gives the same people and pictures.
@@ -67,8 +68,8 @@ def generate(
     Returns:
         The shard folder.
     Raises:
-        ValueError: an unknown split or option, a number out of range, `overwrite` for one part, or `root` holds
-            data made with other settings.
+        ValueError: an unknown split or option, a number out of range, `overwrite` for one part, or `root`
+            holds data made with other settings.
         NotADirectoryError: a part of `root` is a file.
         RuntimeError: another process is making data with other settings below `root`.
     """
@@ -375,7 +376,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--root", help="data folder (default: $DPOSE_DATA, else a folder in the user's cache)")
     for split, count in DEFAULT_SCENES.items():
-        text = f"scenes of the {split} split, about 1.4 people each"
+        text = f"scenes of the {split} split, about {PEOPLE[split]} people each"
         add(f"--{split}", type=int, default=count, metavar="SCENES", help=text)
     add("--frames", type=int, default=24, help="full test frames of 1280x720 pixels")
     add(
