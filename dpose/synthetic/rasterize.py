@@ -11,7 +11,7 @@ the keys of viewports at the light.
 
 import warp as wp
 
-from dpose.synthetic.raytrace import Camera, Found, Surfaces, World, ray_at, shade, tone_mapped
+from dpose.synthetic.raytrace import Camera, Found, Surfaces, World, ray_at, shade
 
 wp.set_module_options({"fast_math": True, "enable_backward": False})
 
@@ -103,10 +103,11 @@ def draw_kernel(
         area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
         if wp.abs(area) < 1.0e-9 or (closed == 1 and area > 0.0):
             return
-        ux = (b[1] - c[1]) / (area * density)
-        uy = (c[0] - b[0]) / (area * density)
-        vx = (c[1] - a[1]) / (area * density)
-        vy = (a[0] - c[0]) / (area * density)
+        unit = 1.0 / (area * density)
+        ux = (b[1] - c[1]) * unit
+        uy = (c[0] - b[0]) * unit
+        vx = (c[1] - a[1]) * unit
+        vy = (a[0] - c[0]) * unit
         for row in range(low, high + 1):
             y = float(row) + shift - density * c[1]
             for column in range(start + ((start + row) & corners), end + 1, 1 + corners):
@@ -176,6 +177,20 @@ def found(
     return out
 
 
+@wp.func
+def displayed(color: wp.vec3, exposure: float) -> wp.vec3:
+    """As `raytrace.tone_mapped` within 2 of 255 levels: roots are faster than a power."""
+    out = wp.vec3(0.0, 0.0, 0.0)
+    for k in range(3):
+        v = wp.max(color[k] * exposure, 0.0)
+        v = v * (2.2 * v + 0.25) / (v * (2.1 * v + 0.75) + 0.16)
+        root = wp.sqrt(wp.min(v, 1.0))
+        fourth = wp.sqrt(root)
+        v = 0.77652 * root + 0.32987 * fourth - 0.10581 * wp.sqrt(fourth)
+        out[k] = wp.clamp(v, 0.0, 1.0)
+    return out
+
+
 @wp.kernel(enable_backward=False)
 def shade_kernel(
     world: World,
@@ -204,7 +219,7 @@ def shade_kernel(
     state = wp.rand_init(seed, i * 8192 + j)
     seen = found(world, surfaces, people, props, camera.origin, ray, keys[2 * i + 1, 2 * j + 1])
     hit = shade(world, surfaces, camera.origin, ray, seen, 1.0 / camera.fx, state)
-    color[i, j] = tone_mapped(hit.color, world.exposure)
+    color[i, j] = displayed(hit.color, world.exposure)
     surface[i, j] = hit.surface
     person[i, j] = wp.int8(hit.person)
     forward = wp.vec3(camera.to_world[0, 2], camera.to_world[1, 2], camera.to_world[2, 2])
@@ -260,7 +275,7 @@ def corner_kernel(
     state = wp.rand_init(seed + 1, i * 8192 + j)
     seen = found(world, surfaces, people, props, camera.origin, ray, keys[2 * i, 2 * j])
     hit = shade(world, surfaces, camera.origin, ray, seen, 1.0 / camera.fx, state)
-    color[i, j] = tone_mapped(hit.color, world.exposure)
+    color[i, j] = displayed(hit.color, world.exposure)
 
 
 @wp.kernel(enable_backward=False)

@@ -121,7 +121,7 @@ class SceneRenderer:
         everywhere = (0.0, 0.0, float(size), float(size))
         camera = raytrace.camera_struct(cam_int, self.scene.rotation, self.scene.translation, everywhere)
         keys, points = _no_keys(size, 0), _array(self.scene.bare[k], wp.vec3)
-        _draw_faces(camera, points, _faces(False), 0, 0, 0, keys)
+        _draw_faces(camera, points, _faces(False), 0, 0, 1, keys)
         part = wp.empty((size, size), dtype=wp.uint8, device=DEVICE)
         _launch(
             rasterize.part_kernel, part.shape, camera, points, _faces(False), _part_of_vertex(), keys, part
