@@ -34,6 +34,7 @@ from dpose.synthetic import (
 )
 from dpose.synthetic import samples as samples_module
 from dpose.synthetic.scene import IDENTITIES, sample_identity
+from dpose.synthetic.variety import PLAIN
 
 SIZE = 96
 SCENES = 24
@@ -224,7 +225,7 @@ def test_sitters_have_a_seat_under_them(body):
 
     seen = 0
     for index in range(40):
-        scene = sample_scene(1, "train", index)
+        scene = sample_scene(1, "train", index, PLAIN)
         sitters = [k for k, activity in enumerate(scene.activities) if activity == "sit"]
         if not sitters:
             continue
