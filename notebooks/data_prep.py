@@ -1109,7 +1109,7 @@ if bedlam is None:
     doing = Counter(
         activity
         for index in range(scenes_again)
-        for activity in sample_scene(synthetic["seed"], "train", index).activities
+        for activity in sample_scene(synthetic["seed"], "test", index).activities
     )
     names = list(ACTIVITIES)
     figure, axis = plt.subplots(figsize=(8.6, 2.6), layout="constrained")

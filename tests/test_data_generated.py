@@ -105,8 +105,9 @@ def test_no_two_processes_render_the_same_people(workers, world):
 
 def test_the_next_epoch_shows_other_people(monkeypatch):
     monkeypatch.setattr(scene, "MOST_SCENES", 3)
-    batches = taken(6, batch_size=1)
-    assert len(set(keys(batches))) == 6 and keys(batches)[0].startswith("003-train")
+    count = len(list(Generated(3, 40).people([0, 0, 0], 0, 1))) + 2
+    batches = taken(count, batch_size=1)
+    assert len(set(keys(batches))) == count and keys(batches)[0].startswith("003-train")
     assert keys(batches)[-1].startswith("004-train")
     assert keys(batches)[-1] in {
         sample["label"]["key"] for sample in itertools.islice(Generated(4, 40).people([0, 0, 0], 0, 1), 3)
@@ -163,7 +164,7 @@ def test_nothing_that_is_skipped_is_rendered(monkeypatch):
     last = rendered[-1]
     rendered.clear()
     taken(1, batch_size=1, resume=[progress.state()])
-    assert rendered[0] == last >= 5 and len(rendered) <= 3  # the scene whose people were being taken
+    assert rendered[0] == last >= 2 and len(rendered) <= 3  # the scene whose people were being taken
 
 
 def test_a_stream_that_cannot_go_on_exactly_begins_people_not_seen_before():

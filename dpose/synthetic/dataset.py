@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,15 @@ from dpose.io import file_hash, remove_stale, replacing, write_json, write_png
 from dpose.paths import DATA_VARIABLE, data_root
 from dpose.processes import advance, run_jobs, usable_cores
 from dpose.synthetic.samples import open_body, people_labels, person_samples
-from dpose.synthetic.scene import Scene, check_scenes, sample_scene
+from dpose.synthetic.scene import VARIETIES, Scene, check_scenes, sample_scene
+from dpose.synthetic.variety import OPTIONS
 from dpose.synthetic.viewport import SceneRenderer
 
-VERSION = 2  # increase it whenever the same seed gives other people, pictures or labels
+VERSION = 3  # increase it whenever the same seed gives other people, pictures or labels
 SCENES_PER_SHARD = 250
 UNREAL_UNITS_PER_METRE = 100.0
-DEFAULT_SCENES = {"train": 1500, "val": 250, "test": 750}
+PEOPLE = {"train": 3.1, "val": 1.4, "test": 1.4, "hard": 3.1}  # of a scene, on average
+DEFAULT_SCENES = {"train": 1500, "val": 250, "test": 750, "hard": 0}
 
 
 def generate(
@@ -39,6 +41,7 @@ def generate(
     frames: int = 24,
     workers: int | None = None,
     part: str | None = None,
+    without: Iterable[str] = (),
     overwrite: bool = False,
     replace_other: bool = False,
     progress: bool = True,
@@ -51,21 +54,22 @@ def generate(
 
     Args:
         root: data folder, created if needed.
-        scenes: number of scenes per split (about 1.4 people each), rounded up to whole shards of
+        scenes: number of scenes per split (see PEOPLE for people per scene), rounded up to whole shards of
             SCENES_PER_SHARD.
         size: side of a crop, pixels.
         seed: the same seed gives the same people and pictures.
         frames: number of full frames.
         workers: processes; None for one per core, 1 for the calling process.
         part: "K/N" makes one of N parts, see `dpose.data.parts`; the first one makes the full frames.
+        without: options of `Variety` that the split "train" does without.
         overwrite: delete the data below `root` first.
         replace_other: delete them first only if they were made with other settings.
         progress: show progress bars and notes.
     Returns:
         The shard folder.
     Raises:
-        ValueError: an unknown split, a number out of range, `overwrite` for one part, or `root` holds data
-            made with other settings.
+        ValueError: an unknown split or option, a number out of range, `overwrite` for one part, or `root`
+            holds data made with other settings.
         NotADirectoryError: a part of `root` is a file.
         RuntimeError: another process is making data with other settings below `root`.
     """
@@ -82,6 +86,8 @@ def generate(
         raise ValueError(f"part {part}: --overwrite would delete the other parts; delete {root} instead")
     settings = {"generator": "dpose.synthetic", "version": VERSION, "seed": seed, "size": size}
     settings["bodies"] = {"open": open_body().record}
+    settings["without"] = sorted(set(without))
+    VARIETIES["train"].without(*settings["without"])  # checks the names
     _make_folder(root)
     with _locked(root, settings, progress, shared=chosen is not None):
         folder = root / "shards"
@@ -205,7 +211,7 @@ def _make_shards(
 
     if part is not None or len(rows) < len(listed) or not (folder / MANIFEST).is_file():
         save(None)
-    task = partial(_make_shard, folder, settings["seed"], settings["size"])
+    task = partial(_make_shard, folder, settings)
     total = len(jobs) * SCENES_PER_SHARD
     with tqdm(total=total, desc="people", unit="scene", disable=not progress or not jobs) as bar:
         run_jobs(task, jobs, workers, done=save, tick=bar.update)
@@ -245,13 +251,18 @@ def _shard_name(split: str, number: int) -> str:
 
 
 def _make_shard(
-    folder: Path, seed: int, size: int, split: str, number: int, scenes: range
+    folder: Path, settings: dict[str, Any], split: str, number: int, scenes: range
 ) -> dict[str, Any] | None:
     """Write one shard; returns its row of the manifest, or None if nobody is visible in its scenes."""
 
+    variety = VARIETIES[split]
+    if split == "train":
+        variety = variety.without(*settings["without"])
+
     def samples() -> Iterator[Sample]:
         for index in scenes:
-            yield from person_samples(sample_scene(seed, split, index), size)
+            scene = sample_scene(settings["seed"], split, index, variety)
+            yield from person_samples(scene, settings["size"])
             advance()
 
     path = folder / _shard_name(split, number)
@@ -365,7 +376,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--root", help="data folder (default: $DPOSE_DATA, else a folder in the user's cache)")
     for split, count in DEFAULT_SCENES.items():
-        text = f"scenes of the {split} split, about 1.4 people each"
+        text = f"scenes of the {split} split, about {PEOPLE[split]} people each"
         add(f"--{split}", type=int, default=count, metavar="SCENES", help=text)
     add("--frames", type=int, default=24, help="full test frames of 1280x720 pixels")
     add(
@@ -377,6 +388,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="random seed of all people and scenes")
     add("--workers", type=int, help="processes (default: one per core)")
     add("--part", metavar="K/N", help="make part K of N; the last one to finish writes the manifest of all")
+    add(
+        "--without",
+        nargs="+",
+        choices=OPTIONS,
+        default=[],
+        metavar="OPTION",
+        help=f"leave these out of the training split, for comparisons: {', '.join(OPTIONS)}",
+    )
     add("--overwrite", action="store_true", help="delete the data in ROOT and make all of them again")
 
 
@@ -393,6 +412,7 @@ def run(args: argparse.Namespace) -> int:
         frames=args.frames,
         workers=args.workers,
         part=args.part,
+        without=args.without,
         overwrite=args.overwrite,
         replace_other=in_cache,
     )

@@ -8,7 +8,7 @@ The skinning is not `dpose.body.Body`'s: it includes the ring meshes and all 55 
 part of what a seed reproduces.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from dpose.synthetic.raytrace import PATTERNS
 from dpose.synthetic.textures import pick
 
 NUM_WRINKLES = 24
+COARSE = 0.015  # metres
 SKIRT_RINGS, SKIRT_SIDES = 12, 32
 HAIR_RINGS, HAIR_SIDES = 9, 17
 
@@ -63,6 +64,7 @@ class Figure:
     skirt: slice
     hair: slice
     faces: np.ndarray  # (F, 3) int32, of the body
+    coarse: np.ndarray  # (C, 3) int32, fewer faces of the body for small pictures, accurate to COARSE
     skirt_faces: np.ndarray  # (F, 3) indices into the skirt's vertices
     hair_faces: np.ndarray  # (F, 3) indices into the hair's vertices
     template: np.ndarray  # (V, 3) T-pose, metres, pelvis at the origin
@@ -100,6 +102,18 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     for k in range(3):
         np.add.at(out, faces[:, k], face_normal)
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+
+
+def _coarse_faces(vertices: np.ndarray, faces: np.ndarray, cell: float) -> np.ndarray:
+    """Fewer faces (C, 3) between the same vertices: one vertex stands for all in a cube of side `cell`."""
+    _, cube = np.unique(np.floor(vertices / cell).astype(int), axis=0, return_inverse=True)
+    cube = cube.ravel()
+    middle = np.stack([np.bincount(cube, values) for values in vertices.T], -1) / np.bincount(cube)[:, None]
+    order = np.lexsort((((vertices - middle[cube]) ** 2).sum(1), cube))  # by cube, the middle one first
+    chosen = order[np.flatnonzero(np.diff(cube[order], prepend=-1))]
+    merged = chosen[cube][faces]
+    merged = merged[(merged != np.roll(merged, 1, 1)).all(1)]
+    return merged[np.unique(np.sort(merged, 1), axis=0, return_index=True)[1]]
 
 
 @cache
@@ -215,6 +229,7 @@ def figure() -> Figure:
         skirt=slice(count, count + count_skirt),
         hair=slice(count + count_skirt, len(template)),
         faces=faces.astype(np.int32),
+        coarse=_coarse_faces(body, faces, COARSE).astype(np.int32),
         skirt_faces=skirt_faces,
         hair_faces=hair_faces,
         **{name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()},
@@ -275,7 +290,7 @@ def sample_outfit(rng: np.random.Generator, identity: dict[str, Any]) -> Outfit:
     """Random clothes for a person with these looks, see `sample_skin_and_hair`."""
     u = rng.uniform
     top, bottom = _color(rng, CLOTHS), _color(rng, CLOTHS[: 15 if rng.random() < 0.8 else None])
-    top_pattern = str(rng.choice(list(PATTERNS), p=[0.46, 0.13, 0.05, 0.1, 0.05, 0.05, 0.11, 0.05]))
+    top_pattern = str(rng.choice(list(PATTERNS)[:8], p=[0.46, 0.13, 0.05, 0.1, 0.05, 0.05, 0.11, 0.05]))
     patterns = ["plain", "pinstripes", "plaid", "camouflage", "dots"]
     bottom_pattern = str(rng.choice(patterns, p=[0.82, 0.05, 0.05, 0.05, 0.03]))
     dress = rng.random() < 0.09
@@ -323,6 +338,36 @@ def sample_outfit(rng: np.random.Generator, identity: dict[str, Any]) -> Outfit:
         hair_length=identity["hair_length"],
         hair_volume=identity["hair_volume"],
         beard=0.0 if hat else identity["beard"],
+    )
+
+
+def loosened(rng: np.random.Generator, outfit: Outfit) -> Outfit:
+    """The outfit with looser clothes whose folds shade, some of them coats, and with more kinds of cloth."""
+    u, wear = rng.uniform, dict(outfit.wear)
+    wear["fold"] = u(0.2, 0.9)
+    what = rng.random()
+    if what < 0.25:
+        wear |= {"top_pattern": PATTERNS["logo"], "print_texture": pick(rng, "letters")}
+    elif what < 0.5:
+        wear |= {"top_pattern": PATTERNS["fabric"], "print_texture": pick(rng, "clutter")}
+    elif what < 0.7:
+        wear["top_pattern"] = PATTERNS["plain"]
+    if rng.random() < 0.3:  # a dark suit, a uniform, sportswear: one colour
+        wear |= {"bottom": wear["top"], "bottom_pattern": PATTERNS["plain"]}
+    coat = not outfit.skirt_rings and outfit.sleeve > 0.55 and rng.random() < 0.35
+    if coat:
+        wear["opening"] = u(0.0, 0.06) * rng.integers(2)
+    return replace(
+        outfit,
+        wear=wear,
+        loose_top=float(u(0.012, 0.055)),
+        loose_bottom=float(u(0.008, 0.045)),
+        wrinkle_depth=float(u(0.0015, 0.006)),
+        skirt_rings=int(rng.integers(3, 9)) if coat else outfit.skirt_rings,
+        skirt_is_top=coat or outfit.skirt_is_top,
+        flare=float(u(0.0, 0.25)) if coat else outfit.flare,
+        hem=float(u(0.78, 0.95)) if rng.random() < 0.6 and not outfit.skirt_is_top else outfit.hem,
+        hair_volume=outfit.hair_volume * float(u(0.8, 1.8)),
     )
 
 
@@ -398,11 +443,11 @@ def _skinning_weights() -> torch.Tensor:
 
 def pose_people(
     betas: np.ndarray, rotations: np.ndarray, outfits: list[Outfit]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Dressed surfaces of N people by linear blend skinning, pelvis near the origin, y up.
 
     betas: (N, 11). rotations: (N, 55, 3) axis-angle. Returns vertices (N, V, 3) and joints (N, 55, 3) in
-    metres, and the fields (N, V, 4) of `dress`.
+    metres, the fields (N, V, 4) of `dress`, and the vertices (N, B, 3) of the bare bodies.
     """
     f = figure()
     fields, rests = [], []
@@ -422,8 +467,15 @@ def pose_people(
     transform = np.concatenate([world, offset[..., None]], -1).reshape(len(betas), 55, 12)
     blend = torch.from_numpy(transform.astype(np.float32)).transpose(1, 2) @ _skinning_weights()  # (N, 12, V)
     blend = blend.unflatten(1, (3, 4))  # (N, 3, 4, V)
-    rest = torch.from_numpy(np.stack(rests)).transpose(1, 2).contiguous()  # (N, 3, V)
-    vertices = blend[:, :, 3]  # (N, 3, V)
-    for axis in range(3):
-        vertices = torch.addcmul(vertices, blend[:, :, axis], rest[:, axis, None])
-    return vertices.transpose(1, 2).contiguous().numpy(), posed, np.stack(fields)
+
+    def skinned(rest: np.ndarray) -> np.ndarray:
+        """Vertices (N, V or B, 3) of a T-pose of this shape."""
+        matrices, columns = blend[..., : rest.shape[1]], torch.from_numpy(rest).transpose(1, 2).contiguous()
+        vertices = matrices[:, :, 3]  # (N, 3, V)
+        for axis in range(3):
+            vertices = torch.addcmul(vertices, matrices[:, :, axis], columns[:, axis, None])
+        return vertices.transpose(1, 2).contiguous().numpy()
+
+    shapes = f.shapes.reshape(11, -1, 3)[:, f.body].reshape(11, -1)
+    bare = f.template[f.body] + (betas.astype(np.float32) @ shapes).reshape(len(betas), -1, 3)
+    return skinned(np.stack(rests)), posed, np.stack(fields), skinned(bare)

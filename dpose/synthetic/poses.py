@@ -84,6 +84,85 @@ def _set_arm(r: list[np.ndarray], i: int, lift: float, forward: float, elbow: fl
     r[ELBOWS[i]] = about("y", -side * elbow)
 
 
+# Ranges of hip flexion, spread and twist, and of the knee's flexion, for one leg; radians.
+LEGS = {
+    "straight": ((-0.1, 0.15), (0.0, 0.25), (0.0, 0.4), (0.0, 0.2)),
+    "step": ((0.2, 0.9), (0.0, 0.3), (0.0, 0.4), (0.1, 1.1)),
+    "back": ((-0.5, -0.05), (0.0, 0.3), (0.0, 0.3), (0.0, 1.7)),
+    "high": ((1.0, 2.0), (0.0, 0.5), (0.0, 0.6), (0.1, 2.2)),
+    "aside": ((0.0, 0.8), (0.4, 1.1), (0.0, 0.7), (0.0, 1.5)),
+    "bent": ((0.4, 1.2), (0.05, 0.4), (0.0, 0.4), (0.5, 1.6)),
+    "squat": ((1.4, 2.1), (0.1, 0.5), (0.1, 0.5), (1.5, 2.3)),
+    "rest": ((0.9, 1.6), (0.0, 0.6), (0.0, 0.8), (0.2, 2.2)),
+    "kneel": ((-0.1, 0.5), (0.0, 0.25), (0.0, 0.2), (1.4, 2.0)),
+    "under": ((1.0, 1.6), (0.0, 0.3), (0.0, 0.2), (1.2, 1.8)),
+}
+# Both legs of a wide pose, its support, and the range of the forward pitch of the whole body.
+STANCES = {  # name: (probability, legs, support, pitch)
+    "stride": (0.16, ("step", "back"), "feet", (-0.1, 0.35)),
+    "one_leg": (0.1, ("straight", "high"), "feet", (-0.3, 0.5)),
+    "kick": (0.08, ("straight", "aside"), "feet", (-0.3, 0.3)),
+    "wide": (0.1, ("aside", "aside"), "feet", (-0.1, 0.5)),
+    "ready": (0.18, ("bent", "bent"), "feet", (0.0, 0.6)),
+    "squat": (0.07, ("squat", "squat"), "ground", (0.0, 0.5)),
+    "leap": (0.08, ("step", "back"), "air", (-0.3, 0.5)),
+    "hop": (0.05, ("bent", "rest"), "air", (-0.3, 0.4)),
+    "on_seat": (0.06, ("rest", "rest"), "seat", (-0.25, 0.1)),
+    "all_fours": (0.04, ("under", "under"), "ground", (1.0, 1.4)),
+    "knees": (0.04, ("kneel", "kneel"), "ground", (-0.1, 0.3)),
+    "recline": (0.04, ("rest", "step"), "ground", (-1.3, -0.5)),
+}
+
+
+def sample_wide_pose(rng: np.random.Generator) -> Pose:
+    """A random pose from a wider range than `sample_pose`'s: sports, dance, reaching, crouching, lying.
+
+    Each leg, arm and part of the trunk is drawn from its own range of angles.
+    """
+    u, n = rng.uniform, rng.normal
+    names = list(STANCES)
+    activity = names[rng.choice(len(names), p=[STANCES[name][0] for name in names])]
+    _, legs, support, (low, high) = STANCES[activity]
+    r = [np.eye(3) for _ in range(22)]
+    pitch = u(low, high)
+    first = int(rng.integers(2))
+    alike = legs[0] == legs[1] and rng.random() < 0.6
+    draws = [[u(*limits) for limits in LEGS[leg]] for leg in legs]
+    for i, side in enumerate((1, -1)):
+        flex, spread, twist, knee = draws[0] if alike else draws[i ^ first]
+        if support == "seat":
+            knee = u(0.8, 1.8) if rng.random() < 0.7 else knee
+        flex = min(flex + 0.6 * max(pitch, 0.0), 2.1) if support != "ground" else flex
+        r[HIPS[i]] = _leg(side, flex, spread, twist)
+        r[KNEES[i]] = about("x", knee)
+        flat = flex - knee - pitch if support in ("feet", "seat") else n(0.3, 0.3)
+        r[ANKLES[i]] = about("x", float(np.clip(flat, -0.4, 0.8))) @ _turned(n(0, [0.06, 0.06, 0.03]))
+    both = rng.random() < 0.35  # both hands hold something, or move alike
+    shared = (u(0.4, 2.7), u(0.5, 1.8), u(0.0, 1.9), n(0, 0.5))
+    for i in (0, 1):
+        lift = float(rng.choice([u(0.1, 0.7), u(0.7, 1.7), u(1.7, 2.9)], p=[0.35, 0.4, 0.25]))
+        alone = (lift, u(-0.6, 1.8), abs(n(0.0, 1.0)), n(0, 0.5))
+        lift, forward, elbow, twist = np.add(shared, n(0, [0.15, 0.15, 0.2, 0.15])) if both else alone
+        if activity == "all_fours":
+            lift, forward, elbow = u(1.2, 1.7), u(1.3, 1.7), u(0.0, 0.4)
+        _set_arm(r, i, float(lift), float(forward), float(np.clip(elbow, 0.0, 2.4)), float(twist))
+        r[WRISTS[i]] = _turned(n(0, [0.3, 0.2, 0.35]))
+    lean, side_bend, turn = u(-0.25, 0.7) if abs(pitch) < 0.8 else n(0, 0.15), n(0, 0.2), n(0, 0.3)
+    for joint in SPINE:
+        r[joint] = about("x", lean / 3 + n(0, 0.04)) @ about("z", side_bend / 3) @ about("y", turn / 3)
+    look_up = 0.35 * (pitch + lean)  # the eyes stay about level
+    r[NECK] = about("x", n(0.0, 0.12) - 0.5 * look_up) @ about("y", n(0, 0.25))
+    r[HEAD] = about("x", n(0.03, 0.18) - 0.5 * look_up) @ about("y", n(0, 0.35)) @ about("z", n(0, 0.12))
+    roll = 0.35 if support == "air" else 0.08
+    r[0] = about("z", n(0, roll)) @ about("x", pitch)
+    if activity == "recline" and rng.random() < 0.5:  # on the side or the face
+        r[0] = about("x", -np.pi / 2) @ about("y", rng.choice([-1, 1]) * u(0.8, 2.8))
+    rotations = np.zeros((55, 3))
+    rotations[:22] = Rotation.from_matrix(np.stack(r)).as_rotvec()
+    rotations[25:] = _hands(rng)
+    return Pose(activity, rotations, support)
+
+
 def _hands(rng: np.random.Generator) -> np.ndarray:
     """Finger rotations (30, 3): one amount of flexion per hand, slightly varied per finger."""
     out = np.zeros((2, 5, 3, 3))

@@ -34,20 +34,21 @@ class Props:
         self,
         center,
         size,
-        yaw: float = 0.0,
+        yaw: float | np.ndarray = 0.0,
         color=(0.5, 0.5, 0.5),
         texture: int = -1,
         tile: float | None = 1.0,
         emission: float = 0.0,
     ) -> None:
-        """Add a box with edges of `size` (3,), turned by `yaw`.
+        """Add a box with edges of `size` (3,), turned by `yaw`, an angle or a rotation matrix (3, 3).
 
         tile: metres per repetition of the texture; None stretches it over each side.
         """
         size = np.asarray(size, float)
         corners, faces, axes, uv = _unit_box()
         stretch = np.ones_like(uv) if tile is None else size[axes] / tile
-        self.add((corners * size) @ about("y", yaw).T + center, faces, uv * stretch, color, texture, emission)
+        turn = yaw if isinstance(yaw, np.ndarray) else about("y", yaw)
+        self.add((corners * size) @ turn.T + center, faces, uv * stretch, color, texture, emission)
 
     def cylinder(
         self, base, radius: float, height: float, color, texture: int = -1, top: float = 1.0

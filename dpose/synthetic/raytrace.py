@@ -30,7 +30,18 @@ LAYERS = wp.constant(5)
 PROP = wp.constant(64)
 
 # Cloth patterns and their numbers in the kernel.
-_NAMES = ("plain", "stripes", "pinstripes", "plaid", "dots", "camouflage", "print", "blocks")
+_NAMES = (
+    "plain",
+    "stripes",
+    "pinstripes",
+    "plaid",
+    "dots",
+    "camouflage",
+    "print",
+    "blocks",
+    "logo",
+    "fabric",
+)
 PATTERNS = {name: number for number, name in enumerate(_NAMES)}
 
 
@@ -54,10 +65,12 @@ class Camera:
 class World:
     """Meshes, light and environment of a scene."""
 
-    people: wp.uint64  # id of the mesh of all people
+    people: wp.uint64  # id of the mesh of all people; 0 where nothing is ray-traced
     props: wp.uint64  # id of the mesh of all props
+    shadows: int  # 1: shadows come from the maps of `Surfaces`; 0: from rays
+    shadow_near: Camera  # cameras of the two maps, at the light
+    shadow_far: Camera
     vertices_each: int  # per person
-    faces_each: int
     sun: wp.vec3  # unit vector towards the light
     sun_color: wp.vec3
     sun_size: float
@@ -106,6 +119,7 @@ class Wear:
     inner: wp.vec3
     opening: float  # half width in metres of the front of an open jacket, 0 for none
     shine: float
+    fold: float  # tilt of the normals by folds of the cloth, 0 for none
     print_texture: int
 
 
@@ -113,6 +127,8 @@ class Wear:
 class Surfaces:
     """Attributes of the meshes; V vertices per person, N people, M vertices and T triangles of props."""
 
+    people: wp.array(dtype=int)  # corners of the faces of all people, then of their coarse faces
+    props: wp.array(dtype=int)  # corners of the faces of all props
     rest: wp.array(dtype=wp.vec3)  # (V,) place on the T-pose, for cloth patterns
     tones: wp.array(dtype=wp.vec3)  # (V,) factors of the skin colour
     fields: wp.array(dtype=wp.vec4)  # (N V,) signed distances to the borders of top, bottom, shoes, hair
@@ -124,6 +140,20 @@ class Surfaces:
     prop_texture: wp.array(dtype=int)  # (T,)
     spheres: wp.array(dtype=wp.vec4)  # centre and radius
     bank: wp.array2d(dtype=wp.vec3ub)  # (textures, texels of all mip levels)
+    shadow_near: wp.array2d(dtype=wp.uint64)  # keys of `rasterize` around the people
+    shadow_far: wp.array2d(dtype=wp.uint64)  # and of the props farther away
+
+
+@wp.struct
+class Found:
+    """The first face on a ray: kind 0 none, 1 person, 2 prop; weights of its first two corners."""
+
+    kind: int
+    distance: float
+    face: int
+    u: float
+    v: float
+    normal: wp.vec3  # of props
 
 
 @wp.struct
@@ -210,6 +240,16 @@ def cloth(
             return sample(bank, texture, u, v, 0.01)
     elif pattern == 7:
         mix = wp.where(p[1] > 1.22, 1.0, 0.0)
+    elif pattern == 8:
+        # Letters of the second colour on chest and back, their size given by `scale`.
+        side = 3.5 * scale
+        u = wp.where(p[2] > 0.0, p[0], -p[0]) / side + 0.5
+        v = (1.3 - p[1]) / side + 0.5
+        if u > 0.0 and u < 1.0 and v > 0.0 and v < 1.0 and wp.abs(p[0]) < 0.2:
+            mix = sample(bank, texture, u, v, 0.01)[0]
+    elif pattern == 9:
+        side = 5.0 * scale
+        return wp.cw_mul(first, sample(bank, texture, (p[0] + 0.5 * p[2]) / side, p[1] / side, 0.008) * 1.8)
     return first * (1.0 - mix) + second * mix
 
 
@@ -221,6 +261,18 @@ def top_cloth(wear: Wear, p: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), texture
 @wp.func
 def bottom_cloth(wear: Wear, p: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), texture: int) -> wp.vec3:
     return cloth(wear.bottom, wear.bottom_second, wear.bottom_pattern, wear.bottom_scale, p, bank, texture)
+
+
+@wp.func
+def folded(n: wp.vec3, p: wp.vec3, depth: float) -> wp.vec3:
+    """The normal `n`, tilted by folds of the cloth at place `p` of the T-pose (smooth noise)."""
+    state = wp.rand_init(41)
+    q = wp.vec3(p[0] * 19.0, p[1] * 8.0, p[2] * 19.0)
+    turn = wp.vec3(p[0] * 9.0 + p[1] * 14.0, p[1] * 9.0 - p[0] * 6.0, p[2] * 12.0)
+    a = wp.noise(state, q)
+    b = wp.noise(state, turn + wp.vec3(7.0, 3.0, 5.0))
+    c = wp.noise(state, q * 2.1 + wp.vec3(1.0, 11.0, 2.0))
+    return wp.normalize(n + wp.vec3(a + 0.5 * c, 0.6 * b - 0.4 * c, b + 0.5 * a) * depth)
 
 
 @wp.func
@@ -265,6 +317,42 @@ def backdrop(world: World, ray: wp.vec3, bank: wp.array2d(dtype=wp.vec3ub), foot
 
 
 @wp.func
+def lit(
+    camera: Camera, keys: wp.array2d(dtype=wp.uint64), p: wp.vec3, n: wp.vec3, texel_size: float
+) -> float:
+    """Share of the light that reaches a place by a shadow map, -1 outside of the map."""
+    q = wp.transpose(camera.to_world) * (p + n * (1.5 * texel_size) - camera.origin)
+    x = q[0] * camera.fx / q[2] + camera.cx - 0.5
+    y = q[1] * camera.fy / q[2] + camera.cy - 0.5
+    if x < 0.0 or y < 0.0 or x > float(keys.shape[1] - 2) or y > float(keys.shape[0] - 2):
+        return -1.0
+    j = int(x)
+    i = int(y)
+    a = x - float(j)
+    b = y - float(i)
+    nearest = 1.0 / (q[2] - texel_size)
+    share = float(0.0)
+    for k in range(4):
+        inverse = wp.cast(wp.uint32(keys[i + k / 2, j + k % 2] >> wp.uint64(32)), wp.float32)
+        if inverse < nearest:
+            share += wp.where(k / 2 == 0, 1.0 - b, b) * wp.where(k % 2 == 0, 1.0 - a, a)
+    return share
+
+
+@wp.func
+def mapped_sunlight(world: World, surfaces: Surfaces, p: wp.vec3, n: wp.vec3) -> float:
+    """As `sunlight`, by the shadow maps."""
+    cosine = wp.dot(n, world.sun)
+    if cosine <= 0.0:
+        return 0.0
+    distance = wp.length(p - world.shadow_near.origin)
+    share = lit(world.shadow_near, surfaces.shadow_near, p, n, distance / world.shadow_near.fx)
+    if share < 0.0:
+        share = lit(world.shadow_far, surfaces.shadow_far, p, n, distance / world.shadow_far.fx)
+    return cosine * wp.where(share < 0.0, 1.0, share)
+
+
+@wp.func
 def sunlight(world: World, p: wp.vec3, n: wp.vec3, state: wp.uint32) -> float:
     """Cosine to a random point of the sun, 0 in shadow; the sun's size gives soft shadows."""
     jitter = wp.sample_unit_sphere(state) * world.sun_size
@@ -281,26 +369,46 @@ def sunlight(world: World, p: wp.vec3, n: wp.vec3, state: wp.uint32) -> float:
 
 
 @wp.func
-def trace(
-    world: World, surfaces: Surfaces, origin: wp.vec3, ray: wp.vec3, spread: float, state: wp.uint32
+def find(world: World, origin: wp.vec3, ray: wp.vec3) -> Found:
+    """The first face of people and props on a ray."""
+    out = Found()
+    out.distance = float(1.0e4)
+    hit = wp.mesh_query_ray(world.people, origin, ray, out.distance)
+    if hit.result:
+        out.kind = 1
+        out.distance = hit.t
+        out.face = hit.face
+        out.u = hit.u
+        out.v = hit.v
+    other = wp.mesh_query_ray(world.props, origin, ray, out.distance)
+    if other.result:
+        out.kind = 2
+        out.distance = other.t
+        out.face = other.face
+        out.u = other.u
+        out.v = other.v
+        out.normal = other.normal
+    return out
+
+
+@wp.func
+def shade(
+    world: World,
+    surfaces: Surfaces,
+    origin: wp.vec3,
+    ray: wp.vec3,
+    hit: Found,
+    spread: float,
+    state: wp.uint32,
 ) -> Hit:
-    """Trace and shade a ray. spread: width of a pixel at distance 1, for texture look-up."""
+    """The colour of the first surface on a ray. spread: width of a pixel at distance 1, for textures."""
     out = Hit()
-    best = float(1.0e4)
-    kind = int(0)  # 0 sky, 1 person, 2 prop, 3 floor, 4 wall, 5 ceiling
+    best = hit.distance
+    kind = hit.kind  # from here also 3 floor, 4 wall, 5 ceiling
     albedo = wp.vec3(0.0, 0.0, 0.0)
     n = wp.vec3(0.0, 1.0, 0.0)
     gloss = float(0.0)
     emission = float(0.0)
-
-    hit = wp.mesh_query_ray(world.people, origin, ray, best)
-    if hit.result:
-        best = hit.t
-        kind = 1
-    other = wp.mesh_query_ray(world.props, origin, ray, best)
-    if other.result:
-        best = other.t
-        kind = 2
     if ray[1] < -1.0e-5:
         t = -origin[1] / ray[1]
         if t > 0.0 and t < best:
@@ -335,13 +443,13 @@ def trace(
         out.color = backdrop(world, ray, surfaces.bank, spread)
         return out
     if kind == 1:
-        person = hit.face / world.faces_each
+        i0 = surfaces.people[hit.face * 3]
+        person = i0 / world.vertices_each
         out.person = person
         layer = int(0)  # 0 skin, 1 shoe, 2 bottom, 3 top, 4 hair
         base = person * world.vertices_each
-        i0 = wp.mesh_get_index(world.people, hit.face * 3)
-        i1 = wp.mesh_get_index(world.people, hit.face * 3 + 1)
-        i2 = wp.mesh_get_index(world.people, hit.face * 3 + 2)
+        i1 = surfaces.people[hit.face * 3 + 1]
+        i2 = surfaces.people[hit.face * 3 + 2]
         a = hit.u
         b = hit.v
         c = 1.0 - a - b
@@ -372,32 +480,36 @@ def trace(
             layer = 4
             albedo = strands(wear.hair, r, surfaces.bank, world.hair_texture)
             gloss = 0.1
+        if wear.fold > 0.0 and (layer == 2 or layer == 3):
+            n = folded(n, r, wear.fold)
         out.surface = PERSON + person * LAYERS + layer
     elif kind == 2:
-        n = other.normal
-        j0 = wp.mesh_get_index(world.props, other.face * 3)
-        j1 = wp.mesh_get_index(world.props, other.face * 3 + 1)
-        j2 = wp.mesh_get_index(world.props, other.face * 3 + 2)
-        a = other.u
-        b = other.v
+        n = hit.normal
+        j0 = surfaces.props[hit.face * 3]
+        j1 = surfaces.props[hit.face * 3 + 1]
+        j2 = surfaces.props[hit.face * 3 + 2]
+        a = hit.u
+        b = hit.v
         c = 1.0 - a - b
         uv = surfaces.prop_uv[j0] * a + surfaces.prop_uv[j1] * b + surfaces.prop_uv[j2] * c
-        tint = surfaces.prop_color[other.face]
+        tint = surfaces.prop_color[hit.face]
         albedo = wp.vec3(tint[0], tint[1], tint[2])
         emission = tint[3]
-        texture = surfaces.prop_texture[other.face]
-        out.surface = PROP + other.face / 2
+        texture = surfaces.prop_texture[hit.face]
+        out.surface = PROP + hit.face / 2
         if texture <= WORN:
             n = surfaces.prop_normal[j0] * a + surfaces.prop_normal[j1] * b + surfaces.prop_normal[j2] * c
             n = wp.normalize(n)
             out.person = (WORN - texture) / 3
             wear = surfaces.wears[out.person]
             place = wp.vec3(uv[0], uv[1], 0.0)
+            if wear.fold > 0.0:
+                n = folded(n, place, wear.fold)
             what = (WORN - texture) % 3
             if what == 0:
-                albedo = top_cloth(wear, place, surfaces.bank, 0)
+                albedo = top_cloth(wear, place, surfaces.bank, wear.print_texture)
             elif what == 1:
-                albedo = bottom_cloth(wear, place, surfaces.bank, 0)
+                albedo = bottom_cloth(wear, place, surfaces.bank, wear.print_texture)
             else:
                 place = wp.vec3(wp.sin(uv[0] * 5.0), uv[1], wp.cos(uv[0] * 5.0)) * 0.15
                 albedo = strands(wear.hair, place, surfaces.bank, world.hair_texture)
@@ -444,7 +556,10 @@ def trace(
             ambient = ambient * (0.65 + 0.35 * wp.clamp(gap / 0.7, 0.0, 1.0))
     sun = float(0.0)
     if wp.max(wp.max(world.sun_color[0], world.sun_color[1]), world.sun_color[2]) > 0.02:
-        sun = sunlight(world, p, n, state)
+        if world.shadows == 1:
+            sun = mapped_sunlight(world, surfaces, p, n)
+        else:
+            sun = sunlight(world, p, n, state)
     color = wp.cw_mul(albedo, ambient + world.sun_color * sun) + albedo * emission
     if gloss > 0.0:
         half = wp.normalize(world.sun - ray)
@@ -456,6 +571,13 @@ def trace(
         color = color * (1.0 - fade) + world.horizon * fade
     out.color = color
     return out
+
+
+@wp.func
+def trace(
+    world: World, surfaces: Surfaces, origin: wp.vec3, ray: wp.vec3, spread: float, state: wp.uint32
+) -> Hit:
+    return shade(world, surfaces, origin, ray, find(world, origin, ray), spread, state)
 
 
 @wp.func

@@ -1,10 +1,12 @@
 """The environment of the people: a room or an outdoor place, its objects and its light."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from dpose.synthetic.poses import about
 from dpose.synthetic.props import WOOD, Props, random_color, stand_thing
 from dpose.synthetic.textures import pick
 
@@ -18,15 +20,7 @@ def sample_surroundings(
     """
     u = rng.uniform
     reach = np.linalg.norm(people[:, ::2], axis=1).max()
-
-    def free(place: np.ndarray, gap: float) -> bool:
-        """Whether a place is far enough from the people, the camera, and the line of sight."""
-        if np.linalg.norm((people - place)[:, ::2], axis=1).min() < gap:
-            return False
-        eye, spot = camera[::2], place[::2]
-        along = np.clip(spot @ eye / (eye @ eye), 0, 1.2)
-        return bool(np.linalg.norm(spot - along * eye) > gap or np.linalg.norm(spot) > 6 and along <= 0)
-
+    free = partial(is_free, people, camera)
     elevation, azimuth = u(0.35, 1.35), u(0, 2 * np.pi)
     world: dict[str, Any] = {"backdrop": -1, "room": 0, "haze": 0.0}
     if rng.random() < 0.45:
@@ -223,6 +217,137 @@ def _outdoor_things(
                 props.cylinder(place, radius, height, random_color(rng, 0.1, 0.5, 0.2))
             else:
                 stand_thing(rng, props, place)
+
+
+def add_table(rng: np.random.Generator, props: Props, pelvis: np.ndarray, yaw: float, sits: bool) -> None:
+    """Add a table or counter with things on it before a person who faces `yaw` (radians).
+
+    pelvis: (3,) metres, world.
+    """
+    u = rng.uniform
+    top = pelvis[1] + u(0.05, 0.3) if sits else u(0.72, 1.1)
+    turn, size = about("y", yaw), np.array([u(0.7, 2.2), u(0.03, 0.08), u(0.5, 1.0)])
+    middle = pelvis * [1, 0, 1] + turn @ [rng.normal(0, 0.2), top, u(0.2, 0.34) + size[2] / 2]
+    color = WOOD[rng.integers(len(WOOD))] if rng.random() < 0.6 else random_color(rng, 0.1, 0.9, 0.22)
+    texture = pick(rng, "wood", "cloth", "plaster", "clutter")
+    props.box(middle, size, yaw, color, texture, 0.9)
+    if rng.random() < 0.5:  # closed in front, as a counter or with a cloth
+        front = middle + turn @ [0, 0, size[2] / 2 - 0.03] - [0, top / 2, 0]
+        props.box(front, [size[0], top, 0.04], yaw, color * u(0.5, 1.0), texture, 0.9)
+    else:
+        for x in (-0.45, 0.45):
+            for z in (-0.42, 0.42):
+                leg = middle + turn @ [x * size[0], 0, z * size[2]] - [0, top / 2, 0]
+                props.box(leg, [0.05, top, 0.05], yaw, color * 0.7)
+    for _ in range(rng.integers(0, 9)):
+        place = middle + turn @ [u(-0.45, 0.45) * size[0], 0, u(-0.4, 0.4) * size[2]] + [0, size[1] / 2, 0]
+        radius, height, color = u(0.02, 0.14), u(0.01, 0.3), random_color(rng, 0.05, 0.9, 0.22)
+        if rng.random() < 0.5:
+            props.cylinder(place, min(radius, 0.08), height, color, top=u(0.6, 1.3))
+        else:
+            size_of = [2 * radius, height, radius * u(1, 2)]
+            props.box(place + [0, height / 2, 0], size_of, u(0, 3), color, pick(rng, "clutter", "books"), 0.4)
+
+
+def vary_background(
+    rng: np.random.Generator,
+    props: Props,
+    world: dict[str, Any],
+    camera: np.ndarray,
+    people: np.ndarray,
+) -> None:
+    """Make the surroundings plain or cluttered: changes `world`, and adds objects behind and beside people.
+
+    camera: (3,) its place. people: (N, 3) their places on the ground.
+    """
+    u = rng.uniform
+    if rng.random() < 0.3:  # plain: a white or coloured wall, snow, sand, a lawn, a clear sky
+        plain = {
+            "wall_texture": pick(rng, "plaster"),
+            "floor_texture": pick(rng, "plaster", "grass", "gravel"),
+        }
+        tint = random_color(rng, 0.1, 0.95, 0.1)
+        plain |= {"wall_tint": tint, "wall_scale": u(1, 6), "floor_scale": u(1, 8)}
+        if rng.random() < 0.5:
+            plain["floor_tint"] = random_color(rng, 0.15, 0.95, 0.1)
+        if not world["room"] and rng.random() < 0.5:
+            plain |= {"backdrop": -1, "haze": 0.0}
+        world |= plain
+        return
+    if rng.random() < 0.6:
+        world |= {"wall_texture": pick(rng, "clutter", "clutter", "scenery"), "wall_scale": u(1.5, 5.0)}
+        world["wall_tint"] = random_color(rng, 0.5, 1.0, 0.15)
+    if not world["room"] and rng.random() < 0.6:
+        tint = random_color(rng, 0.3, 1.0, 0.2)
+        world |= {"backdrop": pick(rng, "clutter", "scenery"), "backdrop_height": u(0.2, 0.8)}
+        world |= {"backdrop_tint": tint, "haze": u(0.0, 0.15)}
+    if rng.random() < 0.25:
+        world |= {"floor_texture": pick(rng, "clutter", "gravel", "carpet"), "floor_scale": u(1.0, 4.0)}
+    away = (people.mean(0) - camera) * [1, 0, 1]
+    away /= np.linalg.norm(away)
+    aside = np.array([away[2], 0, -away[0]])
+    for _ in range(rng.integers(4, 30)):
+        distance = np.exp(u(np.log(0.5), np.log(12)))
+        place = people[rng.integers(len(people))] * [1, 0, 1]
+        place = place + away * distance + aside * rng.normal(0, 0.8 + 0.4 * distance)
+        if not is_free(people, camera, place, 0.7):
+            continue
+        size = np.exp(rng.normal(np.log(0.35), 0.8, 3))
+        height = size[1] / 2 if rng.random() < 0.7 else u(0.5, 2.8)
+        color, yaw = random_color(rng, 0.03, 0.95, 0.22), u(0, np.pi)
+        texture = pick(rng, "clutter", "plaster", "wood", "books", "cloth", "facade", "scenery")
+        if rng.random() < 0.3:
+            radius = min(size[0], 0.3) / 2
+            props.cylinder(place, radius, u(0.5, 3.5), color, texture, u(0.5, 1.2))
+        else:
+            props.box(place + [0, height, 0], size, yaw, color, texture, u(0.3, 2))
+
+
+def vary_light(
+    rng: np.random.Generator, world: dict[str, Any], camera: np.ndarray, people: np.ndarray
+) -> None:
+    """Make shadows sharper, and half of the time change `world` to night, backlight, hard or dim light."""
+    u = rng.uniform
+    world["sun_size"] = u(0.003, 0.015)
+    if rng.random() < 0.5:
+        return
+    towards = (camera - people.mean(0)) * [1, 0, 1]
+    heading = np.arctan2(towards[0], towards[2])
+    what = str(rng.choice(["night", "back", "hard", "dim", "flash"], p=[0.2, 0.3, 0.25, 0.1, 0.15]))
+    if what in ("night", "flash"):
+        dark, warm = u(0.05, 0.3), np.array([1.0, u(0.75, 1.0), u(0.5, 1.0)])
+        world |= {"sky": world["sky"] * dark, "bounce": world["bounce"] * dark}
+        world["sun_color"] = u(0.5, 1.6) * warm
+        if not world["room"]:
+            world |= {"zenith": np.array([0.004, 0.006, 0.015]), "horizon": u(0.005, 0.1) * warm}
+            world["backdrop_tint"] = world["backdrop_tint"] * u(0.02, 0.4)
+    elif what == "dim":
+        world["sun_color"] = world["sun_color"] * u(0.0, 0.3)
+    else:
+        soft = u(0.25, 0.8)
+        world |= {"sky": world["sky"] * soft, "bounce": world["bounce"] * soft}
+        world["sun_color"] = world["sun_color"] * u(1.0, 1.5)
+    if what == "back":
+        elevation, azimuth = u(0.12, 0.9), heading + np.pi + rng.normal(0, 0.6)
+    elif what == "flash":
+        elevation, azimuth = u(0.02, 0.25), heading + rng.normal(0, 0.1)
+    else:
+        elevation, azimuth = u(0.3, 1.4), u(0, 2 * np.pi)
+    flat = np.cos(elevation)
+    world["sun"] = np.array([flat * np.sin(azimuth), np.sin(elevation), flat * np.cos(azimuth)])
+    light = 0.45 * np.max(world["sun_color"]) + 0.75 * np.mean(world["sky"])
+    if what == "back":
+        light = 0.25 * np.max(world["sun_color"]) + 0.9 * np.mean(world["sky"])
+    world["exposure"] = float(np.clip(np.exp(rng.normal(0, 0.3)) * 0.85 / light, 0.2, 3.5))
+
+
+def is_free(people: np.ndarray, camera: np.ndarray, place: np.ndarray, gap: float) -> bool:
+    """Whether a place (3,) is far enough from the people (N, 3), the camera, and the line of sight."""
+    if np.linalg.norm((people - place)[:, ::2], axis=1).min() < gap:
+        return False
+    eye, spot = camera[::2], place[::2]
+    along = np.clip(spot @ eye / (eye @ eye), 0, 1.2)
+    return bool(np.linalg.norm(spot - along * eye) > gap or np.linalg.norm(spot) > 6 and along <= 0)
 
 
 def add_occluders(rng: np.random.Generator, props: Props, camera: np.ndarray, people: np.ndarray) -> None:

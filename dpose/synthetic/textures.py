@@ -121,6 +121,47 @@ def _skylines(rng: np.random.Generator) -> list[np.ndarray]:
     return [*out, far]
 
 
+def _varied(rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
+    """Textures (S, S, 3) of `Variety`: clutter of overlapping shapes, and letters, white on black."""
+    s, clutter, letters = MIP_SIDE, [], []
+    grains = [1 + 0.3 * _noise(rng, (6, 30, 90), (1, 0.7, 0.7))[..., None] for _ in range(4)]
+    for k in range(32):
+        warm = rng.normal(0.1, 0.35, (6, 1)) * [1.0, 0.1, -1.0] + rng.normal(0, 0.08, (6, 3))
+        palette = np.clip(0.2 * np.exp(rng.normal(0, 0.8, (6, 1)) + warm), 0.01, 0.95)
+        picture = np.tile(palette[0].astype(np.float32), (s, s, 1))
+        # Radii with density r^-3 give the statistics of natural pictures ("dead leaves").
+        radii = (4 + 2 * (k % 4)) / np.sqrt(rng.uniform(0.0025, 1, 400))
+        for radius in np.sort(radii)[::-1] if k % 2 else radii:
+            color = np.clip(
+                palette[rng.integers(6)] * np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.05, 3)), 0.01, 1
+            ).tolist()
+            center, kind = rng.integers(0, s, 2), rng.integers(4)
+            if kind < 2:
+                axes = np.maximum(radius * rng.uniform(0.3, 1, 2), 1).astype(int).tolist()
+                angle = float(rng.uniform(0, 180))
+                cv2.ellipse(picture, center.tolist(), axes, angle, 0, 360, color, -1, cv2.LINE_AA)
+            elif kind == 2:
+                turn = np.linalg.qr(rng.normal(size=(2, 2)))[0] if rng.random() < 0.5 else np.eye(2)
+                corners = (
+                    np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * rng.uniform(0.3, 1, 2) @ turn * radius
+                )
+                cv2.fillPoly(picture, [(corners + center).astype(np.int32)], color, cv2.LINE_AA)
+            else:
+                end = (center + rng.normal(0, 3 * radius, 2)).astype(int).tolist()
+                cv2.line(picture, center.tolist(), end, color, max(int(radius / 6), 1), cv2.LINE_AA)
+        clutter.append(np.clip(picture * grains[k % 4], 0.02, 1))
+    for k in range(24):
+        picture = np.zeros((s, s, 3), np.uint8)
+        words = str(rng.integers(1, 100)) if k % 2 else "".join(rng.choice(list("AEIKLMNORSTU"), 5))
+        font, thick = int(rng.choice([0, 2, 3, 4])), int(rng.integers(10, 26))
+        (width, height), _ = cv2.getTextSize(words, font, 1.0, 1)
+        zoom = min(0.9 * s / width, 0.6 * s / height)
+        corner = int((s - zoom * width) / 2), int((s + zoom * height) / 2)
+        cv2.putText(picture, words, corner, font, zoom, (255, 255, 255), thick if k % 2 else thick // 2 + 2)
+        letters.append(picture / 255.0)
+    return {"clutter": clutter, "letters": letters}
+
+
 def _photographs() -> dict[str, list[np.ndarray]]:
     """Crops of photographs as (S, S, 3) arrays."""
 
@@ -171,7 +212,8 @@ def _photographs() -> dict[str, list[np.ndarray]]:
 def textures() -> np.ndarray:
     """The texture bank with its mip levels, (T, texels, 3) uint8; the same in every process."""
     bank: list[np.ndarray] = []
-    for name, images in (_drawn(np.random.default_rng(11)) | _photographs()).items():
+    drawn, varied = _drawn(np.random.default_rng(11)), _varied(np.random.default_rng(12))
+    for name, images in (drawn | _photographs() | varied).items():
         GROUPS[name] = list(range(len(bank), len(bank) + len(images)))
         bank += images
     return mip_chain((np.stack(bank) * 255).round().astype(np.uint8))
