@@ -18,8 +18,8 @@ class Variety:
     poses: float = 0.5  # person: sports, dance, reaching, crouching, lying (`poses.sample_wide_pose`)
     groups: float = 0.35  # scene: two to five people who touch and hide one another
     facing: float = 0.5  # scene: the person looked at faces the camera, more or less
-    framing: float = 0.5  # scene: the frame cuts the body, often to the upper half, or the person is far away
-    formats: float = 0.6  # scene: pictures that are upright, square, or 4:3
+    framing: float = 0.3  # scene: the frame cuts the body, often to the upper half, or the person is far away
+    formats: float = 0.3  # scene: pictures that are upright, square, or 4:3
     lenses: float = 0.3  # scene: wide and long lenses
     views: float = 1.0  # scene: a second camera, for half the work per picture
     tables: float = 0.15  # scene: a person stands or sits behind a table
@@ -31,7 +31,7 @@ class Variety:
     boxes: float = 0.5  # person: the box surrounds the visible silhouette instead of the joints
     tone: float = 0.7  # scene: contrast, saturation, white balance, vignette
     focus: float = 0.25  # scene: the background is out of focus
-    resolution: float = 0.15  # person: few pixels, with noise and JPEG, enlarged
+    resolution: float = 0.1  # person: few pixels, with noise and JPEG, enlarged
 
     def without(self, *names: str) -> "Variety":
         """The same with some options switched off. Raises ValueError for an unknown name."""
