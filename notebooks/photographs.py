@@ -77,28 +77,34 @@ plt.show()
 # or three per cent mean little; one seed per run.
 
 # %% tags=["hide-input"]
-rows = []
-for path in sorted((results / "trials").glob("*.json")):
-    record = json.loads(path.read_text())
-    val = {name: value["mean"] for name, value in record["val"]["metrics"].items()}
-    photos = {name: value["mean"] for name, value in record.get("photos", {}).get("metrics", {}).items()}
-    rows.append(
-        (
-            record["trial"]["about"],
-            f"{record['trial']['seed']}",
+HEADER = ("run", "seed", "MPJPE (mm)", "PA-MPJPE (mm)", "parts IoU", "PCK@0.1", "PCK@0.2", "error")
+
+
+def trial_table(paths, caption):
+    """A row per record of `scripts/trials.py`, the smallest error on photographs first."""
+    rows = []
+    for path in paths:
+        record = json.loads(path.read_text())
+        val = {name: value["mean"] for name, value in record["val"]["metrics"].items()}
+        photos = {name: value["mean"] for name, value in record["photos"]["metrics"].items()}
+        cells = (
             f"{val['mpjpe']:.0f}",
             f"{val['pa_mpjpe']:.0f}",
             f"{val['parts_miou']:.2f}",
-            f"{photos['pck_0.1']:.0%}" if photos else "–",
-            f"{photos['pck_0.2']:.0%}" if photos else "–",
-            f"{photos['error']:.3f}" if photos else "–",
+            f"{photos['pck_0.1']:.0%}",
+            f"{photos['pck_0.2']:.0%}",
+            f"{photos['error']:.3f}",
         )
-    )
-html_table(
-    ("run", "seed", "MPJPE (mm)", "PA-MPJPE (mm)", "parts IoU", "PCK@0.1", "PCK@0.2", "error"),
-    sorted(rows, key=lambda row: float(row[-1].replace("–", "9"))),
-    "Runs of 32,000 images each, best on photographs first. Left of PCK: open validation split, 343 people; "
-    "right: photographs",
+        rows.append((record["trial"]["about"], str(record["trial"]["seed"]), *cells))
+    return html_table(HEADER, sorted(rows, key=lambda row: row[-1]), caption)
+
+
+records = sorted((results / "trials").glob("*.json"))
+people = [path for path in records if path.name.startswith("people-")]
+trial_table(
+    [path for path in records if path not in people],
+    "Networks and recipes, 32,000 images each. Left of PCK: open validation split, 343 people; right: 12 people in "
+    "photographs",
 )
 
 # %% [markdown]
@@ -106,6 +112,12 @@ html_table(
 # people alone, transfer much less. Next come the places of the pixels, which the adapters receive as two more
 # channels: a feature that the attention pools over a part then also tells where the part is. `scripts/trials.py`
 # repeats every run.
+#
+# The same with the people of the training data: the options of the generator
+# ([data](data_prep.ipynb)) are switched off in turn.
+
+# %% tags=["hide-input"]
+trial_table(people, "Training people, 32,000 images each") if people else Markdown("*Not measured yet.*")
 
 # %% [markdown]
 # ## The shipped network on photographs
