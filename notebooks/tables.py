@@ -41,7 +41,7 @@ from dpose.results import read_json
 
 folder = Path(results or Path(dpose.__file__).parents[1] / "results")
 measured = [read_json(path) for path in sorted(folder.glob("*.json"))]
-measured = [result for result in measured if {"protocol", "metrics", "checkpoint"} <= result.keys()]
+measured = [result for result in measured if {"split", "metrics", "checkpoint"} <= result.keys()]
 ERRORS = ("mve", "mpjpe", "pa_mpjpe")
 
 # %% [markdown]

@@ -300,7 +300,6 @@ plt.show()
 
 # %% tags=["hide-input"]
 shipped = "mini"
-repository = Path(dpose.__file__).parents[1]
 long_log = repository / "results" / f"{shipped}-log.csv"
 if long_log.exists():
     loss_curves(long_log)
