@@ -292,7 +292,25 @@ plt.show()
 # `--accumulate 4` handles the batch of a step in four pieces, for a quarter of the memory. If a process dies,
 # the run ends with a message, and `--resume` goes on from the last checkpoint, on the same number of devices
 # exactly.
-#
+
+# %% tags=["hide-input"]
+repository = Path(dpose.__file__).parents[1]
+speeds = []
+if (repository / "results" / "training_speed.json").exists():
+    for case in read_json(repository / "results" / "training_speed.json")["cases"]:
+        cpu, precision = case["cpu"], {"32": "float32"}.get(case["precision"], case["precision"])
+        speeds.append(
+            f"{cpu['full']:.0f} images per second of processor time in {precision}, {cpu['ratio']:.0%} of what "
+            "forward and backward pass alone reach"
+        )
+Markdown(
+    f"**Speed.** The full step of `{case['preset']}` (loading, augmentation, losses, clipping, Adam, logging) "
+    f"processes {'; '.join(speeds)} ({case['hardware']['cpu']}, `benchmarks/train_throughput.py`)."
+    if speeds
+    else ""
+)
+
+# %% [markdown]
 # ## The long run
 #
 # The network that comes with the package was trained by the same code for longer. These are its losses, read
