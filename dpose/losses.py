@@ -11,7 +11,8 @@ Where the equations are ambiguous, `PAPER_WEIGHTS` and `RELEASED_WEIGHTS` (the a
 - *3D joints* are relative to the pelvis, the midpoint of the hips, because the camera determines where the
   body is. Released: in the body's own frame. *Vertices* are in the body's own frame in both.
 - *2D joints* are divided by half the image's width and height. Released: their squared errors are also
-  multiplied by image side / box side. `joints2d_frame="crop"` divides by half the box's side.
+  multiplied by image side / box side. `joints2d_frame="crop"` divides by half the box's side; "person" by
+  half the person's extent, if that is larger because the box shows a part of the person.
 - *Depth* is supervised on the person's pixels, where the target is positive. Released: on all pixels. Samples
   without depth, or without person pixels in the crop, do not contribute in either.
 - *First depth term*: mean absolute error. Released: mean squared error, although the code calls it L1.
@@ -42,7 +43,7 @@ VARIANTS = {  # allowed values of the fields of `LossWeights` that select a vari
     "depth_pixels": ("person", "all"),
     "ssim_window": (11, 8),
     "joints3d_frame": ("pelvis", "body"),
-    "joints2d_frame": ("image", "image/box", "crop"),
+    "joints2d_frame": ("image", "image/box", "crop", "person"),
 }
 
 
@@ -62,7 +63,8 @@ class LossWeights:
         num_joints: number of SMPL-X joints in the two joint terms (22; released code: 24).
         pose_root: whether the pose term includes the global orientation.
         joints2d_frame: unit of the 2D term's errors: "image", half the image's sides; "crop", half the box's
-            side; "image/box", half the image's sides, with squared errors times image side / box side.
+            side; "person", the same, or half the extent of the person's joints if that is larger;
+            "image/box", half the image's sides, with squared errors times image side / box side.
         parts_balance: exponent b in [0, 1]. The weight of a pixel in the cross-entropy is f^-b, where f is
             the share of its class in the batch. 0 (the paper): equal pixels; 1: equal classes.
         camera: weight of a penalty on small camera scales (released code: 10), which the paper does not have.
@@ -141,9 +143,10 @@ MINI_WEIGHTS = LossWeights(
     joints2d_frame="crop",
     parts_balance=0.25,
 )
-# In photographs the 2D term counts more: with four times its weight the body follows the person in the image
-# more closely (results/trials).
-LITE_WEIGHTS = replace(MINI_WEIGHTS, lambda_8=2.0)
+# With four times the weight of the 2D term the body follows the person in photographs more closely
+# (results/trials). Where the box shows a part of the person, joints far outside of it would dominate the
+# term: their errors are relative to the person instead.
+LITE_WEIGHTS = replace(MINI_WEIGHTS, lambda_8=2.0, joints2d_frame="person")
 
 
 def compute_losses(
@@ -323,7 +326,8 @@ def joints2d(
     """L_J2D of eq. 4: mean c (2 (j_gt - j_pred) / side)^2 over the coordinates of joints projected by eq. 6.
 
     c is the label's confidence. `side` depends on `frame`: the image's width and height ("image"), the box's
-    side ("crop"), or the image's, with squared errors multiplied by image side / box side ("image/box").
+    side ("crop"), the larger of that and the extent of the true joints ("person"), or the image's, with
+    squared errors multiplied by image side / box side ("image/box").
 
     Args:
         joints: (B, J, 3) predicted joints, metres, body frame.
@@ -341,7 +345,11 @@ def joints2d(
     image_side = img_size[:, None]  # (B, 1, 2) pixels
     weight = confidence * (image_side / box_side) if frame == "image/box" else confidence
     error = torch.where(confidence > 0, projected - target[..., :2], 0.0)
-    error = error * (2 / (box_side if frame == "crop" else image_side))
+    if frame == "person":
+        known = torch.where(confidence > 0, target[..., :2], center[:, None])  # (B, J, 2)
+        extent = (known.amax(1) - known.amin(1)).amax(1)  # (B,) pixels
+        box_side = torch.maximum(box_side, extent[:, None, None])
+    error = error * (2 / (box_side if frame in ("crop", "person") else image_side))
     return (weight * error.square()).mean()
 
 

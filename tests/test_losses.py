@@ -252,6 +252,28 @@ def test_a_shift_in_the_image_costs_its_square_in_the_frame_s_half_sides(frame, 
     assert loss.item() == pytest.approx(expected / 2, rel=1e-4)
 
 
+def test_errors_are_relative_to_the_person_where_the_box_shows_a_part(batch, body):
+    """The extent of the labelled joints counts if it is larger than the box; unlabelled ones do not."""
+    joints = body(batch["betas"], batch["pose"]).joints[:, :22]
+    geometry = batch["cam_int"], batch["center"], batch["scale"], batch["img_size"]
+    target = batch["joints2d"].clone()
+    target[:, 3] = torch.tensor([1e4, 1e4, 0])
+    target[0, 5, 1] = target[0, :3, 1].mean() + 2000.0  # a leg far below
+    labelled = np.delete(target[..., :2].numpy(), 3, 1)[:, :21]
+    extent = np.maximum(np.ptp(labelled, axis=1).max(1), [200, 400, 600])
+    errors = (target - batch["joints2d"])[:, :22, :2].numpy()
+    errors[:, 3] = 0
+    expected = np.mean((errors * 2 / extent[:, None, None]) ** 2)
+
+    loss = L.joints2d(joints, TRUE_CAM, target, *geometry, "person")
+
+    assert extent[0] > 1000 and loss.item() == pytest.approx(expected, rel=1e-3)
+    inside = batch["joints2d"] + torch.tensor([9.0, 0, 0])
+    same = [L.joints2d(joints, TRUE_CAM, inside, *geometry, frame) for frame in ("crop", "person")]
+    small = np.ptp(batch["joints2d"][:, :22, :2].numpy(), axis=1).max(1) < [200, 400, 600]
+    assert not small.all() or same[0] == same[1]
+
+
 def test_the_released_2d_weight_is_the_image_s_own_side_along_each_axis(batch, body):
     joints = body(batch["betas"], batch["pose"]).joints[:, :22]
     geometry = batch["cam_int"], batch["center"], batch["scale"], batch["img_size"]
@@ -571,7 +593,7 @@ def test_gradients_agree_with_finite_differences():
                 lambda j, c, frame=frame: L.joints2d(j, c, joints2d, cam_int, *box, frame),
                 [random(1, 4, 3), random(1, 3) + 0.2],
             )
-            for frame in ("image", "image/box", "crop")
+            for frame in ("image", "image/box", "crop", "person")
         ),
     ]:
         assert torch.autograd.gradcheck(function, [x.requires_grad_() for x in inputs], fast_mode=True)
