@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpose.model.csp import CSP_CHANNELS, CSPNet, NanoDet, pretrained_weights
+from dpose.model.csp import CSP_CHANNELS, CSPNet, NanoDet
+from dpose.model.encoder import BACKBONES
 
 REFERENCE = Path(__file__).parent / "data" / "nanodet_reference.npz"
 SIDE = 416
@@ -28,7 +29,7 @@ def check(name: str, output: torch.Tensor) -> None:
 
 def test_the_four_levels_are_those_of_the_original_graph(image):
     network = CSPNet()
-    network.load_state_dict(pretrained_weights("backbone."))
+    network.load_state_dict(BACKBONES["nanodet"].weights())
     with torch.no_grad():
         levels = network(image)
     assert [tuple(x.shape[1:]) for x in levels] == [
@@ -40,7 +41,7 @@ def test_the_four_levels_are_those_of_the_original_graph(image):
 
 def test_scores_and_boxes_are_those_of_the_original_graph(image):
     detector = NanoDet()
-    detector.load_state_dict(pretrained_weights())
+    detector.load_state_dict(BACKBONES["nanodet"]._replace(prefix="").weights())
     with torch.no_grad():
         outputs = detector(image)
     for i, (scores, bins) in enumerate(outputs):

@@ -8,8 +8,9 @@ import torch
 
 from dpose.config import LITE, ModelConfig
 from dpose.model.checkpoint import load, save
+from dpose.model.encoder import BACKBONES
 from dpose.model.inference import IMAGENET_MEAN, IMAGENET_STD, FastDPose
-from dpose.model.movenet import HEATMAP_SCALE, MOVENET_CHANNELS, MoveNet, pretrained_weights
+from dpose.model.movenet import HEATMAP_SCALE, MOVENET_CHANNELS, MoveNet
 from dpose.model.network import DPose
 
 REFERENCE = Path(__file__).parent / "data" / "movenet_reference.npz"
@@ -28,7 +29,7 @@ def image() -> torch.Tensor:
 
 def test_the_levels_are_those_of_the_original_graph(image):
     network = MoveNet()
-    network.load_state_dict(pretrained_weights())
+    network.load_state_dict(BACKBONES["movenet"].weights())
     with torch.no_grad():
         levels = network(image)
     assert [tuple(x.shape[1:]) for x in levels] == [

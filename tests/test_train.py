@@ -31,7 +31,8 @@ from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.losses import RELEASED_WEIGHTS, TERMS
-from dpose.model import movenet
+from dpose.model.encoder import BACKBONES
+from dpose.model.hrnet import HRNet
 from dpose.model.inference import to_device
 from dpose.model.network import DPose
 from dpose.paths import shard_folder
@@ -485,7 +486,7 @@ def weights_of(path) -> dict[str, torch.Tensor]:
 
 def test_lite_starts_from_its_backbone_which_stays_fixed_or_learns_slowly(quick):
     """With Adam the first step moves a weight by the rate, if its gradient is not tiny."""
-    shipped = {f"encoder.backbone.{name}": value for name, value in movenet.pretrained_weights().items()}
+    shipped = {f"encoder.backbone.{name}": value for name, value in BACKBONES["movenet"].weights().items()}
     base = replace(recipe("lite"), warmup=0.0, decay="constant", lr=1e-3, precision="32")
     config = replace(quick, preset="lite", steps=1)
     fixed = train(replace(config, recipe=base))
@@ -498,9 +499,10 @@ def test_lite_starts_from_its_backbone_which_stays_fixed_or_learns_slowly(quick)
     stopped = train(TrainConfig(resume=slow.resume, steps=2, progress=False))  # both groups are resumed
     assert stopped.steps == 2
     random = train(replace(config, recipe=base, init="random", out=quick.out.with_name("random")))
-    assert dpose.model.checkpoint.metadata(random.checkpoint)["init"] is None
-    stem = "encoder.backbone.stem.weight"
+    metadata, stem = dpose.model.checkpoint.metadata(random.checkpoint), "encoder.backbone.stem.weight"
+    assert metadata["init"] is None and metadata["recipe"]["backbone_lr"] == 1  # fixed, it would be noise
     assert not torch.allclose(weights_of(random.checkpoint)[stem], shipped[stem], atol=0.01)
+    assert train(TrainConfig(resume=random.resume, steps=2, progress=False)).config.recipe.backbone_lr == 1
 
 
 def test_weights_at_another_crop_size_are_a_start_but_not_with_another_share_of_the_maps(quick, tmp_path):
@@ -517,9 +519,12 @@ def test_weights_at_another_crop_size_are_a_start_but_not_with_another_share_of_
         train(replace(quick, init=tmp_path / "other.safetensors", overwrite=True))
 
 
-def test_weights_of_another_network_are_no_start(quick, trained):
+def test_weights_of_another_network_are_no_start(quick, trained, tmp_path):
     with pytest.raises(ValueError, match="'mini'.*'mini-no-depth'"):
         train(replace(quick, preset="mini-no-depth", init=trained.checkpoint))
+    torch.save(HRNet(preset("mini")).state_dict(), tmp_path / "hrnet.pth")
+    with pytest.raises(ValueError, match="hrnet.pth.*'lite'"):
+        train(replace(quick, preset="lite", init=tmp_path / "hrnet.pth"))
     with pytest.raises(ValueError, match="one of them"):
         train(replace(quick, init=trained.checkpoint, resume=trained.resume))
     assert not quick.out.exists()

@@ -8,14 +8,9 @@ maps into boxes. The weights are in `dpose/assets/nanodet.safetensors`, made by 
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-__all__ = ["CSP_CHANNELS", "CSPNet", "NanoDet", "pretrained_weights"]
 
 CSP_CHANNELS = (64, 128, 256, 512)  # of the four levels, at strides 4, 8, 16, 32
 STAGES = ((32, 1), (64, 2), (128, 2), (256, 3))  # channels of the entry convolution, number of pairs
@@ -109,9 +104,3 @@ def convolutions(model: NanoDet) -> list[nn.Conv2d]:
     for stage in backbone.stages:
         layers += [stage.entry, *(conv for pair in stage.pairs for conv in pair), stage.exit]
     return [*layers, *model.lateral, *(conv for head in model.heads for conv in head)]
-
-
-def pretrained_weights(prefix: str = "") -> dict[str, Tensor]:
-    """The shipped weights, float32, by name; with `prefix` "backbone." those of `CSPNet` under its names."""
-    tensors = load_file(str(files("dpose") / "assets" / "nanodet.safetensors"))
-    return {name[len(prefix) :]: value.float() for name, value in tensors.items() if name.startswith(prefix)}

@@ -7,9 +7,12 @@ that decoders, attention and regressor are the same for every encoder.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dpose.config import ModelConfig
@@ -22,17 +25,19 @@ class Backbone(NamedTuple):
 
     build: Callable[[], nn.Module]
     channels: Sequence[int]
-    weights: Callable[[], dict[str, Tensor]]
-    asset: str  # file in dpose/assets
+    asset: str  # file in `ASSETS`
+    prefix: str = ""  # of the backbone's weights in the file
+
+    def weights(self) -> dict[str, Tensor]:
+        """The shipped weights, float32, by name."""
+        n, tensors = len(self.prefix), load_file(ASSETS / self.asset)
+        return {name[n:]: x.float() for name, x in tensors.items() if name.startswith(self.prefix)}
 
 
+ASSETS = Path(str(files("dpose") / "assets"))
 BACKBONES = {
-    "movenet": Backbone(
-        movenet.MoveNet, movenet.MOVENET_CHANNELS, movenet.pretrained_weights, "movenet.safetensors"
-    ),
-    "nanodet": Backbone(
-        csp.CSPNet, csp.CSP_CHANNELS, lambda: csp.pretrained_weights("backbone."), "nanodet.safetensors"
-    ),
+    "movenet": Backbone(movenet.MoveNet, movenet.MOVENET_CHANNELS, "movenet.safetensors"),
+    "nanodet": Backbone(csp.CSPNet, csp.CSP_CHANNELS, "nanodet.safetensors", "backbone."),
 }
 
 

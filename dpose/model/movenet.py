@@ -6,14 +6,9 @@ heatmaps. The weights are in `dpose/assets/movenet.safetensors`, made by scripts
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-__all__ = ["MOVENET_CHANNELS", "NUM_KEYPOINTS", "MoveNet", "pretrained_weights"]
 
 NUM_KEYPOINTS = 17  # COCO's, from the nose to the right ankle
 MOVENET_CHANNELS = (24 + 24 + NUM_KEYPOINTS, 32 + 24, 96 + 32, 1280)  # of the four levels
@@ -118,9 +113,3 @@ def _double(x: Tensor) -> Tensor:
 def convolutions(model: MoveNet) -> list[nn.Conv2d]:
     """All convolutions in the order of the original graph; each `Separable` gives two."""
     return [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-
-
-def pretrained_weights() -> dict[str, Tensor]:
-    """The shipped weights of `MoveNet`, float32, by name."""
-    tensors = load_file(str(files("dpose") / "assets" / "movenet.safetensors"))
-    return {name: value.float() for name, value in tensors.items()}

@@ -6,7 +6,6 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ from dpose.data.shards import BadSample
 from dpose.data.sources import BadCount, Shards
 from dpose.io import file_hash
 from dpose.model import checkpoint, released
-from dpose.model.encoder import BACKBONES
+from dpose.model.encoder import ASSETS, BACKBONES
 from dpose.model.hrnet import HRNet
 from dpose.model.network import DPose
 from dpose.training.config import RANDOM, TrainConfig, check_bodies
 from dpose.training.resume import Stored
 
-ASSETS = Path(str(files("dpose") / "assets"))
 FILES = (  # of a run folder
     *("last.ckpt", "model.safetensors", "log.csv", "run.json", "tensorboard"),
     *("best.safetensors", "val.csv", "samples", "curves.png"),
@@ -35,10 +33,11 @@ ENCODERS_ONLY = ("hrnet", "backbone")  # kinds of origins that give weights to t
 def starting_network(config: TrainConfig, stored: Stored | None) -> tuple[DPose, dict[str, Any] | None]:
     """A new network, with the weights of `init` if given, and where these come from (None: random).
 
-    The origin is the file's hash, its `kind` ("dpose", "released" or "hrnet") and its metadata; for an HRNet,
-    which layers of the encoder stay at random values and which of the file's layers were not used.
+    The origin is the file's hash, its `kind` ("dpose", "released", "hrnet" or "backbone") and its metadata;
+    for an HRNet, which layers of the encoder stay at random values and which of the file's layers were not
+    used.
 
-    Raises ValueError for a file that is none of the three, or of another preset.
+    Raises ValueError for a file of another kind, or of another network than the preset's.
     """
     if stored is not None:  # the weights follow from the checkpoint
         return DPose(ModelConfig.from_dict(stored.config["model"])), stored.config["init"]
@@ -54,6 +53,11 @@ def starting_network(config: TrainConfig, stored: Stored | None) -> tuple[DPose,
     kind = "dpose" if content is None else released.kind(content)
     origin = {"checkpoint": Path(config.init).name, "sha256": file_hash(path), "kind": kind}
     if kind == "hrnet":
+        if not isinstance(model.encoder, HRNet):
+            raise ValueError(
+                f"init: {config.init} holds an HRNet, but the encoder of {config.preset!r} is "
+                f"{model.config.encoder}; choose a paper preset (--preset), or leave out --init"
+            )
         report = released.load_keypoint_weights(model.encoder, content, f"init: {config.init}")
         config.note(str(report))
         return model, origin | report._asdict()

@@ -45,12 +45,12 @@ class Training(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
-        unused = [model.attention.conv_shape_cam]
+        unused = [model.attention.conv_shape_cam]  # in the published weights, but in no output
         if isinstance(model.encoder, HRNet):
             unused.append(model.encoder.final_layer)
         elif config.recipe.backbone_lr == 0:
             unused.append(model.encoder.backbone)
-        for module in unused:  # in the published weights, in no output: devices would wait for it
+        for module in unused:  # DDP would wait for gradients that never come
             module.requires_grad_(False)
         self.config = config
         self.ranks = ranks
