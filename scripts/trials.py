@@ -106,6 +106,11 @@ TRIALS = {
     "lite-wide": Trial("LITE, width 24 instead of 16", model={"width": 24}),
     "lite-160": Trial("LITE, crops of 160 pixels", model={"image_size": 160, "map_size": 80}),
     "lite-both": Trial("LITE, also people with all the variety of training", data=("plain", "varied")),
+    "lite-both-person": Trial(
+        "LITE, the same, 2D errors relative to the person",
+        data=("plain", "varied"),
+        weights={"joints2d_frame": "person"},
+    ),
     # the people: the options of `dpose.synthetic.variety` switched off in turn, the same number of people
     "people-all": Trial("people with all options", data=("all",)),
     **{
