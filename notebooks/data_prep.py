@@ -9,46 +9,45 @@
 # %% [markdown]
 # # The data, from download to batch
 #
-# Before a network can learn where a body is, somebody has to know. No person can draw the depth of every
-# pixel of a photograph, or 22 joint rotations, so methods of this kind learn from computer graphics:
-# BEDLAM {cite:p}`bedlam`, which the paper trains on {cite:p}`dpose`, is rendered in a game engine, and so
-# are its labels. It fills a few disks, it describes people in the engine's own coordinates, and it is not
-# made to be read while a network waits. This page walks the way from there to a batch, measures what every
-# step costs, and says what all of BEDLAM would cost.
+# Networks of this kind learn from computer graphics, because nobody can annotate the depth of each pixel and
+# 22 joint rotations in a photograph. The paper {cite:p}`dpose` trains on BEDLAM {cite:p}`bedlam`, which is
+# rendered in a game engine. It takes terabytes, its labels are in the engine's coordinates, and its files
+# are too slow to read in a training loop. This page prepares such data for training, measures what each step
+# costs, and projects the costs for all of BEDLAM.
 #
-# BEDLAM is for research only, behind a registration, and may not be passed on. A book that everybody can
-# build needs people of its own. So by default the page reads the open data: people of this project, drawn
-# by a ray caster, stored in BEDLAM's own files. `dpose synth` makes them, and the last chapter says how.
-# Whoever has BEDLAM sets one parameter, and the same cells read that:
+# BEDLAM is for research only, behind a registration, and may not be passed on. By default the page therefore
+# reads the open data: people rendered by this project, in BEDLAM's file layout. `dpose synth` makes them, as
+# the last two sections describe. With one parameter the same cells read BEDLAM:
 #
 # ```
 # papermill notebooks/data_prep.ipynb mine.ipynb -p bedlam /data/bedlam
 # ```
 
-# %% tags=["parameters"] nbmake={"mock": {"sheet": 12, "tried": 6, "batches": 1, "scenes_again": 30, "timed": 2}}
+# %% tags=["parameters"] nbmake={"mock": {"sheet": 12, "tried": 6, "batches": 1, "scenes_again": 30}}
 bedlam = None  # a BEDLAM root, its labels raw or processed; None: the open data
 out = None  # for converted labels and shards; None: a temporary folder
-people = 300  # so many are prepared, about
+people = 300  # number of people to prepare, about
 data = None  # the open data; None: $DPOSE_DATA, else the user's cache
 train_scenes = 1500  # how much open data to make, if nothing is there yet
 val_scenes = 250
 test_scenes = 750
-frames = 24  # full frames among it
+frames = 24  # of them as full frames
 seed = 0
-scene_number = 0  # the scene and
-frame = 19  # the frame of it to show
-person = 3  # of the prepared people, the one to augment
+scene_number = 0  # scene and
+frame = 19  # frame to show
+person = 3  # number of the prepared person to augment
 sheet = 48  # crops on the contact sheet
-tried = 24  # frames that are cut with a stopwatch
-batches = 4  # that are loaded with a stopwatch
-scenes_again = 150  # open data: scenes drawn again for their activities
-timed = 8  # open data: scenes made with a stopwatch
+tried = 24  # frames to measure the time of cutting
+batches = 4  # to measure the time of loading
+scenes_again = 150  # open data: scenes whose activities are counted
 
 # %% tags=["hide-input"]
 import cProfile
+import inspect
 import itertools
 import json
 import pstats
+import re
 import shutil
 import tarfile
 import tempfile
@@ -109,8 +108,9 @@ from dpose.paths import data_root, shard_folder
 from dpose.processes import one_thread
 from dpose.results import read_json
 from dpose.skeleton import JOINT_NAMES, PARENTS
-from dpose.synthetic import generate, person_samples, sample_scene, write_frames
+from dpose.synthetic import VERSION, generate, person_samples, sample_scene, write_frames
 from dpose.synthetic.poses import ACTIVITIES
+from dpose.synthetic.variety import OPTIONS, PLAIN, Variety
 
 LEFT, MIDDLE, RIGHT = "#0072B2", "#009E73", "#E69F00"
 ink = ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -119,7 +119,8 @@ plt.rcParams.update({"figure.facecolor": "none", "axes.facecolor": "none", "figu
 plt.rcParams.update({"font.size": 9, "axes.titlesize": 9})
 torch.set_grad_enabled(False)
 rng = np.random.default_rng(seed)
-clock = time.process_time  # a busy machine changes it little
+clock = time.process_time  # depends little on other processes
+results = Path(dpose.__file__).parents[1] / "results"
 
 
 def bare(axis, title=""):
@@ -129,11 +130,10 @@ def bare(axis, title=""):
 
 
 # %% [markdown]
-# The next cell is the only one that knows which of the two it is. It makes the open data if there is none
-# yet; after that there is a `root` in BEDLAM's layout, and a list of its scenes. A scene is a label file
-# and the folders of its images, depth maps and masks. Where the labels are raw ground truth, this converts
-# them, so with BEDLAM it takes a while the first time (and no time the second, if `out` is kept), and needs
-# the licensed SMPL-X body in `$DPOSE_BODY_MODELS`.
+# The next cell lists the scenes below `root`, a folder in BEDLAM's layout, and makes the open data if there
+# are none. A scene is a label file and folders of its images, depth maps and masks. Raw ground truth is
+# converted to label files, which takes a while the first time (`out` keeps them) and needs the licensed
+# SMPL-X body in `$DPOSE_BODY_MODELS`.
 
 # %%
 temporary = tempfile.TemporaryDirectory()
@@ -145,6 +145,8 @@ if bedlam is None:
     synthetic = read_manifest(shard_folder(made))
     if synthetic.get("generator") != "dpose.synthetic":
         raise ValueError(f"{made} holds other data: set `data` to the open data's folder")
+    if synthetic["version"] != VERSION:
+        print(f"{made}: version {synthetic['version']} of the generator; this page describes {VERSION}.")
     if not (made / "frames" / "labels" / "open_test.npz").is_file():
         write_frames(made / "frames", "test", frames, seed=synthetic["seed"], progress=False)
 root = made / "frames" if bedlam is None else Path(bedlam)
@@ -180,11 +182,10 @@ html_table(
 # %% [markdown]
 # ## What one downloads
 #
-# BEDLAM's own figures are about 380,000 images at six frames a second, showing about a million people;
-# at the thirty frames a second that depth comes in, 2.2 TB of PNG and 3.8 TB of depth. A frame is several
-# files: the image, a depth map of everything in it, in 32-bit floating point and the engine's centimetres,
-# and for every person a black and white image of bare skin and another one of clothes. These belong to one
-# frame here:
+# BEDLAM has about 380,000 images at six frames a second, of about a million people. At the thirty frames a
+# second of the depth maps it takes 2.2 TB of PNG and 3.8 TB of depth. A frame has several files: the image; a
+# depth map of everything in it, in 32-bit floating point and centimetres; and per person a black and white
+# image of bare skin and one of clothes. These are the files of one frame:
 
 # %% tags=["hide-input"]
 BEDLAM = {"images": 380_000, "people": 1_000_000, "png": 2.2e12, "depth": 3.8e12, "rate": 30 / 6}
@@ -243,13 +244,13 @@ html_table(
 )
 
 # %% [markdown]
-# Masks are numbered, and the label file does not say which number is whose; that has to be found out when
-# people are cut.
+# Masks are numbered, but the label file does not say which number belongs to which person. `dpose prepare`
+# finds that out.
 #
 # ## From the engine's world to one table
 #
-# The label file is a table with one row for each person in each frame. Its columns are the only
-# description of a person that the rest of the code ever sees; every data set is turned into them once.
+# The label file is a table with one row per person and frame. The rest of the code uses only its columns;
+# each data set is converted to them once.
 
 # %% tags=["hide-input"]
 MEANING = {
@@ -258,14 +259,14 @@ MEANING = {
     "scale": "side of the box / 200 pixels",
     "pose_cam": "rotation of each of 55 joints as axis and angle, radians; the root seen from the camera",
     "shape": "shape coefficients (betas)",
-    "trans_cam": "with the last column of cam_ext: where the body stands from the camera, metres",
+    "trans_cam": "plus the last column of cam_ext: translation of the body, camera frame, metres",
     "gtkps": "joints in the image: x, y in pixels, confidence",
     "cam_int": "intrinsics: focal length and principal point, pixels",
     "cam_ext": "world to camera",
-    "gender": "the person's",
-    "sub": "who it is",
-    "motion_info": "what they are doing",
-    "body": "the body model that pose and shape are meant for",
+    "gender": "of the person",
+    "sub": "name of the person",
+    "motion_info": "activity, or name of the motion",
+    "body": "name of the body model of pose and shape",
 }
 html_table(
     ("column", "of each row", "meaning"),
@@ -278,13 +279,12 @@ html_table(
 )
 
 # %% [markdown]
-# BEDLAM offers such tables, and also what they were computed from: a csv file that says who stands where, a
-# csv file with the camera of every frame, and a motion for every person, as rotations of SMPL-X's joints
-# {cite:p}`smplx`. All the arithmetic between the two is a change of axes, but three conventions meet there,
-# and one of them is left-handed.
+# BEDLAM offers such tables, and also what they were computed from: csv files with the places of people and
+# with the camera of each frame, and a motion per person, as rotations of SMPL-X's joints {cite:p}`smplx`. The
+# conversion is a change of axes between three conventions, one of which is left-handed.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: three sets of axes, each with one arrow pointing into the page. Unreal's is left-handed: seen from the tip of z, x turns into y clockwise. Right: the world from above. Yaw turns clockwise; a camera of yaw 0 looks along x, a body of yaw 0 along y.", "name": "fig-axes"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: three sets of axes, each with one arrow pointing into the page. Unreal's is left-handed: seen from the tip of z, x turns into y clockwise. Right: the world from above. Yaw turns clockwise; a camera of yaw 0 looks along x, a body of yaw 0 along y.", "name": "fig-axes"}, "image": {"alt": "Axes of Unreal, of an OpenCV camera and of SMPL-X, and a camera and a body with their yaws, from above"}}
 def arrow(axis, start, way, name, colour, gap=1.16):
     axis.annotate("", np.add(start, way), start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8})
     axis.text(*np.add(start, gap * np.array(way)), name, color=colour, ha="center", va="center", fontsize=11)
@@ -331,9 +331,9 @@ bare(above)
 plt.show()
 
 # %% [markdown]
-# Let $\mathbf b$ and $\mathbf c$ be the places of body and camera in the csv files. One matrix reorders
-# the axes, and its determinant is $-1$: here the left hand becomes a right one. Then the camera's own turns
-# are undone, yaw before pitch before roll:
+# Let $\mathbf b$ and $\mathbf c$ be the places of body and camera in the csv files. $P$ reorders the axes; its
+# determinant is $-1$, which makes the left-handed frame right-handed. $V$ undoes the camera's yaw, then its
+# pitch, then its roll:
 #
 # $$
 # \begin{aligned}
@@ -343,8 +343,7 @@ plt.show()
 # \end{aligned}
 # $$
 #
-# A body has a yaw of its own and no other angle. It faces Unreal's $y$ when that is 0, and a motion has $y$
-# up where the camera has $y$ down:
+# A body has only a yaw. At yaw 0 it faces Unreal's $y$, and a motion has $y$ up where the camera has $y$ down:
 #
 # $$
 # \begin{aligned}
@@ -354,13 +353,13 @@ plt.show()
 # \end{aligned}
 # $$
 #
-# The pelvis at rest, $\mathbf j_0$, is in the last equation because SMPL-X turns a body about its pelvis and
-# not about the origin. The focal length comes in millimetres of a sensor 36 mm wide. "Closeup" scenes were
-# filmed with the camera on its side: a quarter turn more of roll, sensor and image sides exchanged, and
-# frames that have to be turned upright when they are read. Of thirty frames a second every fifth is taken.
-# People with a vertex behind the camera, or with fewer than eight of the 22 body joints in the image, are
-# left out, and counted. (BEDLAM's own script asked for twelve joints from June 2023 until February 2025, so
-# label files published in between have fewer people.)
+# The last equation has the pelvis at rest, $\mathbf j_0$, because SMPL-X rotates a body about its pelvis and
+# not about the origin. Focal lengths are in millimetres of a sensor 36 mm wide. "Closeup" scenes were filmed
+# with the camera on its side: roll gets another quarter turn, sensor and image sides are exchanged, and
+# frames are turned upright when they are read. Every fifth of the thirty frames a second is used. People with
+# a vertex behind the camera, or with fewer than eight of the 22 body joints in the image, are left out and
+# counted. (BEDLAM's own script asked for twelve joints from June 2023 until February 2025, so label files
+# published in between have fewer people.)
 
 # %%
 show_source(bedlam_raw.place_people)
@@ -379,20 +378,17 @@ if raw is not None and scene.labels.parent == out / "labels":
         lands = ", ".join(f"{v:.2f}" for v in labels.transl[rows[0]]) if rows else "left out"
         place = ", ".join(f"{v:.0f}" for v in placed.place)
         lines.append((placed.person, place, f"{placed.yaw:.1f}", "", lands))
-show = Markdown(
-    "*These labels came as a table. Where they are converted from raw ground truth, here stand the csv files' "
-    "numbers of the frame that is shown below, and what the table made of them.*"
-)
+show = None
 if lines:
     header = ("", "x, y, z, cm", "yaw", "pitch, roll", "in the table: x, y, z, m")
     show = html_table(header, lines, f"{imgname}, focal length {millimetres:.1f} mm")
 show
 
 # %% [markdown]
-# Signs of angles are easy to get wrong in pairs, so here is the way back, thought out differently: no
-# matrices of turns, but where *forward*, *right* and *up* point in Unreal's world after the camera has
-# turned its head, nodded and tilted it. Each labelled person is carried into a made-up corner of that
-# world, with a camera and a body yaw drawn at random, and given to the function above.
+# Errors in the signs of two angles can cancel. The next cell therefore computes the inverse in a different
+# way, from the directions *forward*, *right* and *up* of a camera in Unreal's world after yaw, pitch and
+# roll. It puts each labelled person in a random place of that world, with a random camera and body yaw, and
+# converts the result with the function above.
 
 
 # %% tags=["hide-input"]
@@ -451,20 +447,19 @@ off = off[labels.gtkps[some, :22, 2] > 0]
 
 # %% tags=["hide-input"]
 Markdown(
-    f"{len(some)} people from the table to Unreal and back: their joints return to within **{off.max():.2g} pixels** of "
-    f"where they were. {1000 * converting:.1f} ms a person on one core."
+    f"{len(some)} people, from the table to Unreal and back: the largest distance of a joint from its label is "
+    f"**{off.max():.2g} pixels**. {1000 * converting:.1f} ms per person on one core."
 )
 
 # %% [markdown]
 # ## Labels, checked against the picture
 #
-# Now the table speaks about pixels, and can be held against them. Coloured lines join the labelled joints
-# (blue the person's left side, orange the right); they come from the labels alone, and fit because the
-# camera does. The box is drawn around the joints that lie inside the frame and then enlarged by a fifth.
-# The masks tell people apart, and skin (light) from clothes (dark).
+# The table can now be compared with the image. Coloured lines join the labelled joints (blue: the person's
+# left side, orange: the right); they come from the labels alone. The box surrounds the joints inside the
+# frame, enlarged by a fifth. Masks separate people, and skin (light) from clothes (dark).
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "All that the data says about one frame: joints and boxes, depth along the camera's axis, masks.", "name": "fig-frame"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The labels of one frame: joints and boxes, depth along the camera's axis, masks.", "name": "fig-frame"}, "image": {"alt": "A rendered frame with skeletons and boxes drawn over its people, its depth map, and the masks of its people"}}
 def draw_joints(axis, joints, width=1.6):
     """Bones between the first 22 joints (J, 3), in pixels."""
     points = np.asarray(joints)[:22, :2]
@@ -538,8 +533,8 @@ for axis in axes.values():
 plt.show()
 
 # %% [markdown]
-# One picture proves little. The same question in numbers, all over the data: the body model, posed and put
-# where the label says, seen through the label's camera, against the label's joints in the image.
+# The same check for all of the data: the joints of the posed body, projected by the label's camera, against
+# the labelled joints in the image.
 
 # %% tags=["hide-input"]
 distances = []
@@ -550,25 +545,24 @@ for table in tables:
     distances.append(away[table.gtkps[pick, :22, 2] > 0])
 off = np.concatenate(distances)
 Markdown(
-    f"{len(off):,} joints: {np.median(off):.2g} pixels in the median, {off.max():.2g} at worst. "
-    "`dpose prepare` asks this of every label file, and refuses one whose bodies are somewhere else."
+    f"{len(off):,} joints: {np.median(off):.2g} pixels in the median, {off.max():.2g} at most. "
+    "`dpose prepare` checks this for each label file, and refuses files whose bodies do not fit."
 )
 
 # %% [markdown]
-# ## Shards: what is needed, cut once
+# ## Shards: each person is cut once
 #
-# Of a frame with several people a training step wants one square. To get it the released code
-# {cite:p}`dpose` reads the whole image, the whole depth map and masks until one fits, changes the colours of
-# the whole image, and then throws most of it away, for every person in every epoch. So this is done once.
-# `dpose prepare` cuts each person's square, with a margin of an eighth on every side for the jitter in
-# training; finds the mask that is theirs; draws the part labels from the labelled body; and stores people
-# by the thousand in tar files, in the WebDataset format. On the command line:
+# A training step needs one square of a frame. The released code {cite:p}`dpose` reads the whole image, the
+# whole depth map, and masks until one fits, changes the colours of the whole image, and discards most of it,
+# for each person in each epoch. `dpose prepare` does this once: it cuts each person's square, with a margin
+# of an eighth on every side for the jitter in training, finds the person's mask, renders the part labels from
+# the labelled body, and stores people by the thousand in tar files of the WebDataset format:
 #
 # ```
 # dpose prepare bedlam --root /data/bedlam --out /data/bedlam-160 --preset mini
 # ```
 #
-# It begins with an estimate, from a few people cut for real. With `--dry-run` it also ends there.
+# It begins with an estimate, measured on a few people; `--dry-run` ends there.
 
 
 # %%
@@ -580,34 +574,23 @@ arguments = {"size": PRESETS["mini"], "limit": people, "per_shard": max(10, peop
 manifest = prepare("bedlam", root, out, say=say, **arguments)
 
 # %% tags=["hide-input"]
-keys = (
-    "set",
-    "split",
-    "size",
-    "validation",
-    "splits",
-    "dropped",
-    "faults",
-    "protocol",
-    "version",
-)
+keys = ("set", "split", "size", "validation", "splits", "dropped", "faults", "protocol", "version")
 html_table(
     ("manifest.json", ""),
     [(key, json.dumps(manifest[key])[:200]) for key in keys]
     + [("fingerprint", f"{manifest['fingerprint'][:16]}…")]
     + [("first of shards", ", ".join(f"{k} {str(v)[:16]}" for k, v in manifest["shards"][0].items()))],
-    "What a folder of shards says about itself",
+    "The manifest of a folder of shards",
     align="ll",
 )
 
 # %% [markdown]
-# Validation people are a fifth of the *sequences*, not of the people: the next frame of a video is no test.
-# The people and motions of a training sequence may still occur in a validation sequence.
-# Frames are shuffled before they are dealt out to shards, always in the same way.
+# Validation takes a fifth of the *sequences*, since neighbouring frames are alike. The people and motions of a
+# training sequence may still occur in a validation sequence. Frames are distributed to shards in a shuffled
+# order that is always the same.
 #
-# Preparing all of BEDLAM takes hours, and something always happens within hours. A shard gets its name
-# only when it is complete, and beside it lies a record of what it was made from. So after a crash, or
-# `kill -9`, the same command does what is left. Here one shard gets lost:
+# All of BEDLAM takes hours. A shard gets its name only when it is complete, together with a record of what
+# it was made from, so after a crash or `kill -9` the same command continues. Here one shard is deleted:
 
 # %%
 (out / "shards" / manifest["shards"][0]["name"]).unlink()
@@ -615,10 +598,8 @@ again = prepare("bedlam", root, out, say=say, **arguments)
 print("the same:", again["fingerprint"] == manifest["fingerprint"])
 
 # %% [markdown]
-# It is the same shard again, byte by byte: the fingerprint is a hash of all shards' hashes. Other settings
-# or other labels in the same folder are refused.
-#
-# Four small files a person: the image, the person's depth in 16 bits, the parts, and the numbers.
+# The shard is made again with the same bytes: the fingerprint is a hash of the hashes of all shards. Other
+# settings or other labels in the same folder are refused. A person is stored in four files:
 
 # %% tags=["hide-input"]
 split = max(manifest["splits"], key=manifest["splits"].get)
@@ -632,9 +613,9 @@ for name, size_ in entries:
 per_file = {kind: total / len({name.split(".")[0] for name, _ in entries}) for kind, total in each.items()}
 WHAT = {
     "jpg": "the square with its margin, JPEG of quality 95",
-    "depth.png": "this person's depth, 65,535 steps from nearest to farthest; 0 is everything else",
+    "depth.png": "the person's depth, 65,535 steps from nearest to farthest; 0 elsewhere",
     "parts.png": "0 background, 1 to 22 the body's parts",
-    "json": "pose, shape, place, joints, box, camera, whose body it is",
+    "json": "pose, shape, translation, joints, box, camera, names of body and person",
 }
 html_table(
     ("file", "bytes", "mean", "what"),
@@ -647,7 +628,7 @@ html_table(
     align="lrrl",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "People as they are stored, a row of each kind. White: the box, which an unaugmented step would see. The depth is shown as its training target, near bright and far dark.", "name": "fig-stored"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Stored people. White: the box, the input without augmentation. The depth is shown as its training target, near bright and far dark.", "name": "fig-stored"}, "image": {"alt": "Five people: crops with their boxes, depth of the visible person, and coloured body parts"}}
 chosen = [cut[i] for i in np.unique(np.linspace(0, len(cut) - 1, 5).astype(int))]
 
 
@@ -676,16 +657,14 @@ picture_grid(
 plt.show()
 
 # %% [markdown]
-# The image shows whoever stands in front, and so does the depth: only this person's visible pixels have
-# one. Parts are drawn from the body alone, as if nothing hid it and it wore nothing. How both become what
-# the network is trained towards, and where that can go wrong, has [a page of its own](targets.ipynb).
+# Only visible pixels of the person have a depth. Parts are rendered from the body alone, without clothes and
+# without occlusion. The [targets](targets.ipynb) page describes how both become training targets.
 #
 # ### What cannot be used
 #
-# Among a million files some will be broken. Nothing is left out silently, and nothing broken gets through: a
-# person left out by a rule is counted under that rule, a frame that should have been usable and is not is a
-# fault, listed in the manifest, and more than a hundred faults stop everything. Here are a few frames with
-# something wrong with each:
+# A person left out by a rule is counted under that rule. A frame that should have been usable but is not is a
+# fault: faults are listed in the manifest, and more than a hundred of them end the command. The next table
+# shows what is reported for a frame with different damages:
 
 
 # %% tags=["hide-input", "remove-output"]
@@ -730,21 +709,19 @@ for kind, what, act in tasks:
         found.append((what, len(samples), "; ".join(report)))
 
 # %% tags=["hide-input"]
-html_table(
-    ("done to the frame", "people used", "reported"), found, "One frame, broken on purpose", align="lrl"
-)
+html_table(("damage", "people used", "reported"), found, "One frame with damaged files", align="lrl")
 
 # %% [markdown]
-# A shard itself can be damaged later, on its way to another machine. The loader skips what it cannot read
-# and counts it, too: a truncated shard costs its rest, a broken picture one person, and when there are more
-# than twenty in an epoch it stops.
+# Shards can also be damaged later, for instance when they are copied. The loader skips and counts what it
+# cannot read: the rest of a truncated shard, one person for a broken picture. It stops at more than twenty in
+# an epoch.
 #
 # ## From shards to batches
 #
-# `make_loader` reads shards from a folder, or from a web server or bucket without storing them; several at
-# a time, so that neighbours in a batch come from different scenes. Sets are mixed person by person, with
-# weights. Below, the shards from above are mixed three to one with the same people prepared without depth
-# and masks, which is how AGORA {cite:p}`agora` comes:
+# `make_loader` reads shards from a folder, or streams them from a web server or bucket, several at a time, so
+# that neighbours in a batch come from different scenes. Data sets are mixed person by person, with weights.
+# Here the shards from above are mixed three to one with the same people without depth and masks, as AGORA
+# {cite:p}`agora` has them:
 
 # %%
 config = dpose.preset("mini")
@@ -769,20 +746,19 @@ Markdown(
 )
 
 # %% [markdown]
-# Where `has_depth` is false the depth losses count nothing; everything else counts as ever.
+# The depth losses ignore people for whom `has_depth` is false; the other losses do not change.
 #
-# ### The same crop, never the same twice
+# ### Augmentation
 #
-# During training each crop is changed at random each time it is used. First its box: now and then only
-# half of it, always a little larger or smaller; that is what the margin is for. Then the picture: lower
-# resolution, JPEG, rain, blur, snow; grey, noise, other colours and contrast; boxes of noise over it. The
-# strengths are the paper's where it gives them. `MINI` has little time to learn, so it gets milder jitter,
-# and mirror images, which double the data: there the labels are mirrored as well and left and right trade
-# places (compare the colours of the legs). What happens to a person follows from seed, epoch and the
-# person's name alone, on any machine.
+# In training, each crop changes at random each time it is used. Its box is sometimes halved, and always
+# scaled, within the stored margin. Its picture may get lower resolution, JPEG, rain, blur, snow, noise, other
+# colours and contrast, or rectangles of noise. The strengths are the paper's where it gives them. `MINI`
+# trains for a short time, so its jitter is milder, and it gets mirror images too, with mirrored labels: left
+# and right trade places (compare the colours of the legs). The changes follow from seed, epoch and the key
+# of the person alone.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One crop in five epochs, and the parts that go with it.", "name": "fig-augmentation"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One crop and its parts in five epochs.", "name": "fig-augmentation"}, "image": {"alt": "A crop and its part labels before augmentation and in five epochs, with the paper's and with MINI's augmentation"}}
 def several(augment, epochs):
     """(image, parts) of the crop in some epochs; None is the crop unchanged."""
     pairs = []
@@ -805,13 +781,13 @@ picture_grid(
 plt.show()
 
 # %% [markdown]
-# ## A look at all of it
+# ## Statistics
 #
-# A network learns the distribution it is shown, including what we would rather it did not: if everybody
-# faced the camera, it would believe that people do. So before a long training it is worth counting. (For
-# the open data these are the training crops, of which there are many more than full frames.)
+# A network learns the distribution of its training data, for instance the directions that people face. So it
+# is worth counting before a long training. For the open data, this section counts training crops, of which
+# there are many more than full frames.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Who is in the data. In sight: the share of the body's outline on which the person can be seen; the rest is behind somebody or something, or beyond the edge of the frame.", "name": "fig-people"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Distributions over the people. Visible: share of the body's silhouette in the crop where the person is visible; the rest is hidden, or outside of the frame.", "name": "fig-people"}, "image": {"alt": "Six histograms: labelled people per frame, direction of the pelvis, height, distance, field of view, and visible share of the silhouette"}}
 whole = made if bedlam is None else out
 shards = find_shards(whole, "train" if bedlam is None else split)
 counted, crops = [], []
@@ -824,12 +800,8 @@ for member in itertools.islice(read_members(shards, BadCount(0, 0)), 600):
 column = lambda name: torch.tensor([label[name] for label in counted])  # noqa: E731
 facing = roma.rotvec_to_rotmat(column("pose")[:, :3]) @ torch.tensor([0.0, 0.0, 1.0])
 turn = torch.rad2deg(torch.atan2(facing[:, 0], -facing[:, 2])).numpy()
-heights = torch.cat(
-    [
-        (lambda y: y.amax(1) - y.amin(1))(body.rest_vertices(betas)[..., 1])
-        for betas in column("betas").float()[:1000].split(100)
-    ]
-).numpy()
+betas = column("betas").float()[:1000].split(100)
+heights = torch.cat([(y.amax(1) - y.amin(1)) for y in (body.rest_vertices(b)[..., 1] for b in betas)]).numpy()
 visible = np.array(
     [
         ((crop["depth"] > 0) & (crop["parts"] > 0)).sum() / (crop["parts"] > 0).sum()
@@ -837,20 +809,27 @@ visible = np.array(
         if crop["depth"] is not None and crop["parts"].any()
     ]
 )
-frame_of = [label["key"].rsplit("-", 1)[0] for label in counted]
-together = Counter(frame_of)
-together = np.array([together[name] for name in frame_of])
+
+
+def frame_of(key):
+    """Name of the frame; in the open data, people of a scene's second camera have numbers from 10."""
+    start, _, last = key.rpartition("-")
+    return start, len(last) < 6 and int(last) // 10
+
+
+per_frame = Counter(frame_of(label["key"]) for label in counted)
+together = np.array([per_frame[frame_of(label["key"])] for label in counted])
 
 figure, axes = plt.subplots(2, 3, figsize=(8.6, 4.9), layout="constrained")
 figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
 field = 2 * torch.atan(column("img_size").amax(1) / 2 / column("cam_int")[:, 0]).rad2deg().numpy()
 panels = (
-    (together, np.arange(0.5, together.max() + 1), "labelled people in the frame", "company"),
+    (together, np.arange(0.5, together.max() + 1), "labelled people in the frame", "people"),
     (turn, np.arange(-180, 181, 30), "degrees; 0 towards the camera", "direction of the pelvis"),
     (heights, 16, "metres, standing straight", "height"),
     (column("trans")[:, 2].numpy(), 16, "metres", "distance"),
     (field, 16, "degrees, longer side of the image", "field of view"),
-    (100 * visible, np.arange(0, 101, 5), "% of the body's silhouette", "in sight"),
+    (100 * visible, np.arange(0, 101, 5), "% of the body's silhouette", "visible"),
 )
 for axis, (values, bins, unit, title) in zip(axes.flat, panels, strict=True):
     axis.hist(values, bins, color=LEFT, weights=np.full(len(values), 100 / max(1, len(values))), rwidth=0.92)
@@ -863,15 +842,15 @@ plt.show()
 
 # %% tags=["hide-input"]
 Markdown(
-    f"{len(counted):,} people, {heights.mean():.2f} ± {heights.std():.2f} m tall; "
-    f"{100 * np.mean(together > 1):.0f} % of them share the frame with another labelled person."
+    f"{len(counted):,} people of the first {len(shards[:4])} shards (height: of {len(heights):,}, visible share: of "
+    f"{len(visible):,}), {heights.mean():.2f} ± {heights.std():.2f} m tall. {100 * np.mean(together > 1):.0f} % share the "
+    f"frame with another labelled person; {100 * np.mean(abs(turn) < 45):.0f} % face the camera within 45°."
 )
 
 # %% [markdown]
-# Statistics do not show whether the pictures are any good. These crops were drawn at random, not chosen.
-# Black is where the square reaches beyond the frame, which happens to photographs, too.
+# The next crops were drawn at random.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Crops at random. Black is outside of the frame.", "name": "fig-crops"}, "image": {"alt": "Rendered people in many poses, clothes, places and kinds of light"}}
 picked = rng.choice(len(crops), min(sheet, len(crops)), replace=False)
 ok, jpeg = cv2.imencode(
     ".jpg",
@@ -883,8 +862,7 @@ Image(data=jpeg.tobytes(), format="jpeg")
 # %% [markdown]
 # ## What it costs
 #
-# The stopwatch counts this machine's processor time, on one core. Each frame is read and cut for real, at
-# the sizes for the two networks.
+# Processor time of this machine, one core, for frames cut at the crop sizes of the two presets:
 
 
 # %% tags=["hide-input"]
@@ -893,9 +871,8 @@ def measured(size):
     profile, cut_people, stored = cProfile.Profile(clock), 0, 0
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        read_frame(
-            scene, imgname, members, labels, size, bodies, skipped=Skipped()
-        )  # loads body and renderer
+        # The first call loads body and renderer.
+        read_frame(scene, imgname, members, labels, size, bodies, skipped=Skipped())
         for s, t, name in trial:
             rows = frames_of(t)[name]
             for sample in profile.runcall(read_frame, s, name, rows, t, size, bodies, skipped=Skipped()):
@@ -913,8 +890,8 @@ def measured(size):
 FRAME = {"read_png": "image, PNG", "read_depth": "depth, EXR"}
 PERSON = {
     "read_person_mask": "masks, PNG",
-    "label_part_targets": "part labels, drawn",
-    "match_masks": "whose mask is whose",
+    "label_part_targets": "rendering part labels",
+    "match_masks": "assigning masks to people",
     "sample_from_frame": "cutting",
     "encode_sample": "writing JPEG, PNG, JSON",
 }
@@ -942,15 +919,7 @@ for name, size in PRESETS.items():
 
 # %% tags=["hide-input"]
 small, large = PRESETS.values()
-lines = [
-    (
-        "raw labels to table, the arithmetic",
-        "person",
-        f"{1000 * converting:.1f}",
-        f"{1000 * converting:.1f}",
-        "",
-    )
-]
+lines = [("raw labels to table, the arithmetic", "person", *2 * [f"{1000 * converting:.1f}"], "")]
 for step, name in FRAME.items():
     kb = mean_kb["image" if step == "read_png" else "depth"]
     lines.append(
@@ -981,17 +950,16 @@ html_table(
 )
 
 # %% [markdown]
-# Now for all of BEDLAM: its images times the cost of a frame, its people times the cost of a person. That
-# is a projection, not a measurement. The open data's files are about as large as BEDLAM's, but it has fewer
-# people in a frame, and more of them make it longer work to find each one's mask; nor does processor time
-# know of waiting for a disk.
+# The costs for all of BEDLAM are its number of images times the cost of a frame, plus its number of people
+# times the cost of a person. This is a projection: the open data's files are about as large as BEDLAM's, but
+# BEDLAM has more people per frame, which makes finding masks slower, and waiting for a disk is not included.
 
 # %% tags=["hide-input"]
 CORES = (1, 16, 64)
 
 
 def duration(seconds):
-    """Of so many seconds' work, for each number of cores."""
+    """Duration of work that takes `seconds` of processor time, for each number of cores."""
     each = (seconds / cores for cores in CORES)
     return [f"{t / 3600:.2g} hours" if t >= 3600 else f"{t / 60:.2g} minutes" for t in each]
 
@@ -1017,11 +985,9 @@ html_table(
             (f"loading 200,000 batches of 64, {size} px", *duration(200_000 * 64 * loading[size]), "")
             for size in costs
         ),
-        ("BEDLAM's own: images at 6 fps", *[""] * len(CORES), f"{BEDLAM['png'] / BEDLAM['rate'] / 1e9:,.0f}"),
-        (
-            "BEDLAM's own: depth at 6 fps",
-            *[""] * len(CORES),
-            f"{BEDLAM['depth'] / BEDLAM['rate'] / 1e9:,.0f}",
+        *(
+            (f"BEDLAM's {name} at 6 fps", *[""] * len(CORES), f"{BEDLAM[kind] / BEDLAM['rate'] / 1e9:,.0f}")
+            for name, kind in (("images", "png"), ("depth", "depth"))
         ),
     ],
     f"All of BEDLAM, projected: {BEDLAM['images']:,} images, {BEDLAM['people']:,} people",
@@ -1035,22 +1001,21 @@ reading = (
 smaller = {size: 1e12 * read_tb / (BEDLAM["people"] * costs[size][2]) for size in costs}
 waiting = 1e12 * read_tb / disk  # seconds
 text = (
-    "The rows about loading are as long as the paper's training. The shards for the smaller network are "
+    "The rows about loading are for as many batches as the paper's training has. The shards for the smaller network are "
     f"{smaller[small]:.0f} times smaller than the images and depth maps that they are cut from, those for the larger "
     f"one {smaller[large]:.0f} times. A hard disk that reads {disk / 1e6:.0f} MB a second needs {waiting / 3600:.1f} hours "
-    f"for the {read_tb:.1f} TB, so from {np.ceil(total[large] / waiting):.0f} cores on it is the disk that one waits for. "
-    f"Of the processor time {100 * reading / total[large]:.0f} % goes into reading PNG and EXR, which a loader of raw frames "
-    "does again for every person in every epoch."
+    f"for the {read_tb:.1f} TB, so from {np.ceil(total[large] / waiting):.0f} cores on the disk is the limit. "
+    f"Reading PNG and EXR takes {100 * reading / total[large]:.0f} % of the processor time; a loader of raw frames repeats it "
+    "for each person in each epoch."
 )
-raced = read_json(Path(dpose.__file__).parents[1] / "results" / "loader.json")
+raced = read_json(results / "loader.json")
 rates, steps = raced["samples_per_second_and_core"], raced["raw_ms_by_step"]
 slow = max(steps, key=steps.get)
 before, after = raced["loader_memory_mb"].values()
 Markdown(
-    f"{text}\n\nAnd this is what it buys. In a benchmark on the same open frames and in the same process "
-    f"(`benchmarks/raw_frames.py`), reading frames the released way gave {rates['raw frames, the released way']:.1f} "
-    f"people a second and core, the largest part of the time going into {slow} ({steps[slow]:.0f} of "
-    f"{sum(steps.values()):.0f} ms a person); prepared shards gave {rates['prepared shards']:.0f}: "
+    f"{text}\n\nIn a benchmark on {raced['frames']} open frames (`benchmarks/raw_frames.py`), reading frames as the "
+    f"released code does gave {rates['raw frames, the released way']:.1f} people per second and core (slowest step: {slow}, "
+    f"{steps[slow]:.0f} of {sum(steps.values()):.0f} ms per person); prepared shards gave {rates['prepared shards']:.0f}, "
     f"**{raced['times_as_fast']:.0f} times as many**. The loader held {before:.0f} MB after 1,000 people and "
     f"{after:.0f} MB after 11,000."
 )
@@ -1058,10 +1023,9 @@ Markdown(
 # %% [markdown]
 # ## Other sets
 #
-# AGORA trains beside BEDLAM. 3DPW {cite:p}`threedpw`, EMDB {cite:p}`emdb` and RICH {cite:p}`rich` are
-# photographs of people who were measured; the paper tests on them. Each has its module and its command, whose
-# `--help` says what to download and where to put it; all take `--root` and `--out`, and end as the same kind
-# of shards.
+# AGORA is a second training set. 3DPW {cite:p}`threedpw`, EMDB {cite:p}`emdb` and RICH {cite:p}`rich` are
+# photographs of people who were measured; the paper tests on them. `dpose prepare NAME --help` says what to
+# download and where to put it. All sets become the same kind of shards.
 
 # %% tags=["hide-input"]
 TRUTH = {
@@ -1087,24 +1051,31 @@ html_table(
 )
 
 # %% [markdown]
-# ## How the open data is made
+# ## How the open data are made
 #
-# This chapter is about the open data alone; for a BEDLAM root its cells do nothing.
+# From here on the page is about the open data alone; with BEDLAM, cells that read the open data do nothing.
 #
-# The bodies are the open body of this project, public domain like the MakeHuman figures
-# {cite:p}`makehuman` that it comes from. Clothes, rooms, trees and light are program code; the photographs
-# on the walls are sample pictures of scikit-image. A ray caster {cite:p}`warp` draws all of it. The images
-# are plainer than BEDLAM's, and nobody should expect a network to cope with photographs after seeing
-# nothing else. But their labels are exact.
+# The bodies are the open body of this project, public domain like the MakeHuman figures {cite:p}`makehuman`
+# that it comes from. Clothes, rooms, trees and light are program code; photographs on walls are sample
+# pictures of scikit-image. Warp {cite:p}`warp` kernels render the pictures on the CPU: those of validation,
+# test and full frames by ray tracing, those of training by rasterisation with shadow maps, for two cameras
+# per scene. The pictures are plainer than BEDLAM's, but the labels are exact.
 #
-# The generator draws the direction a person faces evenly from the full circle, poses from eleven
-# activities, and heights from the open body's adults. How much of the frame a person fills and the focal
-# length are drawn independently, so that size in the image does not tell the distance. Many people share
-# the frame with others, and posts, tables and plants stand in the way of some; people of whom less than
-# about 30 % is left are not used. The seed decides everything: a scene is a function of (seed, split,
-# number), so a small data set is the beginning of a large one, and no person occurs in two splits.
+# Validation and test: people face all directions equally often, and their poses come from eleven activities.
+# How much of the frame a person fills and the focal length are independent, so that the size in the image does
+# not determine the distance. Some people are hidden in part by others, posts, tables or plants; people of whom
+# less than about 30 % is visible are left out. A scene is a function of seed, split and number alone, so a
+# small data set is the beginning of a large one. No person occurs in two splits. The split "hard", empty by
+# default, is a test split with the variety of training that the next section describes.
+#
+# ```
+# dpose synth --root DIR --hard 250                   # with 250 scenes of the split "hard"
+# dpose synth --root DIR --without groups tone        # without two options in training, for comparisons
+# dpose synth --root DIR --train 1000000 --part 3/16  # one of 16 jobs that share a folder
+# dpose train --data synth: --preset lite --out runs/own    # renders people while training, without files
+# ```
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Activities of test people, and their probabilities (marks).", "name": "fig-activities"}, "image": {"alt": "Bar chart of eleven activities with the shares that were asked for"}}
 if bedlam is None:
     doing = Counter(
         activity
@@ -1117,17 +1088,15 @@ if bedlam is None:
     axis.plot([100 * ACTIVITIES[name] for name in names], names, "|", color="#D55E00", ms=9, mew=2)
     axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
     axis.invert_yaxis()
-    axis.set(xlabel=f"% of {doing.total()} people (mark: asked for)")
+    axis.set(xlabel=f"% of {doing.total()} people")
     axis.spines[["top", "right"]].set_visible(False)
     style_axis(axis)
     plt.show()
 
 # %% [markdown]
-# Writing full frames with depth and masks for a hundred thousand people would fill hundreds of gigabytes,
-# most of it never looked at. So training crops are rendered directly, through the part of the camera that
-# sees the box. That is only allowed if it gives what cutting them from the frame would have given. Here the
-# frames, read by the code that reads BEDLAM, are compared person by person with the crops of the test
-# shards:
+# Full frames with depth and masks of a hundred thousand people would fill hundreds of gigabytes. Crops are
+# therefore rendered directly, by a camera that covers the box. The next table compares crops that were cut
+# from the full frames, by the code that reads BEDLAM, with the crops of the same people in the test shards:
 
 # %% tags=["hide-input"]
 compared = None
@@ -1143,11 +1112,13 @@ if bedlam is None:
         if other is None:
             continue
         both, either = (f(ours["depth"] > 0, other["depth"] > 0) for f in (np.logical_and, np.logical_or))
-        apart = lambda name: np.abs(np.subtract(ours["label"][name], other["label"][name])).max()  # noqa: B023, E731
+        apart = {
+            k: np.abs(np.subtract(ours["label"][k], other["label"][k])).max() for k in ("joints2d", "pose")
+        }
         differences.append(
             {
-                "joints2d, largest difference, pixels": apart("joints2d"),
-                "pose, largest difference, radians": apart("pose"),
+                "joints2d, largest difference, pixels": apart["joints2d"],
+                "pose, largest difference, radians": apart["pose"],
                 "parts, % of pixels equal": 100 * (ours["parts"] == other["parts"]).mean(),
                 "person's pixels, overlap (IoU), %": 100 * both.sum() / either.sum(),
                 "depth, median difference, millimetres": 1000
@@ -1167,32 +1138,60 @@ if bedlam is None:
 compared
 
 # %% [markdown]
-# Labels are the same up to rounding, and so are the parts, which are rendered from the labels both times.
-# The other pixels differ by what a change of resolution costs: the frame has been rendered on its own
-# grid and then resampled, the crop directly on the finer or coarser one.
+# Labels and parts are the same up to rounding. The other pixels differ by the change of resolution: the frame
+# is rendered on its own grid and resampled, the crop directly on its grid.
+#
+# ### People like those in photographs
+#
+# Networks trained on rendered people do worse on [photographs](photographs.ipynb), which show other poses,
+# crowds, clothes, light and lenses, and boxes drawn by annotators: a domain gap. So scenes of training, and of
+# "hard", take options at random that make people and pictures more varied. Each has its own random numbers:
+# switching one off changes nothing else, except where people and camera depend on it. Validation and test take
+# none and stay bit-equal to those of earlier versions, so that results remain comparable.
 
 # %% tags=["hide-input"]
-made_table = None
+about = re.findall(r"(\w+): float = [\d.]+  # (\w+): (.+)", inspect.getsource(Variety))
+html_table(
+    ("option", "probability", "per", "what it does"),
+    [(name, f"{getattr(Variety, name):.2f}", *line[1:]) for name, line in zip(OPTIONS, about, strict=True)],
+    "Options of training scenes (`dpose.synthetic.variety`)",
+    align="lrll",
+)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "People without options (upper picture of a pair) and the same with one option (lower).", "name": "fig-options"}, "image": {"alt": "Eight pairs of pictures, one per option: another pose, a second person close by, loose clothes, a suitcase, a table, night, clutter, and a background out of focus"}}
+SHOWN = {  # option: number of a training scene, and of one of its people
+    "poses": (16, 0), "groups": (2, 1), "clothes": (14, 0), "belongings": (19, 0),
+    "tables": (1, 0), "light": (3, 0), "backgrounds": (9, 0), "focus": (18, 0),
+}  # fmt: skip
+
+
+def crop_with(variety, number, who):
+    """The crop (192, 192, 3) of a person of a training scene."""
+    for sample in person_samples(sample_scene(0, "train", number, variety), 192):
+        if sample["label"]["key"].endswith(f"-{who}"):
+            return sample["image"]
+
+
+off = {name: crop_with(PLAIN, *place) for name, place in SHOWN.items()}
+on = {name: crop_with(replace(PLAIN, **{name: 1.0}), *place) for name, place in SHOWN.items()}
+halves = [list(SHOWN)[:4], list(SHOWN)[4:]]
+rows = [[pictures[name] for name in half] for half in halves for pictures in (off, on)]
+picture_grid(rows, [halves[0], [], halves[1]], ("off", "on", "off", "on"), side=2.05)
+plt.show()
+
+# %% tags=["hide-input"]
+speed = read_json(results / "synthetic.json")
+rate = {name: run["samples_per_second_and_core"] for name, run in speed["rates"].items()}
+one_crop = speed["rates"]["training, 160 pixels"]
+making = 1 / rate["training, 160 pixels"] + one_crop["encoding_for_shards_ms"] / 1000
+cost = (
+    f"`benchmarks/synthetic.py` renders {rate['training, 160 pixels']:.0f} training crops of 160 pixels per second and "
+    f"core ({speed['hardware']['cpu']}), and {rate['training, 128 pixels']:.0f} of 128 pixels; ray-traced crops of test "
+    f"scenes, {rate['validation and test, 160 pixels']:.0f} and {rate['validation and test, 128 pixels']:.0f}. "
+    f"With encoding, 100,000 training crops of 160 pixels take {100_000 * making / 3600:.1f} hours of one core."
+)
 if bedlam is None:
-    started = clock()
-    count = sum(
-        len(person_samples(sample_scene(synthetic["seed"], "train", i), synthetic["size"]))
-        for i in range(timed)
-    )
-    making = (clock() - started) / count
-    shard_bytes = sum(s["bytes"] for s in synthetic["shards"]) / sum(synthetic["splits"].values())
+    each = sum(s["bytes"] for s in synthetic["shards"]) / sum(synthetic["splits"].values())
     per_split = ", ".join(f"{split} {number:,}" for split, number in synthetic["splits"].items())
-    made_table = html_table(
-        ("", ""),
-        [
-            (f"people here, as crops of {synthetic['size']} pixels", per_split),
-            ("one crop in a shard", f"{shard_bytes / 1e3:.1f} kB"),
-            ("making one crop, all processor time", f"{1000 * making:.0f} ms"),
-            (
-                "so: 100,000 crops",
-                f"{100_000 * making / 3600:.1f} hours of one core, {shard_bytes / 1e4:.1f} GB",
-            ),
-        ],
-        "What making the open data costs",
-    )
-made_table
+    cost += f" The open data here have crops of {synthetic['size']} pixels, {each / 1e3:.0f} kB each: {per_split}."
+Markdown(cost)
