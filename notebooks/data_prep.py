@@ -17,7 +17,7 @@
 #
 # BEDLAM is for research only, behind a registration, and may not be passed on. By default the page therefore
 # reads the open data: people rendered by this project, in BEDLAM's file layout. `dpose synth` makes them, as
-# the last two sections describe. With one parameter the same cells read BEDLAM:
+# the last section describes. With one parameter the same cells read BEDLAM:
 #
 # ```
 # papermill notebooks/data_prep.ipynb mine.ipynb -p bedlam /data/bedlam
@@ -1024,7 +1024,7 @@ Markdown(
 # ## Other sets
 #
 # AGORA is a second training set. 3DPW {cite:p}`threedpw`, EMDB {cite:p}`emdb` and RICH {cite:p}`rich` are
-# photographs of people who were measured; the paper tests on them. `dpose prepare NAME --help` says what to
+# pictures of people whose pose was measured; the paper tests on them. `dpose prepare NAME --help` says what to
 # download and where to put it. All sets become the same kind of shards.
 
 # %% tags=["hide-input"]
@@ -1058,8 +1058,8 @@ html_table(
 # The bodies are the open body of this project, public domain like the MakeHuman figures {cite:p}`makehuman`
 # that it comes from. Clothes, rooms, trees and light are program code; photographs on walls are sample
 # pictures of scikit-image. Warp {cite:p}`warp` kernels render the pictures on the CPU: those of validation,
-# test and full frames by ray tracing, those of training by rasterisation with shadow maps, for two cameras
-# per scene. The pictures are plainer than BEDLAM's, but the labels are exact.
+# test and full frames by ray tracing, those of training and of the split "hard" by rasterisation with shadow
+# maps, for two cameras per scene. The pictures are plainer than BEDLAM's, but the labels are exact.
 #
 # Validation and test: people face all directions equally often, and their poses come from eleven activities.
 # How much of the frame a person fills and the focal length are independent, so that the size in the image does
@@ -1069,10 +1069,10 @@ html_table(
 # default, is a test split with the variety of training that the next section describes.
 #
 # ```
-# dpose synth --root DIR --hard 250                   # with 250 scenes of the split "hard"
-# dpose synth --root DIR --without groups tone        # without two options in training, for comparisons
-# dpose synth --root DIR --train 1000000 --part 3/16  # one of 16 jobs that share a folder
-# dpose train --data synth: --preset lite --out runs/own    # renders people while training, without files
+# dpose synth --root DIR --hard 250                       # with 250 scenes of the split "hard"
+# dpose synth --root DIR --without groups tone            # without two options in training, for comparisons
+# dpose synth --root DIR --train 1000000 --part 3/16      # one of 16 jobs that share a folder
+# dpose train --data synth: --preset lite --out runs/own  # renders people while training, without files
 # ```
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Activities of test people, and their probabilities (marks).", "name": "fig-activities"}, "image": {"alt": "Bar chart of eleven activities with the shares that were asked for"}}
@@ -1158,9 +1158,9 @@ html_table(
     align="lrll",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "People without options (upper picture of a pair) and the same with one option (lower).", "name": "fig-options"}, "image": {"alt": "Eight pairs of pictures, one per option: another pose, a second person close by, loose clothes, a suitcase, a table, night, clutter, and a background out of focus"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One person of a training scene per option. Above: without any option; below: with this option alone.", "name": "fig-options"}, "image": {"alt": "Eight pairs of pictures, one per option: another pose, a second person close by, loose clothes, a suitcase, a table, night, clutter, and a background out of focus"}}
 SHOWN = {  # option: number of a training scene, and of one of its people
-    "poses": (16, 0), "groups": (2, 1), "clothes": (14, 0), "belongings": (19, 0),
+    "poses": (16, 0), "groups": (75, 0), "clothes": (14, 0), "belongings": (19, 0),
     "tables": (1, 0), "light": (3, 0), "backgrounds": (9, 0), "focus": (18, 0),
 }  # fmt: skip
 
@@ -1172,11 +1172,11 @@ def crop_with(variety, number, who):
             return sample["image"]
 
 
-off = {name: crop_with(PLAIN, *place) for name, place in SHOWN.items()}
-on = {name: crop_with(replace(PLAIN, **{name: 1.0}), *place) for name, place in SHOWN.items()}
-halves = [list(SHOWN)[:4], list(SHOWN)[4:]]
-rows = [[pictures[name] for name in half] for half in halves for pictures in (off, on)]
-picture_grid(rows, [halves[0], [], halves[1]], ("off", "on", "off", "on"), side=2.05)
+figure, axes = plt.subplots(2, 4, figsize=(8.6, 9.1), layout="constrained")
+for axis, (name, place) in zip(axes.flat, SHOWN.items(), strict=True):
+    pair = [crop_with(variety, *place) for variety in (PLAIN, replace(PLAIN, **{name: 1.0}))]
+    axis.imshow(contact_sheet(pair, columns=1, gap=4))
+    bare(axis, name)
 plt.show()
 
 # %% tags=["hide-input"]
