@@ -243,7 +243,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS  # of options that are not given: see `evaluate`
     add = parser.add_argument
     _add_shared(parser, "--checkpoint", "--data")
-    add("--split", help="train, val or test (default: test)")
+    add("--split", help="train, val, test, or hard, which `dpose synth --hard` makes (default: test)")
     add(
         "--protocol",
         help="which joints are compared: smplx24 (BEDLAM), smpl24 (RICH), h36m14 or smpl22 (3DPW and EMDB by "

@@ -76,7 +76,7 @@ def evaluate(
     Args:
         checkpoint: a `.safetensors` file, a released `.ckpt`, or "mini" for the shipped network.
         data: data folder; None: $DPOSE_DATA, else the open data set.
-        split: "train", "val" or "test".
+        split: "train", "val", "test", or another one that the data have.
         samples: number of samples, taken from shards all over the split; None: all.
         device: None: CUDA if available.
         body: the body of the prediction, a name or a file as for `dpose.load_body`; None: the one that the
@@ -205,7 +205,7 @@ def measure(
     for batch in loader:
         batch = to_device(batch, device)
         if samples is not None:
-            batch = _first(batch, samples - count)
+            batch = some_of(batch, slice(samples - count))
         _check_families(body, batch)
         inputs = batch if focal == "label" else {**batch, "cam_int": default_intrinsics(batch["img_size"])}
         prediction = run_network(model, inputs)
@@ -321,10 +321,9 @@ def _trained_depth_rule(checkpoint: str | Path, metadata: dict[str, Any]) -> str
     return "released" if from_authors else "paper"
 
 
-def _first(batch: Batch, count: int) -> Batch:
-    """The first samples of a batch, at most `count`."""
-    rows = {name: value for name, value in batch.items() if isinstance(value, Tensor | list)}
-    return {**batch, **{name: value[:count] for name, value in rows.items()}}
+def some_of(batch: Batch, rows: slice) -> Batch:
+    """These samples of a batch, as a batch."""
+    return {name: value[rows] if isinstance(value, Tensor | list) else value for name, value in batch.items()}
 
 
 def _check_families(body: Body, batch: Batch) -> None:

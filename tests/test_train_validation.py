@@ -114,6 +114,7 @@ def test_other_validation_data_start_a_new_best(quick, tmp_path, monkeypatch):
     result = train(TrainConfig(resume=quick.out / "last.ckpt", val_data=other, progress=False))
     after = dpose.model.checkpoint.metadata(result.best)["validation"]
     assert (after["step"], after["samples"]) == (4, 3) and after["data"] != before["data"]
+    assert [(row["step"], row["mpjpe"]) for row in rows(quick.out / "val.csv")] == [(4, 300)]
 
 
 def test_pictures_show_the_people_of_the_split_beside_the_predictions(quick, people):

@@ -20,7 +20,6 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from dpose import figures
@@ -29,7 +28,7 @@ from dpose.body import Bodies, Body, load_body
 from dpose.config import ModelConfig
 from dpose.data.loader import make_loader
 from dpose.data.sources import Shards, find_source
-from dpose.evaluate import measure, summarise
+from dpose.evaluate import measure, some_of, summarise
 from dpose.io import replacing, write_png
 from dpose.model import checkpoint
 from dpose.model.inference import run_network, to_device
@@ -75,13 +74,16 @@ class Validation(lightning.Callback):
         self.about = {"data": fingerprint(self.data)}
         self.batches: list[Batch] = []  # compact
         self.best: dict[str, float] | None = None  # step and MPJPE
+        self.kept = 0  # step up to which rows of `val.csv` are kept
         if self.config.continues:
             self._recall()
 
     def _recall(self) -> None:
-        if self.path.exists():
-            stored = checkpoint.metadata(self.path)["validation"]
-            self.best = stored["best"] if stored["data"] == self.about["data"] else None
+        """Go on from the scores of the run that is resumed, unless they are of other data."""
+        stored = checkpoint.metadata(self.path)["validation"] if self.path.exists() else None
+        if stored is not None and stored["data"] != self.about["data"]:
+            return
+        self.kept, self.best = self.journal.start, stored and stored["best"]
         if rows := [row for row in self.csv.rows() if int(row["step"]) <= self.journal.start]:
             scores = {name: float(value) for name, value in rows[-1].items() if name != "images"}
             scores |= {name: int(rows[-1][name]) for name in ("step", "samples")}
@@ -105,7 +107,7 @@ class Validation(lightning.Callback):
         if not trainer.is_global_zero:
             return
         config = self.config
-        self.csv.trim(self.journal.start if config.continues else 0)
+        self.csv.trim(self.kept)
         body = load_body(config.body or self.name, module.model.config.num_betas)  # with its faces
         body.name = self.name
         self.body = body.to(module.device)
@@ -153,10 +155,10 @@ class Validation(lightning.Callback):
     @torch.inference_mode()
     def _draw(self, model: DPose, step: int) -> None:
         people = [(batch, row) for batch in self.batches for row in range(len(batch["key"]))]
-        pictures = []
-        for number in range(min(PICTURES, len(people))):  # from all over the split
-            batch, row = people[number * len(people) // PICTURES if len(people) > PICTURES else number]
-            one = to_device(_rows(batch, row), self.body.faces.device)
+        pictures, count = [], min(PICTURES, len(people))
+        for number in range(count):  # from all over the split
+            batch, row = people[number * len(people) // count]
+            one = to_device(some_of(batch, slice(row, row + 1)), self.body.faces.device)
             pictures += figures.prediction_pictures(run_network(model, one), one, self.body, 0)
         sheet = figures.contact_sheet(pictures, columns=len(figures.PREDICTION_TITLES))
         write_png(self.config.out / "samples" / f"step-{step}.png", sheet)
@@ -167,14 +169,6 @@ class Validation(lightning.Callback):
     def _print(self, text: str) -> None:
         if self.config.progress:
             tqdm.write(text, file=sys.stderr)  # beside a progress bar
-
-
-def _rows(batch: Batch, row: int) -> Batch:
-    """One person of a batch, as a batch."""
-    return {
-        name: value[row : row + 1] if isinstance(value, Tensor | list) else value
-        for name, value in batch.items()
-    }
 
 
 @contextmanager
