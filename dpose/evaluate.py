@@ -34,7 +34,7 @@ from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.data.shards import read_manifest
-from dpose.io import check_target, file_hash, write_json
+from dpose.io import check_target, write_json
 from dpose.model import checkpoint as checkpoints
 from dpose.model import released
 from dpose.model.inference import run_network, to_device, usable_device
@@ -148,12 +148,7 @@ def evaluate(
         "matrices": origins,
         **summarise(table),
         "baseline_samples": mean_pose.samples if mean_pose else 0,
-        "checkpoint": {
-            "name": Path(checkpoint).name,
-            "sha256": file_hash(checkpoints.resolve(checkpoint)),
-            "config": model.config.to_dict(),
-            "metadata": metadata,
-        },
+        "checkpoint": checkpoints.record(checkpoint, model, metadata),
         "data": {"fingerprint": data_fingerprint(root)},
         "seconds": round(time.monotonic() - begin, 1),
         **results.provenance(),

@@ -27,7 +27,8 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,6 +45,7 @@ from dpose import results
 from dpose.body import Body
 from dpose.bootstrap import ClusterBootstrap
 from dpose.camera import BOX_FACTOR, BOX_UNIT, default_intrinsics, full_translation, project
+from dpose.data.loader import one_thread
 from dpose.data.sample import crop_matrix, warp_image
 from dpose.io import check_target, file_hash, write_json
 from dpose.model import checkpoint as checkpoints
@@ -122,9 +124,8 @@ def evaluate_keypoints(
             nobody is left to evaluate.
         FloatingPointError: a prediction is not finite.
     """
-    for name, value in (("min_joints", min_joints), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    if min(min_joints, batch_size) < 1:
+        raise ValueError(f"min_joints and batch_size must be at least 1, got {min_joints} and {batch_size}")
     if not 0.1 <= box_factor <= 10:
         raise ValueError(f"box_factor must be between 0.1 and 10, got {box_factor}")
     if out is not None:
@@ -133,20 +134,20 @@ def evaluate_keypoints(
         raise FileNotFoundError(f"no folder {images}; it must hold the images of {annotations}")
     begin = time.monotonic()
     model, metadata = checkpoints.read(checkpoint)
-    model = model.to(usable_device(device))
-    mesh = checkpoints.body_of(model, body).to(usable_device(device))
+    device = usable_device(device)
+    model, mesh = model.to(device), checkpoints.body_of(model, body).to(device)
     points = body_points(mesh)
     people = read_annotations(annotations, points, min_joints)
     crops = _Crops(people, Path(images), model.config.image_size, box_factor)
-    loader = DataLoader(crops, batch_size=None, num_workers=workers, worker_init_fn=_one_thread)
+    loader = DataLoader(crops, batch_size=None, num_workers=workers, worker_init_fn=one_thread)
     shown = tqdm(loader, "evaluate", unit="image", disable=not progress, leave=False)
     left_out, unreadable = Counter(people.left_out), {}
     persons = _persons(shown, people, left_out, unreadable)
+    selected = [points[name] for name in people.names]
     rows, errors = [], []
     while batch := list(islice(persons, batch_size)):
         numbers, *inputs = zip(*batch, strict=True)
         numbers = list(numbers)
-        selected = [points[name] for name in people.names]
         predicted = project_points(model, mesh, selected, *map(torch.stack, inputs))
         if not np.isfinite(predicted).all():
             raise FloatingPointError(
@@ -180,12 +181,7 @@ def evaluate_keypoints(
         "metrics": scores,
         "baselines": {"mean_pose": baseline},
         "intervals": bootstrap.record | {"method": "95 % percentile bootstrap over images, or videos"},
-        "checkpoint": {
-            "name": Path(checkpoint).name,
-            "sha256": file_hash(checkpoints.resolve(checkpoint)),
-            "config": model.config.to_dict(),
-            "metadata": metadata,
-        },
+        "checkpoint": checkpoints.record(checkpoint, model, metadata),
         "data": {"annotations": Path(annotations).name, "sha256": file_hash(annotations)},
         "seconds": round(time.monotonic() - begin, 1),
         **results.provenance(),
@@ -199,32 +195,31 @@ def format_table(result: dict[str, Any]) -> str:
     """The results as a few lines of text, in per cent."""
     scores, baseline = result["metrics"], result["baselines"]["mean_pose"]
     titles = [name.replace("pck_", "PCK@") for name in MEASURES]
+
+    def row(label: str, select: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
+        values, constants = ([select(table[name]) for name in MEASURES] for table in (scores, baseline))
+        cells = "".join(f"{100 * value['mean']:>10.1f}" for value in values)
+        mean_pose = " ".join(f"{100 * value['mean']:.1f}" for value in constants)
+        return f"{label:16}{values[0]['n']:>7}{cells}   ({mean_pose})"
+
     lines = [
         f"{result['samples']} people with {result['joints']} limb joints in {result['images']} images of "
         f"{result['dataset']}, boxes x {result['box_factor']:g}; per cent of joints, and of the box's side",
         f"{'':16}{'n':>7}{''.join(f'{title:>10}' for title in titles)}   (mean pose)",
+        row("limb joints", lambda score: score),
     ]
-
-    def row(label: str, measured: list[dict[str, Any]], constant: list[dict[str, Any]]) -> str:
-        values, constants = ([100 * score["mean"] for score in group] for group in (measured, constant))
-        cells = "".join(f"{value:>10.1f}" for value in values)
-        return f"{label:16}{measured[0]['n']:>7}{cells}   ({' '.join(f'{value:.1f}' for value in constants)})"
-
-    lines.append(row("limb joints", *([table[name] for name in MEASURES] for table in (scores, baseline))))
     spans = [scores[name]["ci95"] for name in MEASURES]
     if None not in spans:
         cells = "".join(f"{f'{100 * low:.1f}-{100 * high:.1f}':>10}" for low, high in spans)
         lines.append(f"{'95 % interval':23}{cells}")
     for joint in scores["error"]["per_joint"]:
         label = "all joints" if joint == "all" else joint.replace("_", " ")
-        tables = ([table[name]["per_joint"][joint] for name in MEASURES] for table in (scores, baseline))
-        lines.append(row(label, *tables))
+        lines.append(row(label, lambda score, joint=joint: score["per_joint"][joint]))
     if left_out := result["left_out"]:
         lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
     if unreadable := result["unreadable"]:
-        more = "; ..." if len(unreadable) > NAMED else ""
-        named = "; ".join(list(unreadable.values())[:NAMED]) + more
-        lines.append(f"{len(unreadable)} images could not be used: {named}")
+        named = [*list(unreadable.values())[:NAMED], *["..."][: len(unreadable) - NAMED]]
+        lines.append(f"{len(unreadable)} images could not be used: {'; '.join(named)}")
     if unknown := result["unknown_keypoints"]:
         lines.append(f"keypoints without a point on the body: {', '.join(unknown)}")
     return "\n".join(lines)
@@ -265,12 +260,12 @@ def read_annotations(path: str | Path, known: Iterable[str], min_joints: int = 1
         spelled = {category["id"]: category.get("keypoints") or () for category in content["categories"]}
         annotations = [(annotation["image_id"], annotation) for annotation in content["annotations"]]
         files = {number: str(entry["file_name"]) for number, entry in entries.items()}
+        names = {category: [_point_name(name) for name in kinds] for category, kinds in spelled.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not an annotation file in COCO's format, with images, annotations and categories "
             f"({type(error).__name__}: {str(error)[:80]})"
         ) from None
-    names = {category: [_point_name(name) for name in kinds] for category, kinds in spelled.items()}
     found = {name for kinds in names.values() for name in kinds}
     kept = tuple(name for name in known if name in found)
     if not kept:
@@ -308,11 +303,15 @@ def read_annotations(path: str | Path, known: Iterable[str], min_joints: int = 1
         image=np.repeat(np.arange(len(people)), [len(group) for group in people.values()]),
         files=[files[number] for number in people],
         sizes=[size if all(size) else None for size in sizes],
-        # without hyphens, which have a meaning in the keys of `ClusterBootstrap`
-        clusters=[f"{entries[n].get('vid_id', n)}".replace("-", "_") for n in people],
+        clusters=[_cluster(number, entries[number].get("vid_id")) for number in people],
         unknown=tuple(sorted(found - set(kept))),
         left_out=dict(left_out),
     )
+
+
+def _cluster(image: Any, video: Any) -> str:
+    """The video, or the image itself, without hyphens, which have a meaning for `ClusterBootstrap`."""
+    return str(image if video is None else video).replace("-", "_")
 
 
 def _point_name(spelled: Any) -> str:
@@ -353,8 +352,8 @@ def _box(annotation: dict[str, Any], keypoints: np.ndarray) -> np.ndarray:
 class _Crops(Dataset):
     """One item per image: its people cut out, or the reason why the image cannot be used.
 
-    People are tensors numbers (n,), crops (n, S, S, 3) uint8, centers (n, 2) and scales (n,) of the squares,
-    and img_size (n, 2). They lack those whose box is too small or outside the image.
+    Of a person: number, crop (S, S, 3) uint8, center (2,) and scale of the square, and img_size (2,). People
+    whose box is too small or outside the image are left out.
     """
 
     def __init__(self, people: People, folder: Path, size: int, box_factor: float) -> None:
@@ -363,29 +362,20 @@ class _Crops(Dataset):
     def __len__(self) -> int:
         return len(self.people.files)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...] | str:
+    def __getitem__(self, index: int) -> list[tuple] | str:
         try:
             picture = _read(self.folder / self.people.files[index], self.people.sizes[index])
         except (OSError, ValueError) as error:
             return str(error)
         height, width = picture.shape[:2]
-        squares = {}
-        for number in range(*np.searchsorted(self.people.image, [index, index + 1])):
-            try:
+        persons = []
+        for number in np.flatnonzero(self.people.image == index):
+            with suppress(ValueError):  # the box is too small or outside the image
                 center, side = square_box(self.people.box[number], width, height)
-                squares[number] = center, side / BOX_FACTOR * self.box_factor / BOX_UNIT
-            except ValueError:
-                pass
-        crops = np.zeros((len(squares), self.size, self.size, 3), np.uint8)
-        for crop, (center, scale) in zip(crops, squares.values(), strict=True):
-            crop[:] = warp_image(picture, crop_matrix(center, scale, self.size), self.size)
-        return (
-            torch.tensor(list(squares), dtype=torch.int64),
-            torch.from_numpy(crops),
-            torch.tensor(np.array([center for center, _ in squares.values()]), dtype=torch.float32),
-            torch.tensor([scale for _, scale in squares.values()], dtype=torch.float32),
-            torch.tensor([width, height], dtype=torch.float32).expand(len(squares), 2),
-        )
+                scale = side / BOX_FACTOR * self.box_factor / BOX_UNIT
+                crop = warp_image(picture, crop_matrix(center, scale, self.size), self.size)
+                persons.append((int(number), crop, *map(np.float32, (center, scale, (width, height)))))
+        return persons
 
 
 def _read(path: Path, size: tuple[int, int] | None) -> np.ndarray:
@@ -406,8 +396,8 @@ def _read(path: Path, size: tuple[int, int] | None) -> np.ndarray:
 
 
 def _persons(
-    items: Iterable[list[Tensor] | str], people: People, left_out: Counter[str], unreadable: dict[str, str]
-) -> Iterator[tuple[Tensor, ...]]:
+    items: Iterable[list[tuple] | str], people: People, left_out: Counter[str], unreadable: dict[str, str]
+) -> Iterator[tuple]:
     """The people of `_Crops` one by one; adds those who are missing to `left_out` and `unreadable`."""
     totals = np.bincount(people.image)
     for index, item in enumerate(items):
@@ -415,13 +405,9 @@ def _persons(
             unreadable[people.files[index]] = item
             left_out["in images that could not be used"] += int(totals[index])
             continue
-        if missing := int(totals[index]) - len(item[0]):
+        if missing := int(totals[index]) - len(item):
             left_out["with boxes that are too small or outside the image"] += missing
-        yield from zip(*item, strict=True)
-
-
-def _one_thread(_: int) -> None:
-    cv2.setNumThreads(0)
+        yield from item
 
 
 # --- measures

@@ -124,6 +124,10 @@ def test_intervals_are_over_images_or_videos_and_not_over_joints(tiny, tmp_path)
     people = [person(i, COCO, 10 * i + k) for i in range(4) for k in range(3)]
     path = write(tmp_path / "videos.json", images, people)
     assert evaluate_keypoints(path, tmp_path, tiny, **OPTIONS)["intervals"]["clusters"] == 2
+    for image in images.values():
+        image[3]["vid_id"] = None  # no video: every image is its own cluster
+    alone = read_annotations(write(tmp_path / "images.json", images, people), LIMBS)
+    assert len(set(alone.clusters)) == 4
     single = write(tmp_path / "one.json", {i: image[:3] for i, image in images.items()}, people[:3])
     result = evaluate_keypoints(single, tmp_path, tiny, **OPTIONS)
     assert (result["images"], result["samples"], result["joints"]) == (1, 3, 36)
@@ -292,7 +296,7 @@ def test_a_turned_jpeg_is_used_in_the_orientation_that_its_annotations_are_for(t
     for width, height in ((200, 150), (150, 200)):
         path = write(tmp_path / "people.json", {0: ("a.jpg", width, height)}, [person(0, COCO)])
         people = read_annotations(path, LIMBS)
-        crops.append(_Crops(people, tmp_path, 64, 1.2)[0][1][0].numpy())
+        crops.append(_Crops(people, tmp_path, 64, 1.2)[0][0][1])
     stored = cv2.imread(str(tmp_path / "a.jpg"), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[..., ::-1]
     for crop, image in zip(crops, (stored, np.rot90(stored, -1)), strict=True):
         expected = predict(np.ascontiguousarray(image), BOX, dpose.load(tiny), device="cpu").crop
@@ -309,6 +313,7 @@ BROKEN = person(0, COCO) | {"id": 77, "keypoints": [1, 2, 2]}
         ("{", "people.json"),
         ({"images": [], "annotations": []}, "categories"),
         ({"categories": [{"id": 1, "name": "cat"}]}, "left_shoulder"),
+        ({"categories": [{"id": 1, "keypoints": 17}]}, "people.json"),
         ({"annotations": []}, "nobody"),
         ({"annotations": [person(0, COCO, iscrowd=1)]}, "1 crowd"),
         ({"annotations": [BROKEN]}, "77"),

@@ -134,7 +134,7 @@ def make_loader(
         drop_last=train,
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCHED if workers else None,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=one_thread,
         pin_memory=pin_memory,
         resume=resume,
     )
@@ -197,7 +197,7 @@ class Loader(DataLoader):
             raise
 
 
-def _quiet_worker(_: int) -> None:
+def one_thread(_: int) -> None:
     """One thread per worker: parallelism comes from the number of workers."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dpose.body import BODY_NAMES, DEFAULT_BODY, Body, check_record, load_body, num_rotations
 from dpose.config import ModelConfig
-from dpose.io import replacing
+from dpose.io import file_hash, replacing
 from dpose.model import released
 from dpose.model.network import DPose
 from dpose.skeleton import NUM_BODY_JOINTS
@@ -196,6 +196,16 @@ def resolve(path_or_name: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(
         f"no checkpoint {str(path_or_name)!r}: neither a file nor shipped with dpose ({', '.join(SHIPPED)})"
     )
+
+
+def record(path_or_name: str | os.PathLike[str], model: DPose, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Which checkpoint was measured, for results: what `read` gave, and the file's name and hash."""
+    return {
+        "name": Path(path_or_name).name,
+        "sha256": file_hash(resolve(path_or_name)),
+        "config": model.config.to_dict(),
+        "metadata": metadata,
+    }
 
 
 def _shipped_file(name: str) -> Path:
