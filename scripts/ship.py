@@ -17,7 +17,7 @@ from typing import Any
 
 import dpose
 from dpose.evaluate import evaluate, format_table
-from dpose.keypoints import evaluate_keypoints
+from dpose.keypoints import THRESHOLDS, evaluate_keypoints
 from dpose.model import checkpoint
 from dpose.results import read_json
 
@@ -96,12 +96,13 @@ def photo_table(seen: dict[str, Any] | None) -> str:
     """The card's section on photographs."""
     if seen is None:
         return ""
-    names = {f"pck_{share:g}": f"within {share:g} of the box" for share in (0.05, 0.1, 0.2)}
     rows = []
-    for key, label in names.items():
+    for share in THRESHOLDS:
+        key = f"pck_{share:g}"
         score, baseline = seen["metrics"][key], seen["baselines"]["mean_pose"][key]["mean"]
         low, high = score["ci95"]
-        rows.append(f"| {label} | {score['mean']:.0%} | {low:.0%} to {high:.0%} | {baseline:.0%} |")
+        measured = f"{score['mean']:.0%} | {low:.0%} to {high:.0%}"
+        rows.append(f"| within {share:g} of the box | {measured} | {baseline:.0%} |")
     table = "\n".join(rows)
     return f"""
 ## Photographs
@@ -210,4 +211,6 @@ if __name__ == "__main__":
     parser.add_argument("--keypoints", help="photographs' keypoints in COCO's format")
     parser.add_argument("--images", help="folder of the photographs")
     args = parser.parse_args()
+    if bool(args.keypoints) != bool(args.images):
+        parser.error("--keypoints and --images belong together")
     ship(args.name, args.run, args.data, args.note, (args.keypoints, args.images) if args.keypoints else None)

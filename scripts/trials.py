@@ -132,6 +132,8 @@ def main() -> None:
     parser.add_argument("--keypoints", help="photographs' keypoints in COCO's format")
     parser.add_argument("--images", help="folder of the photographs")
     args = parser.parse_args()
+    if not (args.list or args.data) or bool(args.keypoints) != bool(args.images):
+        parser.error("a run needs --data; --keypoints and --images belong together")
     for name in args.names or TRIALS:
         record = OUT / f"{name}.json"
         if args.list:

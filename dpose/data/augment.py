@@ -75,7 +75,8 @@ def jitter_box(label: SampleLabel, augment: Augment, rng: np.random.Generator) -
     shift and the scale.
     """
     (cx, cy), scale = label["center"], label["scale"]
-    # always drawn, so that settings do not shift each other
+    # Always drawn, so that these settings do not shift each other. The shift is newer: its numbers are drawn
+    # only if it is set, so that runs without it keep their pictures.
     half, down, size = rng.random(), rng.random(), rng.normal()
     if half < augment.half_crop_p:
         cy += (down - 0.5) * (1 - augment.half_crop_side) * BOX_UNIT * scale

@@ -49,15 +49,9 @@ def loss_curves(path: str | Path) -> Figure:
         axis.plot(log["step"], log[name], color="#0072B2" if name != "total" else "#D55E00", linewidth=1.3)
         axis.set_title(name, fontsize=9)
         axis.set_ylabel(_UNITS[name], fontsize=8)
-        axis.set_ylim(bottom=0)
-        axis.tick_params(labelsize=8)
-        style_axis(axis)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
-    for axis in axes[-1]:
-        axis.set_xlabel("step", fontsize=8)
-    figure.tight_layout(pad=0.5)
-    return figure
+    return _by_step(figure, axes)
 
 
 def validation_curves(validation: str | Path, log: str | Path) -> Figure:
@@ -86,6 +80,11 @@ def validation_curves(validation: str | Path, log: str | Path) -> Figure:
     if Path(log).exists():
         rows = read_log(log)
         loss.plot(rows["step"], rows["total"], color="#D55E00", linewidth=1.3)
+    return _by_step(figure, axes)
+
+
+def _by_step(figure: Figure, axes: np.ndarray) -> Figure:
+    """Style panels of curves from zero up, with the step below the last row."""
     for axis in axes.flat:
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=8)

@@ -43,54 +43,41 @@ def add_belongings(
     if hat and rng.random() < 0.8:
         crown = figure().rest[figure().is_head > 0].max(0)[1] + figure().template[0, 1] - figure().rest[0, 1]
         up = crown - 0.105 - figure().joints[HEAD, 1]
-        color = random_color(rng, 0.03, 0.8, 0.5)
-        if rng.random() < 0.7:
-            put(HEAD, (0, up, 0.135), (0.14, 0.012, 0.11), color=color)
-        else:
-            put(HEAD, (0, up, 0.02), (0.3, 0.012, 0.34), color=color)
+        color, peak = random_color(rng, 0.03, 0.8, 0.5), rng.random() < 0.7
+        size = (0.14, 0.012, 0.11) if peak else (0.3, 0.012, 0.34)
+        put(HEAD, (0, up, 0.135 if peak else 0.02), size, color=color)
     if rng.random() < 0.3:  # a rucksack
         size = np.array([u(0.24, 0.36), u(0.32, 0.55), u(0.1, 0.22)])
         put(CHEST, (0, u(-0.12, 0.05), -0.15 - size[2] / 2), size, None, pick(rng, "cloth", "clutter"))
-    hand = int(rng.integers(2))
-    side = 1 - 2 * hand
+    number = int(rng.integers(2))
+    side, hand, other = 1 - 2 * number, HANDS[number], HANDS[1 - number]
     grip = np.array([side * 0.09, -0.02, 0.02])
-    what = rng.choice(
-        ["stick", "bag", "small", "board", "ball", "nothing"], p=[0.25, 0.2, 0.15, 0.1, 0.1, 0.2]
-    )
+    kinds = {"stick": 0.25, "bag": 0.2, "small": 0.15, "board": 0.1, "ball": 0.1, "nothing": 0.2}
+    what = rng.choice(list(kinds), p=list(kinds.values()))
     if what == "stick":  # a racket, a bat, a pole, an umbrella
         length, thick = u(0.5, 1.5), u(0.015, 0.06)
         tilt = roma.rotvec_to_rotmat(torch.from_numpy(rng.normal(0, [0.5, 0.1, 0.5]))).numpy()
         along = rng.choice([-1, 1]) * u(0.1, 0.5) * length
-        put(HANDS[hand], grip + tilt @ [0, 0, along], (thick, thick, length), tilt)
+        put(hand, grip + tilt @ [0, 0, along], (thick, thick, length), tilt)
         if rng.random() < 0.35:
-            put(
-                HANDS[hand],
-                grip + tilt @ [0, 0, along + np.sign(along) * length / 2],
-                (0.22, 0.03, 0.28),
-                tilt,
-            )
+            end = along + np.sign(along) * length / 2
+            put(hand, grip + tilt @ [0, 0, end], (0.22, 0.03, 0.28), tilt)
         if rng.random() < 0.3:
-            other = HANDS[1 - hand]
             put(other, grip * [-1, 1, 1] + tilt @ [0, 0, along], (thick, thick, length), tilt)
     elif what == "bag":
         size = np.array([u(0.08, 0.2), u(0.2, 0.45), u(0.2, 0.45)])
-        place = joints[HANDS[hand]] + frames[HANDS[hand]] @ grip - [0, size[1] / 2 + u(0.03, 0.25), 0]
-        props.box(
-            place, size, u(-3, 3), random_color(rng, 0.03, 0.8, 0.5), pick(rng, "cloth", "clutter"), 0.5
-        )
+        place = joints[hand] + frames[hand] @ grip - [0, size[1] / 2 + u(0.03, 0.25), 0]
+        yaw, color = u(-3, 3), random_color(rng, 0.03, 0.8, 0.5)
+        props.box(place, size, yaw, color, pick(rng, "cloth", "clutter"), 0.5)
     elif what == "small":
-        put(HANDS[hand], grip + [0, 0, 0.03], rng.uniform(0.03, 0.16, 3))
+        put(hand, grip + [0, 0, 0.03], rng.uniform(0.03, 0.16, 3))
     elif what == "board":  # a book, a tray, a laptop
-        put(HANDS[hand], grip + [0, 0, 0.1], (u(0.2, 0.4), 0.02, u(0.15, 0.3)), None, pick(rng, "clutter"))
+        put(hand, grip + [0, 0, 0.1], (u(0.2, 0.4), 0.02, u(0.15, 0.3)), None, pick(rng, "clutter"))
     elif what == "ball":
         size = u(0.08, 0.24)
+        place = joints[hand] + frames[hand] @ (grip + [side * size / 2, 0, 0])
         for turn in (0.0, 0.8):  # two boxes across are round enough
-            props.box(
-                joints[HANDS[hand]] + frames[HANDS[hand]] @ (grip + [side * size / 2, 0, 0]),
-                np.full(3, 0.8 * size),
-                turn,
-                random_color(rng, 0.2, 0.9, 0.4),
-            )
+            props.box(place, np.full(3, 0.8 * size), turn, random_color(rng, 0.2, 0.9, 0.4))
     if rng.random() < 0.15:  # skis, or one board
         color, board = random_color(rng, 0.05, 0.9, 0.6), rng.random() < 0.3
         for foot in FEET[: 1 if board else 2]:

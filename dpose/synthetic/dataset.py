@@ -17,7 +17,7 @@ from dpose.data.labels import Labels
 from dpose.data.parts import Part, describe_missing, parse_part, read_parts
 from dpose.data.sample import Sample
 from dpose.data.shards import MANIFEST, read_manifest, shard_row, write_manifest, write_tar
-from dpose.io import file_hash, remove_stale, replacing, write_json, write_png
+from dpose.io import check_folder, file_hash, remove_stale, replacing, write_json, write_png
 from dpose.paths import DATA_VARIABLE, data_root
 from dpose.processes import advance, run_jobs, usable_cores
 from dpose.synthetic.samples import open_body, people_labels, person_samples
@@ -70,7 +70,7 @@ def generate(
     Raises:
         ValueError: an unknown split or option, a number out of range, `overwrite` for one part, or `root`
             holds data made with other settings.
-        NotADirectoryError: a part of `root` is a file.
+        FileExistsError, NotADirectoryError: `root` is a file, or below one.
         RuntimeError: another process is making data with other settings below `root`.
     """
     check_scenes(scenes, seed)
@@ -88,7 +88,7 @@ def generate(
     settings["bodies"] = {"open": open_body().record}
     settings["without"] = sorted(set(without))
     VARIETIES["train"].without(*settings["without"])  # checks the names
-    _make_folder(root)
+    check_folder(root).mkdir(parents=True, exist_ok=True)
     with _locked(root, settings, progress, shared=chosen is not None):
         folder = root / "shards"
         other = _other_settings(folder, settings)
@@ -103,14 +103,6 @@ def generate(
             write_frames(root / "frames", "test", frames, seed, progress)
         _make_shards(folder, settings, scenes, workers or usable_cores(), progress, chosen)
     return folder
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        file = next(path for path in (folder, *folder.parents) if path.exists())
-        raise NotADirectoryError(f"cannot make the folder {folder}: {file} is a file") from None
 
 
 @contextmanager
@@ -379,12 +371,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = f"scenes of the {split} split, about {PEOPLE[split]} people each"
         add(f"--{split}", type=int, default=count, metavar="SCENES", help=text)
     add("--frames", type=int, default=24, help="full test frames of 1280x720 pixels")
-    add(
-        "--size",
-        type=int,
-        default=160,
-        help="side of a crop in pixels: 160 for mini, 280 for paper",
-    )
+    add("--size", type=int, default=160, help="side of a crop, pixels: 160 for mini and lite, 280 for paper")
     add("--seed", type=int, default=0, help="random seed of all people and scenes")
     add("--workers", type=int, help="processes (default: one per core)")
     add("--part", metavar="K/N", help="make part K of N; the last one to finish writes the manifest of all")

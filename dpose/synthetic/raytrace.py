@@ -30,19 +30,8 @@ LAYERS = wp.constant(5)
 PROP = wp.constant(64)
 
 # Cloth patterns and their numbers in the kernel.
-_NAMES = (
-    "plain",
-    "stripes",
-    "pinstripes",
-    "plaid",
-    "dots",
-    "camouflage",
-    "print",
-    "blocks",
-    "logo",
-    "fabric",
-)
-PATTERNS = {name: number for number, name in enumerate(_NAMES)}
+_NAMES = "plain stripes pinstripes plaid dots camouflage print blocks logo fabric"
+PATTERNS = {name: number for number, name in enumerate(_NAMES.split())}
 
 
 @wp.struct

@@ -17,7 +17,7 @@ from dpose.synthetic.scene import Scene, second_view
 from dpose.synthetic.viewport import SceneRenderer, View
 
 MIN_VISIBLE = 0.3  # visible pixels of a person / pixels of the unoccluded body
-COARSE = 64  # side of the silhouettes that boxes are taken from, pixels
+SILHOUETTE = 64  # side of the silhouettes that boxes are taken from, pixels
 SMALLEST_BOX = 0.45  # side of a box around the visible pixels / side of the box around the joints
 NEAR_PLANE = 0.2  # metres; joints closer to the camera are not visible
 
@@ -118,13 +118,13 @@ def _surround_silhouette(label: SampleLabel, renderer: SceneRenderer, person: in
 
     At least SMALLEST_BOX of the joints' box; unchanged where nothing is visible.
     """
-    visible = renderer.silhouettes(label["center"], label["scale"], COARSE, MARGIN) == person
+    visible = renderer.silhouettes(label["center"], label["scale"], SILHOUETTE, MARGIN) == person
     if not visible.any():
         return
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
     low, high = np.array([columns[0], rows[0]]), np.array([columns[-1], rows[-1]]) + 1
-    pixel = BOX_UNIT * label["scale"] * MARGIN / COARSE
-    center = np.array(label["center"]) + ((low + high) / 2 - COARSE / 2) * pixel
+    pixel = BOX_UNIT * label["scale"] * MARGIN / SILHOUETTE
+    center = np.array(label["center"]) + ((low + high) / 2 - SILHOUETTE / 2) * pixel
     side = float((high - low).max()) * pixel * BOX_FACTOR / BOX_UNIT
     label["center"] = np.round(center, 6).tolist()
     label["scale"] = round(max(side, SMALLEST_BOX * label["scale"]), 9)

@@ -45,18 +45,8 @@ PELVIS, KNEE, CHEST, HEAD = 0, 4, 9, 15  # joints that option "framing" aims at
 LOW = 0.6  # metres; only spheres that reach below this height occlude the ground
 # Pairs of joints between which an occlusion sphere is placed.
 BONES = (
-    (0, 1),
-    (0, 2),
-    (1, 4),
-    (2, 5),
-    (4, 7),
-    (5, 8),
-    (0, 6),
-    (6, 9),
-    (16, 18),
-    (17, 19),
-    (18, 20),
-    (19, 21),
+    *((0, 1), (0, 2), (1, 4), (2, 5), (4, 7), (5, 8), (0, 6), (6, 9)),
+    *((16, 18), (17, 19), (18, 20), (19, 21)),
 )
 
 
@@ -333,9 +323,9 @@ def _sample_camera(
     rotation = np.stack([right, np.cross(forward, right), forward])
     # Turn the camera, so that the person is not in the middle of the frame, then roll it a little.
     half = np.array(image) / 2
-    room = np.maximum(half - 0.5 * fill * image[1] * np.array([0.6, 1.0]), 40)
-    room = room * (1.35 if rng.random() < 0.12 else 0.9)
-    shift = u(-1, 1, 2) * room / focal
+    gap = np.maximum(half - 0.5 * fill * image[1] * np.array([0.6, 1.0]), 40)  # from person to edge, pixels
+    gap = gap * (1.35 if rng.random() < 0.12 else 0.9)
+    shift = u(-1, 1, 2) * gap / focal
     aim = about("x", -np.arctan(shift[1])) @ about("y", np.arctan(shift[0]))
     rotation = about("z", rng.normal(0, 0.03)) @ aim @ rotation
     return Camera(eye, np.array([[focal, 0, half[0]], [0, focal, half[1]], [0, 0, 1.0]]), rotation, image)

@@ -62,15 +62,8 @@ def sample_surroundings(
         warm = np.array([1.0, u(0.82, 1.0), u(0.6, 0.95)])
         blue = np.array([u(0.65, 0.95), u(0.8, 1.0), 1.0]) if not overcast else np.array([0.95, 0.97, 1.0])
         sky = u(0.7, 1.1) if overcast else u(0.22, 0.5)
-        floors = {
-            "grass": 0.3,
-            "gravel": 0.15,
-            "asphalt": 0.22,
-            "concrete": 0.18,
-            "brick": 0.08,
-            "tile": 0.07,
-        }
-        floor = str(rng.choice(list(floors), p=list(floors.values())))
+        grounds = ("grass", "gravel", "asphalt", "concrete", "brick", "tile")
+        floor = str(rng.choice(grounds, p=(0.3, 0.15, 0.22, 0.18, 0.08, 0.07)))
         if floor == "grass":
             ground_tint = np.array([u(0.2, 0.45), u(0.35, 0.6), u(0.08, 0.2)])
         else:
@@ -250,11 +243,7 @@ def add_table(rng: np.random.Generator, props: Props, pelvis: np.ndarray, yaw: f
 
 
 def vary_background(
-    rng: np.random.Generator,
-    props: Props,
-    world: dict[str, Any],
-    camera: np.ndarray,
-    people: np.ndarray,
+    rng: np.random.Generator, props: Props, world: dict[str, Any], camera: np.ndarray, people: np.ndarray
 ) -> None:
     """Make the surroundings plain or cluttered: changes `world`, and adds objects behind and beside people.
 
@@ -262,17 +251,14 @@ def vary_background(
     """
     u = rng.uniform
     if rng.random() < 0.3:  # plain: a white or coloured wall, snow, sand, a lawn, a clear sky
-        plain = {
-            "wall_texture": pick(rng, "plaster"),
-            "floor_texture": pick(rng, "plaster", "grass", "gravel"),
-        }
+        world["wall_texture"] = pick(rng, "plaster")
+        world["floor_texture"] = pick(rng, "plaster", "grass", "gravel")
         tint = random_color(rng, 0.1, 0.95, 0.1)
-        plain |= {"wall_tint": tint, "wall_scale": u(1, 6), "floor_scale": u(1, 8)}
+        world |= {"wall_tint": tint, "wall_scale": u(1, 6), "floor_scale": u(1, 8)}
         if rng.random() < 0.5:
-            plain["floor_tint"] = random_color(rng, 0.15, 0.95, 0.1)
+            world["floor_tint"] = random_color(rng, 0.15, 0.95, 0.1)
         if not world["room"] and rng.random() < 0.5:
-            plain |= {"backdrop": -1, "haze": 0.0}
-        world |= plain
+            world |= {"backdrop": -1, "haze": 0.0}
         return
     if rng.random() < 0.6:
         world |= {"wall_texture": pick(rng, "clutter", "clutter", "scenery"), "wall_scale": u(1.5, 5.0)}

@@ -54,13 +54,10 @@ class SceneRenderer:
         vertices, faces, uv, normals, color, texture = scene.props.gathered()
         self.people, self.props = _array(scene.vertices.reshape(-1, 3), wp.vec3), _array(vertices, wp.vec3)
         surfaces, count = raytrace.Surfaces(), len(scene.vertices)
-        surfaces.people, surfaces.props = (
-            _people_faces(count),
-            _array(faces.flatten(), wp.int32),
-        )
-        self.meshes = (
-            () if self.drawn else (_people_mesh(count, self.people), wp.Mesh(self.props, surfaces.props))
-        )
+        surfaces.people, surfaces.props = _people_faces(count), _array(faces.flatten(), wp.int32)
+        self.meshes = []
+        if not self.drawn:
+            self.meshes = [_people_mesh(count, self.people), wp.Mesh(self.props, surfaces.props)]
         self.world = self._world()
         surfaces.rest, surfaces.tones, surfaces.bank = _shared_arrays()
         surfaces.fields = _array(scene.fields.reshape(-1, 4), wp.vec4)
@@ -123,9 +120,8 @@ class SceneRenderer:
         keys, points = _no_keys(size, 0), _array(self.scene.bare[k], wp.vec3)
         _draw_faces(camera, points, _faces(False), 0, 0, 1, keys)
         part = wp.empty((size, size), dtype=wp.uint8, device=DEVICE)
-        _launch(
-            rasterize.part_kernel, part.shape, camera, points, _faces(False), _part_of_vertex(), keys, part
-        )
+        inputs = [camera, points, _faces(False), _part_of_vertex(), keys, part]
+        _launch(rasterize.part_kernel, part.shape, *inputs)
         return part.numpy()
 
     def _cut(self, center, scale: float, size: int, margin: float) -> tuple[np.ndarray, tuple[float, ...]]:
