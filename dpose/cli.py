@@ -18,7 +18,7 @@ from dpose import __version__
 BODY_HELP = "SMPL-X file, .npz or .pkl, or the name of a body (default: as recorded with data and checkpoint)"
 SHARED = {  # options of several commands
     "--checkpoint": {
-        "default": "mini",
+        "default": "lite",
         "help": "a .safetensors file, a released .ckpt, or the name of a shipped network",
     },
     "--data": {"help": "data folder (default: $DPOSE_DATA, else the open data)"},

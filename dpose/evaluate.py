@@ -56,7 +56,7 @@ TABLE = (  # rows of `format_table`: label, metric, digits
 
 
 def evaluate(
-    checkpoint: str | Path = "mini",
+    checkpoint: str | Path = "lite",
     data: str | Path | None = None,
     split: str = "test",
     out: str | Path | None = None,
@@ -74,7 +74,7 @@ def evaluate(
     """Evaluates a checkpoint on a split, returns the results and, with `out`, writes them as JSON.
 
     Args:
-        checkpoint: a `.safetensors` file, a released `.ckpt`, or "mini" for the shipped network.
+        checkpoint: a `.safetensors` file, a released `.ckpt`, or a shipped network, "lite" or "mini".
         data: data folder; None: $DPOSE_DATA, else the open data set.
         split: "train", "val", "test", or another one that the data have.
         samples: number of samples, taken from shards all over the split; None: all.

@@ -85,7 +85,7 @@ class People:
 def evaluate_keypoints(
     annotations: str | Path,
     images: str | Path,
-    checkpoint: str | Path = "mini",
+    checkpoint: str | Path = "lite",
     out: str | Path | None = None,
     *,
     box_factor: float = BOX_FACTOR,

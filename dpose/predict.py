@@ -72,7 +72,7 @@ class Person:
 def predict(
     image: str | Path | np.ndarray,
     box: Sequence[float] | None = None,
-    checkpoint: str | Path | DPose | FastDPose = "mini",
+    checkpoint: str | Path | DPose | FastDPose = "lite",
     out: str | Path | None = None,
     *,
     focal: float | None = None,
@@ -87,7 +87,7 @@ def predict(
         box: x, y, width, height in pixels, where x, y is the top left corner, tight around the visible
             person; it may extend beyond the image. None: the whole image. The network receives the square
             around its centre whose side is 1.2 times the longer side.
-        checkpoint: "mini" (shipped), a file, or a network, which is not changed.
+        checkpoint: "lite" or "mini" (shipped), a file, or a network, which is not changed.
         focal: focal length in pixels; None: the image diagonal (CLIFF's estimate).
         cam_int: (3, 3) intrinsics in pixels, instead of `focal`, for instance of a cropped photo, whose
             principal point is not the centre.

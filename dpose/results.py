@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,15 +24,26 @@ def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
     """Package version and commit, library versions, hardware and command line (default: this process's)."""
     command = list(sys.argv) if command is None else list(command)
     if command:
-        command[0] = Path(command[0]).name  # without the path on this machine
+        command[0] = Path(command[0]).name
     return {
         "version": _version("dpose"),
         "commit": commit(),
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "hardware": hardware(),
-        "command": " ".join(command),
+        "command": portable(" ".join(command)),
     }
+
+
+def portable(value: Any) -> Any:
+    """A JSON value in which each absolute path is cut to its last two parts: records name no machine."""
+    if isinstance(value, dict):
+        return {name: portable(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [portable(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"(?<![\w.~/-])(?:/[\w.+@-]+){2,}", lambda path: "/".join(path[0].split("/")[-2:]), value)
 
 
 def commit() -> str | None:

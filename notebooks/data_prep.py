@@ -918,7 +918,7 @@ for name, size in PRESETS.items():
         loading[size] = (clock() - started) / loaded
 
 # %% tags=["hide-input"]
-small, large = PRESETS.values()
+small, large = PRESETS["lite"], PRESETS["paper"]
 lines = [("raw labels to table, the arithmetic", "person", *2 * [f"{1000 * converting:.1f}"], "")]
 for step, name in FRAME.items():
     kb = mean_kb["image" if step == "read_png" else "depth"]

@@ -23,19 +23,31 @@ checkpoint = "lite"  # the shipped network, or a .safetensors file
 
 # %% tags=["hide-input"]
 import json
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import skimage
 import torch
 from IPython.display import Markdown
 
 import dpose
 from dpose.data.loader import make_loader
-from dpose.figures import attention_overlay, html_table, picture_grid, show_source, to_picture
+from dpose.figures import (
+    attention_overlay,
+    colour_depth,
+    colour_parts,
+    html_table,
+    picture_grid,
+    show_source,
+    to_picture,
+)
 from dpose.keypoints import THRESHOLDS, evaluate_keypoints
+from dpose.model.checkpoint import SHIPPED
 from dpose.model.encoder import BACKBONES, PretrainedEncoder
 from dpose.model.inference import to_device
 from dpose.model.movenet import HEATMAP_SCALE, NUM_KEYPOINTS
+from dpose.predict import predict, write
 
 results = Path(dpose.__file__).parents[1] / "results"
 
@@ -152,6 +164,23 @@ photo_table(
     f"{some['joints']} limb joints of {some['samples']} people in {some['images']} photographs of COCO. The same people "
     "served to choose between the runs above, so the numbers are somewhat optimistic",
 ) if recorded else Markdown("*Not measured yet.*")
+
+# %% [markdown]
+# A photograph in the public domain (NASA's portrait of Eileen Collins, from scikit-image), with a box drawn by
+# hand; her legs are outside of the picture:
+
+# %% tags=["hide-input"]
+box = (60, 0, 330, 512)
+photo, rows = skimage.data.astronaut(), []
+shipped = [name for name in ("lite", "mini") if name in SHIPPED]
+for name in shipped:
+    person = predict(photo, box, name)
+    with tempfile.TemporaryDirectory() as folder:
+        write(person, photo, folder)
+        drawn = skimage.io.imread(Path(folder) / "overlay.png")
+    rows.append([photo, drawn, colour_parts(person.parts), colour_depth(person.depth, person.parts > 0)])
+picture_grid(rows, ("photo", "body", "parts", "depth"), [name.upper() for name in shipped], side=1.9)
+plt.show()
 
 # %% [markdown]
 # What is still wrong there, by looking at the worst people: limbs hidden behind other people, bodies of which

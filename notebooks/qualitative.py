@@ -14,7 +14,7 @@
 # then one body to be turned by hand. Nothing is picked by eye.
 
 # %% tags=["parameters"] nbmake={"mock": {"people": 12}}
-checkpoint = "mini"  # the shipped network, or a .safetensors file
+checkpoint = "lite"  # the shipped network, or a .safetensors file
 data = None  # data root; None: $DPOSE_DATA, else the open data
 split = "test"
 people = 300  # how many are measured; None: all

@@ -317,7 +317,7 @@ Markdown(
 # from the log of its last run; the model card lies beside the weights in `dpose/assets`.
 
 # %% tags=["hide-input"]
-shipped = "mini"
+shipped = "lite"
 long_log = repository / "results" / f"{shipped}-log.csv"
 if long_log.exists():
     loss_curves(long_log)
@@ -325,12 +325,14 @@ if long_log.exists():
 
 # %% tags=["hide-input"]
 facts = checkpoint.metadata(shipped)
+stages = [facts]
+while (before := stages[-1].get("init")) and "step" in before:  # each began with the weights of another one
+    stages.append(before)
+hours = sum(stage["seconds"] for stage in stages) / 3600
 text = (
-    f"Trained with seed {facts['seed']} for {facts['step']:,} steps of {facts['recipe']['batch_size']} images, "
-    f"{facts['seconds'] / 60:.0f} minutes on {facts['hardware']['cores']} processor cores."
+    f"`{shipped}` was trained in {len(stages)} runs, {sum(stage['images'] for stage in stages):,} images in "
+    f"{hours:.1f} hours on {facts['hardware']['cores']} processor cores. The curves are of the last run."
 )
-if (before := facts.get("init")) and "step" in before:
-    text += f" It began with the weights of an earlier run of {before['step']:,} steps."
 long_result = repository / "results" / f"{shipped}.json"
 if long_result.exists():
     scores = read_json(long_result)

@@ -13,13 +13,14 @@ import argparse
 import re
 import shutil
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import dpose
 from dpose.evaluate import evaluate, format_table
 from dpose.keypoints import THRESHOLDS, evaluate_keypoints
 from dpose.model import checkpoint
-from dpose.results import read_json
+from dpose.results import portable, read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS, RESULTS = ROOT / "dpose" / "assets", ROOT / "results"
@@ -56,7 +57,7 @@ def ship(
     if run is not None:
         model, metadata = checkpoint.read(run / "model.safetensors")
         recorded = read_json(run / "run.json").get("body")
-        metadata = ({"body": recorded} if recorded else {}) | metadata
+        metadata = portable(({"body": recorded} if recorded else {}) | metadata)
         checkpoint.save(model, ASSETS / f"{name}.safetensors", metadata, half=True)
         shutil.copyfile(run / "log.csv", RESULTS / f"{name}-log.csv")
         if (run / "val.csv").exists():
@@ -68,7 +69,8 @@ def ship(
         evaluate_keypoints(*photos, name, on_photos)
     seen = read_json(on_photos) if on_photos.exists() else None
     text = card(name, checkpoint.metadata(name), result, seen, note)
-    (ASSETS / f"{name}.md").write_text(text, encoding="utf-8")
+    paragraphs = [one if one.startswith(("#", "|")) else fill(one, 110) for one in text.strip().split("\n\n")]
+    (ASSETS / f"{name}.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
 
 
 def stages(metadata: dict[str, Any]) -> list[dict[str, Any]]:
@@ -107,12 +109,12 @@ def photo_table(seen: dict[str, Any] | None) -> str:
     return f"""
 ## Photographs
 
-`dpose evaluate --keypoints`: {seen["joints"]} limb joints of {seen["samples"]} people in {seen["images"]}
-photographs
-of COCO, annotated boxes times {seen["box_factor"]:g}; distances from the annotated keypoints in units of
-the box's
-longer side; 95 % bootstrap intervals over the photographs, which are few. They served to choose between
-training runs. The baseline is the mean pose.
+`dpose evaluate --keypoints`: {seen["joints"]} limb joints of {seen["samples"]} people in
+{seen["images"]} photographs of COCO, annotated boxes times {seen["box_factor"]:g}; distances from
+the annotated
+keypoints in units of the box's longer side; 95 % bootstrap intervals over the photographs, which are
+few. They
+served to choose between training runs. The baseline is the mean pose.
 
 | | measured | 95 % interval | baseline |
 | --- | --- | --- | --- |
@@ -162,15 +164,16 @@ def card(
     table = "\n".join(rows)
     return f"""# Model card: `{name}`
 
-A small D-PoSE network ({parameters:,} parameters, {network.config.image_size}-pixel crops) {STARTS[name]}.
-It works without licensed files and without a GPU.
+A small D-PoSE network ({parameters:,} parameters, {network.config.image_size}-pixel crops)
+{STARTS[name]}. It works without licensed files and without a GPU.
 
 It predicts parameters of the body `{body["name"]}` (hash `{body["hash"]}`).
 
 ## Training
 
-{len(stages(metadata))} run(s); each starts from the weights of the previous one (`--init`). The data are made
-by `dpose synth`.
+{len(stages(metadata))} run(s), {sum(stage["images"] for stage in stages(metadata)):,} images; each
+run starts from the
+weights of the previous one (`--init`). The data are made by `dpose synth`.
 
 | run | |
 | --- | --- |
@@ -183,9 +186,9 @@ compares them.
 
 ## Test
 
-`dpose evaluate --checkpoint {name}`: {result["samples"]:,} people of the open test split, seen from all
-sides; the training set has none of these identities. Protocol `{result["protocol"]}`; 95 % bootstrap
-intervals over
+`dpose evaluate --checkpoint {name}`: {result["samples"]:,} people of the open test split, seen from
+all sides;
+the training set has none of these identities. Protocol `{result["protocol"]}`; 95 % bootstrap intervals over
 {result["intervals"]["clusters"]:,} scenes. The baseline of the body errors is the mean pose of the training
 set, that of the depth error the best constant (targets range from 0.1 to 1).
 

@@ -1,7 +1,7 @@
 """Short training runs that differ in one thing each, and the table of their scores.
 
     python scripts/trials.py --list
-    python scripts/trials.py lite-plain lite-2d --data /work/data --runs /work/trials \\
+    python scripts/trials.py lite lite-2d --data data --runs runs/trials \\
         --keypoints coco.json --images photos
 
 Without names: all of `TRIALS` that have no record in results/trials/. They run one after the other, an

@@ -93,9 +93,21 @@ def test_a_person_in_a_frame_is_predicted_as_in_evaluation(kind, levels, close, 
     assert same.mean() > (0.9999 if kind == "squares" else 0.9)
 
 
-def test_the_shipped_network_on_a_public_photo_gives_what_it_gave_when_this_was_written():
-    """Eileen Collins to the waist, in scikit-image."""
+def test_the_shipped_network_finds_the_person_in_a_public_photo():
+    """Eileen Collins to the waist, in scikit-image; places read off the picture, in pixels."""
     person = predict(skimage.data.astronaut(), (60, 0, 330, 512), device="cpu")
+    points = person.joints @ person.cam_int.T
+    points = points[:, :2] / points[:, 2:]
+    seen = {15: (215, 130), 16: (300, 230), 17: (125, 235)}  # head, left and right shoulder
+    for joint, place in seen.items():
+        assert np.linalg.norm(points[joint] - place) < 75, joint
+    shown = person.parts > 0
+    assert 0.25 < shown.mean() < 0.6 and shown[20:60, 20:40].mean() > 0.9  # the trunk fills the middle
+
+
+def test_mini_on_a_public_photo_gives_what_it_gave_when_this_was_written():
+    """Eileen Collins to the waist, in scikit-image."""
+    person = predict(skimage.data.astronaut(), (60, 0, 330, 512), "mini", device="cpu")
     np.testing.assert_allclose(person.transl, [-0.1286, -0.0717, 2.0949], atol=2e-3)
     np.testing.assert_allclose(person.betas[:4], [-1.1987, 0.1422, 0.0119, -0.0762], atol=2e-3)
     np.testing.assert_allclose(person.rotmats[12, 0], [0.99999, 0.00447, 0.00202], atol=2e-3)

@@ -67,3 +67,14 @@ def test_a_missing_or_damaged_results_file_is_named(tmp_path, content, error):
         path.write_text(content)
     with pytest.raises(error, match="mini.json"):
         results.read_json(path)
+
+
+def test_records_name_no_machine():
+    value = {"command": "dpose train --data /work/data/v2 --init /a/b/run-1/model.safetensors --out runs/x"}
+    kept = ["https://host/data/set", "runs/x", 3, None, "1/2", "~/a/b/c"]
+    assert results.portable(value | {"kept": kept, "val": ["/root/.cache/dpose/open"]}) == {
+        "command": "dpose train --data data/v2 --init run-1/model.safetensors --out runs/x",
+        "kept": kept,
+        "val": ["dpose/open"],
+    }
+    assert "/root" not in results.provenance(["/root/x/tool.py", "--out", "/root/y/z.json"])["command"]

@@ -30,7 +30,7 @@ from dpose.skeleton import NUM_BODY_JOINTS
 
 FORMAT = "dpose-1"  # in the header of our files
 # Checkpoints in `dpose/assets/<name>.safetensors`, with the body of those whose header does not name it.
-SHIPPED = {"mini": {"name": "open", "hash": "1b62f8ee501cf944"}}
+SHIPPED = dict.fromkeys(("lite", "mini"), {"name": "open", "hash": "1b62f8ee501cf944"})
 
 
 def save(
@@ -90,7 +90,7 @@ def load(path_or_name: str | os.PathLike[str], device: str | torch.device = "cpu
     """Reads a checkpoint: the network in eval mode on `device`, with weights in 32 bits.
 
     Args:
-        path_or_name: a file, ours or a released `.ckpt`, or the name of a shipped checkpoint ("mini").
+        path_or_name: a file, ours or a released `.ckpt`, or a shipped network, "lite" or "mini".
         device: where the weights are put.
     Raises:
         FileNotFoundError: there is no such file and no such name.

@@ -32,7 +32,11 @@ from dpose.processes import one_thread, run_jobs, usable_cores
 SETS = {"bedlam": "bedlam", "agora": "agora", "3dpw": "threedpw", "emdb": "emdb", "rich": "rich"}  # modules
 WHOLE = ("agora", "3dpw")  # sets whose "train" is not divided: as in the paper, or with a split "validation"
 WITH_DEPTH = ("bedlam",)
-PRESETS = {"mini": SAMPLE_SIZE[128], "paper": SAMPLE_SIZE[224]}  # side of the stored crops
+PRESETS = {
+    "lite": SAMPLE_SIZE[128],
+    "mini": SAMPLE_SIZE[128],
+    "paper": SAMPLE_SIZE[224],
+}  # side of the stored crops
 PER_SHARD = 1000
 TRIED = 12  # frames cut for the estimate
 
