@@ -38,6 +38,7 @@ from dpose.config import preset
 from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.io import write_json
+from dpose.model.hrnet import HRNet
 from dpose.model.inference import computes_in_bf16, run_network, to_device
 from dpose.model.network import DPose
 from dpose.training import PRECISIONS, TrainConfig, on_cuda, train
@@ -67,6 +68,8 @@ def _bare(config: TrainConfig, steps: int, compiled: bool) -> Speed:
     with preserved():
         set_up_process(config.precision, config.accelerator)
         model = DPose(preset(config.preset)).to(device, memory_format=torch.channels_last)
+        if config.recipe.backbone_lr == 0 and not isinstance(model.encoder, HRNet):  # fixed, as in training
+            model.encoder.backbone.requires_grad_(False)
         if compiled:
             model.compile()
         loader = make_loader(config.data, "train", model.config, size, train=True, workers=0)

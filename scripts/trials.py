@@ -31,6 +31,7 @@ from dpose.io import write_json  # noqa: E402
 from dpose.keypoints import evaluate_keypoints  # noqa: E402
 from dpose.losses import MINI_WEIGHTS  # noqa: E402
 from dpose.model import checkpoint  # noqa: E402
+from dpose.model.movenet import LAST_OF  # noqa: E402
 from dpose.synthetic import generate  # noqa: E402
 from dpose.synthetic.variety import OPTIONS  # noqa: E402
 from dpose.training import TrainConfig, Training, recipe, train  # noqa: E402
@@ -79,6 +80,7 @@ class Trial:
     data: tuple[str, ...] = ("plain",)
     init: str | None = None
     average: float = 0.0  # decay of the moving average of the weights that is measured; 0: the last weights
+    fixed: tuple[str, ...] = ()  # modules of the backbone that stay fixed although `backbone_lr` is not 0
     model: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
@@ -95,6 +97,12 @@ TRIALS = {
     "lite-no-places": Trial("LITE without the places of the pixels (commit ed1cf88)"),
     "lite": Trial("LITE: MoveNet's backbone (COCO, keypoints), fixed"),
     "lite-rate-0.1": Trial("MoveNet's backbone at a tenth of the rate", recipe={"backbone_lr": 0.1}),
+    "lite-rate-0.3": Trial("MoveNet's backbone at 0.3 of the rate", recipe={"backbone_lr": 0.3}),
+    "lite-late": Trial(
+        "MoveNet's backbone at 0.3 of the rate, its stages of stride 2 to 8 fixed",
+        recipe={"backbone_lr": 0.3},
+        fixed=("stem", *(f"blocks.{i}" for i in range(LAST_OF[8] + 1))),
+    ),
     "lite-rate-1": Trial("MoveNet's backbone at the full rate", recipe={"backbone_lr": 1.0}),
     "lite-random": Trial(
         "MoveNet's backbone from random weights", init="random", recipe={"backbone_lr": 1.0}
@@ -180,7 +188,10 @@ def run(name: str, trial: Trial, args: argparse.Namespace) -> None:
             log_every=100,
             progress=False,
         ),
-        callbacks=[Average(trial.average, args.runs / name)] if trial.average else [],
+        callbacks=[
+            *([Average(trial.average, args.runs / name)] if trial.average else []),
+            *([Fix(trial.fixed)] if trial.fixed else []),
+        ],
     )
     weights = args.runs / name / Average.file if trial.average else trained.checkpoint
     measured = {"val": evaluate(weights, split="val", workers=0, progress=False)}
@@ -215,6 +226,17 @@ class Average(lightning.Callback):
         self.model.update_parameters(module.model)
         if trainer.global_step >= trainer.max_steps:
             checkpoint.save(self.model.module, self.path)
+
+
+class Fix(lightning.Callback):
+    """Takes modules of the backbone out of the training."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def setup(self, trainer: Any, module: Training, stage: str) -> None:  # before the optimizer is made
+        for name in self.names:
+            module.model.encoder.backbone.get_submodule(name).requires_grad_(False)
 
 
 def _without(value: Any, *names: str) -> Any:
