@@ -71,11 +71,11 @@ class Batch(TypedDict):
 class Prediction(NamedTuple):
     """The network's outputs for B crops; all float32. Maps are in the crop frame.
 
-    A network without depth branch has no `depth`.
+    A network without depth branch has no `depth`; one that pools globally (HMR, CLIFF) has neither map.
     """
 
     rotmats: Tensor  # (B, 22, 3, 3) rotations relative to the parent joint; the root's is in the camera frame
     betas: Tensor  # (B, num_betas) shape coefficients
     cam: Tensor  # (B, 3) weak-perspective camera (s, tx, ty) of the crop, see `dpose.camera.full_translation`
-    parts: Tensor  # (B, 23, M, M) part logits, background first, then in joint order
+    parts: Tensor | None  # (B, 23, M, M) part logits, background first, then in joint order
     depth: Tensor | None  # (B, 1, M, M) in (0, 1), small is near; undefined off the person

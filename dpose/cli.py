@@ -318,6 +318,27 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_predict)
 
 
+def _add_experiment(parser: argparse.ArgumentParser) -> None:
+    parser.description += (
+        " Without --list it trains and measures the runs that have no record yet, for hours; an interrupted "
+        "one goes on where it was. ablation: D-PoSE with and without depth, and other heads on the same "
+        "encoder, several seeds each (the book's page on depth)."
+    )
+    add = parser.add_argument
+    add("name", choices=["ablation"], help="which experiment")
+    add("--list", action="store_true", help="print the runs and their errors, and do nothing")
+    add("--arms", nargs="+", metavar="ARM", help="only these (default: all)")
+    add("--seeds", type=int, metavar="N", help="seeds of each arm (default: the experiment's)")
+    add("--images", type=int, metavar="N", help="training images of a run (default: the experiment's)")
+    add("--out", metavar="FOLDER", help="for the records (default: results/NAME)")
+    add("--runs", metavar="FOLDER", help="for the training runs (default: runs/NAME)")
+    add("--split", default="test", help="on which the networks are measured")
+    add("--jobs", type=int, metavar="N", help="runs at the same time (default: one per core; on a GPU one)")
+    add("--accelerator", default="auto", help="cpu or cuda")
+    _add_shared(parser, "--data")
+    parser.set_defaults(run=_experiment)
+
+
 SMPLX_RECIPE = """\
 params.npz has the SMPL-X parameters with the names and shapes of the smplx package. In Python,
 
@@ -398,6 +419,19 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(format_table(result))
     if "out" in options:
         print(f"written to {args.out}")
+
+
+def _experiment(args: argparse.Namespace) -> None:
+    from dpose.experiment import perform, runs, table
+
+    for name in ("seeds", "images", "jobs"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    todo = runs(args.name, args.out, args.runs, args.arms, args.seeds)
+    if not args.list:
+        options = {name: getattr(args, name) for name in ("images", "split", "jobs", "accelerator")}
+        perform(args.name, todo, args.data, **options, done=lambda run: print(f"written to {run.record}"))
+    print(table(todo))
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -486,6 +520,7 @@ COMMANDS = {  # name: what it does, and the function that adds its arguments
     "prepare": ("convert the files of a data set, for instance BEDLAM, to shards for training", _add_prepare),
     "train": ("train a network, or continue an interrupted run", _add_train),
     "evaluate": ("measure a checkpoint on a split, or on 2D keypoints, with baselines", _add_evaluate),
+    "experiment": ("train and measure the networks of a comparison that the book shows", _add_experiment),
     "predict": ("predict body, depth and parts of one person in a photograph", _add_predict),
     "convert": ("convert a released checkpoint to one of ours, or back", _add_convert),
     "doctor": ("show what is installed, which files are found, and what missing files are for", _add_doctor),

@@ -3,8 +3,10 @@
 `PAPER` is the network of the paper (HRNet-W48 at 224 pixels, 81,099,394 parameters), whose encoder the paper
 initialises with weights that have learned keypoints on COCO (`TrainConfig(init=...)`). `LITE` and `MINI` have
 the same structure in a size that trains on two CPU cores: `LITE` on MoveNet's backbone, which has learned
-keypoints in photographs too, `MINI` on a small HRNet that starts from random weights. Each exists with and
-without the depth branch. Training settings are in `dpose.training`, loss weights in `dpose.losses`.
+keypoints in photographs too, `MINI` on a small HRNet that starts from random weights. Each exists without the
+depth branch ("-no-depth"), `PAPER` and `LITE` also with the heads of the methods that the paper compares with
+("-hmr", "-cliff", "-pare"), and `LITE` without part attention. Training settings are in `dpose.training`,
+loss weights in `dpose.losses`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dpose.skeleton import NUM_BODY_JOINTS, NUM_CLASSES
 # joint order, so head j attends to the part of joint RELEASED_PARTS[j].
 RELEASED_PARTS = (21, 2, 16, 15, 4, 10, 7, 6, 9, 13, 14, 8, 17, 5, 18, 19, 12, 11, 3, 1, 20, 0)
 
+HEADS = ("dpose", "pare", "cliff", "hmr")
 ENCODERS = ("hrnet", "movenet", "nanodet")
 
 # A configuration read from a file is untrusted; these are upper limits, which bound the time and memory of
@@ -61,6 +64,11 @@ class ModelConfig:
             by index.
         encoder: "hrnet"; or a backbone pretrained on photographs, "movenet" or "nanodet"
             (`dpose.model.encoder`), which the fields from `stem_width` to `blocks` do not concern.
+        head: what follows the encoder: "dpose"; or that of another method (`dpose.model.heads`), which the
+            fields `depth`, `decoder_blocks` and `hidden` do not concern: "pare" (part attention, no depth),
+            "hmr" (global pooling, iterative regressor), "cliff" (the same with box information).
+        attention: whether each joint's features are averaged with the weights of its part (eq. 5); False:
+            over the whole map.
     Raises:
         ValueError: a value has another type or is out of range (`LIMITS`).
     """
@@ -80,6 +88,8 @@ class ModelConfig:
     hidden: int = 32
     part_order: str = "joints"
     encoder: str = "hrnet"
+    head: str = "dpose"
+    attention: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.modules, list):  # from JSON
@@ -106,12 +116,17 @@ class ModelConfig:
             )
         if not isinstance(self.name, str) or len(self.name) > 80:
             raise ValueError(f"name must be a string of at most 80 characters, got {_short(self.name)}")
-        if not isinstance(self.depth, bool):
-            raise ValueError(f"depth must be true or false, got {_short(self.depth)}")
+        for field in ("depth", "attention"):
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(f"{field} must be true or false, got {_short(getattr(self, field))}")
         if self.part_order not in ("joints", "released"):
             raise ValueError(f"part_order must be 'joints' or 'released', got {_short(self.part_order)}")
         if self.encoder not in ENCODERS:
             raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {_short(self.encoder)}")
+        if self.head not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}, got {_short(self.head)}")
+        if self.head != "dpose" and (self.depth or not self.attention or self.part_order != "joints"):
+            raise ValueError(f"the head {self.head!r} needs depth=False, attention=True, part_order='joints'")
 
     @property
     def residual_blocks(self) -> int:
@@ -119,6 +134,11 @@ class ModelConfig:
         branches = sum(modules * branches for modules, branches in zip(self.modules, (2, 3, 4), strict=True))
         decoders = 2 if self.depth else 1
         return self.bottlenecks + branches * self.blocks + 3 * decoders * self.decoder_blocks
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the head pools the encoder's maps globally: it has no part map and no F_up."""
+        return self.head in ("hmr", "cliff")
 
     @property
     def feature_size(self) -> int:
@@ -143,7 +163,8 @@ class ModelConfig:
         Raises:
             ValueError: a field is missing, unknown or out of range.
         """
-        values = {"part_order": "joints", "encoder": "hrnet"} | values  # of checkpoints older than the fields
+        older = {"part_order": "joints", "encoder": "hrnet", "head": "dpose", "attention": True}
+        values = older | values  # of checkpoints older than the fields
         names = {field.name for field in fields(cls)}
         missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
         if missing or unknown:
@@ -170,9 +191,19 @@ LITE = ModelConfig(
     name="lite", image_size=128, map_size=64, width=16, decoder_blocks=2, hidden=128, encoder="movenet"
 )
 LITE_NO_DEPTH = replace(LITE, name="lite-no-depth", depth=False)
+LITE_NO_ATTENTION = replace(LITE, name="lite-no-attention", attention=False)
 
 PRESETS: dict[str, ModelConfig] = {
-    config.name: config for config in (PAPER, PAPER_NO_DEPTH, LITE, LITE_NO_DEPTH, MINI, MINI_NO_DEPTH)
+    config.name: config
+    for config in (
+        *(PAPER, PAPER_NO_DEPTH, LITE, LITE_NO_DEPTH, LITE_NO_ATTENTION, MINI, MINI_NO_DEPTH),
+        *(
+            replace(size, name=f"{size.name}-{head}", depth=False, head=head)
+            for size in (PAPER, LITE)
+            for head in HEADS
+            if head != "dpose"
+        ),
+    )
 }
 
 

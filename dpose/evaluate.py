@@ -183,9 +183,10 @@ def measure(
         bodies: the bodies of the labels; None: `Bodies`, with `body` under its name.
     Returns:
         Columns of length N: `key` and `body`, the label's; mpjpe, pa_mpjpe, mve (mm), orientation (degrees),
-        and the same for each of `BASELINES` as "<baseline>/<metric>"; `intersection` and `union` (N, 23),
-        pixels; with a depth branch `depth_l1` (mean over the person's pixels) and `depth_pixels`. Also
-        `depth_histogram`, the counts of the depth targets on these pixels, for `best_constant`.
+        and the same for each of `BASELINES` as "<baseline>/<metric>"; with a part map `intersection` and
+        `union` (N, 23), pixels; with a depth branch `depth_l1` (mean over the person's pixels) and
+        `depth_pixels`. Also `depth_histogram`, the counts of the depth targets on these pixels, for
+        `best_constant`.
     Raises:
         ValueError: there are no samples, or prediction and label belong to an open and a licensed body.
         FloatingPointError: a prediction is not finite, or too large for its errors to be finite.
@@ -239,7 +240,8 @@ def summarise(table: dict[str, Any]) -> dict[str, Any]:
         values["depth_l1"], weights["depth_l1"] = table["depth_l1"], table["depth_pixels"]
     means = bootstrap.means(values, weights)
     scores: dict[str, Any] = {name: means[name] for name in names}
-    scores["parts_miou"] = _mean_iou(table["intersection"], table["union"], bootstrap)
+    if "union" in table:
+        scores["parts_miou"] = _mean_iou(table["intersection"], table["union"], bootstrap)
     baselines: dict[str, Any] = {}
     for name in baseline_names:
         if name in means:
@@ -383,8 +385,9 @@ def _measure_batch(
             columns |= {f"{name}/{metric}": value for metric, value in constant.items()}
         columns["mean_pose/orientation"] = metrics.orientation_error(pose[:, 0], batch["pose"][:, 0])
 
-    confusion = metrics.parts_confusion(prediction.parts.argmax(1), batch["parts"])
-    columns["intersection"], columns["union"] = (x.int() for x in metrics.parts_overlap(confusion))
+    if prediction.parts is not None:
+        confusion = metrics.parts_confusion(prediction.parts.argmax(1), batch["parts"])
+        columns["intersection"], columns["union"] = (x.int() for x in metrics.parts_overlap(confusion))
     if prediction.depth is not None:
         columns["depth_l1"], columns["depth_pixels"] = metrics.depth_l1(prediction.depth, batch["depth"])
     return columns

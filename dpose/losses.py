@@ -162,10 +162,10 @@ def compute_losses(
     Returns:
         Scalars: every term of `TERMS`, unweighted ("depth_l1" is an MSE if `weights.depth_error` is "mse");
         "camera" if its weight is not zero; and "total", the sum of all terms times `weights.of(term)`. The
-        two depth terms are zero for a network without a depth branch.
+        depth terms are zero for a network without a depth branch, "segm" for one without a part map.
     """
     with torch.autocast(pred.rotmats.device.type, enabled=False):
-        rotmats, betas, cam, parts = (x.float() for x in pred[:4])
+        rotmats, betas, cam = (x.float() for x in pred[:3])
         posed = body(betas, rotmats)
         with torch.no_grad():
             true = body(batch["betas"], batch["pose"])
@@ -181,7 +181,9 @@ def compute_losses(
         terms = {
             "depth_l1": error,
             "depth_ssim": dissimilarity,
-            "segm": segmentation(parts, batch["parts"], weights.parts_balance),
+            "segm": betas.new_zeros(())
+            if pred.parts is None
+            else segmentation(pred.parts.float(), batch["parts"], weights.parts_balance),
             "pose": pose(rotmats, batch["pose"], weights.pose_root),
             "shape": shape(betas, batch["betas"]),
             "joints3d": joints3d(joints, true_joints, weights.joints3d_frame),

@@ -61,7 +61,7 @@ class Person:
     betas: np.ndarray  # (num_betas,) shape coefficients
     transl: np.ndarray  # (3,) metres, camera frame: SMPL-X's `transl`
     cam_int: np.ndarray  # (3, 3) intrinsics of the full image, pixels
-    parts: np.ndarray  # (M, M) uint8: 0 background, j + 1 the part of joint j
+    parts: np.ndarray  # (M, M) uint8: 0 background, j + 1 the part of joint j; all 0 without a part map
     depth: np.ndarray | None  # (M, M) in (0, 1), near to far on the person; None without a depth branch
     crop: np.ndarray  # (S, S, 3) uint8 RGB, the input of the network
     center: np.ndarray  # (2,) pixels of the full image
@@ -273,7 +273,10 @@ def _run(
     prediction = run_network(model, batch)
     transl = full_translation(prediction.cam, batch["center"], batch["scale"], batch["cam_int"])
     posed = body(prediction.betas, prediction.rotmats, transl)
-    maps = [prediction.parts] if prediction.depth is None else [prediction.parts, prediction.depth]
+    maps = [x for x in (prediction.parts, prediction.depth) if x is not None]
+    labels = torch.zeros(1, *[model.config.map_size] * 2)
+    if prediction.parts is not None:
+        labels = prediction.parts.argmax(1)
     if not (posed.vertices.abs().max() <= FAR and all(bool(x.isfinite().all()) for x in maps)):
         raise FloatingPointError(
             f"the network's result is not finite or farther than {FAR:g} m away; its weights or the camera "
@@ -287,7 +290,7 @@ def _run(
         betas=array(prediction.betas),
         transl=array(transl),
         cam_int=camera.astype(np.float32),
-        parts=prediction.parts.argmax(1)[0].cpu().numpy().astype(np.uint8),
+        parts=labels[0].cpu().numpy().astype(np.uint8),
         depth=None if prediction.depth is None else array(prediction.depth)[0],
         crop=crop,
         center=center.astype(np.float32),

@@ -68,7 +68,7 @@ def attention_overlay(picture: np.ndarray, weights: Tensor) -> np.ndarray:
 def prediction_pictures(prediction: Prediction, batch: Batch, body: Body, index: int) -> list[np.ndarray]:
     """Truth and prediction for one person of a batch: six pictures of equal size, see `PREDICTION_TITLES`.
 
-    The predicted depth is empty without a depth branch. body: with all its faces, on the batch's device.
+    A map that the network does not predict is empty. body: with all its faces, on the batch's device.
     """
     from dpose.camera import full_translation
 
@@ -78,7 +78,9 @@ def prediction_pictures(prediction: Prediction, batch: Batch, body: Body, index:
     box, cam_int = (batch["center"][one], batch["scale"][one]), batch["cam_int"][one]
     translation = full_translation(prediction.cam[one], *box, cam_int)
     posed = body(prediction.betas[one], prediction.rotmats[one], translation)
-    parts = prediction.parts[index].argmax(0).cpu().numpy()
+    parts = np.zeros(tuple(batch["parts"].shape[1:]), np.int64)
+    if prediction.parts is not None:
+        parts = prediction.parts[index].argmax(0).cpu().numpy()
     depth = np.zeros(parts.shape)
     if prediction.depth is not None:
         depth = prediction.depth[index, 0].float().cpu().numpy()

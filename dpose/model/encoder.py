@@ -57,12 +57,15 @@ class PretrainedEncoder(nn.Module):
             nn.Sequential(conv(channels + 2, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
             for channels, width in zip(BACKBONES[config.encoder].channels, widths, strict=True)
         )
-        self.upsample = nn.ModuleList(up_stack(width, i) for i, width in enumerate(widths))
+        up = [] if config.pooled else enumerate(widths)
+        self.upsample = nn.ModuleList(up_stack(width, i) for i, width in up)
 
     def forward(self, image: Tensor) -> EncoderFeatures:
         """image: (B, 3, S, S) RGB, ImageNet-normalised."""
         levels = [torch.cat([x, _coordinates(x)], 1) for x in self.backbone(image)]
         maps = [adapt(x) for adapt, x in zip(self.adapters, levels, strict=True)]  # F1..F4
+        if not self.upsample:
+            return EncoderFeatures(*maps, None)
         up = [upsample(x) for upsample, x in zip(self.upsample, maps, strict=True)]
         return EncoderFeatures(*maps, torch.cat(up, 1))
 

@@ -25,7 +25,7 @@ class EncoderFeatures(NamedTuple):
     f2: Tensor  # (B, 2w, s/2, s/2)
     f3: Tensor  # (B, 4w, s/4, s/4)
     f4: Tensor  # (B, 8w, s/8, s/8)
-    f_up: Tensor  # (B, 15w, s, s), F1..F4 up-sampled and concatenated
+    f_up: Tensor | None  # (B, 15w, s, s), F1..F4 up-sampled and concatenated; None if `config.pooled`
 
 
 def conv(inp: int, out: int, size: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
@@ -149,9 +149,11 @@ class HRNet(nn.Module):
         self.transition3 = self._new_branch(widths)
         self.stage4 = self._stage(widths, config.modules[2], config.blocks)
         self.final_layer = nn.Conv2d(w, COCO_LAYER_CHANNELS, 1)
-        self.upsample_stage_2 = up_stack(widths[1], rounds=1)
-        self.upsample_stage_3 = up_stack(widths[2], rounds=2)
-        self.upsample_stage_4 = up_stack(widths[3], rounds=3)
+        self.pooled = config.pooled
+        if not config.pooled:
+            self.upsample_stage_2 = up_stack(widths[1], rounds=1)
+            self.upsample_stage_3 = up_stack(widths[2], rounds=2)
+            self.upsample_stage_4 = up_stack(widths[3], rounds=3)
 
     @staticmethod
     def _stage(widths: list[int], modules: int, blocks: int) -> nn.Sequential:
@@ -171,5 +173,7 @@ class HRNet(nn.Module):
         maps = self.stage2([path(x) for path in self.transition1])  # branches of s and s/2
         maps = self.stage3([*maps, self.transition2[-1](maps[-1])])  # s, s/2 and s/4
         f1, f2, f3, f4 = self.stage4([*maps, self.transition3[-1](maps[-1])])  # s, s/2, s/4 and s/8
+        if self.pooled:
+            return EncoderFeatures(f1, f2, f3, f4, None)
         up = [f1, self.upsample_stage_2(f2), self.upsample_stage_3(f3), self.upsample_stage_4(f4)]
         return EncoderFeatures(f1, f2, f3, f4, torch.cat(up, 1))  # f_up: (B, w + 2w + 4w + 8w, s, s)

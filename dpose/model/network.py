@@ -5,6 +5,8 @@
                      -> F_up, S -> soft attention -> A (one feature vector per joint)
     A, box information, mean(D) -> regressor -> rotations, betas, camera
 
+The heads of other methods take the place of what follows the encoder (`dpose.model.heads`).
+
 The network predicts parameters and maps. `dpose.body` turns the parameters into vertices and joints,
 `dpose.camera` projects them.
 
@@ -21,9 +23,11 @@ from torch import Tensor, nn
 
 from dpose.batch import Prediction
 from dpose.config import ModelConfig
-from dpose.model.attention import SoftAttention
+from dpose.model.attention import SoftAttention, attention_weights
 from dpose.model.decoder import Decoder
 from dpose.model.encoder import make_encoder
+from dpose.model.heads import IterativeRegressor, PARERegressor, PartBranch
+from dpose.model.hrnet import EncoderFeatures
 from dpose.model.regressor import Regressor
 from dpose.skeleton import NUM_CLASSES
 
@@ -35,11 +39,11 @@ class Features(NamedTuple):
     f2: Tensor  # (B, 2w, s/2, s/2)
     f3: Tensor  # (B, 4w, s/4, s/4)
     f4: Tensor  # (B, 8w, s/8, s/8)
-    f_up: Tensor  # (B, 15w, s, s) F1..F4 up-sampled and concatenated
+    f_up: Tensor | None  # (B, 15w, s, s) F1..F4 up-sampled and concatenated
     depth_features: Tensor | None  # (B, w, s, s) D of the depth decoder; None without depth
-    parts_features: Tensor  # (B, w, s, s) D of the parts decoder
-    attention: Tensor  # (B, 22, s, s) attention weights of each joint's head; each map sums to one
-    attended: Tensor  # (B, 15w, 22) A, the regressor's features of each joint
+    parts_features: Tensor | None  # (B, w, s, s) D of the parts decoder
+    attention: Tensor | None  # (B, 22, s, s) attention weights of each joint's head; each map sums to one
+    attended: Tensor | None  # (B, 15w, 22) A, the regressor's features of each joint
 
 
 class DPose(nn.Module):
@@ -50,10 +54,17 @@ class DPose(nn.Module):
         self.config = config
         self.body_record: dict[str, str] | None = None  # set by `checkpoint.read` and training
         self.encoder = make_encoder(config)
-        self.depth_decoder = Decoder(config, channels=1) if config.depth else None
-        self.parts_decoder = Decoder(config, channels=NUM_CLASSES)
-        self.attention = SoftAttention(config)
-        self.regressor = Regressor(config)
+        self.depth_decoder = self.parts_decoder = self.attention = None
+        if config.head == "dpose":
+            self.depth_decoder = Decoder(config, channels=1) if config.depth else None
+            self.parts_decoder = Decoder(config, channels=NUM_CLASSES)
+            self.attention = SoftAttention(config)
+            self.regressor = Regressor(config)
+        elif config.head == "pare":
+            self.parts_decoder = PartBranch(config)
+            self.regressor = PARERegressor(config)
+        else:
+            self.regressor = IterativeRegressor(config)
         self._init_convolutions()
 
     def forward(
@@ -64,11 +75,15 @@ class DPose(nn.Module):
         Args:
             image: (B, 3, S, S) RGB crops, ImageNet-normalised.
             bbox_info: (B, 3) of `dpose.camera.bbox_info`.
-            return_features: also return the intermediate results.
+            return_features: also return the intermediate results; other heads than D-PoSE's give those of
+                the encoder and PARE's attention weights.
         Returns:
             Prediction, or (Prediction, Features).
         """
         maps = self.encoder(image)  # F1..F4 and F_up
+        if self.config.head != "dpose":
+            prediction, weights = self._other_head(maps, bbox_info)
+            return (prediction, Features(*maps, None, None, weights, None)) if return_features else prediction
         parts, parts_features = self.parts_decoder(maps)  # (B, 23, M, M), (B, w, s, s)
         depth, depth_features, depth_mean = None, None, None
         if self.depth_decoder is not None:
@@ -85,6 +100,14 @@ class DPose(nn.Module):
         if not return_features:
             return prediction
         return prediction, Features(*maps, depth_features, parts_features, attention, attended)
+
+    def _other_head(self, maps: EncoderFeatures, bbox_info: Tensor) -> tuple[Prediction, Tensor | None]:
+        """The prediction of PARE, HMR or CLIFF, and PARE's attention weights."""
+        if self.config.pooled:
+            return Prediction(*self.regressor(maps, bbox_info), None, None), None
+        parts, _ = self.parts_decoder(maps)  # (B, 23, M, M)
+        weights = attention_weights(parts, self.config.feature_size)  # (B, 22, s, s)
+        return Prediction(*self.regressor(maps, weights), parts.float(), None), weights
 
     @torch.no_grad()
     def set_means(self, pose6d: Tensor, betas: Tensor, cam: Tensor) -> None:
@@ -119,6 +142,8 @@ class DPose(nn.Module):
             raise ValueError(f"part_prior must be {NUM_CLASSES} shares >= 0 that are not all zero")
         if not 0 < float(depth_mean) < 1:
             raise ValueError(f"depth_mean must lie in (0, 1), got {depth_mean}")
+        if self.parts_decoder is None:
+            return
         bias = self.parts_decoder.head[-1].bias
         bias[list(self.config.part_channels)] = (prior / prior.sum()).clamp(min=1e-5).log().to(bias)
         if self.depth_decoder is not None:

@@ -25,6 +25,13 @@ def rest_pose() -> Tensor:
     return rotmat_to_sixd(rotmats).flatten()
 
 
+def add_means(module: nn.Module, config: ModelConfig) -> None:
+    """Add the buffers of the mean parameters, to which a regressor adds its outputs (`DPose.set_means`)."""
+    module.register_buffer("init_pose", rest_pose())  # (132,)
+    module.register_buffer("init_shape", torch.zeros(config.num_betas))  # (11,)
+    module.register_buffer("init_cam", torch.tensor([0.9, 0.0, 0.0]))  # (3,)
+
+
 class MultiLinear(nn.Module):
     """K linear layers in parallel, one per head: (B, K, inp) -> (B, K, out)."""
 
@@ -47,9 +54,7 @@ class Regressor(nn.Module):
         super().__init__()
         feature = 15 * config.width + 3 + (config.width if config.depth else 0)  # per joint
         hidden, betas = config.hidden, config.num_betas
-        self.register_buffer("init_pose", rest_pose())  # (132,)
-        self.register_buffer("init_shape", torch.zeros(betas))  # (11,)
-        self.register_buffer("init_cam", torch.tensor([0.9, 0.0, 0.0]))  # (3,)
+        add_means(self, config)
         self.pose_hidden = MultiLinear(NUM_BODY_JOINTS, 6 + feature, hidden)
         self.pose_out = MultiLinear(NUM_BODY_JOINTS, hidden, 6)
         self.shape_hidden = nn.Linear(betas + NUM_BODY_JOINTS * feature, hidden)

@@ -119,7 +119,7 @@ def recipe(name: str) -> Recipe:
     """
     if name == "released":
         return RELEASED_RECIPE
-    family = preset(name).name.removesuffix("-no-depth")
+    family = preset(name).name.partition("-")[0]
     return {"paper": PAPER_RECIPE, "lite": LITE_RECIPE, "mini": MINI_RECIPE}[family]
 
 

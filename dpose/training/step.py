@@ -45,7 +45,9 @@ class Training(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
-        unused = [model.attention.conv_shape_cam]  # in the published weights, but in no output
+        unused = []
+        if model.attention is not None:
+            unused.append(model.attention.conv_shape_cam)  # in the published weights, but in no output
         if isinstance(model.encoder, HRNet):
             unused.append(model.encoder.final_layer)
         elif config.recipe.backbone_lr == 0:

@@ -148,7 +148,7 @@ class Validation(lightning.Callback):
                 logger.log_metrics({f"val/{name}": value for name, value in scores.items()}, step)
         self._draw(model, step)
         text = "step {}: MPJPE {mpjpe:.1f}, PA-MPJPE {pa_mpjpe:.1f}, MVE {mve:.1f} mm"
-        text += ", parts mIoU {parts_miou:.3f}"
+        text += ", parts mIoU {parts_miou:.3f}" if "parts_miou" in scores else ""
         text += ", depth {depth_ratio:.2f} of the best constant's error" if "depth_ratio" in scores else ""
         self._print(text.format(step, **scores) + " (best so far)" * better)
 

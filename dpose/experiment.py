@@ -1,0 +1,207 @@
+"""Experiments: networks that differ in one thing each, trained from several seeds under equal conditions.
+
+`ABLATION` asks the paper's question (its Table 3: does predicting depth help?) in small, and compares the
+heads of its Table 1. All arms have the same encoder, MoveNet's backbone, which has learned keypoints in
+photographs of COCO and stays fixed: the paper starts from an HRNet that has learned the same. They see the
+same images in the same order for each seed, with the same steps, schedule and losses, but for what the arm is
+about. Each run ends in a record of `dpose.evaluate` on the test split; `dpose experiment` makes the missing
+ones.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dpose import results
+from dpose.evaluate import evaluate
+from dpose.losses import RELEASED_WEIGHTS, LossWeights
+from dpose.processes import run_jobs, usable_cores
+from dpose.training import TrainConfig, on_cuda, recipe, train
+from dpose.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Networks of one kind: a preset, the number of seeds, and losses other than the preset's recipe's."""
+
+    preset: str
+    about: str
+    seeds: int = 3
+    weights: LossWeights | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms by name, and the budget of every run. Small batches: more steps for the same images."""
+
+    arms: dict[str, Arm]
+    images: int
+    batch_size: int = 32
+    warmup: float = 0.05
+
+    def recipe(self, arm: Arm) -> Recipe:
+        """The recipe of an arm's runs: that of its preset with the experiment's budget."""
+        base = recipe(arm.preset)
+        return replace(
+            base,
+            steps=math.ceil(self.images / self.batch_size),
+            batch_size=self.batch_size,
+            warmup=self.warmup,
+            weights=arm.weights or base.weights,
+        )
+
+
+ABLATION = Experiment(
+    arms={
+        "lite": Arm("lite", "D-PoSE", seeds=5),
+        "lite-no-depth": Arm("lite-no-depth", "D-PoSE without depth", seeds=5),
+        "lite-pare": Arm("lite-pare", "PARE: part attention, no depth, its own regressor"),
+        "lite-cliff": Arm("lite-cliff", "CLIFF: global pooling, iterative regressor, box information"),
+        "lite-hmr": Arm("lite-hmr", "HMR: global pooling, iterative regressor"),
+        "lite-no-attention": Arm("lite-no-attention", "D-PoSE, features averaged over the whole map"),
+        "lite-released-losses": Arm(
+            "lite", "D-PoSE with the losses of the released code", weights=RELEASED_WEIGHTS
+        ),
+    },
+    images=60_000,
+)
+EXPERIMENTS = {"ablation": ABLATION}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of an experiment."""
+
+    arm: str
+    seed: int
+    record: Path  # file of its result
+    folder: Path  # of its training
+
+    @property
+    def done(self) -> bool:
+        return self.record.exists()
+
+
+def runs(
+    name: str,
+    out: str | Path | None = None,
+    folder: str | Path | None = None,
+    arms: Sequence[str] | None = None,
+    seeds: int | None = None,
+) -> list[Run]:
+    """The runs of an experiment, the first seed of every arm first.
+
+    Args:
+        name: one of `EXPERIMENTS`.
+        out: folder of the records; None: results/<name>.
+        folder: of the training runs; None: runs/<name>.
+        arms: names of arms; None: all.
+        seeds: per arm; None: as many as the experiment has.
+    Raises:
+        ValueError: no such experiment or arm.
+    """
+    experiment = _experiment(name)
+    if unknown := sorted(set(arms or ()) - experiment.arms.keys()):
+        raise ValueError(f"unknown arm {unknown[0]!r}; choose from {', '.join(experiment.arms)}")
+    chosen = {arm: seeds or experiment.arms[arm].seeds for arm in arms or experiment.arms}
+    out, folder = Path(out or Path("results") / name), Path(folder or Path("runs") / name)
+    return [
+        Run(arm, seed, out / f"{arm}-seed{seed}.json", folder / f"{arm}-seed{seed}")
+        for seed in range(max(chosen.values()))
+        for arm, count in chosen.items()
+        if seed < count
+    ]
+
+
+def perform(
+    name: str,
+    todo: Sequence[Run],
+    data: str | Path | None = None,
+    *,
+    images: int | None = None,
+    split: str = "test",
+    jobs: int | None = None,
+    accelerator: str = "auto",
+    done: Callable[[Run], object] = print,
+) -> None:
+    """Trains and measures the runs that have no record.
+
+    A run that was interrupted goes on from its last checkpoint. Several processes with the same folders can
+    share the work: a run that another one works on is left out.
+
+    Args:
+        name: of the experiment.
+        todo: from `runs`.
+        data: data folder; None: $DPOSE_DATA, else the open data.
+        images: budget of a run; None: the experiment's.
+        split: on which a network is measured.
+        jobs: runs at the same time; None: one per core, on a GPU one.
+        accelerator: "auto", "cpu" or "cuda".
+        done: called with each run after its record was written.
+    Raises:
+        What `dpose.training.train` and `dpose.evaluate.evaluate` raise.
+    """
+    experiment = _experiment(name)
+    if images is not None:
+        experiment = replace(experiment, images=images)
+    tasks = []
+    for run in todo:
+        arm = experiment.arms[run.arm]
+        options = TrainConfig(
+            preset=arm.preset,
+            recipe=experiment.recipe(arm),
+            data=data,
+            out=run.folder,
+            seed=run.seed,
+            accelerator=accelerator,
+            devices=1,
+            validate_every=0,
+            log_every=100,
+            progress=False,
+        )
+        if not run.done:
+            tasks.append((run, options, split))
+    jobs = jobs or (1 if on_cuda(accelerator) else usable_cores())
+    run_jobs(_perform, tasks, jobs, done=lambda run: run and done(run))
+
+
+def _perform(run: Run, config: TrainConfig, split: str) -> Run | None:
+    """Trains and measures one run; None if another process works on it, or has done so."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with open(run.folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        if run.done:
+            return None
+        last = run.folder / "last.ckpt"
+        cuda = on_cuda(config.accelerator)
+        trained = train(replace(config, resume=last if last.exists() else None, workers=None if cuda else 0))
+        evaluate(trained.checkpoint, config.data, split, run.record, workers=1 if cuda else 0, progress=False)
+    return run
+
+
+def table(todo: Sequence[Run]) -> str:
+    """A line per run: errors and training time, or that it is missing."""
+    lines = [f"{'run':30}{'MPJPE':>8}{'PA-MPJPE':>10}{'MVE':>8}{'minutes':>9}"]
+    for run in todo:
+        name = f"{run.arm}, seed {run.seed}"
+        if not run.done:
+            lines.append(f"{name:30}{'missing' if not run.folder.exists() else 'begun':>8}")
+            continue
+        record = results.read_json(run.record)
+        errors = [record["metrics"][error]["mean"] for error in ("mpjpe", "pa_mpjpe", "mve")]
+        minutes = record["checkpoint"]["metadata"]["seconds"] / 60
+        lines.append(f"{name:30}{errors[0]:8.1f}{errors[1]:10.1f}{errors[2]:8.1f}{minutes:9.1f}")
+    return "\n".join(lines)
+
+
+def _experiment(name: str) -> Experiment:
+    if name not in EXPERIMENTS:
+        raise ValueError(f"unknown experiment {name!r}; choose from {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]

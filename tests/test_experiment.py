@@ -1,0 +1,101 @@
+"""Experiments: equal conditions, one record per run, nothing trained twice, interrupted runs go on."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from random_people import write_random_people
+
+from dpose import experiment
+from dpose.cli import main
+from dpose.experiment import ABLATION, perform, runs
+from dpose.losses import RELEASED_WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_random_people(tmp_path_factory.mktemp("people"), train=16, test=7)
+
+
+def test_arms_differ_in_nothing_but_what_they_are_about():
+    base = ABLATION.recipe(ABLATION.arms["lite"])
+    for name, arm in ABLATION.arms.items():
+        recipe = ABLATION.recipe(arm)
+        if name == "lite-released-losses":
+            assert recipe.weights == RELEASED_WEIGHTS
+        else:
+            assert recipe == base
+    assert base.steps * base.batch_size == ABLATION.images
+    assert base.backbone_lr == 0  # every arm keeps the same encoder
+
+
+def test_the_first_seed_of_every_arm_comes_first_and_depth_has_five():
+    found = runs("ablation")
+    first = len(ABLATION.arms)
+    assert [run.seed for run in found[:first]] == [0] * first
+    seeds = {arm: sum(run.arm == arm for run in found) for arm in ABLATION.arms}
+    assert seeds["lite"] == seeds["lite-no-depth"] == 5 and min(seeds.values()) == 3
+    assert len({run.record for run in found}) == len(found)
+
+
+def test_missing_runs_are_trained_and_measured_and_others_left_alone(data, tmp_path, capsys):
+    options = ["--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs"), "--data", str(data)]
+    options += ["--arms", "lite-hmr", "lite-pare", "--seeds", "1", "--images", "64", "--jobs", "1"]
+    kept = tmp_path / "out" / "lite-pare-seed0.json"
+    kept.parent.mkdir()
+    main(["experiment", "ablation", *options, "--list"])
+    assert capsys.readouterr().out.count("missing") == 2 and not (tmp_path / "runs").exists()
+    assert main(["experiment", "ablation", *options, "--accelerator", "cpu"]) == 0
+    records = {path.stem: json.loads(path.read_text()) for path in kept.parent.glob("*.json")}
+    assert sorted(records) == ["lite-hmr-seed0", "lite-pare-seed0"]
+    orders = set()
+    for name, record in records.items():
+        about = record["checkpoint"]["metadata"]
+        assert (about["images"], about["seed"], record["split"], record["samples"]) == (64, 0, "test", 7)
+        assert record["checkpoint"]["config"]["name"] == name.removesuffix("-seed0")
+        orders.add((about["data"], about["recipe"]["steps"]))
+    assert len(orders) == 1
+    before = {path: path.stat().st_mtime_ns for path in kept.parent.iterdir()}
+    assert main(["experiment", "ablation", *options, "--accelerator", "cpu"]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in kept.parent.iterdir()}
+
+
+def test_a_run_that_was_killed_goes_on_and_one_that_another_process_has_is_left_out(data, tmp_path):
+    (run,) = runs("ablation", tmp_path / "out", tmp_path / "runs", ["lite-hmr"], 1)
+    done = []
+    run.folder.mkdir(parents=True)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+            "print(1, flush=True); sys.stdin.read()",
+            str(run.folder / ".lock"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        holder.stdout.readline()
+        perform("ablation", [run], data, images=64, jobs=1, accelerator="cpu", done=done.append)
+        assert not done and not run.done
+    finally:
+        holder.kill()
+        holder.wait()
+    with pytest.MonkeyPatch.context() as patch:  # killed after the training, before the measurement
+        patch.setattr(experiment, "evaluate", lambda *args, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            perform("ablation", [run], data, images=64, jobs=1, accelerator="cpu")
+    log = (run.folder / "log.csv").read_bytes()
+    perform("ablation", [run], data, images=64, jobs=1, accelerator="cpu", done=done.append)
+    assert done == [run] and run.done
+    assert (run.folder / "log.csv").read_bytes() == log  # not trained again
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--arms", "resnet"], ["--images", "0"], ["--jobs", "0"], ["--seeds", "-1"]]
+)
+def test_a_wrong_option_is_one_sentence(wrong, tmp_path, capsys):
+    assert main(["experiment", "ablation", "--list", "--out", str(tmp_path), *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
