@@ -151,8 +151,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--preset",
-        help="paper, lite or mini, or one of them with -no-depth, or auto: paper on a GPU, else lite "
-        "(default: auto)",
+        help="paper, lite or mini, or one of them with -no-depth; paper or lite with -hmr, -cliff or -pare, "
+        "the heads of other methods; lite-no-attention; or auto: paper on a GPU, else lite (default: auto)",
     )
     add(
         "--data",

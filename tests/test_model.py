@@ -320,10 +320,12 @@ def test_the_network_runs_in_float64():
 
 
 def test_presets_are_found_by_name_and_unknown_ones_refused_with_the_list():
-    names = {"paper", "paper-no-depth", "lite", "lite-no-depth", "mini", "mini-no-depth"}
+    names = {f"{size}{branch}" for size in ("paper", "lite", "mini") for branch in ("", "-no-depth")}
+    names |= {f"{size}-{head}" for size in ("paper", "lite") for head in ("hmr", "cliff", "pare")}
+    names.add("lite-no-attention")
 
     assert preset("MINI-no-depth") is MINI_NO_DEPTH and set(PRESETS) == names
-    with pytest.raises(ValueError, match="huge.*paper.*lite, lite-no-depth, mini, mini-no-depth"):
+    with pytest.raises(ValueError, match="huge.*paper.*lite, lite-no-depth.*mini, mini-no-depth.*paper-hmr"):
         preset("huge")
 
 
