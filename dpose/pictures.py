@@ -43,7 +43,7 @@ def read_image(image: str | Path | np.ndarray | torch.Tensor) -> np.ndarray:
             shapes or with the channels first. Floating-point values are taken to lie in 0..1.
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a folder, a file that cannot be decoded, more than 2^28 pixels, or an array of another kind.
+        ValueError: a folder, a file that cannot be decoded, more than 2^28 pixels, an array of another kind.
     """
     if not isinstance(image, str | Path):
         return _from_array(image)
@@ -198,7 +198,7 @@ def _from_array(image: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Values of any depth as contiguous uint8. 16-bit files may hold 10, 12 or 14 bits: the largest decides."""
+    """Values of any depth as contiguous uint8. 16 bits may hold 10, 12 or 14: the largest value decides."""
     if values.dtype == np.uint16:
         bits = max(8, int(values.max()).bit_length())
         bits += bits % 2

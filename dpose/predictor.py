@@ -1,15 +1,16 @@
 """Bodies of the people in photographs, folders of them, and films.
 
-`Predictor` loads a network, its body and a detector once. Each picture goes through the detector (or has boxes
-by hand); the people of several pictures are cut out as in training and go through the network together; every
+`Predictor` loads a network, its body and a detector once. Each picture goes through the detector, or boxes
+are given. The people of several pictures are cut out as in training and go through the network together; each
 body is posed in the camera of its picture. `Person` is the result, `dpose.export` writes it to files.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,16 +187,28 @@ class Predictor:
         focal: float | None = None,
         cam_int: Camera | None = None,
         ahead: int = 8,
+        failed: Callable[[str, Exception], object] | None = None,
     ) -> Iterator[Picture]:
         """As `__call__`, but yields each picture with its people, in order, in bounded memory.
 
-        ahead: pictures that are read before the first of them is predicted; 1 for a live camera.
+        Args:
+            ahead: pictures that are read before the first of them is predicted; 1 for a live camera.
+            failed: called with the file and the error if a picture cannot be read or its boxes or camera are
+                impossible; the others go on. None: the error is raised.
         """
         waiting: list[_Located] = []
-        for source, frame, image in _each(pictures):
-            camera, focal_from = _camera(source, image, focal, cam_int)
-            located = _Located(image, source, frame, camera, focal_from, *self._locate(image, boxes))
-            waiting.append(located)
+        for source, frame, read in _each(pictures):
+            try:
+                image = read()
+                camera, focal_from = _camera(source, image, focal, cam_int)
+                waiting.append(
+                    _Located(image, source, frame, camera, focal_from, *self._locate(image, boxes))
+                )
+            except (ValueError, OSError) as error:
+                if failed is None:
+                    raise
+                failed(source, error)
+                continue
             if len(waiting) >= ahead or sum(len(one.boxes) for one in waiting) >= self.batch_size:
                 yield from self._predict(waiting)
                 waiting = []
@@ -205,6 +218,8 @@ class Predictor:
         self, image: np.ndarray, boxes: Sequence[Box] | np.ndarray | None
     ) -> tuple[list[Box], list[float | None]]:
         if boxes is not None:
+            for box in boxes:
+                square_box(box, image.shape[1], image.shape[0])
             return list(boxes), [None] * len(boxes)
         if self.detector is None:
             raise ValueError("there is no detector: give the boxes of the people")
@@ -341,8 +356,8 @@ def list_images(folder: str | Path) -> list[Path]:
     return files
 
 
-def _each(pictures: Any) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Source, number and image of every picture."""
+def _each(pictures: Any) -> Iterator[tuple[str, int, Callable[[], np.ndarray]]]:
+    """Source and number of every picture, and what reads it."""
     from dpose.film import frames, is_film
 
     if isinstance(pictures, str | Path):
@@ -351,7 +366,7 @@ def _each(pictures: Any) -> Iterator[tuple[str, int, np.ndarray]]:
             pictures = list_images(path)
         elif is_film(path):
             for number, image in enumerate(frames(path)):
-                yield str(path), number, image
+                yield str(path), number, partial(read_image, image)
             return
         else:
             pictures = [path]
@@ -362,7 +377,7 @@ def _each(pictures: Any) -> Iterator[tuple[str, int, np.ndarray]]:
         raise ValueError(f"pictures must be files, arrays or a list of them, got {type(pictures).__name__}")
     for number, picture in enumerate(pictures):
         source = str(picture) if isinstance(picture, str | Path) else ""
-        yield source, number, read_image(picture)
+        yield source, number, partial(read_image, picture)
 
 
 def _camera(

@@ -1,5 +1,7 @@
 """A shaded mesh over a photograph."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -14,7 +16,7 @@ def shade(
     faces: torch.Tensor,
     cam_int: torch.Tensor | np.ndarray,
     image: np.ndarray,
-    color: tuple[float, float, float] = (0.62, 0.76, 0.94),
+    color: tuple[float, float, float] | Sequence[tuple[float, float, float]] = (0.62, 0.76, 0.94),
     opacity: float = 0.92,
     samples: int = 2,
 ) -> np.ndarray:
@@ -25,7 +27,7 @@ def shade(
         faces: (F, 3).
         cam_int: (3, 3) pixels of `image`.
         image: (H, W, 3) uint8.
-        color: linear RGB albedo.
+        color: linear RGB albedo, of everybody or of each of the P people.
         opacity: of the mesh, 0 to 1.
         samples: rays along each side of a pixel, averaged; 1 where the mesh covers more than 16 megapixels.
 
@@ -36,6 +38,8 @@ def shade(
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.dtype} {image.shape}")
     points = torch.as_tensor(vertices, dtype=torch.float32)
     faces = faces.to(points.device)
+    colors = points.new_tensor(color).expand(len(points) if points.ndim == 3 else 1, 3)
+    colors = colors.repeat_interleave(len(faces), 0)  # of each face of each person
     if points.ndim == 3:
         if len(points) == 0:
             return image.copy()
@@ -51,7 +55,7 @@ def shade(
     for start in range(top, bottom, rows) if left < right else ():
         part = drawn[start : min(start + rows, bottom), left:right]
         moved = camera - camera.new_tensor([[0, 0, left], [0, 0, start], [0, 0, 0]])
-        part[:] = _shade_part(points, faces, normals, moved, part, color, opacity, samples)
+        part[:] = _shade_part(points, faces, normals, moved, part, colors, opacity, samples)
     return drawn
 
 
@@ -82,11 +86,11 @@ def _shade_part(
     normals: torch.Tensor,
     camera: torch.Tensor,
     image: np.ndarray,
-    color: tuple[float, float, float],
+    colors: torch.Tensor,
     opacity: float,
     samples: int,
 ) -> np.ndarray:
-    """`shade` for a mesh with known vertex normals, in one piece: about a hundred bytes per ray."""
+    """`shade` with known vertex normals and colours of faces, in one piece: a hundred bytes per ray."""
     height, width = image.shape[:2]
     finer = camera * camera.new_tensor([[samples], [samples], [1]])
     face, _, bary = trace_pixels(points[None], faces, finer[None], (height * samples, width * samples))
@@ -101,7 +105,7 @@ def _shade_part(
     light = (torch.nn.functional.normalize(lights, dim=-1) @ normal.T).clamp(min=0)  # (3, N)
     light = (0.18 + power @ light)[:, None]
     rgb = points.new_zeros(*hit.shape, 3)
-    rgb[hit] = (light * points.new_tensor(color)).clamp(0, 1) ** (1 / 2.2)
+    rgb[hit] = (light * colors[face[0][hit].long()]).clamp(0, 1) ** (1 / 2.2)
 
     def average(x: torch.Tensor) -> torch.Tensor:
         return x.view(height, samples, width, samples, -1).mean((1, 3))

@@ -1,0 +1,6 @@
+def is_film(path):
+    return False
+
+
+def frames(path):
+    raise NotImplementedError
