@@ -49,7 +49,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Returns the exit status: 0, or what a command returns; 2 for errors with a message; 130 after Ctrl-C, 143 after SIGTERM.
+    Returns the exit status: 0, or what a command returns; 2 for errors with a message; 130 after Ctrl-C,
+    143 after SIGTERM.
     """
     arguments = _join_numbers(sys.argv[1:] if arguments is None else arguments)
     args = _parser(arguments).parse_args(arguments)
