@@ -13,8 +13,8 @@ What the published numbers include, found by counting:
 - TokenHMR, 681 million: `TokenHMR` has 687,636,837 parameters. The frozen decoder of the pose tokenizer,
   which every prediction uses, has 6,436,870 of them; the published code does not register it as a submodule.
 
-Both sums are 672.27 and 681.20 million, and whole millions as Lightning's summary of a network abbreviates
-numbers above 100. The body model is counted nowhere, D-PoSE included.
+The sums are 672.27 and 681.20 million; the published numbers are whole millions, as in Lightning's summary
+of a network. The body model is not counted.
 """
 
 from __future__ import annotations
