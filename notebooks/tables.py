@@ -297,7 +297,8 @@ html_table(
 # The sums agree with the paper's numbers in all digits. The paper does not say what it counted, so the
 # differences are a reading: the number of HMR2.0 includes a part that only training uses, that of TokenHMR
 # lacks a part that every prediction uses (its code keeps it outside the module tree), and that of D-PoSE
-# includes buffers. The differences are small. In all three networks the image encoder holds most of the parameters.
+# includes buffers. The differences are small. In all three networks the image encoder holds most of the
+# parameters.
 #
 # ### How many per cent fewer?
 
