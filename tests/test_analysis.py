@@ -59,18 +59,22 @@ def test_the_errors_of_each_person_are_those_that_evaluate_measures(people, netw
     np.testing.assert_allclose(1 - table["parts_error"], np.nanmean(iou, 1), atol=2e-3)
 
 
-def test_the_true_depth_map_and_all_pixels_are_accounted_for(people, table):
-    batch = to_device(next(iter(loader(people, 7))), "cpu")
+def test_parts_are_read_where_they_are_visible(people, network, body):
+    """Something hides the left half of everybody."""
+    batch = next(iter(loader(people, 7)))
+    batch["depth"][..., :32] = 0
+    table = analysis.examine(network, [batch], body)
+    batch = to_device(batch, "cpu")
     person = batch["depth"][:, 0] > 0
     assert table["depth_counts"].sum((1, 2)).tolist() == person.sum((1, 2)).tolist()
     assert table["reliability"][..., 0].sum((1, 2)).tolist() == [64 * 64] * 7
+    assert (table["side"] - 200 * batch["scale"]).abs().max() < 1e-3
+    assert (table["hidden"] > 0.2).all() and (table["hidden"] < 0.8).all()
     for i, part in ((0, 3), (4, 0), (6, 15)):
         shown = person[i] & (batch["parts"][i] == part + 1)
         assert table["visible"][i, part] == shown.sum() > 0
-        assert table["part_depth/true map"][i, part] == pytest.approx(
-            batch["depth"][i, 0][shown].mean().item(), rel=1e-5
-        )
-    assert (table["side"] - 200 * batch["scale"]).abs().max() < 1e-3
+        mean = batch["depth"][i, 0][shown].mean().item()
+        assert table["part_depth/true map"][i, part] == pytest.approx(mean, rel=1e-5)
 
 
 def test_samples_bounds_the_people_and_the_batch_size_changes_nothing(people, network, body, table):
