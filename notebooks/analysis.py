@@ -273,8 +273,7 @@ Markdown(
     f"Effects on MPJPE, others held equal: {told_apart('mpjpe')}.\n\nEffects on PA-MPJPE: {told_apart('pa_mpjpe')}. "
     f"(The step of *unusual pose* is from the first to the third quartile, {quartiles[0]:.0f} to {quartiles[1]:.0f} mm.)\n\n"
     + (
-        f"The generator of these people draws the five nearly independently (the largest correlation is {strongest:.2f}), "
-        f"so holding the others equal changes no effect by more than {shift:.0f} mm. "
+        f"In these data the five are nearly independent (the largest correlation is {strongest:.2f}), so holding the others equal changes no effect by more than {shift:.0f} mm. "
         if strongest < 0.2
         else f"The five are correlated (up to {strongest:.2f}); holding the others equal changes an effect by up to "
         f"{shift:.0f} mm. "
@@ -369,7 +368,7 @@ Markdown(
     )
     + f". The body is correct in {follows[0]} of the pairs where the map is correct, and in {follows[1]} of those where the map "
     "is wrong. So it does not copy the map's errors, and it cannot: the regressor does not read the map, only the mean of "
-    "the depth decoder's features over all places. Map and body agree as often as they do because they share the encoder."
+    "the depth decoder's features over all places. Beyond that mean, map and body have only the encoder in common."
 )
 
 # %% [markdown]
@@ -661,13 +660,14 @@ nearer = bootstrap.means({"x": (per_person * below).sum((1, 2)) / pixels}, {"x":
 bias = bootstrap.means({"x": (per_person * (steps[:, None] - steps)).sum((1, 2)) / pixels}, {"x": pixels})[
     "x"
 ]
+nearest, farthest = nearer["ci95"] or (0, 1)
 off = np.nanmax(np.abs(median - steps))
 spread = np.nanmean(high - low)
 gap = by_part["as trained"]
 Markdown(
     f"*Parts.* The expected calibration error over the pixels that are predicted as a body part is "
     f"{text(plain_error, 1, ' %', factor=100)}. Confidence exceeds accuracy most for {ordered[0]} ({gap[ordered[0]]:.0f} points) "
-    f"and {ordered[1]} ({gap[ordered[1]]:.0f}), least for {ordered[-1]} ({gap[ordered[-1]]:+.0f}). "
+    f"and {ordered[1]} ({gap[ordered[1]]:.0f}), least for {ordered[-1]} ({text({'mean': gap[ordered[-1]], 'ci95': None}, sign='+')}). "
     + (
         f"The small parts are overconfident because the training asks for it: its cross-entropy weights a pixel by "
         f"$f^{{-{balance}}}$, with $f$ the share of the pixel's class, so the probabilities of rare classes come out too large. "
@@ -681,9 +681,11 @@ Markdown(
     + f"\n\n*Depth.* {text(nearer, 0, ' %', factor=100)} of the pixels are nearer than predicted, and the median of the "
     f"true depth at a predicted value differs from that value by at most {off:.2f}"
     + (
-        ": the map is the median that the loss asks for, over the whole range"
+        ". The map is not the median that the loss asks for"
+        if not nearest <= 0.5 <= farthest
+        else ": the map is the median that the loss asks for, over the whole range"
         if off < 0.05
-        else ": at some values the map is not the median that the loss asks for"
+        else ": over all pixels the map is the median that the loss asks for"
     )
     + f". The mean error is {text(bias, 3, sign='+')} (positive: predicted too far). The spread is large: the middle 80 % of "
     f"the true depths at a predicted value are {spread:.2f} wide on average, of a range of 0.9."
