@@ -33,7 +33,7 @@ class NanoDetector:
 
     Args:
         device: on which it runs.
-        min_score: people with a smaller score are left out; the default, 0.3: see the book's page on predictions.
+        min_score: people with a smaller score are left out.
     """
 
     def __init__(self, device: str | torch.device = "cpu", min_score: float = MIN_SCORE) -> None:
