@@ -14,6 +14,7 @@ common ones.
     a run starts, is saved and is resumed    dpose.training.run, .callbacks, .resume
     a checkpoint is read                     dpose.model.checkpoint
     a network is measured                    dpose.evaluate, with dpose.metrics
+    what its errors depend on                dpose.analysis
     open people are made                     dpose.synthetic
 """
 
@@ -41,7 +42,7 @@ _EXPORTS = {
     "save": "dpose.model.checkpoint",
 }
 _SUBMODULES = (
-    "body camera config data evaluate figures losses metrics model render results synthetic training"
+    "analysis body camera config data evaluate figures losses metrics model render results synthetic training"
 ).split()
 
 __all__ = ["__version__", *_EXPORTS]

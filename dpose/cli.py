@@ -483,10 +483,11 @@ def _predict(args: argparse.Namespace) -> int:
         progress=args.progress,
     )
     print(summary)
-    for folder in summary.written[:1]:
-        print(f"written to {folder if len(summary.written) == 1 else args.out}")
-    if summary.focal_from["diagonal"]:
-        print("focal length unknown, the image diagonal was taken: distances are proportional to it")
+    if summary.written:
+        print(f"written to {summary.written[0] if len(summary.written) == 1 else args.out}")
+    names = {"given": "as given", "EXIF": "of the EXIF data", "diagonal": "unknown, the image diagonal taken"}
+    for source, count in summary.focal_from.items():
+        print(f"focal length {names[source]}: {count} of {len(summary.written)}; distances are in proportion")
     if summary.failed:
         return 4
     return 0 if summary.written or summary.present else 3

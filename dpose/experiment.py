@@ -67,7 +67,7 @@ ABLATION = Experiment(
             "lite", "D-PoSE with the losses of the released code", weights=RELEASED_WEIGHTS
         ),
     },
-    images=60_000,
+    images=48_000,
 )
 EXPERIMENTS = {"ablation": ABLATION}
 

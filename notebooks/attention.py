@@ -29,7 +29,6 @@ import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
-import roma
 import torch
 from IPython.display import Markdown
 from torch.nn import functional as F
@@ -41,7 +40,6 @@ from dpose.data.loader import make_loader
 from dpose.figures import (
     INK,
     attention_overlay,
-    html_table,
     part_palette,
     picture_grid,
     show_source,
@@ -61,11 +59,7 @@ loader = make_loader(data, "test", network.config, batch_size=20)
 batches = [to_device(batch, "cpu") for batch in itertools.islice(loader, -(-people // 20))]
 boxes = [bbox_info(b["center"], b["scale"], b["cam_int"]) for b in batches]
 passes = (network(b["image"], q, return_features=True)[1] for b, q in zip(batches, boxes, strict=True))
-maps = zip(*((f.attention, f.attended, f.depth_features) for f in passes), strict=True)
-attention, attended, D = (
-    torch.cat(values)[:people] for values in maps
-)  # (P, 22, s, s), (P, 15w, 22), (P, w, s, s)
-
+attention = torch.cat([features.attention for features in passes])[:people]  # (P, 22, s, s)
 box = torch.cat(boxes)[:people]  # (P, 3)
 parts = torch.cat([b["parts"] for b in batches])[:people]  # (P, M, M) true labels
 image = torch.cat([b["image"] for b in batches])[:people]
@@ -338,35 +332,6 @@ Markdown(
 )
 
 # %% [markdown]
-# And how much does each of the three weigh? Let every person have one of them from the next person, and see by how
-# much the predicted rotations turn.
-
-# %% tags=["hide-input"]
-
-
-D_mean = D.mean((2, 3))
-plain_pose = network.regressor(attended, box, D_mean)[0]
-
-
-def turned(*inputs):
-    """Mean angle in degrees, over people and joints, to the rotations from the true inputs."""
-    other = network.regressor(*inputs)[0]
-    return torch.rad2deg(roma.rotmat_geodesic_distance(other, plain_pose)).mean().item()
-
-
-swapped = [x.roll(1, 0) for x in (attended, box, D_mean)]
-rows = [
-    ("A, attended features", f"{15 * w}", f"{turned(swapped[0], box, D_mean):.1f}"),
-    ("q, box information", "3", f"{turned(attended, swapped[1], D_mean):.1f}"),
-    ("mean of D, from the depth branch", f"{w}", f"{turned(attended, box, swapped[2]):.1f}"),
-    ("all three", f"{16 * w + 3}", f"{turned(*swapped):.1f}"),
-]
-html_table(
-    ("taken from another person", "numbers, PAPER", f"mean turn in {network.config.name.upper()}, degrees"),
-    rows,
-    f"What the rotations owe to each input, over {len(attended)} people",
-)
-
-# %% [markdown]
-# This is what a trained network reads off the summary, and no more. That the depth branch shapes the encoder
-# during training is another matter, and the subject of the [ablation](ablation.ipynb).
+# How much each of the three weighs is measured on [the page on errors](analysis.ipynb), by taking one of them from
+# another person. That the depth branch shapes the encoder during training is another matter, and the subject of the
+# [ablation](ablation.ipynb).

@@ -33,10 +33,13 @@ results = None  # folder of measured numbers; None: the repository's results/
 from pathlib import Path
 
 import plotly.graph_objects as go
+import torch
 from IPython.display import Markdown
 
 import dpose
-from dpose.figures import html_table, plotly_html
+from dpose.figures import INK, html_table, plotly_html
+from dpose.model import published
+from dpose.model.size import network_size
 from dpose.results import read_json
 
 folder = Path(results or Path(dpose.__file__).parents[1] / "results")
@@ -231,39 +234,229 @@ def origin(result):
 origin(main[0]) if main else NOTHING
 
 # %% [markdown]
-# ## Table 2: parameters
+# ## Table 2: size
 #
-# The paper compares the number of parameters with that of two networks with transformer backbones. Our
-# count is made on the spot, by building the network.
+# The paper compares the number of parameters with that of two networks with transformer backbones, HMR2.0
+# {cite:p}`hmr2` and TokenHMR {cite:p}`tokenhmr`. Here all three are built and counted. The two transformers
+# have the layers of their authors' published code (`dpose.model.published`) and are on PyTorch's meta device:
+# their tensors have shapes and no values, which is enough to count. No body model is included.
 
 # %% tags=["hide-input"]
-PAPER_TABLE_2 = {"HMR2.0": 672.0, "TokenHMR": 681.0, "D-PoSE": 81.2}  # millions
+PAPER_TABLE_2 = {"HMR2.0": 672.0, "TokenHMR": 681.0, "paper": 81.2}  # millions
+PAPER_TEXT = {"TokenHMR": 83.8, "HMR2.0": 82}  # section 4.4: D-PoSE has this many per cent fewer
+LABEL = {
+    "HMR2.0": "HMR2.0",
+    "TokenHMR": "TokenHMR",
+    "paper": "D-PoSE (PAPER)",
+    "lite": "LITE",
+    "mini": "MINI",
+}
+sizes = {name: network_size(name) for name in LABEL}
+OURS_ROW = list(LABEL).index("paper")
 
 
-def counted(preset):
-    total = dpose.parameter_table(dpose.DPose(dpose.preset(preset)))[-1]
-    return total.parameters, total.parameters + total.buffers
+def parameters(build):
+    with torch.device("meta"):
+        return sum(p.numel() for p in build().parameters())
 
 
-trainable, everything = counted("paper")
-mini_trainable, mini_everything = counted("mini")
-rows = [(name, f"{millions:.1f}", "–", "–") for name, millions in PAPER_TABLE_2.items() if name != "D-PoSE"]
-rows += [
-    ("D-PoSE (PAPER)", f"{PAPER_TABLE_2['D-PoSE']:.1f}", f"{everything / 1e6:.1f}", f"{trainable / 1e6:.1f}"),
-    ("MINI", "–", f"{mini_everything / 1e6:.2f}", f"{mini_trainable / 1e6:.2f}"),
-]
+differences = {
+    "HMR2.0": ("+ discriminator, which only training uses", parameters(published.discriminator)),
+    "TokenHMR": ("− frozen decoder of the pose tokenizer", -parameters(published.TokenDecoder)),
+    "paper": ("+ buffers: batch statistics, mean parameters", sizes["paper"].buffers),
+}
+
+
+def size_row(name):
+    size, row = sizes[name], [LABEL[name], "–"]
+    if name in differences:
+        row[1] = f"{PAPER_TABLE_2[name]:.1f}"
+    row += [f"{size.parameters / 1e6:.2f}", f"{size.encoder / 1e6:.2f}"]
+    if name not in differences:
+        return [*row, "", ""]
+    text, number = differences[name]
+    return [*row, f"{text}, {abs(number) / 1e6:.2f}", f"{(size.parameters + number) / 1e6:.2f}"]
+
+
 html_table(
-    ("network", "the paper's number", "counted here, with buffers", "trainable only"),
-    rows,
-    "Parameters in millions. The paper's number includes the buffers (batch statistics and mean parameters).",
-    ours=[2],
+    (
+        "network",
+        "the paper's number",
+        "parameters, counted",
+        "of them image encoder",
+        "difference from the paper's number",
+        "sum",
+    ),
+    [size_row(name) for name in sizes],
+    "Parameters in millions. The paper gives whole millions for the two transformers.",
+    ours=[OURS_ROW],
+    align="lrrrlr",
+)
+
+# %% [markdown]
+# The sums agree with the paper's numbers in all digits. The paper does not say what it counted, so the
+# differences are a reading: the number of HMR2.0 includes a part that only training uses, that of TokenHMR
+# lacks a part that every prediction uses (its code keeps it outside the module tree), and that of D-PoSE
+# includes buffers. The differences are small. In all three networks the image encoder holds most of the
+# parameters.
+#
+# ### How many per cent fewer?
+
+# %% tags=["hide-input"]
+times = {name: PAPER_TABLE_2[name] / PAPER_TABLE_2["paper"] for name in PAPER_TEXT}
+fewer = {name: 100 * (1 - 1 / ratio) for name, ratio in times.items()}
+fewer_counted = {name: 100 * (1 - sizes["paper"].parameters / sizes[name].parameters) for name in PAPER_TEXT}
+html_table(
+    (
+        "D-PoSE compared with",
+        "% fewer, the paper's text",
+        "% fewer, from the paper's table",
+        "% fewer, counted",
+        "times as large, from the paper's table",
+    ),
+    [
+        (name, f"{text:g}", f"{fewer[name]:.1f}", f"{fewer_counted[name]:.1f}", f"{times[name]:.3f}")
+        for name, text in PAPER_TEXT.items()
+    ],
+    "How many parameters fewer D-PoSE has",
 )
 
 # %% tags=["hide-input"]
-size = PAPER_TABLE_2["D-PoSE"]
-shares = {name: 100 * (1 - size / PAPER_TABLE_2[name]) for name in ("TokenHMR", "HMR2.0")}
+needed = {name: PAPER_TABLE_2[name] * (1 - text / 100) for name, text in PAPER_TEXT.items()}
+
+
+def both(values, form):
+    return " and ".join(form.format(values[name]) for name in PAPER_TEXT)
+
+
 Markdown(
-    f"From these numbers D-PoSE has {shares['TokenHMR']:.1f} % fewer parameters than TokenHMR and "
-    f"{shares['HMR2.0']:.1f} % fewer than "
-    "HMR2.0. The paper's text says 83.8 % and 82 %, which does not follow from its own table."
+    f"The table's numbers give {both(fewer, '{:.1f} %')} for {' and '.join(PAPER_TEXT)}. The "
+    f"{both(PAPER_TEXT, '{:g} %')} of the paper's text do not follow: they would need a D-PoSE of "
+    f"{both(needed, '{:.0f}')} million parameters, so no single size explains both. But the two networks are "
+    f"{both(times, '{:.3f}')} times as large as D-PoSE, and ten times these ratios, cut after the digits that "
+    "the text has, are the text's numbers. It seems that ratios were written as percentages. The percentages "
+    "from the table, which are larger, are the correct ones."
+)
+
+# %% [markdown]
+# ### Work and memory, which the paper does not compare
+#
+# The number of parameters does not determine the time of a prediction. A convolution uses each of its weights
+# at every position of a map, and D-PoSE's maps are large; a transformer's linear layers use theirs once per
+# token, of which the ViT-H/16 has 192. Counted are the multiply-adds of convolutions and matrix products in
+# one forward pass with one image. One multiply-add is two floating-point operations (FLOPs).
+
+# %% tags=["hide-input"]
+html_table(
+    (
+        "network",
+        "input, pixels",
+        "multiply-adds, 10⁹",
+        "per parameter",
+        "weights in 32 bits, MB",
+        "in 16 bits, MB",
+    ),
+    [
+        (
+            LABEL[name],
+            "{} × {}".format(*size.image_size),
+            f"{size.multiply_adds / 1e9:.2f}",
+            f"{size.multiply_adds / size.parameters:.0f}",
+            f"{size.weight_bytes(32) / 1e6:,.0f}",
+            f"{size.weight_bytes(16) / 1e6:,.0f}",
+        )
+        for name, size in sizes.items()
+    ],
+    "Counted: work of one forward pass, and memory of parameters and buffers",
+    ours=[OURS_ROW],
+)
+
+# %% [markdown]
+# Time and memory are measured on a CPU with one image at a time. The weights are random, which changes
+# neither. "16 bits" is `dpose.FastDPose` for D-PoSE's networks; the transformers have all weights and
+# activations in bfloat16. Memory is the largest resident memory during the passes, less that of a process
+# which has only imported PyTorch and this package.
+
+# %% tags=["hide-input"]
+path = folder / "latency.json"
+latency = read_json(path) if path.exists() else None
+cases = {}  # (network, "32 bits" or "16 bits", threads): results of benchmarks/latency.py
+for case in latency["cases"] if latency else ():
+    bits = "32 bits" if case["variant"] == "eager" else "16 bits"
+    case["memory"] = case["running_mb"] - case["imports_mb"]
+    cases[case["network"], bits, case["threads"]] = case
+
+
+def latency_table():
+    threads = sorted({key[2] for key in cases})
+    rows = []
+    for name in sizes:
+        row = [LABEL[name]]
+        for bits in ("32 bits", "16 bits"):
+            row += [f"{cases[name, bits, number]['ms']:,.0f}" for number in threads]
+            row.append(f"{cases[name, bits, threads[0]]['memory']:,.0f}")
+        rows.append(row)
+    columns = (*(f"{number} thread{'s' * (number > 1)}, ms" for number in threads), "memory, MB")
+    busy = f". Other programs were running (load {latency['load']:.1f})" if latency["load"] > 0.5 else ""
+    return html_table(
+        ("network", *(f"{bits}: {column}" for bits in ("32 bits", "16 bits") for column in columns)),
+        rows,
+        f"Measured: one forward pass with one image on {latency['hardware']['cores']} cores "
+        f"({latency['hardware']['cpu']}), torch {latency['libraries']['torch']}, median of the passes{busy}",
+        ours=[OURS_ROW],
+    )
+
+
+UNMEASURED = Markdown(f"*Not measured yet: `python benchmarks/latency.py --out {folder.name}/latency.json`.*")
+latency_table() if latency else UNMEASURED
+
+# %% tags=["hide-input"]
+costs = {
+    "parameters": {name: size.parameters for name, size in sizes.items()},
+    "multiply-adds": {name: size.multiply_adds for name, size in sizes.items()},
+}
+for (name, bits, number), case in cases.items():
+    if number == 1:
+        costs.setdefault(f"time, {bits}", {})[name] = case["ms"]
+        costs.setdefault(f"memory, {bits}", {})[name] = case["memory"]
+relative = {cost: {n: v / values["paper"] for n, v in values.items()} for cost, values in costs.items()}
+figure = go.Figure()
+for name, colour, symbol in (
+    ("HMR2.0", "#D55E00", "diamond"),
+    ("TokenHMR", "#CC79A7", "circle-open"),
+    ("lite", "#009E73", "square"),
+    ("mini", "#3C93C9", "triangle-up-open"),
+):
+    figure.add_scatter(
+        name=LABEL[name],
+        x=[ratios[name] for ratios in relative.values()],
+        y=list(relative),
+        mode="markers",
+        marker={"color": colour, "symbol": symbol, "size": 12, "line": {"width": 2, "color": colour}},
+        hovertemplate="%{y}: %{x:.2g} times D-PoSE (PAPER)",
+    )
+figure.add_vline(x=1, line={"color": INK, "width": 2})
+ticks = [0.01, 0.03, 0.1, 0.3, 1, 3, 10]
+figure.update_layout(
+    xaxis={
+        "type": "log",
+        "title": "times D-PoSE (PAPER)",
+        "tickvals": ticks,
+        "ticktext": list(map(str, ticks)),
+    },
+    yaxis={"autorange": "reversed"},
+    legend={"orientation": "h", "y": 1.16},
+    margin={"t": 30, "b": 50, "l": 130, "r": 20},
+)
+plotly_html(figure, height=340)
+
+# %% tags=["hide-input"]
+Markdown(
+    "Costs in multiples of those of D-PoSE (PAPER), the grey line, on a logarithmic axis. Parameters and "
+    "multiply-adds are counted, time (one thread) and memory measured. "
+    + " ".join(
+        f"{name}: " + ", ".join(f"{ratios[name]:.1f} ({cost})" for cost, ratios in relative.items()) + "."
+        for name in ("HMR2.0", "TokenHMR")
+    )
+    + " How much smaller D-PoSE is depends on the cost that is compared."
 )

@@ -91,9 +91,6 @@ TRIALS = {
     # 32,000 images each, MINI's losses and augmentation, 32 hidden units, people as in validation and test
     "mini": Trial("MINI: a small HRNet from random weights", preset="mini"),
     "nanodet": Trial("NanoDet's backbone (COCO, detection), fixed", model={"encoder": "nanodet"}),
-    "nanodet-rate-0.3": Trial(
-        "NanoDet's backbone at 0.3 of the rate", model={"encoder": "nanodet"}, recipe={"backbone_lr": 0.3}
-    ),
     "lite-no-places": Trial("LITE without the places of the pixels (commit ed1cf88)"),
     "lite": Trial("LITE: MoveNet's backbone (COCO, keypoints), fixed"),
     "lite-rate-0.1": Trial("MoveNet's backbone at a tenth of the rate", recipe={"backbone_lr": 0.1}),
@@ -103,7 +100,6 @@ TRIALS = {
         recipe={"backbone_lr": 0.3},
         fixed=("stem", *(f"blocks.{i}" for i in range(LAST_OF[8] + 1))),
     ),
-    "lite-rate-1": Trial("MoveNet's backbone at the full rate", recipe={"backbone_lr": 1.0}),
     "lite-random": Trial(
         "MoveNet's backbone from random weights", init="random", recipe={"backbone_lr": 1.0}
     ),

@@ -1,0 +1,692 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What the errors depend on
+#
+# A mean over a test set does not say which joints are wrong, for whom, or why. The paper reports means only.
+# This page measures one network on the people of the test split and answers five questions: where the errors
+# are; whether the depth map orders limbs correctly; whether people with a wrong depth map also have a wrong
+# pose; which of its inputs the regressor uses; and whether the two maps are calibrated.
+#
+# Everything is computed when the page is built, by `dpose.analysis`. Intervals are 95 % bootstrap intervals
+# over scenes. They cover the choice of test people. They do not cover the choice of the network: another one,
+# trained with another seed, may differ by more.
+
+# %% tags=["parameters"] nbmake={"mock": {"people": 24}}
+checkpoint = "lite"  # the shipped network, or a .safetensors file; it needs a depth branch
+data = None  # data root; None: $DPOSE_DATA, else the open data
+split = "test"
+people = None  # how many are measured; None: all
+body = None  # body model file or name; None: the one recorded in the checkpoint
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import Markdown
+
+import dpose
+from dpose import analysis
+from dpose.bootstrap import ClusterBootstrap
+from dpose.data.loader import make_loader
+from dpose.figures import INK, draw_mesh, html_table, style_axis
+from dpose.model import checkpoint as checkpoints
+from dpose.skeleton import JOINT_NAMES, PART_NAMES
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+plt.rcParams["figure.dpi"] = 130
+
+network = dpose.load(checkpoint)
+recipe = checkpoints.metadata(checkpoint).get("recipe", {})
+balance = recipe.get("weights", {}).get("parts_balance", 0.0)
+mesh = checkpoints.body_of(network, body)
+loader = make_loader(data, split, network.config, 64)
+table = analysis.examine(network, loader, mesh, people, balance)
+column = {name: values.numpy() for name, values in table.items() if isinstance(values, torch.Tensor)}
+bootstrap = ClusterBootstrap(table["key"])
+
+
+def mean(values, digits=0, unit=" mm", sign=""):
+    """Mean over people with its interval, as text."""
+    return text(bootstrap.means({"x": values})["x"], digits, unit, sign)
+
+
+def text(score, digits=0, unit="", sign="", factor=1.0):
+    value = f"{factor * score['mean']:{sign}.{digits}f}"
+    if score["ci95"]:
+        low, high = (f"{factor * end:{sign}.{digits}f}" for end in score["ci95"])
+        value += f" [{low}, {high}]"
+    return (value + unit).replace("-", "−")
+
+
+def plain(name):
+    return name.replace("_", " ")
+
+
+def listed(names):
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def interval(axis, score, at, colour, factor=1.0, horizontal=True, **options):
+    """A dot with a bar for the interval."""
+    ends = [factor * end for end in score["ci95"] or [score["mean"]] * 2]
+    line, dot = (ends, [at, at]), (factor * score["mean"], at)
+    axis.plot(*(line if horizontal else line[::-1]), color=colour, linewidth=2.2, alpha=0.6)
+    options = {"marker": "o", "markersize": 5.5, "linestyle": ""} | options
+    axis.plot(*(dot if horizontal else dot[::-1]), color=colour, **options)
+
+
+Markdown(
+    f"The network is `{network.config.name}`. There are {len(table['key']):,} people in {bootstrap.clusters} scenes. "
+    f"MPJPE is {mean(column['mpjpe'])}, PA-MPJPE {mean(column['pa_mpjpe'])}, the error of the global orientation "
+    f"{mean(column['orientation'], unit='°')}."
+)
+
+# %% [markdown]
+# ## Which joints
+#
+# Each circle has its joint in the centre, and the joint's mean error as its radius, at the scale of the body.
+# Left: as MPJPE counts, with both pelvises at the origin. Middle: the same prediction, with the true global
+# orientation in place of the predicted one. Right: as PA-MPJPE counts, after each person was rotated, scaled and
+# moved to fit best.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint, drawn to scale: a joint lies within its circle if its error is the mean one. Numbers in mm, means of left and right.", "name": "fig-joint-errors"}, "image": {"alt": "Three drawings of a body with circles around the joints. The circles grow from the pelvis to hands and feet; they are much smaller after Procrustes alignment."}}
+with torch.inference_mode():
+    turned = torch.cat([table["truth"]["rotmats"][:, :1], table["rotmats"][:, 1:]], 1)
+    upright = mesh(table["betas"], turned, surface=False).joints[:, :24]
+    oriented, _ = analysis.joint_errors(upright, table["truth"]["joints"])
+    pose = torch.zeros(1, 22, 3)
+    pose[0, 0, 0] = torch.pi  # upright, facing the camera
+    pose[0, [1, 2], 2] = torch.tensor([0.28, -0.28])  # legs apart
+    pose[0, [16, 17], 2] = torch.tensor([-0.45, 0.45])  # arms half down
+    shape = network.regressor.init_shape[None]
+    shown = mesh(shape, pose, torch.tensor([[0, 0, 20.0]]), form="axis-angle")
+
+SIDE, PER_METRE = 440, 205  # pixels
+middle = 0.5 * (shown.vertices[0].amin(0) + shown.vertices[0].amax(0))
+focal = PER_METRE * 20.0
+camera = torch.tensor(
+    [
+        [focal, 0, SIDE / 2 - focal * middle[0] / 20],
+        [0, focal, SIDE / 2 - focal * middle[1] / 20],
+        [0, 0, 1],
+    ]
+)
+picture = draw_mesh(shown.vertices[0], mesh.faces, camera, SIDE, "#5b6470")
+places = shown.joints[0, :24] @ camera.T
+places = (places[:, :2] / places[:, 2:]).numpy()
+LABELLED = ("left_foot", "left_knee", "left_wrist", "head")
+panels = {
+    "MPJPE": column["joints"].mean(0),
+    "with the true orientation": oriented.numpy().mean(0),
+    "PA-MPJPE": column["joints_aligned"].mean(0),
+}
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
+for axis, (title, errors) in zip(axes, panels.items(), strict=True):
+    axis.imshow(picture)
+    for name, place, error in zip(JOINT_NAMES, places, errors, strict=False):
+        radius = error / 1000 * PER_METRE
+        axis.add_patch(plt.Circle(place, radius, facecolor="#E69F0014", edgecolor="#F0B030", linewidth=1))
+        if name in LABELLED:
+            mirrored = JOINT_NAMES.index(name.replace("left", "right"))
+            value = (error + errors[mirrored]) / 2
+            right = max(place[0] + radius, place[0] + 14) + 5
+            axis.text(right, place[1], f"{value:.0f}", color="white", fontsize=9, va="center")
+    axis.set_title(f"{title}: {errors.mean():.0f} mm", color=INK, fontsize=10)
+    axis.set(xlim=(0, SIDE), ylim=(SIDE, 0))
+    axis.axis("off")
+figure.patch.set_alpha(0)
+plt.show()
+
+# %% tags=["hide-input"]
+order = np.argsort(-column["joints"].mean(0))
+order_aligned = np.argsort(-column["joints_aligned"].mean(0))
+reach = np.linalg.norm((shown.joints[0, :24] - shown.joints[0, :1]).numpy(), axis=1)
+along = np.corrcoef(reach, column["joints"].mean(0))[0, 1]
+first = plain(JOINT_NAMES[order_aligned[0]])
+worst = order[0]
+fixed = oriented.numpy()
+kept = fixed[:, worst].mean() / column["joints"][:, worst].mean()
+Markdown(
+    f"The worst joint is the {plain(JOINT_NAMES[worst])} ({mean(column['joints'][:, worst])}), then come "
+    f"{listed([plain(JOINT_NAMES[j]) for j in order[1:6]])}. Errors add up along the limbs: over the 24 joints, the "
+    f"mean error and the distance from the pelvis have a correlation of {along:.2f}. With the true global orientation "
+    f"MPJPE would be {mean(fixed.mean(1))}, and the {plain(JOINT_NAMES[worst])} would keep {kept:.0%} of its error, so "
+    + (
+        "most of that error is in the angles along the limb. "
+        if kept > 0.5
+        else "most of that error comes from the orientation of the whole body. "
+    )
+    + "After Procrustes alignment the order is another one: worst are "
+    f"{listed([plain(JOINT_NAMES[j]) for j in order_aligned[:2]])} ({mean(column['joints_aligned'][:, order_aligned[0]])} "
+    f"for the {first})."
+)
+
+# %% [markdown]
+# ## For whom
+#
+# Five properties of a person, and the mean errors of the people in each range:
+#
+# - *Direction of view*: the angle, about the body's own axis, between where the body faces and the camera. 0° is
+#   a person who faces the camera, 180° one seen from behind.
+# - *Hidden*: the share of the person's silhouette that other people or objects hide, measured as the body's
+#   pixels (true parts) without depth.
+# - *Cut off*: the share of the 22 body joints that lie outside of the image or of the box.
+# - *Size*: the side of the person's box in pixels of the full image. Each crop is scaled to the same size.
+# - *Unusual pose*: PA-MPJPE of the mean pose for this person.
+#
+# The last panel has all five in one linear model (least squares): the change of the error for a stated step of one
+# property, while the other four stay the same.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean errors with 95 % intervals, by five properties of the person; blue MPJPE, orange PA-MPJPE. Last panel: effects in one linear model; hollow: of this property alone.", "name": "fig-circumstances"}, "image": {"alt": "Five panels of mean error against direction of view, hidden share, share of joints cut off, size and unusual pose, and one panel of their effects in a linear model."}}
+away = np.abs(column["azimuth"])
+QUINTILES = np.linspace(0, 1, 6)
+properties = {  # values, bin edges, what the axis shows: factor and label
+    "direction": (away, np.arange(0, 181, 30), 1, "direction of view (°)"),
+    "hidden": (column["hidden"], (0, 0.02, 0.1, 0.2, 0.35, 1), 100, "hidden (%)"),
+    "outside": (column["outside"], (0, 0.01, 0.1, 0.2, 0.35, 1), 100, "joints cut off (%)"),
+    "side": (column["side"], np.quantile(column["side"], QUINTILES), 1, "side of the box (pixels)"),
+    "unusual": (
+        column["unusual"],
+        np.quantile(column["unusual"], QUINTILES),
+        1,
+        "unusual pose (PA of mean pose, mm)",
+    ),
+}
+quartiles = np.quantile(column["unusual"], [0.25, 0.75])
+factors = {  # one unit of a factor is the step that its name states
+    "seen from behind": away / 180,
+    "30 % hidden": column["hidden"] / 0.3,
+    "30 % cut off": column["outside"] / 0.3,
+    "half the size": -np.log2(column["side"]),
+    "unusual pose": column["unusual"] / max(np.ptp(quartiles), 1e-6),
+}
+together, alone, explained = {}, {}, {}
+for error in ("mpjpe", "pa_mpjpe"):
+    together[error], explained[error] = analysis.effects(column[error], factors, bootstrap)
+    alone[error] = {
+        name: analysis.effects(column[error], {name: values}, bootstrap)[0][name]
+        for name, values in factors.items()
+    }
+
+figure, axes = plt.subplots(2, 3, figsize=(9, 5.6), layout="constrained")
+for axis, (values, edges, factor, label) in zip(axes.flat, properties.values(), strict=False):
+    for error, colour in (("mpjpe", BLUE), ("pa_mpjpe", ORANGE)):
+        scores = analysis.binned_means(column[error], values, edges, bootstrap)
+        axis.plot(
+            [factor * s["middle"] for s in scores], [s["mean"] for s in scores], color=colour, linewidth=1
+        )
+        for score in scores:
+            interval(axis, score, factor * score["middle"], colour, horizontal=False)
+    axis.set(xlabel=label)
+for axis in axes.flat[:5]:
+    axis.set_ylim(0, max(panel.get_ylim()[1] for panel in axes.flat[:5]))
+for axis in axes[:, 0]:
+    axis.set_ylabel("mm")
+last = axes[1, 2]
+for row, name in enumerate(factors):
+    for error, colour, shift in (("mpjpe", BLUE, 0.12), ("pa_mpjpe", ORANGE, 0.34)):
+        interval(last, together[error][name], row + shift, colour)
+        last.plot(
+            alone[error][name]["mean"], row + shift, "o", color=colour, fillstyle="none", markersize=8.5
+        )
+    last.text(0.03, row - 0.12, name, color=INK, fontsize=9, transform=last.get_yaxis_transform())
+last.axvline(0, color=INK, linewidth=1)
+last.set_yticks([])
+last.set(xlabel="change (mm)", ylim=(len(factors) - 0.45, -0.6))
+for label, colour, height in (("MPJPE", BLUE, 0.92), ("PA-MPJPE", ORANGE, 0.81)):
+    axes[0, 0].plot(0.06, height, "o", color=colour, markersize=5.5, transform=axes[0, 0].transAxes)
+    axes[0, 0].text(0.1, height, label, color=INK, fontsize=9, va="center", transform=axes[0, 0].transAxes)
+for axis in axes.flat:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9)
+    style_axis(axis)
+plt.show()
+
+
+# %% tags=["hide-input"]
+def told_apart(error):
+    """The effects of a linear model, largest first, and those that may be zero, as text."""
+    effects = together[error]
+    clear = [
+        name for name, e in effects.items() if e["ci95"] and np.sign(e["ci95"][0]) == np.sign(e["ci95"][1])
+    ]
+    clear.sort(key=lambda name: -abs(effects[name]["mean"]))
+    found = "; ".join(f"{name} {text(effects[name], 0, ' mm', '+')}" for name in clear) or "none"
+    unclear = [name for name in effects if name not in clear]
+    return found + (f". Not distinguishable from zero: {listed(unclear)}" if unclear else "")
+
+
+correlations = np.corrcoef(np.stack(list(factors.values()))) - np.eye(len(factors))
+strongest = np.nanmax(np.abs(correlations))
+shift = max(
+    abs(together[error][name]["mean"] - alone[error][name]["mean"]) for error in together for name in factors
+)
+Markdown(
+    f"Effects on MPJPE, others held equal: {told_apart('mpjpe')}.\n\nEffects on PA-MPJPE: {told_apart('pa_mpjpe')}. "
+    f"(The step of *unusual pose* is from the first to the third quartile, {quartiles[0]:.0f} to {quartiles[1]:.0f} mm.)\n\n"
+    + (
+        f"In these data the five are nearly independent (the largest correlation is {strongest:.2f}), so holding the others equal changes no effect by more than {shift:.0f} mm. "
+        if strongest < 0.2
+        else f"The five are correlated (up to {strongest:.2f}); holding the others equal changes an effect by up to "
+        f"{shift:.0f} mm. "
+    )
+    + f"Together they explain {explained['mpjpe']:.0%} of the variance of MPJPE and {explained['pa_mpjpe']:.0%} of that "
+    "of PA-MPJPE."
+)
+
+# %% [markdown]
+# ## Does the depth map order limbs correctly?
+#
+# The depth map is only useful to a pose if it tells which limb is in front. Take pairs of body parts that are
+# both visible (at least five pixels of the map each): left and right hand, forearm, shin and foot, each hand and the
+# chest, each foot and the pelvis. Which of the two is nearer to the camera is read in four ways:
+#
+# - from the *true* depth map, as the mean at each part's visible pixels. The map shows surfaces, the truth is the mean
+#   depth of all vertices of a part; this row says how much that matters;
+# - from the *predicted* map at the same pixels;
+# - from the predicted map under the predicted parts, the mean weighted with each part's probability;
+# - from the *predicted body*.
+#
+# Chance is 50 %.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of pairs of body parts in the correct order. Left: by their true difference in depth. Right: by kind of pair, for differences of at least 10 cm.", "name": "fig-order"}, "image": {"alt": "Left: four curves of the share of correct pairs, rising with the true difference; the predicted body's is above the predicted map's. Right: the same for six kinds of pairs."}}
+CLEAR, SEEN = 0.1, 5  # metres, and map pixels
+READINGS = {  # label, colour
+    "true map": ("true map", INK),
+    "body": ("predicted body", BLUE),
+    "map": ("predicted map", GREEN),
+    "map and parts": ("map under predicted parts", ORANGE),
+}
+one, two = (list(side) for side in zip(*analysis.ALL_PAIRS, strict=True))
+both = (table["visible"][:, one] >= SEEN) & (table["visible"][:, two] >= SEEN)  # (N, P)
+truth = analysis.differences(table["part_depth/truth"])
+correct = {
+    name: analysis.differences(table[f"part_depth/{name}"]).sign() == truth.sign() for name in READINGS
+}
+clear = both & (truth.abs() >= CLEAR)
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+edges = (0.0, 0.05, 0.1, 0.2, 0.4, np.inf)  # metres
+names = ["< 5", "5–10", "10–20", "20–40", "> 40"]
+kinds, start = {}, 0
+for kind, pairs in analysis.PAIRS.items():
+    kinds[kind] = torch.zeros_like(clear)
+    kinds[kind][:, start : start + len(pairs)] = clear[:, start : start + len(pairs)]
+    start += len(pairs)
+ranges = [
+    both & (truth.abs() >= low) & (truth.abs() < high) for low, high in zip(edges, edges[1:], strict=False)
+]
+for axis, groups in ((left, ranges), (right, list(kinds.values()))):
+    for i, (name, (label, colour)) in enumerate(READINGS.items()):
+        scores = [analysis.share_of_pairs(correct[name], used, bootstrap) for used in groups]
+        places = np.arange(len(scores)) + 0.12 * (i - 1.5)
+        if axis is left:
+            axis.plot(places, [100 * s["mean"] for s in scores], color=colour, linewidth=1, label=label)
+        for place, score in zip(places, scores, strict=True):
+            interval(axis, score, place, colour, 100, horizontal=False)
+    axis.axhline(50, color=INK, linewidth=1, linestyle="--")
+left.set_xticks(range(len(names)), names)
+left.set(xlabel="true difference (cm)", ylabel="pairs in the correct order (%)")
+right.set_xticks(range(len(kinds)), [kind.replace(" and ", "\nand ") for kind in kinds])
+right.legend(*left.get_legend_handles_labels(), fontsize=9, loc="lower left", bbox_to_anchor=(0, 0.06))
+for axis in (left, right):
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9)
+    style_axis(axis)
+plt.show()
+
+
+# %% tags=["hide-input"]
+def percent(right, used):
+    return text(analysis.share_of_pairs(right, used, bootstrap), 0, " %", factor=100)
+
+
+disagree = clear & (correct["body"] != correct["map"])
+body_wins = analysis.share_of_pairs(correct["body"], disagree, bootstrap)
+follows = [percent(correct["body"], clear & held) for held in (correct["map"], ~correct["map"])]
+low, high = body_wins["ci95"] or (0, 1)
+Markdown(
+    f"Of {int(clear.sum()):,} visible pairs that differ by at least {100 * CLEAR:.0f} cm, the predicted map has "
+    f"{percent(correct['map'], clear)} in the correct order, and {percent(correct['map and parts'], clear)} if it is read "
+    f"under the predicted parts. A perfect map would have {percent(correct['true map'], clear)}. The predicted body has "
+    f"{percent(correct['body'], clear)}.\n\nMap and body disagree on {percent(disagree, clear)} of these pairs. There the body "
+    f"is correct in {text(body_wins, 0, ' %', factor=100)}: "
+    + (
+        "the body is better than the map"
+        if low > 0.5
+        else "the map is better than the body"
+        if high < 0.5
+        else "with this many people neither can be called the better one"
+    )
+    + f". The body is correct in {follows[0]} of the pairs where the map is correct, and in {follows[1]} of those where the map "
+    "is wrong. So it does not copy the map's errors, and it cannot: the regressor does not read the map, only the mean of "
+    "the depth decoder's features over all places. Beyond that mean, map and body have only the encoder in common."
+)
+
+# %% [markdown]
+# ## Does a wrong depth map go with a wrong pose?
+#
+# If depth is what the pose rests on, people with a large depth error should have a large pose error. They may also have
+# both for a common reason: somebody who is hidden is hard in every respect. So the rank correlation is
+# computed twice, as it is, and with the other map's error and the five properties above taken out first (partial
+# correlation of the ranks).
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: one dot per person; line: means of tenths of the people with 95 % intervals. Right: rank correlation of the errors of the two maps with three errors of the body; filled: with the other map's error and five properties of the person taken out.", "name": "fig-depth-pose"}, "image": {"alt": "Scatter plot of PA-MPJPE against depth error, and rank correlations of depth error and part error with body errors."}}
+others = [away, column["hidden"], column["outside"], column["side"], column["unusual"]]
+MAPS = {"depth_error": ("depth", ORANGE), "parts_error": ("parts", BLUE)}
+BODY_ERRORS = {"mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "orientation": "orientation"}
+rank = {}
+for name in MAPS:
+    given = [*others, *(column[other] for other in MAPS if other != name)]
+    for error in BODY_ERRORS:
+        for kind, held in (("as it is", ()), ("others taken out", given)):
+            rank[name, error, kind] = analysis.rank_correlation(column[name], column[error], bootstrap, held)
+
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(9, 3.3), layout="constrained", gridspec_kw={"width_ratios": (1.25, 1)}
+)
+left.scatter(column["depth_error"], column["pa_mpjpe"], s=9, color=INK, alpha=0.45, linewidths=0)
+edges = np.quantile(column["depth_error"], np.linspace(0, 1, 11))
+scores = analysis.binned_means(column["pa_mpjpe"], column["depth_error"], edges, bootstrap)
+left.plot([s["middle"] for s in scores], [s["mean"] for s in scores], color=ORANGE, linewidth=1.5)
+for score in scores:
+    interval(left, score, score["middle"], ORANGE, horizontal=False)
+left.set(xlabel="mean depth error of the person's pixels", ylabel="PA-MPJPE (mm)", ylim=(0, None))
+left.set_xlim(0, np.quantile(column["depth_error"], 0.995))
+for row, error in enumerate(BODY_ERRORS):
+    for (name, (_, colour)), up in zip(MAPS.items(), (-0.16, 0.16), strict=True):
+        for kind, style, shift in (("as it is", "none", -0.055), ("others taken out", "full", 0.055)):
+            interval(
+                right,
+                rank[name, error, kind],
+                row + up + shift,
+                colour,
+                fillstyle=style,
+            )
+right.axvline(0, color=INK, linewidth=1)
+right.set_yticks(range(len(BODY_ERRORS)), list(BODY_ERRORS.values()))
+right.set(xlabel="rank correlation", ylim=(2.6, -0.6))
+for (label, colour), row in zip(MAPS.values(), (0.62, 0.54), strict=True):
+    right.plot(0.72, row, "o", color=colour, markersize=5.5, transform=right.transAxes)
+    right.text(0.76, row, f"{label} error", color=INK, fontsize=9, va="center", transform=right.transAxes)
+for axis in (left, right):
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9)
+    style_axis(axis)
+plt.show()
+
+# %% tags=["hide-input"]
+raw, partial = (rank["depth_error", "pa_mpjpe", kind] for kind in ("as it is", "others taken out"))
+parts_partial = rank["parts_error", "pa_mpjpe", "others taken out"]
+low, high = partial["ci95"] or (-1, 1)
+Markdown(
+    f"Depth error and PA-MPJPE have a rank correlation of {text(raw, 2)}; with the other causes taken out it is "
+    f"{text(partial, 2)}. "
+    + (
+        "So depth error predicts pose error beyond those causes"
+        + (", but weakly. " if partial["mean"] < 0.3 else ". ")
+        if low > 0
+        else "With this many people, that cannot be distinguished from zero. "
+        if high > 0
+        else "So, given the other causes, people with worse depth have better poses. "
+    )
+    + f"The part map's error has {text(parts_partial, 2)} after the same treatment"
+    + (
+        ": of the two maps, it is the parts whose errors go with those of the pose."
+        if parts_partial["ci95"] and parts_partial["ci95"][0] > high
+        else "."
+    )
+    + " A correlation is no cause; the next section changes the inputs."
+)
+
+# %% [markdown]
+# ## What the regressor uses
+#
+# The regressor has three inputs: the attended features of the 22 joints, the three numbers of the box, and the mean
+# of the depth decoder's features. Here one of them is taken from another person, or replaced by its mean over all
+# people, while the others stay. The increase of the error is what the regressor owes to that input. Two inputs
+# that contradict each other do not occur in training, so another person's input is the harder test.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors after an input of the regressor is replaced: by another person's (filled) or by the mean over all people (hollow). Dashed: nothing replaced. Last panel: pairs of body parts in the correct order, as above; 50 % is chance.", "name": "fig-inputs"}, "image": {"alt": "Five panels with errors after replacing attended features, box information, depth features or all three."}}
+SWAPS = {name: (i,) for i, name in enumerate(analysis.INPUTS)} | {"all three": (0, 1, 2)}
+MEASURES = {  # label, factor
+    "mpjpe": ("MPJPE (mm)", 1),
+    "pa_mpjpe": ("PA-MPJPE (mm)", 1),
+    "orientation": ("orientation (°)", 1),
+    "distance": ("distance (%)", 100),
+    "order": ("correct order (%)", 100),
+}
+donors = {"other": torch.arange(len(table["key"])).roll(len(table["key"]) // 2), "mean": None}
+swapped = {
+    (name, kind): analysis.regress(
+        network.regressor, analysis.exchange(table["inputs"], which, donor), mesh, table["truth"]
+    )
+    for name, which in SWAPS.items()
+    for kind, donor in donors.items()
+}
+
+
+def scores_of(result):
+    """Mean and interval of each measure."""
+    correct = analysis.differences(result["part_depth/body"]).sign() == truth.sign()
+    means = bootstrap.means({name: result[name].numpy() for name in MEASURES if name != "order"})
+    return means | {"order": analysis.share_of_pairs(correct, clear, bootstrap)}
+
+
+before = scores_of(table)
+after = {key: scores_of(result) for key, result in swapped.items()}
+
+figure, axes = plt.subplots(1, len(MEASURES), figsize=(9, 2.6), layout="constrained", sharey=True)
+for axis, (measure, (label, factor)) in zip(axes, MEASURES.items(), strict=True):
+    axis.axvline(factor * before[measure]["mean"], color=INK, linewidth=1.2, linestyle="--")
+    for row, name in enumerate(SWAPS):
+        for kind, style, shift in (("other", "full", -0.12), ("mean", "none", 0.12)):
+            interval(axis, after[name, kind][measure], row + shift, BLUE, factor, fillstyle=style)
+    axis.set_yticks(range(len(SWAPS)), [name.replace(" ", "\n", 1) for name in SWAPS])
+    axis.set_xlabel(label, fontsize=9)
+    axis.set_ylim(len(SWAPS) - 0.5, -0.5)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9)
+    style_axis(axis)
+plt.show()
+
+# %% [markdown]
+# The error of the global orientation has three components. A body may lean towards the camera or away from it (a rotation about
+# the camera's horizontal axis), face another way (about its vertical axis), or tilt in the image plane (about its
+# viewing axis).
+
+# %% tags=["hide-input"]
+AXES = ("leaning", "facing", "tilting")
+true_root = table["truth"]["rotmats"][:, 0]
+results = {"nothing": table} | {name: swapped[name, "other"] for name in SWAPS}
+errors_about = {
+    name: analysis.turns(result["rotmats"][:, 0], true_root).numpy() for name, result in results.items()
+}
+html_table(
+    ("taken from another person", *AXES),
+    [(name, *(mean(values, 1, "°") for values in errors.T)) for name, errors in errors_about.items()],
+    "Mean error of the global orientation about the camera's axes",
+)
+
+
+# %% tags=["hide-input"]
+def compared(one, two):
+    """Whether the values (N,) in `one` are larger than those in `two`, by the interval of their difference."""
+    low, high = bootstrap.means({"x": one - two})["x"]["ci95"] or (0, 0)
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+attended, box, depth = analysis.INPUTS
+cost = {
+    (name, error): (swapped[name, "other"][error] - table[error]).numpy()
+    for name in SWAPS
+    for error in ("mpjpe", "pa_mpjpe")
+}
+added = (errors_about[depth] - errors_about["nothing"]).mean(0)  # (3,) degrees
+most = int(added.argmax())
+Markdown(
+    f"Another person's attended features cost {mean(cost[attended, 'mpjpe'], sign='+')} of MPJPE, another box "
+    f"{mean(cost[box, 'mpjpe'], sign='+')}, other depth features {mean(cost[depth, 'mpjpe'], sign='+')}. "
+    + {
+        1: "The depth features count more than the box. ",
+        0: "Depth features and box count about equally. ",
+        -1: "The depth features count less than the box. ",
+    }[compared(cost[depth, "mpjpe"], cost[box, "mpjpe"])]
+    + f"On PA-MPJPE other depth features cost {mean(cost[depth, 'pa_mpjpe'], 1, sign='+')}"
+    + (
+        ": the regressor uses them to orient the whole body, and hardly for the limbs. "
+        if cost[depth, "mpjpe"].mean() > 5 * max(cost[depth, "pa_mpjpe"].mean(), 0.1)
+        else ". "
+    )
+    + f"They add most to the error of {AXES[most]}: {added[most]:.1f}°, where other attended features add "
+    f"{(errors_about[attended] - errors_about['nothing']).mean(0)[most]:.1f}°. "
+    + (
+        "Leaning hardly changes the outline of a person, but it changes which end of the body is nearer. "
+        if most == 0
+        else ""
+    )
+    + f"With other depth features {text(after[depth, 'other']['order'], 0, ' %', factor=100)} of the pairs of limbs are in "
+    f"the correct order, otherwise {text(before['order'], 0, ' %', factor=100)}.\n\n"
+    "This is what the trained regressor reads from the depth branch. Whether a network without that branch is worse is "
+    "another question: it may read the same from the attended features. See [the ablation](ablation.ipynb)."
+)
+
+# %% [markdown]
+# ## Are the maps calibrated?
+#
+# *Parts.* A pixel whose part has a probability of 80 % should be that part in 80 % of the cases. The reliability diagram
+# compares the two; the expected calibration error is the mean distance from the diagonal.
+#
+# *Depth.* The map is one number per pixel, without an uncertainty. A loss with the absolute error has its minimum at the median
+# of what is possible, so among the pixels with the same predicted depth half should be nearer and half farther.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: accuracy against confidence of the pixels predicted as a body part, with the confidences as trained and with the class weights of the training undone. Middle: how much confidence exceeds accuracy, by part; parts are named after the joint that moves them, so foot means the toes, ankle the foot, wrist the hand. Right: true against predicted depth on the person's pixels; line: median, band: the middle 80 %.", "name": "fig-calibration"}, "image": {"alt": "Reliability diagram of parts, overconfidence by part, and the distribution of true depth for each predicted depth."}}
+counts = {"as trained": table["reliability"], "weights undone": table["reliability_unweighted"]}
+colours = {"as trained": ORANGE, "weights undone": BLUE}
+
+
+def calibration(counts):
+    """Expected calibration error of the pixels predicted as parts, with its interval."""
+    parts = counts[:, 1:].sum(1)  # (N, bins, 3)
+    resampled = torch.from_numpy(bootstrap.sums(parts.flatten(1).numpy())).unflatten(1, (-1, 3))
+    return {
+        "mean": analysis.calibration_error(parts.sum(0)).item(),
+        "ci95": bootstrap.interval(analysis.calibration_error(resampled).numpy()),
+    }
+
+
+figure, (left, middle, right) = plt.subplots(
+    1, 3, figsize=(9, 3.9), layout="constrained", gridspec_kw={"width_ratios": (1, 0.75, 1)}
+)
+left.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
+gaps = {}
+for label, values in counts.items():
+    number, confidence, hits = values[:, 1:].sum((0, 1)).T
+    used = number > 0.001 * number.sum()
+    left.plot(
+        (confidence / number)[used],
+        (hits / number)[used],
+        "o-",
+        color=colours[label],
+        markersize=4,
+        label=label,
+    )
+    number, confidence, hits = values.sum((0, 2)).T
+    gaps[label] = (100 * (confidence - hits) / number)[1:].numpy()
+left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+left.legend(fontsize=9, loc="upper left")
+
+pairs = {name.removeprefix("left_"): name for name in PART_NAMES if not name.startswith("right_")}
+by_part = {
+    label: {
+        short: np.nanmean([gap[PART_NAMES.index(n)] for n in {name, name.replace("left_", "right_")}])
+        for short, name in pairs.items()
+    }
+    for label, gap in gaps.items()
+}
+ordered = sorted(pairs, key=lambda short: -by_part["as trained"][short])
+for label, gap in by_part.items():
+    middle.plot(
+        [gap[short] for short in ordered], range(len(ordered)), "o", color=colours[label], markersize=4
+    )
+middle.axvline(0, color=INK, linewidth=1, linestyle="--")
+middle.set_yticks(range(len(ordered)), ordered)
+middle.invert_yaxis()
+middle.set_xlabel("overconfidence (points)")
+
+histogram = table["depth_counts"].sum(0).double().numpy()
+steps = (np.arange(len(histogram)) + 0.5) / len(histogram)
+seen = histogram.sum(1) > 0.001 * histogram.sum()
+cumulative = np.cumsum(np.where(seen[:, None], histogram, 0), 1)
+
+
+def quantile(q):
+    """The quantile of the true depth at each predicted one, linear within a step."""
+    return np.array(
+        [
+            np.interp(q * row[-1], np.concatenate([[0], row]), np.arange(len(row) + 1) / len(row))
+            if row[-1]
+            else np.nan
+            for row in cumulative
+        ]
+    )
+
+
+low, median, high = (quantile(q) for q in (0.1, 0.5, 0.9))
+right.fill_between(steps, low, high, color=BLUE, alpha=0.3, linewidth=0)
+right.plot(steps, median, color=BLUE, linewidth=2)
+right.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
+right.set(xlabel="predicted depth", ylabel="true depth", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+for axis in (left, middle, right):
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9)
+    style_axis(axis)
+plt.show()
+
+# %% tags=["hide-input"]
+plain_error, undone = (calibration(values) for values in counts.values())
+per_person = column["depth_counts"].astype(np.float64)
+below = np.tril(np.ones_like(histogram), -1) + 0.5 * np.eye(len(histogram))  # a step's own pixels count half
+pixels = per_person.sum((1, 2))
+nearer = bootstrap.means({"x": (per_person * below).sum((1, 2)) / pixels}, {"x": pixels})["x"]
+bias = bootstrap.means({"x": (per_person * (steps[:, None] - steps)).sum((1, 2)) / pixels}, {"x": pixels})[
+    "x"
+]
+nearest, farthest = nearer["ci95"] or (0, 1)
+off = np.nanmax(np.abs(median - steps))
+spread = np.nanmean(high - low)
+gap = by_part["as trained"]
+Markdown(
+    f"*Parts.* The expected calibration error over the pixels that are predicted as a body part is "
+    f"{text(plain_error, 1, ' %', factor=100)}. Confidence exceeds accuracy most for {ordered[0]} ({gap[ordered[0]]:.0f} points) "
+    f"and {ordered[1]} ({gap[ordered[1]]:.0f}), least for {ordered[-1]} ({text({'mean': gap[ordered[-1]], 'ci95': None}, sign='+')}). "
+    + (
+        f"The small parts are overconfident because the training asks for it: its cross-entropy weights a pixel by "
+        f"$f^{{-{balance}}}$, with $f$ the share of the pixel's class, so the probabilities of rare classes come out too large. "
+        f"Multiplied by $f^{{{balance}}}$, they have an error of {text(undone, 1, ' %', factor=100)}."
+        if balance and undone["mean"] < 0.5 * plain_error["mean"]
+        else f"Undoing the class weights of the training ($f^{{-{balance}}}$) changes the error to "
+        f"{text(undone, 1, ' %', factor=100)}, so they are not what causes it."
+        if balance
+        else "The training did not weight the classes."
+    )
+    + f"\n\n*Depth.* {text(nearer, 0, ' %', factor=100)} of the pixels are nearer than predicted, and the median of the "
+    f"true depth at a predicted value differs from that value by at most {off:.2f}"
+    + (
+        ". The map is not the median that the loss asks for"
+        if not nearest <= 0.5 <= farthest
+        else ": the map is the median that the loss asks for, over the whole range"
+        if off < 0.05
+        else ": over all pixels the map is the median that the loss asks for"
+    )
+    + f". The mean error is {text(bias, 3, sign='+')} (positive: predicted too far). The spread is large: the middle 80 % of "
+    f"the true depths at a predicted value are {spread:.2f} wide on average, of a range of 0.9."
+)
