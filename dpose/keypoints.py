@@ -2,8 +2,8 @@
 
 People are cut out around their annotated boxes. The predicted body is projected with the image diagonal as
 focal length, as in `dpose.predictor`. Measures are PCK, the share of keypoints whose prediction is nearer
-than a given share of the longer side of the annotated box (not enlarged), and the mean distance in units of this
-side. HMR 2.0 reports such PCK at 0.05 and 0.1 on COCO, LSP-Extended and PoseTrack.
+than a given share of the longer side of the annotated box (not enlarged), and the mean distance in units of
+this side. HMR 2.0 reports such PCK at 0.05 and 0.1 on COCO, LSP-Extended and PoseTrack.
 
 All annotated keypoints (v > 0) count, visible or occluded. They are matched by the names in the file's
 categories:
