@@ -24,7 +24,7 @@ from dpose.keypoints import (
 )
 from dpose.model import checkpoint as checkpoints
 from dpose.model.network import DPose
-from dpose.predictor import Predictor
+from dpose.predictor import BOX_FACTOR, Predictor
 from dpose.skeleton import JOINT_NAMES, NUM_JOINTS
 from dpose.synthetic import SceneRenderer, sample_scene
 from dpose.synthetic.samples import people_labels
@@ -168,7 +168,7 @@ def test_every_person_is_predicted_and_measured_as_by_predict(enlarged, tmp_path
             if name in LIMBS and keypoints[i, 2]
         ]
     assert len(expected) == 35
-    options = OPTIONS | {"box_factor": 1.2 * enlarged}
+    options = OPTIONS | {"box_factor": BOX_FACTOR * enlarged}
     for batch_size in (1, 2, 64):
         metrics = evaluate_keypoints(path, tmp_path, batch_size=batch_size, **options)["metrics"]
         assert metrics["error"]["mean"] == pytest.approx(np.mean(expected), abs=2e-4)
@@ -296,7 +296,7 @@ def test_a_turned_jpeg_is_used_in_the_orientation_that_its_annotations_are_for(t
     for width, height in ((200, 150), (150, 200)):
         path = write(tmp_path / "people.json", {0: ("a.jpg", width, height)}, [person(0, COCO)])
         people = read_annotations(path, LIMBS)
-        crops.append(_Crops(people, tmp_path, 64, 1.2)[0][0][1])
+        crops.append(_Crops(people, tmp_path, 64, BOX_FACTOR)[0][0][1])
     stored = cv2.imread(str(tmp_path / "a.jpg"), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[..., ::-1]
     for crop, image in zip(crops, (stored, np.rot90(stored, -1)), strict=True):
         (expected,) = Predictor(tiny, None, "cpu")(np.ascontiguousarray(image), [BOX])
