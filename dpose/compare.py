@@ -1,9 +1,9 @@
 """Paired comparison of two arms: networks trained with several seeds each, measured on the same people.
 
-The estimate is the mean over seeds and people of the difference of errors, each taken between the two networks
-of one seed for one person. It varies with the choice of seeds and with the choice of people, so both are
-sampled: the interval is about other seeds *and* other people of the same kind. Its variance has two terms, as
-for crossed random effects:
+The estimate is the mean over seeds and people of the difference of errors, each taken between the two
+networks of one seed for one person. It varies with the choice of seeds and with the choice of people; the
+interval is about other seeds *and* other people of the same kind. Its variance has two terms, as for crossed
+random effects:
 
 - seeds: the sample variance of the seeds' differences, divided by their number S. It includes the noise of
   people within a seed.
@@ -83,7 +83,7 @@ def paired_difference(
     runs = [arm[seed] for arm in (first, second) for seed in seeds]
     for run in runs:
         if not np.array_equal(run["key"], runs[0]["key"]):
-            raise ValueError("the runs were measured on other people: a paired comparison needs the same ones")
+            raise ValueError("the runs were measured on different people, and cannot be paired")
         if metric not in run:
             raise ValueError(f"a run has no {metric!r}; it has {', '.join(run)}")
     values = np.stack([run[metric] for run in runs]).astype(np.float64)

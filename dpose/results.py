@@ -1,7 +1,7 @@
 """Records of measured numbers: where a number comes from, the errors of each person, and what is outdated.
 
-`evaluate`, training and the benchmarks add `provenance` to the JSON that they write. The records of `evaluate`
-(kind "evaluation") and of `evaluate_keypoints` (kind "keypoints") follow the JSON schema in
+`evaluate`, training and the benchmarks add `provenance` to the JSON that they write. The records of
+`evaluate` (kind "evaluation") and `evaluate_keypoints` (kind "keypoints") follow the JSON schema in
 `results/schema.json`, which describes their fields. The book's tables read only such files.
 """
 
@@ -100,7 +100,9 @@ def check_targets(record: str | Path) -> None:
     check_target(people_path(record))
 
 
-def write_record(path: str | Path, record: dict[str, Any], people: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def write_record(
+    path: str | Path, record: dict[str, Any], people: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
     """Writes a record and the errors of each person; neither replaces an older file if the other fails.
 
     Returns the record as written: with `people`, the name and hash of the second file. Its size is about 40
