@@ -73,7 +73,8 @@ def main() -> int:
         (output / "toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
         # Links to the other pages are broken here, so warnings are no errors.
         options = ["--toc", str(output / "toc.yml"), "--path-output", str(output)]
-        return build(options, output / "_build" / "html", first, started)
+        return build(options, output / "_build" / "html", started)
+
     key = execution_key()
     stale = not KEY.exists() or KEY.read_text(encoding="utf-8").strip() != key
     if CACHE.exists() and (stale or arguments.force):
@@ -84,11 +85,11 @@ def main() -> int:
 
     # --all: pages are rendered anew (seconds), since Sphinx would not notice that a notebook's outputs
     # changed.
-    return build(["--all", "--warningiserror", "--keep-going"], BUILD / "html", "index", started)
+    return build(["--all", "--warningiserror", "--keep-going"], BUILD / "html", started)
 
 
-def build(options: list[str], html: Path, page: str, started: float) -> int:
-    """Run jupyter-book, and print the address of a page. Returns the exit status."""
+def build(options: list[str], html: Path, started: float) -> int:
+    """Run jupyter-book, and print the address of the first page. Returns the exit status."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), *options]
     environment = os.environ | {"DPOSE_BOOK": "1", "PYTHONUNBUFFERED": "1"}
     environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
@@ -103,7 +104,7 @@ def build(options: list[str], html: Path, page: str, started: float) -> int:
 
     (html / "_static" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     print(f"\n==> the book is built ({time.monotonic() - started:.0f} s). Open it in a browser:")
-    print(f"    {(html / f'{page}.html').as_uri()}")
+    print(f"    {(html / 'index.html').as_uri()}")
     return 0
 
 
