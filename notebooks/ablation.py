@@ -41,6 +41,12 @@ from dpose.training import recipe
 
 folder = Path(results or Path(dpose.__file__).parents[1] / "results")
 ERRORS = {"mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "mve": "MVE"}
+BASE, NO_DEPTH = "lite", "lite-no-depth"
+
+
+def unbroken(text):
+    """For a narrow table column: no line break at hyphens and spaces."""
+    return text.replace("-", "\u2011").replace(" ", "\u00a0")
 
 
 def signed(value, digits=1):
@@ -94,7 +100,7 @@ Markdown(
 # %% tags=["hide-input"]
 html_table(
     ("arm", "network", "seeds"),
-    [(name, arm.about, str(arm.seeds)) for name, arm in ABLATION.arms.items()],
+    [(unbroken(name), arm.about, str(arm.seeds)) for name, arm in ABLATION.arms.items()],
     "The arms of the experiment",
     align="ll",
 )
@@ -153,29 +159,23 @@ def arm_table():
     ):
         if name in first["baselines"]:
             means = [first["baselines"][name][error]["mean"] for error in ERRORS]
-            rows.append((f"({label})", "", "", *(f"{value:.1f}" for value in means), "", ""))
+            rows.append((label, "", *(f"{value:.1f}" for value in means), "", ""))
     for arm, arm_runs in records.items():
         results_of = list(arm_runs.values())
         cells = [spread([run["metrics"][error]["mean"] for run in results_of]) for error in ERRORS]
         parts = [run["metrics"]["parts_miou"]["mean"] for run in results_of if "parts_miou" in run["metrics"]]
         depth = [run["ratios"]["depth_l1"] for run in results_of if "depth_l1" in run["ratios"]]
-        rows.append(
-            (
-                arm + (" (stale)" if arm in outdated else ""),
-                str(len(results_of)),
-                f"{np.mean([totals(trained(run))['images'] for run in results_of]):,.0f}",
-                *cells,
-                spread(parts, 3) if parts else "–",
-                spread(depth, 2) if depth else "–",
-            )
-        )
+        cells += [f"{np.mean(parts):.3f}" if parts else "–", f"{np.mean(depth):.2f}" if depth else "–"]
+        stale_mark = " (stale)" if arm in outdated else ""
+        rows.append((f"{unbroken(arm)}{stale_mark}", str(len(results_of)), *cells))
+    images = sorted({totals(trained(run))["images"] for run in runs})
     return html_table(
-        ("arm", "seeds", "images", *ERRORS.values(), "parts mIoU", "depth ratio"),
+        ("arm", "seeds", *ERRORS.values(), "parts mIoU", "depth ratio"),
         rows,
-        f"Measured on {first['samples']:,} people of the {first['dataset']} data set's {first['split']} split: "
-        "errors in mm, mean and standard deviation over the seeds. Depth ratio: error on the persons' pixels / "
-        "error of the best constant",
-        ours=[i for i, row in enumerate(rows) if row[0].split()[0] == "lite"],
+        f"Measured on {first['samples']:,} people of the {first['dataset']} data set's {first['split']} split, after "
+        f"training with {' or '.join(f'{count:,}' for count in images)} images: errors in mm, mean ± standard "
+        "deviation over the seeds. Depth ratio: error on the persons' pixels / error of the best constant",
+        ours=[i for i, row in enumerate(rows) if row[0].split()[0] == BASE],
     )
 
 
@@ -185,9 +185,7 @@ arm_table() if runs else NOTHING
 Markdown(
     "Stale rows were measured with something that the repository has changed since:\n\n"
     + "\n".join(f"* {arm}: {reasons}" for arm, reasons in outdated.items())
-    if outdated
-    else ""
-)
+) if outdated else None
 
 # %% [markdown]
 # ### Preconditions
@@ -259,7 +257,6 @@ conditions() if runs else NOTHING
 # may well exist.
 
 # %% tags=["hide-input"]
-BASE = "lite"
 METRICS = {**ERRORS, "parts_miou": "parts IoU"}
 found = {}  # arm -> metric -> difference of the arm's errors and D-PoSE's
 same_people = len({(run["data"]["fingerprint"], run["split"], run["samples"]) for run in runs}) == 1
@@ -284,8 +281,8 @@ def difference_rows(arm):
         low, high = (signed(value, digits) for value in one.interval)
         rows.append(
             (
-                arm if not rows else "",
-                METRICS[metric],
+                unbroken(arm) if not rows else "",
+                unbroken(METRICS[metric]),
                 str(len(one.by_seed)),
                 signed(one.mean, digits),
                 f"{low} to {high}",
@@ -302,7 +299,6 @@ def difference_table(arms, caption):
     )
 
 
-NO_DEPTH = "lite-no-depth"
 difference_table(
     [NO_DEPTH],
     "Errors without depth less errors with depth, paired by seed and person: mm, and for the parts the mean IoU of a "
@@ -313,7 +309,7 @@ difference_table(
 others = [arm for arm in found if arm != NO_DEPTH]
 difference_table(
     others,
-    "Errors of the other arms less those of D-PoSE (`lite`), in the same units. Positive errors: D-PoSE is better",
+    "Errors of the other arms less those of D-PoSE (lite), in the same units. Positive errors: D-PoSE is better",
 ) if others else UNPAIRED
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of each arm less those of D-PoSE. Line and diamond: 95 % interval and mean. Dots: the seeds. Grey bar: differences too small for this experiment to detect reliably. Blue intervals exclude 0, orange ones contain it. Right of the vertical line D-PoSE is better. The two rows of panels have scales of their own.", "name": "fig-ablation"}, "image": {"alt": "Three panels, for MPJPE, PA-MPJPE and MVE. Each has a row per arm with the interval of its difference from D-PoSE, the differences of single seeds as dots, and a grey bar for the detectable difference"}}
@@ -345,7 +341,7 @@ if found:
     figure, axes = plt.subplots(
         len(groups),
         3,
-        figsize=(9, 0.9 + 0.4 * len(groups) + 0.4 * sum(heights)),
+        figsize=(7.6, 0.9 + 0.4 * len(groups) + 0.4 * sum(heights)),
         sharey="row",
         squeeze=False,
         height_ratios=heights,

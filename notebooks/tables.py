@@ -67,6 +67,11 @@ PAPER_TABLE_1 = [  # backbone, training, method, EMDB and 3DPW: MVE, MPJPE, PA-M
 ]
 
 
+def unbroken(text):
+    """For a narrow table column: no line break at hyphens."""
+    return text.replace("-", "\u2011")
+
+
 def cells(errors):
     return ["–"] * 3 if errors is None else [f"{value:.1f}" for value in errors]
 
@@ -74,17 +79,16 @@ def cells(errors):
 html_table(
     (
         "method",
-        "backbone",
-        "training",
+        "backbone, training",
         *(f"{d} {e}" for d in ("EMDB", "3DPW") for e in ("MVE", "MPJPE", "PA")),
     ),
     [
-        (name, backbone, training, *cells(emdb), *cells(wild))
+        (unbroken(name), f"{backbone}, {training}", *cells(emdb), *cells(wild))
         for backbone, training, name, emdb, wild in PAPER_TABLE_1
     ],
-    "The paper's Table 1 (mm). The paper lists D-PoSE twice, once beside each kind of backbone.",
+    "The paper's Table 1 (mm); bold: D-PoSE. The paper lists it twice, once beside each kind of backbone.",
     ours=[len(PAPER_TABLE_1) - 1],
-    align="lll",
+    align="ll",
 )
 
 # %% [markdown]
@@ -156,6 +160,7 @@ arms = {}  # arm -> its records, one per seed
 for name, record in evaluations((folder / "ablation").glob("*-seed*.json")).items():
     if of_open_data(record) and (arm := name.rpartition("-seed")[0]) in ABLATION.arms:
         arms.setdefault(arm, []).append(record)
+arms = {arm: arms[arm] for arm in ABLATION.arms if arm in arms}
 why_stale = {name: stale(record) for name, record in measured.items()}
 for arm, records in arms.items():
     wanted = ABLATION.recipe(ABLATION.arms[arm])
@@ -179,48 +184,55 @@ def over_seeds(records, error, digits=1):
     return text if len(values) == 1 else f"{text} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def training(record):
-    """Images and hours of a network's training, runs whose weights it started from included."""
-    sums = totals(record["checkpoint"]["metadata"])
-    return (f"{sums['images']:,}", f"{sums['seconds'] / 3600:.1f}") if sums["runs"] else ("–", "–")
-
-
 def open_table():
     first = next(iter(on_open.values()), None) or next(iter(arms.values()))[0]
     rows = [
-        (text, "", "", *(with_interval(first["baselines"][name][error]) for error in ERRORS))
+        (text, *(with_interval(first["baselines"][name][error]) for error in ERRORS))
         for name, text in LABELS.items()
         if name in first["baselines"]
     ]
     bold = range(len(rows), len(rows) + len(on_open))
     for name, record in on_open.items():
-        cells = (with_interval(record["metrics"][error]) for error in ERRORS)
-        rows.append((label(name), *training(record), *cells))
-    for arm in [arm for arm in ABLATION.arms if arm in arms]:
-        records = arms[arm]
-        seeds = f"{len(records)} seed{'s' * (len(records) > 1)}"
-        rows.append(
-            (
-                f"{label(f'{arm}, ablation')}, {seeds}",
-                *training(records[0]),
-                *(over_seeds(records, error) for error in ERRORS),
-            )
-        )
+        rows.append((unbroken(label(name)), *(with_interval(record["metrics"][error]) for error in ERRORS)))
+    for arm, records in arms.items():
+        cells = (over_seeds(records, error) for error in ERRORS)
+        rows.append((unbroken(label(f"{arm}, ablation")), *cells))
     everything = [*on_open.values(), *(record for records in arms.values() for record in records)]
     prints = {record["data"]["fingerprint"] for record in everything}
     other_data = f". NOT THE SAME PEOPLE: data {', '.join(sorted(prints))}" if len(prints) > 1 else ""
     return html_table(
-        ("network", "images", "hours", "MVE", "MPJPE", "PA-MPJPE"),
+        ("network", "MVE", "MPJPE", "PA-MPJPE"),
         rows,
         f"Measured: {first['samples']:,} people of the open data set's {first['split']} split, protocol "
         f"{first['protocol']}, mm. Brackets: 95 % bootstrap interval over the {first['intervals']['clusters']:,} "
-        "scenes. ±: standard deviation over the seeds. Images and hours of training include the runs whose "
-        f"weights a network started from{other_data}",
+        f"scenes. ±: standard deviation over the seeds{other_data}",
         ours=list(bold),
     )
 
 
 open_table() if on_open or arms else NOTHING
+
+
+# %% tags=["hide-input"]
+def training_table():
+    """Images and hours of training, with those of the runs whose weights a network started from."""
+    rows = []
+    for name, records in (
+        *((label(name), [record]) for name, record in on_open.items()),
+        *((label(f"{arm}, ablation"), records) for arm, records in arms.items()),
+    ):
+        sums = [totals(record["checkpoint"]["metadata"]) for record in records]
+        hours = np.mean([one["seconds"] for one in sums]) / 3600
+        seeds = ", ".join(str(record["checkpoint"]["metadata"].get("seed", "–")) for record in records)
+        rows.append((unbroken(name), str(sums[0]["runs"]), f"{sums[0]['images']:,}", f"{hours:.1f}", seeds))
+    return html_table(
+        ("network", "runs", "images", "hours", "seeds"),
+        rows,
+        "Training of these networks, the runs whose weights they started from included; for several seeds, of each",
+    )
+
+
+training_table() if on_open or arms else NOTHING
 
 # %% [markdown]
 # Beside the body, these networks predict maps of parts and depth. IoU compares predicted and true pixels of a
@@ -230,29 +242,45 @@ open_table() if on_open or arms else NOTHING
 
 # %% tags=["hide-input"]
 def map_table():
-    rows = []
-    constant = {}
-    for name, record in on_open.items():
-        scores = record["metrics"]
-        cells = ["–"] * 4
-        if "parts_miou" in scores:
-            parts = {k: v for k, v in scores["parts_miou"]["per_part"].items() if v is not None}
-            ends = (max(parts, key=parts.get), min(parts, key=parts.get))
-            cells[0] = with_interval(scores["parts_miou"], 3)
-            cells[1] = ", ".join(f"{part.replace('_', ' ')} {parts[part]:.2f}" for part in ends)
-        if "depth_l1" in scores:
-            cells[2] = with_interval(scores["depth_l1"], 4)
-            constant["depth"] = f"{record['baselines']['constant_depth']['depth_l1']['mean']:.4f}"
-        cells[3] = with_interval(scores["orientation"])
-        if "mean_pose" in record["baselines"]:
-            constant["orientation"] = with_interval(record["baselines"]["mean_pose"]["orientation"])
-        rows.append((label(name), *cells))
-    rows.insert(0, ("constant", "–", "–", constant.get("depth", "–"), constant.get("orientation", "–")))
+    """A row per quantity, a column per network."""
+
+    def part(record, choose):
+        parts = record["metrics"].get("parts_miou", {}).get("per_part", {})
+        parts = {name: value for name, value in parts.items() if value is not None}
+        name = choose(parts, key=parts.get) if parts else None
+        return f"{name.replace('_', ' ')} {parts[name]:.2f}" if name else "–"
+
+    def score(record, name, digits):
+        return with_interval(record["metrics"][name], digits) if name in record["metrics"] else "–"
+
+    networks = list(on_open.values())
+    constants = {
+        "depth": next(
+            (
+                f"{record['baselines']['constant_depth']['depth_l1']['mean']:.4f}"
+                for record in networks
+                if "constant_depth" in record["baselines"]
+            ),
+            "–",
+        ),
+        "orientation": with_interval(networks[0]["baselines"]["mean_pose"]["orientation"])
+        if "mean_pose" in networks[0]["baselines"]
+        else "–",
+    }
     return html_table(
-        ("network", "parts, mean IoU", "best and worst part", "depth error", "orientation, degrees"),
-        rows,
+        ("quantity", "constant", *(label(name) for name in on_open)),
+        [
+            ("parts: mean IoU", "–", *(score(record, "parts_miou", 3) for record in networks)),
+            ("best part", "–", *(part(record, max) for record in networks)),
+            ("worst part", "–", *(part(record, min) for record in networks)),
+            ("depth error", constants["depth"], *(score(record, "depth_l1", 4) for record in networks)),
+            (
+                "orientation error (degrees)",
+                constants["orientation"],
+                *(score(record, "orientation", 1) for record in networks),
+            ),
+        ],
         "Maps and global orientation, the same people",
-        align="lrl",
     )
 
 
@@ -273,22 +301,21 @@ def real_table():
         if (data := REAL.get(record["dataset"].lower())) is None:
             continue
         licensed = "open" not in record["matrices"].values()
+        matrices = "" if licensed else ", open matrices"
         rows.append(
             (
-                data,
+                f"{data}, {record['samples']:,} people, {record['protocol']}{matrices}",
                 label(name),
-                f"{record['protocol']}{'' if licensed else ', open matrices'}",
-                f"{record['samples']:,}",
                 *(with_interval(record["metrics"][error]) for error in ERRORS),
             )
         )
     if not rows:
         return Markdown("*No record of a real data set in this folder.*")
     return html_table(
-        ("data set", "record", "protocol", "people", "MVE", "MPJPE", "PA-MPJPE"),
+        ("data set, protocol", "record", "MVE", "MPJPE", "PA-MPJPE"),
         sorted(rows),
         "Measured on real data sets and BEDLAM (mm), with 95 % bootstrap intervals over the sequences",
-        align="lll",
+        align="ll",
     )
 
 
@@ -302,12 +329,7 @@ real_table()
 # %% tags=["hide-input"]
 def origin(name, record):
     checkpoint = record["checkpoint"]
-    trained = checkpoint["metadata"]
-    sums = totals(trained)
     text = f"* **{label(name)}**: weights `{checkpoint['sha256'][:12]}`"
-    if sums["runs"]:
-        images, hours = training(record)
-        text += f", {sums['runs']} run{'s' * (sums['runs'] > 1)}, {images} images in {hours} h, seed {trained['seed']}"
     gpus = record["hardware"].get("gpus")
     text += (
         f"; data `{record['data']['fingerprint']}`; dpose {record['version']}, commit "
