@@ -556,6 +556,13 @@ def test_mean_iou_pools_pixels_over_the_split_as_a_plain_loop_does():
     score = evaluation._mean_iou(intersection, union, ClusterBootstrap("abcde"))
     assert score["mean"] == pytest.approx(np.mean(expected), abs=1e-4)
     assert list(score["per_part"]) == list(PART_NAMES)
+    intersection[4] = union[4] = 0  # a person of whom nothing is in the crop, and nothing predicted
+    found = evaluation.per_person({"key": [*"abcde"], "intersection": intersection, "union": union})
+    for i, (a, b) in enumerate(pairs[:4]):
+        parts = [c for c in range(1, 23) if ((a == c) | (b == c)).any()]
+        each = [((a == c) & (b == c)).sum() / ((a == c) | (b == c)).sum() for c in parts]
+        assert found["parts_miou"][i] == pytest.approx(np.mean(each), abs=1e-6)
+    assert np.isnan(found["parts_miou"][4])
     assert score["ci95"][0] <= score["mean"] <= score["ci95"][1]
 
 
