@@ -434,7 +434,7 @@ verdict() if found else UNPAIRED
 # dpose experiment ablation --arms lite lite-no-depth --seeds 2 --images 6000 --out /tmp/try --runs /tmp/runs
 # ```
 #
-# The last line is a trial with a tenth of the images. To see the page with other records, set its parameter
+# The last line is a short trial. To see the page with other records, set its parameter
 # `results` to the folder that contains `ablation/`.
 
 
@@ -460,8 +460,8 @@ cost() if runs else NOTHING
 # HRNet-W48 on 224-pixel crops. With the data sets and a GPU, Table 3 and the rows of Table 1 that are trained on
 # synthetic people follow from these steps.
 #
-# **1. Register, and download.** All licences are for non-commercial research, and none allows passing the
-# files on. `dpose doctor` lists which body files are missing and where to get them; `dpose prepare SET --help` has the
+# **1. Register, and download.** The licences of bodies and data sets allow non-commercial research, and not
+# to pass files on. `dpose doctor` lists which body files are missing and where to get them; `dpose prepare SET --help` has the
 # files of each data set and their places.
 #
 # | what | for | where |
