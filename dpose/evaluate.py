@@ -34,7 +34,6 @@ from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.data.shards import read_manifest
-from dpose.io import check_target, write_json
 from dpose.model import checkpoint as checkpoints
 from dpose.model import released
 from dpose.model.inference import run_network, to_device, usable_device
@@ -44,6 +43,10 @@ from dpose.skeleton import PART_NAMES
 MESH_METRICS = metrics.BodyErrors.names
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
 FOCALS = ("label", "diagonal")
+PER_PERSON = (  # columns of `measure` that are stored beside a record
+    *(*MESH_METRICS, "orientation", "depth_l1", "depth_pixels"),
+    *("mean_pose/mpjpe", "mean_pose/pa_mpjpe"),
+)
 DEPTH_BINS = 1 << 20  # of `measure`'s depth histogram, per unit of target
 TABLE = (  # rows of `format_table`: label, metric, digits
     ("MPJPE (mm)", "mpjpe", 1),
@@ -73,6 +76,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on a split, returns the results and, with `out`, writes them as JSON.
 
+    With `out` the errors of each person are written beside it, for paired comparisons (`dpose.compare`); see
+    `dpose.results.read_people`.
+
     Args:
         checkpoint: a `.safetensors` file, a released `.ckpt`, or a shipped network, "lite" or "mini".
         data: data folder; None: $DPOSE_DATA, else the open data set.
@@ -93,10 +99,11 @@ def evaluate(
         one cluster) and number of samples; `baselines` likewise (the mean pose only if the data have a
         training split); `ratios` of metric to baseline; `intervals`: how intervals were made, and the number
         of clusters; `bodies` of the prediction and of the truth; `matrices` of the protocol ("open"
-        or "licensed"); settings and provenance.
+        or "licensed"); settings and provenance; with `out` also `people`, the file of the errors of each
+        person. `results/schema.json` describes all fields.
     Raises:
         FileNotFoundError: the checkpoint, the data, the split or a licensed file is missing.
-        FileExistsError: `out` is not a regular file.
+        FileExistsError: `out`, or the file beside it, is not a regular file.
         ValueError: an argument is invalid, the checkpoint does not record its body and `body` is not given,
             `body` or the data's bodies are not the recorded ones, one of prediction and labels belongs to an
             open body and the other to a licensed one, or the split has no samples.
@@ -108,7 +115,7 @@ def evaluate(
     if focal not in FOCALS:
         raise ValueError(f"focal must be one of {', '.join(FOCALS)}, got {focal!r}")
     if out is not None:
-        check_target(out)
+        results.check_targets(out)
     begin = time.monotonic()
     device = usable_device(device)
     root = data_root(data)
@@ -135,7 +142,9 @@ def evaluate(
     table = measure(
         model, loader, mesh, baseline, samples, progress, errors=errors, focal=focal, bodies=bodies
     )
+    made_by_us = manifest.get("generator") == "dpose.synthetic"
     result = {
+        "kind": "evaluation",
         "dataset": root.name,
         "split": split,
         "protocol": protocol,
@@ -149,12 +158,15 @@ def evaluate(
         **summarise(table),
         "baseline_samples": mean_pose.samples if mean_pose else 0,
         "checkpoint": checkpoints.record(checkpoint, model, metadata),
-        "data": {"fingerprint": data_fingerprint(root)},
+        "data": {
+            "fingerprint": data_fingerprint(root),
+            "generator": manifest["version"] if made_by_us else None,
+        },
         "seconds": round(time.monotonic() - begin, 1),
         **results.provenance(),
     }
     if out is not None:
-        write_json(out, result)
+        return results.write_record(out, result, per_person(table))
     return result
 
 
@@ -263,6 +275,15 @@ def summarise(table: dict[str, Any]) -> dict[str, Any]:
         "ratios": ratios,
         "intervals": bootstrap.record,
     }
+
+
+def per_person(table: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of `measure` that are stored beside a record, see `dpose.results.read_people`."""
+    columns = {"key": np.array(table["key"])} | {name: table[name] for name in PER_PERSON if name in table}
+    if "union" in table:
+        counts = (torch.from_numpy(table[name]) for name in ("intersection", "union"))
+        columns["parts_miou"] = metrics.mean_iou(*counts).float().numpy()
+    return columns
 
 
 def best_constant(histogram: np.ndarray) -> tuple[float, float]:
