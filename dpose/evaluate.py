@@ -136,7 +136,7 @@ def evaluate(
     mesh = checkpoints.body_of(model, body).to(device)
     bodies = Bodies(device, given=[mesh], records=manifest.get("bodies"))
     protocol = protocol or manifest.get("protocol", "smplx24")
-    errors, origins = _body_errors(protocol, mesh)
+    errors, origins = body_errors(protocol, mesh)
     mean_pose = training_means(root, model.config) if any(shard_folder(root).glob("train-*.tar")) else None
     baseline = mean_pose and (mean_pose.pose, mean_pose.betas)
     table = measure(
@@ -366,7 +366,7 @@ def _check_finite(prediction: Prediction, measured: dict[str, Any], keys: list[s
         )
 
 
-def _body_errors(protocol: str, body: Body) -> tuple[metrics.BodyErrors, dict[str, str]]:
+def body_errors(protocol: str, body: Body) -> tuple[metrics.BodyErrors, dict[str, str]]:
     """The errors, on the body's device, and the origins of the matrices that the protocol needs."""
     rule = metrics.PROTOCOLS.get(protocol)
     if rule is None or rule.regressor is None:
