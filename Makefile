@@ -13,10 +13,12 @@ export OMP_NUM_THREADS ?= 1
 CELL_TIMEOUT ?= 900
 PYTEST_ARGS ?=
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
+# The pages that `make tables` builds.
+TABLES ?= tables ablation qualitative analysis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install data book check-book test test-unit test-notebooks test-lowest lint format sync clean clean-all
+.PHONY: help install data book tables check-book test test-unit test-notebooks test-lowest lint format sync clean clean-all
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is"
@@ -37,6 +39,10 @@ data: $(INSTALLED) ## make the open data, synthetic people (in a cache folder of
 book: $(INSTALLED) data ## the open data, all notebooks executed, the HTML book
 	@echo "==> book"
 	@$(RUN)/python scripts/build_book.py
+
+tables: $(INSTALLED) data ## the pages of tables and figures alone, from checkpoints and results (in _build/pages)
+	@echo "==> tables"
+	@$(RUN)/python scripts/build_book.py --pages $(TABLES)
 
 check-book: $(INSTALLED) ## open each built page in headless Chromium without network, and report faults
 	@$(RUN)/python scripts/check_book.py

@@ -262,7 +262,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         choices=["paper", "released"],
         help="how depth becomes a target (default: as in the checkpoint's training)",
     )
-    add("--out", metavar="JSON", help="file for the results")
+    add(
+        "--out",
+        metavar="JSON",
+        help="file for the results; of a split also NAME.people.npz beside it, the errors of each person",
+    )
     add("--samples", type=int, help="number of samples, taken from all over the split (default: all)")
     add("--batch-size", type=int, help="samples per batch, without influence on the results (default: 64)")
     add("--workers", type=int, help="loader processes (default: 1)")

@@ -34,7 +34,6 @@ from dpose.data.fingerprint import data_fingerprint
 from dpose.data.loader import make_loader
 from dpose.data.means import training_means
 from dpose.data.shards import read_manifest
-from dpose.io import check_target, write_json
 from dpose.model import checkpoint as checkpoints
 from dpose.model import released
 from dpose.model.inference import run_network, to_device, usable_device
@@ -44,6 +43,10 @@ from dpose.skeleton import PART_NAMES
 MESH_METRICS = metrics.BodyErrors.names
 BASELINES = ("mean_pose", "mean_pose_true_orientation")
 FOCALS = ("label", "diagonal")
+PER_PERSON = (  # columns of `measure` that are stored beside a record
+    *(*MESH_METRICS, "orientation", "depth_l1", "depth_pixels"),
+    *("mean_pose/mpjpe", "mean_pose/pa_mpjpe"),
+)
 DEPTH_BINS = 1 << 20  # of `measure`'s depth histogram, per unit of target
 TABLE = (  # rows of `format_table`: label, metric, digits
     ("MPJPE (mm)", "mpjpe", 1),
@@ -73,6 +76,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on a split, returns the results and, with `out`, writes them as JSON.
 
+    With `out` the errors of each person are written beside it, for paired comparisons (`dpose.compare`); see
+    `dpose.results.read_people`.
+
     Args:
         checkpoint: a `.safetensors` file, a released `.ckpt`, or a shipped network, "lite" or "mini".
         data: data folder; None: $DPOSE_DATA, else the open data set.
@@ -93,10 +99,11 @@ def evaluate(
         one cluster) and number of samples; `baselines` likewise (the mean pose only if the data have a
         training split); `ratios` of metric to baseline; `intervals`: how intervals were made, and the number
         of clusters; `bodies` of the prediction and of the truth; `matrices` of the protocol ("open"
-        or "licensed"); settings and provenance.
+        or "licensed"); settings and provenance; with `out` also `people`, the file of the errors of each
+        person. `results/schema.json` describes all fields.
     Raises:
         FileNotFoundError: the checkpoint, the data, the split or a licensed file is missing.
-        FileExistsError: `out` is not a regular file.
+        FileExistsError: `out`, or the file beside it, is not a regular file.
         ValueError: an argument is invalid, the checkpoint does not record its body and `body` is not given,
             `body` or the data's bodies are not the recorded ones, one of prediction and labels belongs to an
             open body and the other to a licensed one, or the split has no samples.
@@ -108,7 +115,7 @@ def evaluate(
     if focal not in FOCALS:
         raise ValueError(f"focal must be one of {', '.join(FOCALS)}, got {focal!r}")
     if out is not None:
-        check_target(out)
+        results.check_targets(out)
     begin = time.monotonic()
     device = usable_device(device)
     root = data_root(data)
@@ -129,13 +136,15 @@ def evaluate(
     mesh = checkpoints.body_of(model, body).to(device)
     bodies = Bodies(device, given=[mesh], records=manifest.get("bodies"))
     protocol = protocol or manifest.get("protocol", "smplx24")
-    errors, origins = _body_errors(protocol, mesh)
+    errors, origins = body_errors(protocol, mesh)
     mean_pose = training_means(root, model.config) if any(shard_folder(root).glob("train-*.tar")) else None
     baseline = mean_pose and (mean_pose.pose, mean_pose.betas)
     table = measure(
         model, loader, mesh, baseline, samples, progress, errors=errors, focal=focal, bodies=bodies
     )
+    made_by_us = manifest.get("generator") == "dpose.synthetic"
     result = {
+        "kind": "evaluation",
         "dataset": root.name,
         "split": split,
         "protocol": protocol,
@@ -149,12 +158,15 @@ def evaluate(
         **summarise(table),
         "baseline_samples": mean_pose.samples if mean_pose else 0,
         "checkpoint": checkpoints.record(checkpoint, model, metadata),
-        "data": {"fingerprint": data_fingerprint(root)},
+        "data": {
+            "fingerprint": data_fingerprint(root),
+            "generator": manifest["version"] if made_by_us else None,
+        },
         "seconds": round(time.monotonic() - begin, 1),
         **results.provenance(),
     }
     if out is not None:
-        write_json(out, result)
+        return results.write_record(out, result, per_person(table))
     return result
 
 
@@ -265,6 +277,15 @@ def summarise(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def per_person(table: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of `measure` that are stored beside a record, see `dpose.results.read_people`."""
+    columns = {"key": np.array(table["key"])} | {name: table[name] for name in PER_PERSON if name in table}
+    if "union" in table:
+        counts = (torch.from_numpy(table[name]) for name in ("intersection", "union"))
+        columns["parts_miou"] = metrics.mean_iou(*counts).float().numpy()
+    return columns
+
+
 def best_constant(histogram: np.ndarray) -> tuple[float, float]:
     """The constant with the smallest mean absolute error to the values of a depth histogram, and that error.
 
@@ -345,7 +366,7 @@ def _check_finite(prediction: Prediction, measured: dict[str, Any], keys: list[s
         )
 
 
-def _body_errors(protocol: str, body: Body) -> tuple[metrics.BodyErrors, dict[str, str]]:
+def body_errors(protocol: str, body: Body) -> tuple[metrics.BodyErrors, dict[str, str]]:
     """The errors, on the body's device, and the origins of the matrices that the protocol needs."""
     rule = metrics.PROTOCOLS.get(protocol)
     if rule is None or rule.regressor is None:

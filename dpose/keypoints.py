@@ -166,6 +166,7 @@ def evaluate_keypoints(
         for values in np.concatenate(errors).swapaxes(0, 1)
     )
     result = {
+        "kind": "keypoints",
         "dataset": Path(annotations).stem,
         "protocol": "2D keypoints",
         "normaliser": "longer side of the annotated box",

@@ -1,7 +1,8 @@
-"""Provenance of measured numbers: package version, commit, libraries, hardware and command.
+"""Records of measured numbers: where a number comes from, the errors of each person, and what is outdated.
 
-`evaluate`, training and the benchmarks add it to the JSON that they write, so that a number can be traced and
-an outdated one noticed. The book's tables read only such files.
+`evaluate`, training and the benchmarks add `provenance` to the JSON that they write. The records of
+`evaluate` (kind "evaluation") and `evaluate_keypoints` (kind "keypoints") follow the JSON schema in
+`results/schema.json`, which describes their fields. The book's tables read only such files.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from dpose.io import check_target, file_hash, replacing, write_json
 
 LIBRARIES = ("torch", "numpy", "lightning", "smplx", "warp-lang", "albumentations", "webdataset")
 
@@ -78,6 +84,149 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); delete it and measure again") from error
+
+
+# --- errors of each person, beside a record
+
+
+def people_path(record: str | Path) -> Path:
+    """The file of the per-person errors that belong to the record X.json: X.people.npz."""
+    return Path(record).with_suffix(".people.npz")
+
+
+def check_targets(record: str | Path) -> None:
+    """Raises FileExistsError as `check_target` if the record or its per-person errors cannot be written."""
+    check_target(record)
+    check_target(people_path(record))
+
+
+def write_record(
+    path: str | Path, record: dict[str, Any], people: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Writes a record and the errors of each person; neither replaces an older file if the other fails.
+
+    Returns the record as written: with `people`, the name and hash of the second file. Its size is about 40
+    bytes per person.
+    """
+    target = people_path(path)
+    with replacing(path) as json_file, replacing(target) as people_file:
+        with open(people_file, "wb") as file:
+            np.savez_compressed(file, **people)
+        record = record | {"people": {"file": target.name, "sha256": file_hash(people_file)}}
+        write_json(json_file, record)
+    return record
+
+
+def read_people(path: str | Path) -> dict[str, np.ndarray]:
+    """The errors of each person that belong to a record of kind "evaluation".
+
+    Args:
+        path: the record, a JSON file.
+    Returns:
+        Columns of length N, in the order of the data: `key`, the person's; mpjpe, pa_mpjpe and mve, mm;
+        orientation, degrees; with a part map `parts_miou`, the mean IoU over the parts of this person (NaN
+        without any; the record has the IoU of all people's pixels together); with a depth map `depth_l1`, the
+        mean over `depth_pixels` pixels; with a training split mean_pose/mpjpe and mean_pose/pa_mpjpe, mm, of
+        its mean pose.
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        ValueError: the record has no such file, or the file has another hash than the record names.
+    """
+    path = Path(path)
+    entry = read_json(path).get("people")
+    if entry is None:
+        raise ValueError(f"{path} has no errors of each person; measure again with `dpose evaluate --out`")
+    people = path.with_name(Path(entry["file"]).name)
+    if not people.is_file():
+        raise FileNotFoundError(f"no {people}, the errors of each person that belong to {path}")
+    if file_hash(people) != entry["sha256"]:
+        raise ValueError(f"{people} does not belong to {path}: it has another hash; measure again")
+    with np.load(people, allow_pickle=False) as file:
+        return dict(file)
+
+
+# --- the runs behind a record, and whether it is outdated
+
+
+def lineage(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The metadata of the training runs that led to a checkpoint, from its metadata.
+
+    The first run comes first, the checkpoint's own last; each started from the weights of the one before it.
+    None of them if the checkpoint records no training, as the authors' file.
+    """
+    runs: list[dict[str, Any]] = []
+    run: Mapping[str, Any] | None = metadata
+    while run and "recipe" in run:
+        runs.insert(0, dict(run))
+        run = run.get("init")
+    return runs
+
+
+def totals(metadata: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of `runs`, `images` and `seconds` of a checkpoint's training, earlier runs included."""
+    runs = lineage(metadata)
+    return {"runs": len(runs)} | {name: sum(run[name] for run in runs) for name in ("images", "seconds")}
+
+
+def stale(record: Mapping[str, Any], expected: Any = None) -> list[str]:
+    """Why a record of kind "evaluation" or "keypoints" is not about what the repository has now.
+
+    Compared are: a shipped network's weights, and the shipped backbone from which a training started; the
+    version of the generator that made the open data, and their fingerprint if they are in the default place;
+    the recipe, but for steps, batch size, rate and precision, which are options of `dpose train`.
+
+    Args:
+        expected: the `Recipe` that the training should have; None: that of the preset.
+    Returns:
+        Reasons; none if the record is up to date.
+    """
+    # These import this module, and take seconds.
+    from dpose.data.fingerprint import data_fingerprint
+    from dpose.data.shards import read_manifest
+    from dpose.model import checkpoint
+    from dpose.model.encoder import ASSETS
+    from dpose.paths import data_root, shard_folder
+    from dpose.synthetic import VERSION
+    from dpose.training.recipe import Recipe, recipe
+    from dpose.training.resume import flat
+
+    reasons: list[str] = []
+    measured = record["checkpoint"]
+    name, metadata = Path(measured["name"]).stem, measured["metadata"]
+    if name in checkpoint.SHIPPED and file_hash(checkpoint.resolve(name)) != measured["sha256"]:
+        reasons.append(f"other weights than those of {name} today")
+
+    runs = lineage(metadata)
+    start = (runs[0].get("init") if runs else None) or {}
+    if start.get("kind") == "backbone":
+        asset = ASSETS / start["checkpoint"]
+        if not asset.is_file() or file_hash(asset) != start["sha256"]:
+            reasons.append("started from another backbone than today's")
+
+    version = record["data"].get("generator")
+    root = data_root()
+    here = read_manifest(shard_folder(root)) if root.is_dir() else None
+    if version is not None and version != VERSION:
+        reasons.append(f"data of version {version} of the generator, now {VERSION}")
+    elif here and root.name == record["dataset"] and here.get("version") == VERSION:
+        if data_fingerprint(root) != record["data"].get("fingerprint"):
+            reasons.append("the data have another fingerprint today")
+
+    if runs:
+        try:
+            wanted = recipe(metadata["preset"]) if expected is None else expected
+            used = Recipe.from_dict(metadata["recipe"])  # fields that it lacks get their defaults
+        except (KeyError, TypeError, ValueError) as error:
+            reasons.append(f"preset or recipe do not exist any more ({error})")
+        else:
+            used, wanted = flat(asdict(used)), flat(asdict(wanted))
+            changed = {name for name in used if used[name] != wanted[name]}
+            if changed := sorted(changed - {"steps", "batch_size", "lr", "precision"}):
+                reasons.append(f"the recipe has changed: {', '.join(changed)}")
+    return reasons
+
+
+# --- provenance
 
 
 def _version(distribution: str) -> str | None:

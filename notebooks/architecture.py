@@ -32,7 +32,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from torch.utils.flop_counter import FlopCounterMode
 
 import dpose
@@ -44,9 +44,12 @@ from dpose.figures import (
     colour_parts,
     colour_values,
     html_table,
+    network_diagram,
     picture_grid,
+    prediction_pictures,
     to_picture,
 )
+from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import to_device
 from dpose.results import read_json
 from dpose.skeleton import JOINT_NAMES
@@ -65,7 +68,38 @@ def one_person(config):
     raise ValueError(f"the test split has no sample {sample}")
 
 
+# the trained network and the same person, for the pictures
+trained = dpose.load(checkpoint).eval()
+small = one_person(trained.config)
+small_box = bbox_info(small["center"], small["scale"], small["cam_int"])
+with torch.inference_mode():
+    shown, inside = trained(small["image"], small_box, return_features=True)
+
 # %% [markdown]
+# ## The whole network
+#
+# Figure 2 of the paper, drawn from the network itself: its modules are the boxes, and a forward pass on
+# tensors without memory records which of them uses which tensors of which other, and their shapes. The depth
+# map has no line to the regressor: all that the regressor receives from the depth branch is the mean of $D$.
+# Each box is a link to the page on this component.
+
+# %% tags=["hide-input", "remove-output"]
+body = checkpoints.body_of(trained)
+with torch.inference_mode():
+    picture, _, parts, _, depth, mesh = prediction_pictures(shown, small, body, 0)
+pictures = {"image": picture, "parts_decoder": parts, "depth_decoder": depth, "body": mesh}
+diagram = network_diagram(network, body, pictures)
+display(diagram, metadata={"scrapbook": {"name": "fig-network", "mime_prefix": ""}})  # for the caption below
+
+# %% [markdown]
+# ```{glue:figure} fig-network
+# :name: fig-network
+#
+# The paper's Figure 2 for the network of this page: components with their numbers of parameters, and the
+# shapes of the tensors that pass between them, channels first. The pictures are predictions of the small
+# trained network for a test person.
+# ```
+#
 # ## What goes in
 #
 # The network never sees the whole photograph. It sees a square crop around one person, and three numbers
@@ -92,13 +126,6 @@ with torch.no_grad():
     prediction, features = network(image, box, return_features=True)
 seconds = time.perf_counter() - start
 network.eval()
-
-# the trained network and the same person, for later
-trained = dpose.load(checkpoint).eval()
-small = one_person(trained.config)
-small_box = bbox_info(small["center"], small["scale"], small["cam_int"])
-with torch.inference_mode():
-    shown, inside = trained(small["image"], small_box, return_features=True)
 
 numbers = ", ".join(f"{value:+.3f}" for value in box[0])
 width, height = batch["img_size"][0].int().tolist()
@@ -176,7 +203,6 @@ def energy(tensor):
     return colour_values(tensor[0].abs().mean(0))
 
 
-picture = to_picture(small["image"][0])
 figure = picture_grid(
     [
         [to_picture(image[0]), *(energy(f) for f in (features.f1, features.f2, features.f3, features.f4))],

@@ -33,6 +33,7 @@ import dpose
 from dpose.config import PAPER
 from dpose.data.loader import make_loader
 from dpose.figures import (
+    INK,
     colour_depth,
     colour_parts,
     colour_values,
@@ -194,7 +195,7 @@ figure, axis = plt.subplots(figsize=(7, 2.8))
 axis.step(bins + 0.5, target, where="mid", color="#D55E00", label="target")
 axis.plot(bins + 0.5, answer, color="#0072B2", label="prediction")
 axis.fill_between(bins + 0.5, low, high, color="#0072B2", alpha=0.2, linewidth=0)
-axis.axvline(0, color="#808488", linewidth=0.8)
+axis.axvline(0, color=INK, linewidth=0.8)
 axis.set_xlabel(
     f"distance to the outline (pixels of the {true_depth.shape[-1]} × {true_depth.shape[-1]} map)"
 )
@@ -234,8 +235,8 @@ filled = share > 0.001  # too few pixels say nothing
 claimed = np.array([probability[which == k].mean() if filled[k] else np.nan for k in range(10)])
 correct = np.array([right[which == k].mean() if filled[k] else np.nan for k in range(10)])
 figure, axis = plt.subplots(figsize=(4.4, 3.4))
-axis.bar(edges[:-1] + 0.05, share, width=0.09, color="#808488", alpha=0.35, label="share of pixels")
-axis.plot([0, 1], [0, 1], color="#808488", linewidth=0.8, linestyle="--")
+axis.bar(edges[:-1] + 0.05, share, width=0.09, color=INK, alpha=0.35, label="share of pixels")
+axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
 axis.plot(claimed, correct, color="#0072B2", marker="o", label="how often right")
 axis.set_xlabel("probability of the chosen class")
 axis.set_ylabel("share")

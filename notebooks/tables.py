@@ -10,21 +10,21 @@
 # # Tables 1 and 2
 #
 # The paper {cite:p}`dpose` supports its claim with two tables: errors on two data sets of real people, and
-# the number of parameters. Here they are, each next to what this project has measured itself. The two kinds
-# of numbers never share a column, and numbers that were not measured are not filled in.
+# the number of parameters. Each is shown here beside what this project has measured. The paper's numbers and
+# ours are in separate tables, and what was not measured is not filled in.
 #
-# Three errors are used throughout, all in millimetres and averaged over the test people; smaller is better.
+# Three errors are used, in millimetres and averaged over the test people; smaller is better.
 #
 # MPJPE
 # : the mean distance between predicted and true joints, after both bodies are moved so that their pelvises
 # agree.
 #
 # PA-MPJPE
-# : the same after the best rotation, scaling and translation. It forgives a wrong global orientation and
-# size, and judges the pose alone.
+# : the same after Procrustes alignment, the best rotation, scaling and translation. It does not depend on
+# global orientation and size, and measures the pose alone.
 #
 # MVE
-# : the mean distance over all vertices of the mesh, pelvises aligned. It sees the body's shape too.
+# : the mean distance over all vertices of the mesh, pelvises aligned. It includes the body's shape.
 
 # %% tags=["parameters"]
 results = None  # folder of measured numbers; None: the repository's results/
@@ -32,19 +32,19 @@ results = None  # folder of measured numbers; None: the repository's results/
 # %% tags=["hide-input"]
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 import torch
 from IPython.display import Markdown
 
 import dpose
+from dpose.experiment import ABLATION
 from dpose.figures import INK, html_table, plotly_html
 from dpose.model import published
 from dpose.model.size import network_size
-from dpose.results import read_json
+from dpose.results import read_json, stale, totals
 
 folder = Path(results or Path(dpose.__file__).parents[1] / "results")
-measured = [read_json(path) for path in sorted(folder.glob("*.json"))]
-measured = [result for result in measured if {"split", "metrics", "checkpoint"} <= result.keys()]
 ERRORS = ("mve", "mpjpe", "pa_mpjpe")
 
 # %% [markdown]
@@ -67,6 +67,11 @@ PAPER_TABLE_1 = [  # backbone, training, method, EMDB and 3DPW: MVE, MPJPE, PA-M
 ]
 
 
+def unbroken(text):
+    """For a narrow table column: no line break at hyphens."""
+    return text.replace("-", "\u2011")
+
+
 def cells(errors):
     return ["–"] * 3 if errors is None else [f"{value:.1f}" for value in errors]
 
@@ -74,17 +79,16 @@ def cells(errors):
 html_table(
     (
         "method",
-        "backbone",
-        "training",
+        "backbone, training",
         *(f"{d} {e}" for d in ("EMDB", "3DPW") for e in ("MVE", "MPJPE", "PA")),
     ),
     [
-        (name, backbone, training, *cells(emdb), *cells(wild))
+        (unbroken(name), f"{backbone}, {training}", *cells(emdb), *cells(wild))
         for backbone, training, name, emdb, wild in PAPER_TABLE_1
     ],
-    "The paper's Table 1 (mm). The paper lists D-PoSE twice, once beside each kind of backbone.",
+    "The paper's Table 1 (mm); bold: D-PoSE. The paper lists it twice, once beside each kind of backbone.",
     ours=[len(PAPER_TABLE_1) - 1],
-    align="lll",
+    align="ll",
 )
 
 # %% [markdown]
@@ -104,25 +108,67 @@ def gains(other):
     return "; ".join(texts).replace("-", "−")
 
 
+ahead = {
+    name: ", ".join(
+        f"{data} {title}"
+        for data, theirs, mine in zip(("EMDB", "3DPW"), ours[name], ours["D-PoSE"], strict=True)
+        for title, a, b in zip(("MVE", "MPJPE", "PA-MPJPE"), theirs or mine, mine, strict=True)
+        if a < b
+    )
+    for name in ours
+}
+ahead = {name: where for name, where in ahead.items() if where}
 Markdown(
     "Error of another method less that of D-PoSE, mm, MVE / MPJPE / PA-MPJPE (positive: D-PoSE is "
     "better):\n\n"
     + "\n".join(f"* against {other}: {gains(other)}" for other in ("BEDLAM-CLIFF", "HMR2.0", "TokenHMR"))
-    + "\n\nOn EMDB's PA-MPJPE both transformers are ahead; everywhere else in this comparison D-PoSE is."
+    + "\n\nRows with a smaller error than D-PoSE's: "
+    + ("; ".join(f"{name} ({where})" for name, where in ahead.items()) or "none")
+    + "."
 )
 
 # %% [markdown]
-# ### Measured here
+# ### Measured on the open test set
 #
-# Real data sets need an account with their makers, and a network trained on BEDLAM needs a large GPU for
-# days; neither is part of this page. What could be measured is how well the small network `MINI` learned
-# the synthetic people of the open data. Its test people have bodies that the training never showed. The
-# first two rows are answers that need no network: everybody in the mean pose of the training set, and the
-# same turned into the *true* orientation.
+# The open data set is always there: synthetic people, of whom the test split has other identities and bodies
+# than the training split. Numbers on it say how well a network has learned these people. They cannot be
+# compared with numbers on photographs. The first two rows are constant predictions: the mean pose of the
+# training set, and the same with the *true* global orientation. The networks of the
+# [ablation](ablation.ipynb) follow; they were trained on fewer images, several seeds each.
 
 # %% tags=["hide-input"]
+REAL = {"3dpw": "3DPW", "emdb": "EMDB", "rich": "RICH", "bedlam": "BEDLAM", "agora": "AGORA"}
 LABELS = {"mean_pose": "mean pose", "mean_pose_true_orientation": "mean pose, true orientation"}
-main = [result for result in measured if not result["checkpoint"]["name"].startswith("ablation")]
+NOTHING = Markdown(
+    f"*Nothing measured yet: `dpose evaluate --out {folder.name}/lite.json` makes the first record.*"
+)
+
+
+def evaluations(paths):
+    """Records of errors on a split, by the name of their file."""
+    found = {path.stem: read_json(path) for path in sorted(paths)}
+    return {name: record for name, record in found.items() if record.get("kind") == "evaluation"}
+
+
+def of_open_data(record):
+    return record["data"]["generator"] is not None and record["split"] == "test"
+
+
+measured = evaluations(folder.glob("*.json"))
+on_open = {name: record for name, record in measured.items() if of_open_data(record)}
+arms = {}  # arm -> its records, one per seed
+for name, record in evaluations((folder / "ablation").glob("*-seed*.json")).items():
+    if of_open_data(record) and (arm := name.rpartition("-seed")[0]) in ABLATION.arms:
+        arms.setdefault(arm, []).append(record)
+arms = {arm: arms[arm] for arm in ABLATION.arms if arm in arms}
+why_stale = {name: stale(record) for name, record in measured.items()}
+for arm, records in arms.items():
+    wanted = ABLATION.recipe(ABLATION.arms[arm])
+    why_stale[f"{arm}, ablation"] = sorted({reason for record in records for reason in stale(record, wanted)})
+
+
+def label(name):
+    return f"{name} (stale)" if why_stale.get(name) else name
 
 
 def with_interval(score, digits=1):
@@ -132,106 +178,176 @@ def with_interval(score, digits=1):
     return f"{score['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def result_table(result):
+def over_seeds(records, error, digits=1):
+    values = [record["metrics"][error]["mean"] for record in records]
+    text = f"{np.mean(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def open_table():
+    first = next(iter(on_open.values()), None) or next(iter(arms.values()))[0]
     rows = [
-        (label, *(with_interval(result["baselines"][name][error]) for error in ERRORS))
-        for name, label in LABELS.items()
-        if name in result["baselines"]
+        (text, *(with_interval(first["baselines"][name][error]) for error in ERRORS))
+        for name, text in LABELS.items()
+        if name in first["baselines"]
     ]
-    clusters = result.get("intervals", {}).get("clusters")
-    resampled = "people" if clusters is None else f"{clusters:,} scenes"
-    name = result["checkpoint"]["name"].removesuffix(".safetensors").upper()
-    rows.append((name, *(with_interval(result["metrics"][error]) for error in ERRORS)))
+    bold = range(len(rows), len(rows) + len(on_open))
+    for name, record in on_open.items():
+        rows.append((unbroken(label(name)), *(with_interval(record["metrics"][error]) for error in ERRORS)))
+    for arm, records in arms.items():
+        cells = (over_seeds(records, error) for error in ERRORS)
+        rows.append((unbroken(label(f"{arm}, ablation")), *cells))
+    everything = [*on_open.values(), *(record for records in arms.values() for record in records)]
+    prints = {record["data"]["fingerprint"] for record in everything}
+    other_data = f". NOT THE SAME PEOPLE: data {', '.join(sorted(prints))}" if len(prints) > 1 else ""
     return html_table(
-        ("", "MVE", "MPJPE", "PA-MPJPE"),
+        ("network", "MVE", "MPJPE", "PA-MPJPE"),
         rows,
-        f"Measured: {result['samples']:,} people of the {result['dataset']} data set's {result['split']} "
-        "split, protocol "
-        f"{result['protocol']}, mm, with 95 % bootstrap intervals over the {resampled}",
-        ours=[len(rows) - 1],
+        f"Measured: {first['samples']:,} people of the open data set's {first['split']} split, protocol "
+        f"{first['protocol']}, mm. Brackets: 95 % bootstrap interval over the {first['intervals']['clusters']:,} "
+        f"scenes. ±: standard deviation over the seeds{other_data}",
+        ours=list(bold),
     )
 
 
-NOTHING = Markdown(
-    f"*Nothing measured yet: `dpose evaluate --out {folder.name}/mini.json` would fill this place.*"
-)
-result_table(main[0]) if main else NOTHING
+open_table() if on_open or arms else NOTHING
+
 
 # %% tags=["hide-input"]
-figure = go.Figure()
-if main:
-    result = main[0]
-    bars = {label: result["baselines"][name] for name, label in LABELS.items() if name in result["baselines"]}
-    bars[result["checkpoint"]["name"].removesuffix(".safetensors").upper()] = result["metrics"]
-    for label, scores in bars.items():
-        means = [scores[error]["mean"] for error in ERRORS]
-        figure.add_bar(
-            name=label,
-            x=["MVE", "MPJPE", "PA-MPJPE"],
-            y=means,
-            error_y={
-                "array": [scores[e]["ci95"][1] - scores[e]["mean"] for e in ERRORS],
-                "arrayminus": [scores[e]["mean"] - scores[e]["ci95"][0] for e in ERRORS],
-            },
-        )
-    figure.update_layout(
-        yaxis_title="error (mm)", legend={"orientation": "h", "y": 1.12}, margin={"t": 30, "b": 30}
+def training_table():
+    """Images and hours of training, with those of the runs whose weights a network started from."""
+    rows = []
+    for name, records in (
+        *((label(name), [record]) for name, record in on_open.items()),
+        *((label(f"{arm}, ablation"), records) for arm, records in arms.items()),
+    ):
+        sums = [totals(record["checkpoint"]["metadata"]) for record in records]
+        hours = np.mean([one["seconds"] for one in sums]) / 3600
+        seeds = ", ".join(str(record["checkpoint"]["metadata"].get("seed", "–")) for record in records)
+        rows.append((unbroken(name), str(sums[0]["runs"]), f"{sums[0]['images']:,}", f"{hours:.1f}", seeds))
+    return html_table(
+        ("network", "runs", "images", "hours", "seeds"),
+        rows,
+        "Training of these networks, the runs whose weights they started from included; for several seeds, of each",
     )
-plotly_html(figure, height=360) if main else NOTHING
+
+
+training_table() if on_open or arms else NOTHING
 
 # %% [markdown]
-# The maps in the middle, measured on the same people. IoU compares predicted and true pixels of a part (1
-# is perfect); the depth error is the mean absolute difference on the person's own pixels, where the target
-# runs from 0.1 to 1, beside the best single value one could answer everywhere.
+# Beside the body, these networks predict maps of parts and depth. IoU compares predicted and true pixels of a
+# part (1 is perfect). The depth error is the mean absolute difference on the person's own pixels, whose
+# targets lie between 0.1 and 1, and the constant is the single value with the smallest error.
 
 
 # %% tags=["hide-input"]
-def map_table(result):
-    metrics = result["metrics"]
-    rows = [("parts: mean IoU over 22 parts", with_interval(metrics["parts_miou"], 3), "–")]
-    best = sorted(
-        ((value, name) for name, value in metrics["parts_miou"]["per_part"].items() if value is not None),
-        reverse=True,
-    )
-    rows += [(f"parts: best, {best[0][1].replace('_', ' ')}", f"{best[0][0]:.3f}", "–")]
-    rows += [(f"parts: worst, {best[-1][1].replace('_', ' ')}", f"{best[-1][0]:.3f}", "–")]
-    if "depth_l1" in metrics:
-        constant = result["baselines"]["constant_depth"]["depth_l1"]["mean"]
-        rows.append(("depth: mean absolute error", with_interval(metrics["depth_l1"], 4), f"{constant:.4f}"))
-    orientation = result["baselines"]["mean_pose"]["orientation"]
-    rows.append(
-        (
-            "global orientation: mean error, degrees",
-            with_interval(metrics["orientation"]),
-            with_interval(orientation),
-        )
-    )
+def map_table():
+    """A row per quantity, a column per network."""
+
+    def part(record, choose):
+        parts = record["metrics"].get("parts_miou", {}).get("per_part", {})
+        parts = {name: value for name, value in parts.items() if value is not None}
+        name = choose(parts, key=parts.get) if parts else None
+        return f"{name.replace('_', ' ')} {parts[name]:.2f}" if name else "–"
+
+    def score(record, name, digits):
+        return with_interval(record["metrics"][name], digits) if name in record["metrics"] else "–"
+
+    networks = list(on_open.values())
+    constants = {
+        "depth": next(
+            (
+                f"{record['baselines']['constant_depth']['depth_l1']['mean']:.4f}"
+                for record in networks
+                if "constant_depth" in record["baselines"]
+            ),
+            "–",
+        ),
+        "orientation": with_interval(networks[0]["baselines"]["mean_pose"]["orientation"])
+        if "mean_pose" in networks[0]["baselines"]
+        else "–",
+    }
     return html_table(
-        ("", "measured", "constant answer"), rows, "Intermediate maps and orientation, same people"
+        ("quantity", "constant", *(label(name) for name in on_open)),
+        [
+            ("parts: mean IoU", "–", *(score(record, "parts_miou", 3) for record in networks)),
+            ("best part", "–", *(part(record, max) for record in networks)),
+            ("worst part", "–", *(part(record, min) for record in networks)),
+            ("depth error", constants["depth"], *(score(record, "depth_l1", 4) for record in networks)),
+            (
+                "orientation error (degrees)",
+                constants["orientation"],
+                *(score(record, "orientation", 1) for record in networks),
+            ),
+        ],
+        "Maps and global orientation, the same people",
     )
 
 
-map_table(main[0]) if main else NOTHING
+map_table() if on_open else NOTHING
+
+# %% [markdown]
+# ### Measured on real people
+#
+# Records of the data sets of Table 1 appear here once they are in `results/`. The data sets need an account
+# with their makers, and a network trained on BEDLAM needs a GPU for days; the
+# [last section of the ablation](ablation.ipynb) has the commands, the disk space and the hours.
 
 
 # %% tags=["hide-input"]
-def origin(result):
-    trained = result["checkpoint"]["metadata"]
-    budget = ""
-    if {"step", "images", "seconds"} <= trained.keys():
-        hours = trained["seconds"] / 3600
-        budget = f", trained for {trained['step']:,} steps ({trained['images']:,} images, {hours:.1f} h)"
-        if before := trained.get("init"):
-            budget += f", from the weights of an earlier run of {before['step']:,} steps"
-    return Markdown(
-        f"Checkpoint `{result['checkpoint']['sha256'][:12]}`{budget}, seed {trained.get('seed', '?')}; data "
-        f"`{result['data']['fingerprint']}`; dpose {result['version']}, torch "
-        f"{result['libraries']['torch']}; "
-        f"{result['hardware']['cpu']}; `{result['command']}`."
+def real_table():
+    rows = []
+    for name, record in measured.items():
+        if (data := REAL.get(record["dataset"].lower())) is None:
+            continue
+        licensed = "open" not in record["matrices"].values()
+        matrices = "" if licensed else ", open matrices"
+        rows.append(
+            (
+                f"{data}, {record['samples']:,} people, {record['protocol']}{matrices}",
+                label(name),
+                *(with_interval(record["metrics"][error]) for error in ERRORS),
+            )
+        )
+    if not rows:
+        return Markdown("*No record of a real data set in this folder.*")
+    return html_table(
+        ("data set, protocol", "record", "MVE", "MPJPE", "PA-MPJPE"),
+        sorted(rows),
+        "Measured on real data sets and BEDLAM (mm), with 95 % bootstrap intervals over the sequences",
+        align="ll",
     )
 
 
-origin(main[0]) if main else NOTHING
+real_table()
+
+
+# %% [markdown]
+# ### Where the measured numbers come from
+
+
+# %% tags=["hide-input"]
+def origin(name, record):
+    checkpoint = record["checkpoint"]
+    text = f"* **{label(name)}**: weights `{checkpoint['sha256'][:12]}`"
+    gpus = record["hardware"].get("gpus")
+    text += (
+        f"; data `{record['data']['fingerprint']}`; dpose {record['version']}, commit "
+        f"`{(record['commit'] or 'unknown')[:12]}`, torch {record['libraries']['torch']}; "
+        f"{', '.join(gpus) if gpus else record['hardware']['cpu']}; `{record['command']}`"
+    )
+    if why_stale[name]:
+        text += f"; **stale**: {'; '.join(why_stale[name])}"
+    return text + "."
+
+
+lines = [origin(name, record) for name, record in measured.items()]
+lines += [
+    f"* **{name}** is **stale**: {'; '.join(why)}."
+    for name, why in why_stale.items()
+    if why and name not in measured
+]
+Markdown("\n".join(lines))
 
 # %% [markdown]
 # ## Table 2: size

@@ -66,7 +66,7 @@ from dpose.model import checkpoint
 from dpose.model.encoder import BACKBONES
 from dpose.model.inference import run_network, to_device
 from dpose.paths import shard_folder
-from dpose.results import read_json
+from dpose.results import read_json, totals
 from dpose.training import TrainConfig, train
 
 # %% [markdown]
@@ -325,13 +325,10 @@ if long_log.exists():
 
 # %% tags=["hide-input"]
 facts = checkpoint.metadata(shipped)
-stages = [facts]
-while (before := stages[-1].get("init")) and "step" in before:  # each began with the weights of another one
-    stages.append(before)
-hours = sum(stage["seconds"] for stage in stages) / 3600
+training = totals(facts)  # with the runs whose weights it started from
 text = (
-    f"`{shipped}` was trained in {len(stages)} runs, {sum(stage['images'] for stage in stages):,} images in "
-    f"{hours:.1f} hours on {facts['hardware']['cores']} processor cores. The curves are of the last run."
+    f"`{shipped}` was trained in {training['runs']} runs, {training['images']:,} images in "
+    f"{training['seconds'] / 3600:.1f} hours on {facts['hardware']['cores']} processor cores. The curves are of the last run."
 )
 long_result = repository / "results" / f"{shipped}.json"
 if long_result.exists():

@@ -1,4 +1,6 @@
-"""Build the book: execute each notebook once, render the HTML, say where it is.
+"""Build the book: execute each notebook once, render the HTML, print its address.
+
+With --pages, only these notebooks are executed (always) and rendered, as a small book in _build/pages.
 
 jupyter-cache knows a notebook only by its code, so after a change in the package, its assets, the measured
 results or the open data the book would go on showing old outputs. Here the cache also carries a key of all
@@ -53,10 +55,26 @@ def check_pages() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--force", action="store_true", help="execute every notebook again")
+    parser.add_argument("--pages", nargs="+", metavar="NAME", help="only these notebooks, without .ipynb")
     arguments = parser.parse_args()
 
     check_pages()
     started = time.monotonic()
+    if arguments.pages:
+        output = BUILD / "pages"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        first, *others = [f"notebooks/{name}" for name in arguments.pages]
+        toc = {
+            "format": "jb-book",
+            "root": first,
+            "chapters": [{"file": f} for f in (*others, "book/references")],
+        }
+        (output / "toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+        # Links to the other pages are broken here, so warnings are no errors.
+        options = ["--toc", str(output / "toc.yml"), "--path-output", str(output)]
+        return build(options, output / "_build" / "html", started)
+
     key = execution_key()
     stale = not KEY.exists() or KEY.read_text(encoding="utf-8").strip() != key
     if CACHE.exists() and (stale or arguments.force):
@@ -67,24 +85,26 @@ def main() -> int:
 
     # --all: pages are rendered anew (seconds), since Sphinx would not notice that a notebook's outputs
     # changed.
-    program = str(Path(sys.executable).with_name("jupyter-book"))
-    command = [program, "build", str(ROOT), "--all", "--warningiserror", "--keep-going"]
+    return build(["--all", "--warningiserror", "--keep-going"], BUILD / "html", started)
+
+
+def build(options: list[str], html: Path, started: float) -> int:
+    """Run jupyter-book, and print the address of the first page. Returns the exit status."""
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), *options]
     environment = os.environ | {"DPOSE_BOOK": "1", "PYTHONUNBUFFERED": "1"}
     environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     status = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
     if status:
-        for report in sorted((BUILD / "html" / "reports").rglob("*.log")):
+        for report in sorted((html / "reports").rglob("*.log")):
             print(f"--- {report.relative_to(ROOT)}\n{report.read_text(encoding='utf-8')}", file=sys.stderr)
-        print("error: the book was not built; see above (a warning counts as an error)", file=sys.stderr)
+        print("error: the book was not built; see above", file=sys.stderr)
         return status
 
     from plotly.offline import get_plotlyjs
 
-    library = BUILD / "html" / "_static" / "plotly.min.js"
-    library.write_text(get_plotlyjs(), encoding="utf-8")
-    index = BUILD / "html" / "index.html"
+    (html / "_static" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     print(f"\n==> the book is built ({time.monotonic() - started:.0f} s). Open it in a browser:")
-    print(f"    {index.as_uri()}")
+    print(f"    {(html / 'index.html').as_uri()}")
     return 0
 
 

@@ -80,7 +80,7 @@ const inspect = () => {
       },
     };
   });
-  const links = [...document.querySelectorAll("a[href]")].map((a) => a.href);
+  const links = [...document.querySelectorAll("a[href]")].map((a) => new URL(a.getAttribute("href"), location).href); // SVG, too
   const ids = [...document.querySelectorAll("[id], a[name]")].map((e) => e.id || e.name);
   const counts = {
     equations: article.querySelectorAll("mjx-container").length,

@@ -1,11 +1,10 @@
-"""Draws book/_static/overview.png: people of the test split, each as image, body parts, depth and body.
+"""Draws book/_static/overview.png: people of the test split in blocks of image, part map, depth map and body.
 
-    python scripts/draw_overview.py                      # the ground truth
-    python scripts/draw_overview.py --checkpoint mini    # what a network predicts from the image
+    python scripts/draw_overview.py
 
-The people are drawn again from the generator's seed in a higher resolution than the stored crops have, so no
-data needs to be there. A network gets the crop that it would get from the shards, before JPEG. The line below
-the pictures says which of the two they show.
+The same blocks as Figures 1 and 5 in notebooks/qualitative.py, but in a higher resolution than the stored
+crops have: the people are drawn again from the generator's seed, so no data need to be there. The network
+gets the crop that it would get from the shards, before JPEG.
 """
 
 from __future__ import annotations
@@ -20,21 +19,19 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import dpose
-from dpose.camera import full_translation
 from dpose.data.loader import collate
 from dpose.data.sample import SAMPLE_SIZE, Sample
 from dpose.data.streams import prepare_sample
-from dpose.figures import INK, colour_depth, colour_parts, overlay
+from dpose.figures import INK, PREDICTION_TITLES, picture_block, prediction_pictures
 from dpose.io import replacing
+from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import run_network, to_device
 from dpose.synthetic import person_samples, sample_scene
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static" / "overview.png"
-# Scene and person of the test split: picked for variety before any network had seen them.
-PEOPLE = ("6-0", "39-0", "53-0", "2-1", "18-0")
-ROWS = ("image", "parts", "depth", "body")
-FINE = 2  # rendered this much larger than shown
-GAP = 4
+# Scene and person of the test split: picked for variety before any network had predicted them.
+PEOPLE = ("6-0", "39-0", "53-0", "2-1")
+COLUMNS, GAP = 2, 12  # blocks side by side, and pixels between them
 MOST = 1_000_000  # bytes
 
 
@@ -47,54 +44,30 @@ def test_person(name: str, size: int, seed: int) -> Sample:
     raise SystemExit(f"error: the test split has no person {name}")
 
 
-def column(name: str, side: int, seed: int, network: dpose.DPose | None, body) -> list[np.ndarray]:
-    """The four pictures of a person, (side, side, 3) uint8: the truth, or what `network` says."""
-    config = dpose.preset("mini") if network is None else network.config
-    shown = replace(config, image_size=FINE * side, map_size=FINE * side)
-    stored = round(shown.image_size * SAMPLE_SIZE[128] / 128)
-    picture = prepare_sample(test_person(name, stored, seed), shown)
+def block(name: str, side: int, seed: int, network: dpose.DPose) -> np.ndarray:
+    """A person's image and predictions, RGBA (side, 2.5 side and gaps, 4) uint8."""
+    config = network.config
+    finer = replace(config, image_size=side, map_size=side)
+    image = prepare_sample(test_person(name, round(side * SAMPLE_SIZE[128] / 128), seed), finer)["image"]
     seen = prepare_sample(test_person(name, SAMPLE_SIZE[config.image_size], seed), config)
     batch = to_device(collate([seen]), "cpu")
-    geometry = batch["center"], batch["scale"]
-    if network is None:
-        parts, visible = picture["parts"], None
-        depth = to_device(collate([picture]), "cpu")["depth"][0, 0].numpy()
-        posed = body(batch["betas"], batch["pose"], batch["trans"])
-    else:
-        prediction = run_network(network, batch)
-        parts = enlarge(prediction.parts, shown.image_size).argmax(0).numpy()
-        depth, visible = np.zeros(parts.shape), None
-        if prediction.depth is not None:
-            depth, visible = enlarge(prediction.depth, shown.image_size)[0].numpy(), parts > 0
-        translation = full_translation(prediction.cam, *geometry, batch["cam_int"])
-        posed = body(prediction.betas, prediction.rotmats, translation)
-    image = picture["image"]
-    mesh = overlay(image, posed.vertices[0], body.faces, batch["cam_int"][0], *(g[0] for g in geometry))
-    pictures = (image, colour_parts(parts), colour_depth(depth, visible), mesh)
-    return [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.BOX)) for p in pictures]
+    body = checkpoints.body_of(network)
+    pictures = prediction_pictures(run_network(network, batch), batch, body, 0, np.ascontiguousarray(image))
+    shown = dict(zip(PREDICTION_TITLES, pictures, strict=True))
+    return picture_block(shown["image"], shown["parts"], shown["depth"], shown["mesh"])
 
 
-def enlarge(maps: torch.Tensor, size: int) -> torch.Tensor:
-    """Maps (1, C, M, M) of one person -> (C, size, size)."""
-    return torch.nn.functional.interpolate(maps.float(), size, mode="bilinear", align_corners=False)[0]
-
-
-def draw(people: list[str], side: int, seed: int, network: dpose.DPose | None, caption: str) -> Image.Image:
-    """One column a person, one row a kind of picture; names and caption on transparent ground."""
-    body = dpose.load_body()
-    columns = [column(name, side, seed, network, body) for name in people]
-    text = ImageFont.load_default(max(11, side // 12))
-    margin, foot = side // 3, side // 6
-    width = margin + len(columns) * (side + GAP)
-    sheet = Image.new("RGBA", (width, len(ROWS) * (side + GAP) + foot))
-    pen = ImageDraw.Draw(sheet)
-    for row, title in enumerate(ROWS):
-        y = row * (side + GAP)
-        pen.text((margin - 8, y + side / 2), title, fill=INK, font=text, anchor="rm")
-        for number, pictures in enumerate(columns):
-            sheet.paste(Image.fromarray(pictures[row]), (margin + number * (side + GAP), y))
-    middle = margin + len(columns) * (side + GAP) / 2
-    pen.text((middle, sheet.height - foot / 2), caption, fill=INK, font=text, anchor="mm")
+def draw(people: list[str], side: int, seed: int, network: dpose.DPose, caption: str) -> Image.Image:
+    """All blocks, and a caption below, on transparent ground."""
+    blocks = [Image.fromarray(block(name, side, seed, network)) for name in people]
+    width, foot = blocks[0].width + GAP, side // 8
+    rows = -(-len(blocks) // COLUMNS)
+    sheet = Image.new("RGBA", (COLUMNS * width - GAP, rows * (side + GAP) + foot))
+    for i, one in enumerate(blocks):
+        sheet.paste(one, (i % COLUMNS * width, i // COLUMNS * (side + GAP)))
+    text = ImageFont.load_default(side // 14)
+    place = (sheet.width / 2, sheet.height - foot / 2)
+    ImageDraw.Draw(sheet).text(place, caption, fill=INK, font=text, anchor="mm")
     return sheet
 
 
@@ -102,18 +75,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", help='show its predictions: "mini" or a .safetensors file')
+    parser.add_argument("--checkpoint", default="lite", help="a shipped network or a .safetensors file")
     parser.add_argument("--people", nargs="+", default=PEOPLE, help="scene-person of the test split")
     parser.add_argument("--seed", type=int, default=0, help="the data's seed")
-    parser.add_argument("--side", type=int, default=192, help="pixels of a picture, a multiple of 16")
+    parser.add_argument("--side", type=int, default=256, help="pixels of an image, a multiple of 64")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
-    network = dpose.load(arguments.checkpoint).eval() if arguments.checkpoint else None
-    caption = "Ground truth: people of the synthetic test split"
-    if network is not None:
-        caption = f"Synthetic test people; parts, depth and body predicted by {network.config.name.upper()}"
+    network = dpose.load(arguments.checkpoint).eval()
+    caption = f"People of the synthetic test split; parts, depth and body predicted by {network.config.name}"
     with torch.inference_mode():
-        sheet = draw(list(arguments.people), arguments.side, arguments.seed, network, caption)
+        sheet = draw(arguments.people, arguments.side, arguments.seed, network, caption)
     data = io.BytesIO()
     sheet.save(data, "png", optimize=True)
     if data.tell() > MOST:

@@ -3,8 +3,9 @@
     python scripts/ship.py lite runs/lite --keypoints coco.json --images photos   # needs the open data
     python scripts/ship.py mini                                                   # evaluate it again
 
-Writes dpose/assets/NAME.safetensors and NAME.md, the card; results/NAME.json and NAME-log.csv (for the book's
-tables and curves), and with --keypoints results/NAME-photos.json. Every number on the card comes from these.
+Writes dpose/assets/NAME.safetensors and NAME.md, the card; results/NAME.json with NAME.people.npz, and
+NAME-log.csv (for the book's tables and curves); with --keypoints results/NAME-photos.json. Every number on
+the card comes from these.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import dpose
 from dpose.evaluate import evaluate, format_table
 from dpose.keypoints import THRESHOLDS, evaluate_keypoints
 from dpose.model import checkpoint
-from dpose.results import portable, read_json
+from dpose.results import lineage, portable, read_json, totals
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS, RESULTS = ROOT / "dpose" / "assets", ROOT / "results"
@@ -71,13 +72,6 @@ def ship(
     text = card(name, checkpoint.metadata(name), result, seen, note)
     paragraphs = [one if one.startswith(("#", "|")) else fill(one, 110) for one in text.strip().split("\n\n")]
     (ASSETS / f"{name}.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
-
-
-def stages(metadata: dict[str, Any]) -> list[dict[str, Any]]:
-    """Metadata of the runs that led to the weights, in order."""
-    init = metadata.get("init")
-    earlier = stages(init) if init and "recipe" in init else []
-    return [*earlier, metadata]
 
 
 def run_rows(run: dict[str, Any], number: int) -> str:
@@ -137,7 +131,7 @@ def card(
     measured, baselines = result["metrics"], result["baselines"]
     network = dpose.load(name)
     parameters = sum(p.numel() for p in network.parameters())
-    runs = "\n".join(run_rows(one, number) for number, one in enumerate(stages(metadata), 1))
+    runs = "\n".join(run_rows(one, number) for number, one in enumerate(lineage(metadata), 1))
 
     def row(label: str, name: str, unit: str, digits: int, baseline: float | None) -> str:
         score = measured[name]
@@ -147,6 +141,7 @@ def card(
         return f"| {label} | {score['mean']:.{digits}f}{unit} | {low} to {high} | {reference} | {ratio} |"
 
     mean_pose, body = baselines["mean_pose"], result["bodies"]["prediction"]
+    training = totals(metadata)
     rows = [
         row("MPJPE", "mpjpe", " mm", 1, mean_pose["mpjpe"]["mean"]),
         row("PA-MPJPE", "pa_mpjpe", " mm", 1, mean_pose["pa_mpjpe"]["mean"]),
@@ -171,7 +166,7 @@ It predicts parameters of the body `{body["name"]}` (hash `{body["hash"]}`).
 
 ## Training
 
-{len(stages(metadata))} run(s), {sum(stage["images"] for stage in stages(metadata)):,} images; each
+{training["runs"]} run(s), {training["images"]:,} images; each
 run starts from the
 weights of the previous one (`--init`). The data are made by `dpose synth`.
 

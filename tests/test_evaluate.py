@@ -12,6 +12,7 @@ import scipy.sparse
 import torch
 from data_people import random_sample
 from random_people import random_samples
+from scipy.spatial.transform import Rotation
 from shard_files import write_manifest, write_shards
 
 import dpose.evaluate as evaluation
@@ -27,6 +28,7 @@ from dpose.evaluate import best_constant, evaluate, format_table, measure, summa
 from dpose.metrics import PROTOCOLS, BodyErrors
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import to_device
+from dpose.results import read_people
 from dpose.rotations import nearest_rotation
 from dpose.skeleton import PART_NAMES
 
@@ -359,6 +361,90 @@ def test_a_gendered_truth_without_its_licensed_body_says_what_is_missing(
         evaluate(checkpoint_for(licensed.record), tmp_path, protocol="h36m14", **OPTIONS)
 
 
+@pytest.fixture(scope="module")
+def designed(tmp_path_factory):
+    """A body whose first coefficients of shape are known changes, and five people of it, one at rest.
+
+    The first enlarges the body by a tenth about its root, the second moves it, the third moves the left wrist
+    alone by 30 mm (of the body at rest).
+    """
+    folder = tmp_path_factory.mktemp("designed")
+    arrays = imitation(OPEN_BODY, 10475, 1.0)
+    regressor, template = arrays["J_regressor"], arrays["v_template"].astype(np.float64)
+    wrist = np.zeros((len(regressor), 3))
+    wrist[20] = 0.018, 0, 0.024
+    changes = np.zeros((10475, 3, 10))
+    changes[..., 0] = 0.1 * (template - regressor[0] @ template)
+    changes[..., 1] = 0.3, -0.2, 0.5
+    changes[..., 2] = np.linalg.lstsq(regressor, wrist, rcond=None)[0]
+    path = folder / "SMPLX_NEUTRAL.npz"
+    np.savez_compressed(path, **arrays | {"shapedirs": changes, "posedirs": arrays["posedirs"] * 0})
+    rng = np.random.default_rng(0)
+    poses = [np.zeros(66), *rng.normal(0, 0.4, (4, 66))]
+    samples = [
+        random_sample(rng, f"p{i}", 160, body="smplx-neutral", pose=pose, betas=np.zeros(10))
+        for i, pose in enumerate(poses)
+    ]
+    write_shards(samples[:1], folder / "rest" / "shards", "test")
+    write_shards(samples[1:], folder / "posed" / "shards", "test")
+    return path, poses, changes
+
+
+def relative_to_the_hips(path, poses):
+    """Joints (N, 24, 3) and vertices of people of the mean shape, metres, from the midpoint of their hips."""
+    pose = torch.tensor(np.stack(poses)).reshape(-1, 22, 3)
+    shape = torch.zeros(len(pose), 11).double()
+    vertices, joints = load_body(path).double()(shape, pose, form="axis-angle")
+    pelvis = joints[:, 1:3].mean(1, keepdim=True)
+    return (joints[:, :24] - pelvis).numpy(), (vertices - pelvis).numpy()
+
+
+@pytest.mark.parametrize("change", ["larger", "elsewhere", "turned", "wrist"])
+def test_a_change_of_known_size_gives_the_expected_errors_end_to_end(
+    change, designed, checkpoint_for, tmp_path, monkeypatch
+):
+    path, poses, changes = designed
+    poses = poses[:1] if change == "wrist" else poses[1:]
+    angle = np.radians(40)
+    about_y = torch.tensor(Rotation.from_rotvec([0, angle, 0]).as_matrix()).float()
+
+    def changed(model, batch, bf16=False):
+        prediction = truth(model, batch)
+        if change == "turned":
+            rotmats = prediction.rotmats.clone()
+            rotmats[:, 0] = about_y @ rotmats[:, 0]
+            return prediction._replace(rotmats=rotmats)
+        betas = prediction.betas.clone()
+        betas[:, ["larger", "elsewhere", "wrist"].index(change)] += 1
+        return prediction._replace(betas=betas)
+
+    monkeypatch.setattr(evaluation, "run_network", changed)
+    data = path.with_name("rest" if change == "wrist" else "posed")
+    result = evaluate(checkpoint_for(load_body(path).record), data, body=path, **OPTIONS)
+    found = {name: score["mean"] for name, score in result["metrics"].items()}
+
+    joints, vertices = relative_to_the_hips(path, poses)
+    expected = {"pa_mpjpe": 0.0, "orientation": 0.0}
+    for name, points in (("mpjpe", joints), ("mve", vertices)):
+        if change == "larger":
+            expected[name] = 100 * np.linalg.norm(points, axis=-1).mean()
+        elif change == "elsewhere":
+            expected[name] = 0.0
+        elif change == "turned":  # chords of circles about the vertical axis
+            expected[name] = 2000 * np.sin(angle / 2) * np.hypot(points[..., 0], points[..., 2]).mean()
+            expected["orientation"] = 40.0
+    if change == "wrist":
+        expected["mpjpe"] = 30 / 24
+        expected["mve"] = 1000 * np.linalg.norm(changes[..., 2], axis=-1).mean()
+        true, moved = joints[0] - joints[0].mean(0), joints[0] + 0
+        moved[20] += 0.018, 0, 0.024
+        moved -= moved.mean(0)
+        moved = Rotation.align_vectors(true, moved)[0].apply(moved)
+        moved *= (moved * true).sum() / (moved**2).sum()
+        expected["pa_mpjpe"] = 1000 * np.linalg.norm(moved - true, axis=-1).mean()
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=2e-2)
+
+
 def test_the_matrix_to_smpl_must_fit_the_prediction_s_body(licensed, checkpoint_for, tmp_path, monkeypatch):
     monkeypatch.setenv("DPOSE_BODY_MODELS", str(licensed.folder))
     np.savez_compressed(tmp_path / "SMPLX_MALE.npz", **imitation(OPEN_BODY, 9000, 1.0))
@@ -470,6 +556,13 @@ def test_mean_iou_pools_pixels_over_the_split_as_a_plain_loop_does():
     score = evaluation._mean_iou(intersection, union, ClusterBootstrap("abcde"))
     assert score["mean"] == pytest.approx(np.mean(expected), abs=1e-4)
     assert list(score["per_part"]) == list(PART_NAMES)
+    intersection[4] = union[4] = 0  # a person of whom nothing is in the crop, and nothing predicted
+    found = evaluation.per_person({"key": [*"abcde"], "intersection": intersection, "union": union})
+    for i, (a, b) in enumerate(pairs[:4]):
+        parts = [c for c in range(1, 23) if ((a == c) | (b == c)).any()]
+        each = [((a == c) & (b == c)).sum() / ((a == c) | (b == c)).sum() for c in parts]
+        assert found["parts_miou"][i] == pytest.approx(np.mean(each), abs=1e-6)
+    assert np.isnan(found["parts_miou"][4])
     assert score["ci95"][0] <= score["mean"] <= score["ci95"][1]
 
 
@@ -527,6 +620,14 @@ def test_the_results_say_what_was_measured_with_what_on_what(people, trained, tm
     assert oriented["mpjpe"]["mean"] < mean_pose["mpjpe"]["mean"]
     ratio = result["metrics"]["mpjpe"]["mean"] / mean_pose["mpjpe"]["mean"]
     assert result["ratios"]["mpjpe"] == pytest.approx(ratio, abs=1e-3)
+    errors = read_people(out)
+    assert errors["key"].tolist() == [f"test{i:04d}" for i in range(7)]
+    for name in ("mpjpe", "pa_mpjpe", "mve", "orientation"):
+        assert errors[name].mean() == pytest.approx(result["metrics"][name]["mean"], abs=1e-3)
+    for name in ("mpjpe", "pa_mpjpe"):
+        assert errors[f"mean_pose/{name}"].mean() == pytest.approx(mean_pose[name]["mean"], abs=1e-3)
+    depth = np.average(errors["depth_l1"], weights=errors["depth_pixels"])
+    assert depth == pytest.approx(result["metrics"]["depth_l1"]["mean"], abs=1e-4)
     table = format_table(result)
     assert "MPJPE" in table and f"{result['metrics']['mpjpe']['mean']:.1f}" in table
 

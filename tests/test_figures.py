@@ -95,6 +95,35 @@ def test_a_prediction_is_drawn_in_pictures_of_equal_size(people):
     assert len(grid.axes) == 12
 
 
+def test_a_prediction_is_drawn_in_the_size_of_a_given_picture(people):
+    model = DPose(preset("mini")).eval()
+    batch = to_device(next(iter(make_loader(people, "test", model.config, 2))), "cpu")
+    with torch.inference_mode():
+        prediction = model(batch["image"], torch.zeros(2, 3))
+        large = np.full((192, 192, 3), 77, np.uint8)
+        pictures = figures.prediction_pictures(prediction, batch, load_body(), 1, large)
+    assert [p.shape for p in pictures] == [(192, 192, 3)] * len(figures.PREDICTION_TITLES)
+    assert (pictures[0] == 77).all()
+    true = figures.colour_parts(batch["parts"][1].numpy()).repeat(3, 0).repeat(3, 1)
+    np.testing.assert_array_equal(pictures[1], true)
+
+
+def test_a_block_has_image_maps_and_mesh_in_its_places():
+    pictures = [np.full((64, 64, 3), value, np.uint8) for value in (10, 20, 30, 40)]
+    block = figures.picture_block(*pictures)
+    assert block.shape == (64, 2 * 64 + 31 + 2 * 2, 4)
+    found = [tuple(block[y, x]) for y, x in ((0, 0), (0, 66), (63, 66), (30, 162))]
+    assert found == [(10, 10, 10, 255), (20, 20, 20, 255), (30, 30, 30, 255), (40, 40, 40, 255)]
+    assert block[:, 64:66, 3].max() == block[31:33, 66:97, 3].max() == 0  # gaps are transparent
+
+
+def test_ink_is_readable_on_white_and_on_black():
+    channels = np.array([int(figures.INK[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]  # WCAG 2
+    assert 1.05 / (luminance + 0.05) >= 4.5 and (luminance + 0.05) / 0.05 >= 4.5
+
+
 def test_values_are_coloured_from_their_smallest_to_their_largest():
     colours = figures.colour_values(torch.tensor([[-3.0, 0.0], [5.0, 1.0]]))
     assert colours.shape == (2, 2, 3) and colours.dtype == np.uint8
@@ -175,6 +204,12 @@ def test_an_interactive_body_is_small_in_millimetres_and_upright():
     z = np.frombuffer(base64.b64decode(trace["z"]["bdata"]), trace["z"]["dtype"])
     assert 1400 < np.ptp(z) < 2000 and z.argmax() != z.argmin()
     assert vertices[:, 1].min() == pytest.approx(-z.max() / 1000, abs=0.02)  # up is the camera's -y
+    ratio = json.loads(text)["layout"]["scene"]["aspectratio"]
+    assert max(ratio.values()) == pytest.approx(1.3)  # plotly's unit; fits into the picture
+    assert ratio["x"] / ratio["z"] == pytest.approx(np.ptp(vertices[:, 0]) / np.ptp(vertices[:, 1]))
+    faces = [body.faces.numpy(), body.faces.numpy()[:100]]
+    first, second = figures.mesh_figure([vertices, vertices], faces).data
+    assert len(second.i) <= 100 < len(first.i)
 
 
 def test_source_is_shown_dedented_with_its_module():

@@ -3,6 +3,7 @@
 Importing this package imports neither matplotlib nor plotly nor IPython; the functions do.
 """
 
+from dpose.figures.architecture import network_diagram
 from dpose.figures.colours import (
     BACKGROUND,
     INK,
@@ -20,6 +21,7 @@ from dpose.figures.pictures import (
     contact_sheet,
     draw_mesh,
     overlay,
+    picture_block,
     picture_grid,
     prediction_pictures,
     to_picture,

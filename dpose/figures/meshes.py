@@ -49,21 +49,23 @@ def plotly_html(figure: go.Figure, height: int = 460) -> HTML:
 CELL = 0.012  # metres, see `decimate`
 
 
-def mesh_figure(meshes: Sequence[np.ndarray], faces: np.ndarray, names: Sequence[str] = ()) -> go.Figure:
+def mesh_figure(
+    meshes: Sequence[np.ndarray], faces: np.ndarray | Sequence[np.ndarray], names: Sequence[str] = ()
+) -> go.Figure:
     """Meshes that the reader can turn with the mouse; to be shown with `plotly_html`.
 
     Vertices are merged and rounded to millimetres, so that a body takes about 150 KB of the page.
 
     Args:
         meshes: (V, 3) each, metres, camera frame.
-        faces: (F, 3).
+        faces: (F, 3) of all meshes, or a list of those of each.
         names: of the meshes, for the legend.
     """
     import plotly.graph_objects as go
 
     figure = go.Figure()
     for i, vertices in enumerate(meshes):
-        points, triangles = decimate(vertices, faces, CELL)
+        points, triangles = decimate(vertices, faces[i] if isinstance(faces, list) else faces, CELL)
         right, down, forward = np.round(points.T * 1000).astype(np.int16)  # mm
         a, b, c = triangles.T.astype(np.int32)
         figure.add_trace(
@@ -82,10 +84,12 @@ def mesh_figure(meshes: Sequence[np.ndarray], faces: np.ndarray, names: Sequence
                 hoverinfo="name",
             )
         )
+    span = np.ptp(np.concatenate(list(meshes)), axis=0)
+    ratio = dict(zip("xzy", 1.3 * span / span.max(), strict=True))  # the camera sees all of it
     camera = {"eye": {"x": 0.0, "y": -1.8, "z": 0.1}, "projection": {"type": "perspective"}}
     axes = {f"{name}axis": {"visible": False} for name in "xyz"}
     figure.update_layout(
-        scene={"aspectmode": "data", "camera": camera, **axes},
+        scene={"aspectmode": "manual", "aspectratio": ratio, "camera": camera, **axes},
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         legend={"orientation": "h", "y": 0.02},
     )

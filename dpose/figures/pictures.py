@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,34 +66,65 @@ def attention_overlay(picture: np.ndarray, weights: Tensor) -> np.ndarray:
     return ((1 - strength) * dark + strength * np.array([254, 232, 56])).round().astype(np.uint8)
 
 
-def prediction_pictures(prediction: Prediction, batch: Batch, body: Body, index: int) -> list[np.ndarray]:
+def prediction_pictures(
+    prediction: Prediction, batch: Batch, body: Body, index: int, picture: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Truth and prediction for one person of a batch: six pictures of equal size, see `PREDICTION_TITLES`.
 
-    A map that the network does not predict is empty. body: with all its faces, on the batch's device.
+    Predicted maps are enlarged bilinearly; one that the network does not predict is empty.
+
+    Args:
+        body: with all its faces, on the batch's device.
+        picture: (S, S, 3) uint8, the crop in the size to draw in; None: the network's input.
     """
     from dpose.camera import full_translation
 
-    picture = to_picture(batch["image"][index])
+    picture = to_picture(batch["image"][index]) if picture is None else picture
     size = picture.shape[0]
     one = slice(index, index + 1)
     box, cam_int = (batch["center"][one], batch["scale"][one]), batch["cam_int"][one]
     translation = full_translation(prediction.cam[one], *box, cam_int)
     posed = body(prediction.betas[one], prediction.rotmats[one], translation)
-    parts = np.zeros(tuple(batch["parts"].shape[1:]), np.int64)
+    parts, depth = np.zeros((size, size), np.int64), np.zeros((size, size))
     if prediction.parts is not None:
-        parts = prediction.parts[index].argmax(0).cpu().numpy()
-    depth = np.zeros(parts.shape)
+        parts = _enlarge(prediction.parts[one], size)[0].argmax(0).cpu().numpy()
     if prediction.depth is not None:
-        depth = prediction.depth[index, 0].float().cpu().numpy()
-    maps = (
+        depth = _enlarge(prediction.depth[one], size)[0, 0].cpu().numpy()
+    true = (
         colour_parts(batch["parts"][index].cpu().numpy()),
-        colour_parts(parts),
         colour_depth(batch["depth"][index, 0].cpu().numpy()),
-        colour_depth(depth, parts > 0),
     )
-    nearest = np.arange(size) * parts.shape[0] // size
+    nearest = np.arange(size) * len(true[0]) // size
+    true_parts, true_depth = (pixels[nearest][:, nearest] for pixels in true)
     mesh = overlay(picture, posed.vertices[0], body.faces, cam_int[0], box[0][0], box[1][0])
-    return [picture, *(m[nearest][:, nearest] for m in maps), mesh]
+    return [picture, true_parts, colour_parts(parts), true_depth, colour_depth(depth, parts > 0), mesh]
+
+
+def _enlarge(maps: Tensor, size: int) -> Tensor:
+    return F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
+
+
+def picture_block(image: np.ndarray, upper: np.ndarray, lower: np.ndarray, mesh: np.ndarray) -> np.ndarray:
+    """Four pictures (S, S, 3) uint8 as in Figure 5 of the paper: image, two maps of half the size, mesh.
+
+    Returns RGBA (S, 2.5 S and two gaps, 4) uint8 with transparent gaps.
+    """
+    side = image.shape[0] // 2 * 2
+    gap = max(2, side // 64)
+    half = (side - gap) // 2
+    block = np.zeros((side, 2 * side + half + 2 * gap, 4), np.uint8)
+    x = side + gap
+    for picture, size, left, top in (
+        (image, side, 0, 0),
+        (upper, half, x, 0),
+        (lower, half, x, side - half),
+        (mesh, side, x + half + gap, 0),
+    ):
+        block[top : top + size, left : left + size, :3] = cv2.resize(
+            picture, (size, size), interpolation=cv2.INTER_AREA
+        )
+        block[top : top + size, left : left + size, 3] = 255
+    return block
 
 
 def picture_grid(
@@ -101,18 +133,19 @@ def picture_grid(
     labels: Sequence[str] = (),
     side: float = 1.9,
 ) -> Figure:
-    """Pictures (H, W, 3) uint8 in rows and columns.
+    """Pictures (H, W, 3) or (H, W, 4) uint8 of one shape in rows and columns.
 
     Args:
         titles: of the columns, or rows of titles, one for each picture.
         labels: of the rows.
-        side: of a picture, inches.
+        side: width of a picture, inches.
     """
     import matplotlib.pyplot as plt
 
     columns = max(len(row) for row in rows)
     lines = [titles] if titles and isinstance(titles[0], str) else titles
-    size = (side * columns, side * len(rows) + 0.25 * len(lines))  # inches
+    height, width = rows[0][0].shape[:2]
+    size = (side * columns, side * height / width * len(rows) + 0.25 * len(lines))  # inches
     figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     figure.patch.set_alpha(0)
     for i, line in enumerate(axes):

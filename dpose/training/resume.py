@@ -62,7 +62,7 @@ class Stored:
 
     def same_recipe(self, given: Recipe) -> None:
         """Raises ValueError, naming the field, if a recipe differs in more than `steps` and `lr`."""
-        stored, given = _flat(asdict(self.recipe)), _flat(asdict(given))
+        stored, given = flat(asdict(self.recipe)), flat(asdict(given))
         if differing := {name for name in stored if stored[name] != given[name]} - {"steps", "lr"}:
             name = min(differing)
             raise ValueError(
@@ -116,9 +116,9 @@ def read_checkpoint(path: str | Path) -> Stored:
     return stored
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, with names such as "weights.lambda_3"."""
     found = {}
     for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return found

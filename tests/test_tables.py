@@ -1,0 +1,135 @@
+"""The pages of tables and of the ablation: what they show follows from the records that they are given."""
+
+import ast
+import json
+import re
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from shard_files import write_manifest
+
+from dpose import results
+from dpose.body import load_body
+from dpose.evaluate import evaluate
+from dpose.experiment import ABLATION
+from dpose.model import checkpoint
+from dpose.synthetic import VERSION
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+def shown(page: str, folder: Path, before: str) -> str:
+    """What the cells of a page before a heading put out, with `results` set to a folder."""
+    plt.switch_backend("agg")
+    source = (NOTEBOOKS / f"{page}.py").read_text(encoding="utf-8").partition(f"# ## {before}")[0]
+    texts, names = [], {}
+    for cell in re.split(r"^# %%", source, flags=re.MULTILINE)[1:]:
+        head, _, code = cell.partition("\n")
+        if "[markdown]" in head:
+            continue
+        *body, last = ast.parse(code).body
+        exec(compile(ast.Module(body, []), page, "exec"), names)
+        if isinstance(last, ast.Expr):
+            texts.append(getattr(eval(compile(ast.Expression(last.value), page, "eval"), names), "data", ""))
+        else:
+            exec(compile(ast.Module([last], []), page, "exec"), names)
+        if "parameters" in head:
+            names["results"] = str(folder)
+    return "\n".join(texts)
+
+
+def row(text: str, first_cell: str) -> list[str]:
+    """The cells of the first table row that begins so."""
+    rows = (re.findall(r"<td[^>]*>(.*?)</td>", line) for line in re.findall(r"<tr.*?</tr>", text))
+    return next(cells for cells in rows if cells and cells[0].replace("\u2011", "-") == first_cell)
+
+
+@pytest.fixture(scope="module")
+def open_people(people, tmp_path_factory):
+    """The people as open data, by their manifest."""
+    root = tmp_path_factory.mktemp("data") / "made"
+    shutil.copytree(people, root)
+    bodies = {"open": load_body().record}
+    write_manifest(root / "shards", generator="dpose.synthetic", version=VERSION, bodies=bodies)
+    return root
+
+
+def test_changing_a_checkpoint_changes_the_tables(trained, open_people, tmp_path):
+    model, metadata = checkpoint.read(trained.checkpoint)
+    with torch.no_grad():
+        model.regressor.init_pose.add_(0.3)
+    other = checkpoint.save(model, tmp_path / "other.safetensors", metadata)
+    pages = []
+    for number, weights in enumerate((trained.checkpoint, other)):
+        folder = tmp_path / str(number)
+        options = {"workers": 0, "device": "cpu", "progress": False, "body": "open"}
+        record = evaluate(weights, open_people, out=folder / "net.json", **options)
+        text = shown("tables", folder, "Table 2")
+        cells = row(text, "net")
+        for name, cell in zip(("mve", "mpjpe", "pa_mpjpe"), cells[-3:], strict=True):
+            assert cell.startswith(f"{record['metrics'][name]['mean']:.1f} [")
+        trained_on = row(text.partition("runs<")[2], "net")
+        assert trained_on[2] == f"{metadata['images']:,}" and record["checkpoint"]["sha256"][:12] in text
+        pages.append(cells)
+    assert all(one != two for one, two in zip(pages[0][-3:], pages[1][-3:], strict=True))
+
+
+def write_runs(folder: Path, shifts: dict[str, float], seeds: int = 3, images: int = 60_000) -> None:
+    """Records of the ablation whose arms differ from the shipped network's errors by so many millimetres."""
+    rng = np.random.default_rng(0)
+    path = NOTEBOOKS.parent / "results" / "lite.json"
+    base, people = results.read_json(path), results.read_people(path)
+    backbone = results.lineage(base["checkpoint"]["metadata"])[0]["init"]
+    for arm, shift in shifts.items():
+        for seed in range(seeds):
+            record = json.loads(json.dumps(base))
+            columns = dict(people)
+            for name in ("mpjpe", "pa_mpjpe", "mve"):
+                columns[name] = people[name] + shift + rng.normal(0, 3, len(people[name])).astype(np.float32)
+                record["metrics"][name]["mean"] = round(float(columns[name].mean()), 4)
+            used = json.loads(json.dumps(asdict(ABLATION.recipe(ABLATION.arms[arm]))))
+            record["checkpoint"]["metadata"] |= {
+                **{"preset": ABLATION.arms[arm].preset, "seed": seed, "images": images, "step": images // 32},
+                **{"recipe": used, "init": backbone},
+            }
+            record["checkpoint"]["name"] = "model.safetensors"
+            results.write_record(folder / "ablation" / f"{arm}-seed{seed}.json", record, columns)
+
+
+def test_the_ablation_shows_the_differences_that_its_records_have(tmp_path):
+    write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": 5.0, "lite-hmr": -4.0})
+    text = shown("ablation", tmp_path, "The paper's size")
+    tables = re.findall(r"<table.*?</table>", text)
+    differences = [table for table in tables if "detectable" in table]
+    cells = row(differences[0], "lite-no-depth")
+    assert cells[1:4] == ["MPJPE", "3", "+5.0"]
+    low, high = (float(value) for value in cells[4].split(" to "))
+    assert 4 < low < 5 < high < 6 and float(cells[5]) < 1
+    assert row(differences[1], "lite-hmr")[3] == "−4.0"
+    assert "Depth helps in this experiment" in text and "Equal conditions" in text
+    assert "not met" not in text and "stale" not in text and "9 of the 25" in text
+
+
+def test_the_ablation_says_what_is_stale_or_unequal_and_draws_no_conclusion_from_too_few_runs(tmp_path):
+    write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": 0.0})
+    write_runs(tmp_path, {"lite-hmr": 0.0}, seeds=1, images=32_000)
+    path = tmp_path / "ablation" / "lite-seed0.json"
+    record = results.read_json(path)
+    record["checkpoint"]["metadata"]["recipe"]["clip"] = 7.5
+    results.write_record(path, record, results.read_people(path))
+    text = shown("ablation", tmp_path, "The paper's size").replace("\u2011", "-")
+    assert "lite (stale)" in text and "the recipe has changed: clip" in text
+    assert "differ in images, steps" in text and "Preconditions are not met" in text
+    assert "no difference is shown" in text and "Depth helps" not in text
+    assert text.count("lite-hmr") >= 2 and "lite-hmr (HMR" not in text
+
+
+@pytest.mark.parametrize(("page", "before"), [("tables", "Table 2"), ("ablation", "The paper's size")])
+def test_a_page_without_records_names_the_command_that_makes_them(page, before, tmp_path):
+    text = shown(page, tmp_path, before)
+    assert "dpose evaluate --out" in text or "dpose experiment ablation" in text
