@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dpose.export import DEFAULT, write
+from dpose.export import DEFAULT, check_kinds, write
 from dpose.io import check_folder
 from dpose.predictor import Predictor, list_images
 
@@ -72,9 +72,10 @@ def predict_files(
         progress: show a progress bar, and a line for each file that cannot be read, on stderr.
     Raises:
         FileNotFoundError: one of `inputs` is missing; nothing is done then.
-        ValueError: boxes with several pictures; or the only file cannot be read.
+        ValueError: boxes with several pictures; an unknown kind; or the only file cannot be read.
         FileExistsError: a folder of results is something else.
     """
+    check_kinds(save)
     files = _files(inputs)
     if boxes is not None and len(files) > 1:
         raise ValueError(f"boxes belong to one picture, but there are {len(files)}")

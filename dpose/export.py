@@ -59,8 +59,7 @@ def write(
     """
     if not people:
         raise ValueError(f"there is nobody to write to {folder}")
-    if unknown := sorted(set(save) - set(KINDS)):
-        raise ValueError(f"unknown kind of output {unknown[0]!r}; choose from {', '.join(KINDS)}")
+    check_kinds(save)
     if image is None and {"overlay", "sheet"} & set(save):
         raise ValueError("the picture is needed for 'overlay' and 'sheet'")
     folder = check_folder(folder)
@@ -77,6 +76,12 @@ def write(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return sorted(folder.iterdir())
+
+
+def check_kinds(save: Sequence[str]) -> None:
+    """Raises ValueError if one of `save` is not in `KINDS`."""
+    if unknown := sorted(set(save) - set(KINDS)):
+        raise ValueError(f"unknown kind of output {unknown[0]!r}; choose from {', '.join(KINDS)}")
 
 
 def parameters(person: Person) -> dict[str, Any]:
