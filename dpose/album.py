@@ -1,7 +1,7 @@
 """`dpose predict`: photographs, folders of them, and films to folders of results.
 
-Each picture gets a folder of its own (`dpose.export.write`). A picture whose folder is there is left alone:
-an interrupted command goes on where it was. Files that cannot be read are counted and left out.
+Each picture gets a folder of its own (`dpose.export.write`), and each film (`write_film`). What has a folder
+is left alone: an interrupted command goes on where it was. Files that cannot be read are counted and left out.
 """
 
 from __future__ import annotations
@@ -9,17 +9,23 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from dpose.export import DEFAULT, check_kinds, write
-from dpose.io import check_folder
-from dpose.predictor import Predictor, list_images
+from dpose.export import DEFAULT, RECORD, amass, check_kinds, colour, write
+from dpose.film import FilmWriter, follow, frame_count, frame_rate, is_film, json_line
+from dpose.io import check_folder, replacing_folder, write_json
+from dpose.predictor import Person, Predictor, list_images, overlay
+from dpose.track import Smoother
 
-RECORD = "people.json"
+
+class _Nobody(Exception):
+    """Ends the writing of a folder without people."""
 
 
 @dataclass
@@ -27,9 +33,9 @@ class Summary:
     """What `predict_files` did."""
 
     written: list[Path] = field(default_factory=list)  # folders
-    people: int = 0  # in these
-    present: int = 0  # pictures whose folder was there before
-    empty: list[Path] = field(default_factory=list)  # pictures without people
+    people: int = 0  # in these; in a film the number of tracks
+    present: int = 0  # pictures and films whose folder was there before
+    empty: list[Path] = field(default_factory=list)  # pictures and films without people
     failed: dict[Path, str] = field(default_factory=dict)  # files that could not be read, and why
     focal_from: Counter = field(default_factory=Counter)  # pictures by `Person.focal_from`
 
@@ -58,17 +64,19 @@ def predict_files(
     cam_int: Any = None,
     save: Sequence[str] = DEFAULT,
     overwrite: bool = False,
+    smooth: bool = False,
     progress: bool = True,
 ) -> Summary:
-    """Predicts the people of image files and writes a folder for each picture with people below `out`.
+    """Predicts the people of image files and films and writes a folder for each one with people below `out`.
 
     Args:
         predictor: what finds and predicts people.
-        inputs: image files and folders of them.
+        inputs: image files, films, and folders of images.
         out: folder for the results; that of a picture is named after its file.
         boxes, focal, cam_int: as for `Predictor`; boxes only with one picture.
         save: kinds of files, see `dpose.export.KINDS`.
         overwrite: predict also the pictures whose folder is there, and replace it.
+        smooth: filter the motion of people in films (`dpose.track.Smoother`).
         progress: show a progress bar, and a line for each file that cannot be read, on stderr.
     Raises:
         FileNotFoundError: one of `inputs` is missing; nothing is done then.
@@ -80,12 +88,14 @@ def predict_files(
     if boxes is not None and len(files) > 1:
         raise ValueError(f"boxes belong to one picture, but there are {len(files)}")
     out, summary = check_folder(out), Summary()
-    todo = {}
+    todo, films = {}, {}
     for path, name in zip(files, _names(files), strict=True):
         if (out / name / RECORD).exists() and not overwrite:
             summary.present += 1
         else:
-            todo[str(path)] = out / name
+            (films if is_film(path) else todo)[str(path)] = out / name
+    if boxes is not None and films:
+        raise ValueError("boxes belong to a picture; the people of a film are found by the detector")
     bar = tqdm(total=len(todo), desc="predict", unit="picture", disable=not (progress and len(todo) > 1))
 
     def unreadable(source: str, error: Exception) -> None:
@@ -108,7 +118,103 @@ def predict_files(
             summary.written.append(folder)
             summary.people += len(picture.people)
             summary.focal_from[picture.people[0].focal_from] += 1
+    for path, folder in films.items():
+        try:
+            tracks = write_film(
+                predictor,
+                path,
+                folder,
+                focal=focal,
+                cam_int=cam_int,
+                save=save,
+                smooth=smooth,
+                progress=progress,
+            )
+        except (ValueError, OSError) as error:
+            unreadable(path, error)
+            continue
+        if tracks == 0:
+            summary.empty.append(Path(path))
+            continue
+        summary.written.append(folder)
+        summary.people += tracks
     return summary
+
+
+def write_film(
+    predictor: Predictor,
+    path: str | Path,
+    folder: str | Path,
+    *,
+    focal: float | None = None,
+    cam_int: Any = None,
+    save: Sequence[str] = DEFAULT,
+    smooth: bool = False,
+    progress: bool = True,
+) -> int:
+    """Predicts the people of a film and writes a folder, which appears when all its files are complete.
+
+    - `people.jsonl`: a line per person and frame (`dpose.film.json_line`);
+    - `overlay.mp4`: the bodies over the film, each track in its colour ("overlay"; needs PyAV);
+    - `people.npz`: the same numbers as arrays, a row per line ("params");
+    - `track-1-amass.npz`: a track in AMASS's layout ("amass"), frames in which it is not seen left out;
+    - `people.json`: frames per second, numbers of frames, lines and tracks.
+
+    Returns:
+        The number of tracks; nothing is written if it is 0.
+    Raises:
+        As `dpose.film.follow` and `FilmWriter`.
+    """
+    rate, smoother = frame_rate(path), Smoother(predictor.body) if smooth else None
+    seen: dict[int, list[Person]] = {}
+    lines = frames = 0
+    with suppress(_Nobody), replacing_folder(folder, RECORD) as staging, ExitStack() as stack:
+        out = stack.enter_context(open(staging / "people.jsonl", "w", encoding="utf-8"))
+        film = None
+        bar = tqdm(total=frame_count(path) or None, desc=Path(path).name, unit="frame", disable=not progress)
+        stack.enter_context(bar)
+        for seconds, picture in follow(predictor, path, smoother=smoother, focal=focal, cam_int=cam_int):
+            if "overlay" in save:
+                if film is None:
+                    height, width = picture.image.shape[:2]
+                    film = stack.enter_context(FilmWriter(staging / "overlay.mp4", rate, (width, height)))
+                colours = [colour(person.track) for person in picture.people]
+                film.write(overlay(picture.people, picture.image, color=colours))
+            for person in picture.people:
+                out.write(json_line(person, seconds) + "\n")
+                light = replace(person, vertices=None, parts=None, depth=None, crop=None)
+                seen.setdefault(person.track, []).append(light)
+            lines, frames = lines + len(picture.people), frames + 1
+            bar.update()
+        stack.close()
+        if not seen:
+            raise _Nobody
+        if "params" in save:
+            with open(staging / "people.npz", "wb") as file:
+                np.savez(file, **_columns(seen, rate))
+        if "amass" in save:
+            for track, people in seen.items():
+                with open(staging / f"track-{track}-amass.npz", "wb") as file:
+                    np.savez(file, **amass(people, rate))
+        about = {"source": Path(path).name, "frames_per_second": rate, "frames": frames}
+        write_json(staging / RECORD, about | {"lines": lines, "tracks": len(seen), "smoothed": smooth})
+    return len(seen)
+
+
+def _columns(seen: dict[int, list[Person]], rate: float) -> dict[str, np.ndarray]:
+    """All people of a film as arrays of R rows, by frame and track."""
+    rows = sorted((one for people in seen.values() for one in people), key=lambda one: (one.frame, one.track))
+    names = ("frame", "track", "box", "global_orient", "body_pose", "betas", "transl", "joints", "joints2d")
+    columns = {name: np.stack([getattr(person, name) for person in rows]) for name in names}
+    scores = np.array([np.nan if person.score is None else person.score for person in rows], np.float32)
+    return columns | {
+        "score": scores,
+        "time": columns["frame"] / rate,
+        "cam_int": rows[0].cam_int,
+        "image_size": np.array(rows[0].image_size),
+        "num_betas": np.int64(len(rows[0].betas)),
+        "body": np.str_(rows[0].body),
+    }
 
 
 def _files(inputs: Sequence[str | Path]) -> list[Path]:

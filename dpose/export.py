@@ -12,8 +12,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,10 @@ import torch
 
 from dpose.camera import crop_affine
 from dpose.data.sample import warp_image
-from dpose.io import check_folder, write_png
+from dpose.io import replacing_folder, write_png
 from dpose.predictor import Person, overlay
 
+RECORD = "people.json"
 DEFAULT = ("overlay", "mesh", "params", "json", "parts", "depth")  # of `write`
 KINDS = (*DEFAULT, "obj", "amass", "sheet")
 NUM_JOINTS = 22  # in JSON
@@ -62,19 +61,9 @@ def write(
     check_kinds(save)
     if image is None and {"overlay", "sheet"} & set(save):
         raise ValueError("the picture is needed for 'overlay' and 'sheet'")
-    folder = check_folder(folder)
-    if folder.exists() and not (folder / "people.json").exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} has files that dpose did not write; name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _fill(staging, people, image, save)
-        staging.chmod(0o755)  # `mkdtemp` makes folders for the user alone
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    folder = Path(folder)
+    with replacing_folder(folder, RECORD) as temporary:
+        _fill(temporary, people, image, save)
     return sorted(folder.iterdir())
 
 
@@ -264,7 +253,7 @@ def _fill(folder: Path, people: Sequence[Person], image: np.ndarray | None, save
         if "sheet" in save:
             (folder / f"{name}-sheet.jpg").write_bytes(encode_jpeg(sheet(person, image)))
         _write_maps(folder / name, person, save)
-    (folder / "people.json").write_text(json.dumps(people_json(people), indent=1) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(people_json(people), indent=1) + "\n", encoding="utf-8")
 
 
 def _write_maps(path: Path, person: Person, save: Sequence[str]) -> None:
