@@ -304,7 +304,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "files could not be read.\n\n" + SMPLX_RECIPE
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="FILE", help="photographs (JPEG, PNG, ...) and folders of them")
+    add("inputs", nargs="*", metavar="FILE", help="photographs (JPEG, PNG, ...), folders of them, films")
     add(
         "--box",
         type=_numbers,
@@ -321,6 +321,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help=f"what to write: {', '.join(KINDS)}",
     )
     add("--overwrite", action="store_true", help="predict pictures again that have a folder, and replace it")
+    add("--smooth", action="store_true", help="filter the motion of people in films (One-Euro)")
+    add(
+        "--camera",
+        metavar="N",
+        help="a live camera by its number, or a film that plays one, instead of FILE; ends with Ctrl-C",
+    )
+    add("--stream", action="store_true", help="with --camera: print a line of JSON per person and frame")
     add("--detector", default="nanodet", metavar="FILE", help="nanodet, or a detector in an ONNX file")
     add(
         "--min-score",
@@ -461,9 +468,15 @@ def _experiment(args: argparse.Namespace) -> None:
 def _predict(args: argparse.Namespace) -> int:
     from dpose.album import predict_files
     from dpose.detect import NanoDetector, OnnxDetector
+    from dpose.film import run_camera
     from dpose.model.inference import usable_device
     from dpose.predictor import Predictor
+    from dpose.track import Smoother
 
+    if (args.camera is None) == (not args.inputs):
+        raise ValueError("name photographs, folders or films, or a --camera")
+    if args.stream != (args.camera is not None):
+        raise ValueError("--camera and --stream belong together")
     cam_int = args.cam_int
     if cam_int is not None:
         fx, fy, cx, cy = cam_int
@@ -475,6 +488,11 @@ def _predict(args: argparse.Namespace) -> int:
     elif args.box is None:
         detector = OnnxDetector(args.detector, min_score=args.min_score)
     predictor = Predictor(args.checkpoint, detector, device, body=args.body)
+    if args.camera is not None:
+        camera = int(args.camera) if args.camera.isdigit() else args.camera
+        smoother = Smoother(predictor.body) if args.smooth else None
+        run_camera(predictor, camera, sys.stdout, smoother=smoother, focal=args.focal, cam_int=cam_int)
+        return 0
     summary = predict_files(
         predictor,
         args.inputs,
@@ -484,6 +502,7 @@ def _predict(args: argparse.Namespace) -> int:
         cam_int=cam_int,
         save=args.save.split(","),
         overwrite=args.overwrite,
+        smooth=args.smooth,
         progress=args.progress,
     )
     print(summary)
