@@ -1,7 +1,7 @@
 """`dpose predict`: photographs, folders of them, and films to folders of results.
 
-Each picture gets a folder of its own (`dpose.export.write`), each film too (`write_film`). What has a folder is
-left alone: an interrupted command goes on where it was. Files that cannot be read are counted and left out.
+Each picture gets a folder of its own (`dpose.export.write`), and so does each film (`write_film`). What has a
+folder is left alone: an interrupted command goes on where it was. Files that cannot be read are counted.
 """
 
 from __future__ import annotations
