@@ -160,13 +160,14 @@ def effects():
 if len(people) > 1:
     changes = effects()
     fewer = [name for error, _, name in changes if error < 0]
+    error, mpjpe, group = changes[0]
+    sizes = f"{error:+.3f} of the box and MPJPE by {mpjpe:+.0f} mm".replace("-", "−")
     text = (
-        f"Without {changes[0][2]} the error on photographs changes by {changes[0][0]:+.3f} of the box and MPJPE by "
-        f"{changes[0][1]:+.0f} mm, the most of all groups; {len(fewer)} of {len(changes)} groups make the error "
+        f"Without {group} the error on photographs changes by {sizes}, the most of all groups; {len(fewer)} of {len(changes)} groups make the error "
         "on photographs smaller when they are left out. In so short a training each option is first of all a "
         "harder task. The shipped network was trained on people with all of them, for more than ten times as "
         "many images; whether they pay there was not isolated."
-    ).replace("-0.", "−0.")
+    )
     shown = Markdown(text)
 else:
     shown = Markdown("")
