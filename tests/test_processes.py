@@ -58,7 +58,9 @@ def stoppable(folder, job):
 def test_a_worker_that_was_stopped_and_saved_gets_no_other_job(tmp_path):
     with pytest.raises(ValueError, match="enough"):
         run_jobs(stoppable, [(tmp_path, job) for job in range(6)], 2)
-    assert len(list(tmp_path.glob("begun-*"))) <= 3  # the failed worker may have begun one more before the others were stopped
+    assert (
+        len(list(tmp_path.glob("begun-*"))) <= 3
+    )  # the failed worker may have begun one more before the others were stopped
     assert (tmp_path / "saved-1").exists() and not multiprocessing.active_children()
 
 
