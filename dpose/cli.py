@@ -360,10 +360,10 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     add("--list", action="store_true", help="print the runs and their errors, and do nothing")
     add("--arms", nargs="+", metavar="ARM", help="only these (default: all)")
     add("--seeds", type=int, metavar="N", help="seeds of each arm (default: the experiment's)")
-    add("--images", type=int, metavar="N", help="training images of a run (default: the experiment's)")
+    add("--images", type=int, metavar="N", help="training images of a run; with --out and --runs")
     add("--out", metavar="FOLDER", help="for the records (default: results/NAME)")
     add("--runs", metavar="FOLDER", help="for the training runs (default: runs/NAME)")
-    add("--split", default="test", help="on which the networks are measured")
+    add("--split", default="test", help="on which the networks are measured; with --out (default: test)")
     add("--jobs", type=int, metavar="N", help="runs at the same time (default: one per core; on a GPU one)")
     add("--accelerator", default="auto", help="cpu or cuda")
     _add_shared(parser, "--data")
@@ -460,6 +460,11 @@ def _experiment(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     todo = runs(args.name, args.out, args.runs, args.arms, args.seeds)
     if not args.list:
+        # such runs must not count as the experiment's
+        if args.images is not None and None in (args.out, args.runs):
+            raise ValueError("--images needs folders of its own: name them with --out and --runs")
+        if args.split != "test" and args.out is None:
+            raise ValueError("--split needs a folder of its own for the records: name it with --out")
         options = {name: getattr(args, name) for name in ("images", "split", "jobs", "accelerator")}
         perform(args.name, todo, args.data, **options, done=lambda run: print(f"written to {run.record}"))
     print(table(todo))

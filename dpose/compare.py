@@ -80,7 +80,7 @@ def paired_difference(
     seeds = sorted(first.keys() & second.keys())
     if len(seeds) < 2:
         raise ValueError(f"a paired comparison needs two seeds that both arms have, got {seeds}")
-    runs = [arm[seed] for arm in (first, second) for seed in seeds]
+    runs = [_in_order(arm[seed]) for arm in (first, second) for seed in seeds]
     for run in runs:
         if not np.array_equal(run["key"], runs[0]["key"]):
             raise ValueError("the runs were measured on different people, and cannot be paired")
@@ -119,3 +119,9 @@ def paired_difference(
         people=len(weight),
         clusters=bootstrap.clusters,
     )
+
+
+def _in_order(people: People) -> People:
+    """The columns sorted by the people's keys: their order depends on the workers of the evaluation."""
+    order = np.argsort(people["key"])
+    return {name: column[order] for name, column in people.items()}

@@ -4,8 +4,9 @@
 heads of its Table 1. All arms have the same encoder, MoveNet's backbone, which has learned keypoints in
 photographs of COCO and stays fixed: the paper starts from an HRNet that has learned the same. They see the
 same images in the same order for each seed, with the same steps, schedule and losses, but for what the arm is
-about. Each run ends in a record of `dpose.evaluate` on the test split; `dpose experiment` makes the missing
-ones.
+about. The random weights that the trained layers start from are other ones in each arm, except in arms of the
+same layers. Each run ends in a record of `dpose.evaluate` on the test split; `dpose experiment` makes the
+missing ones.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dpose.losses import RELEASED_WEIGHTS, LossWeights
 from dpose.processes import run_jobs, usable_cores
 from dpose.training import TrainConfig, on_cuda, recipe, train
 from dpose.training.recipe import Recipe
+from dpose.training.resume import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def perform(
         accelerator: "auto", "cpu" or "cuda".
         done: called with each run after its record was written.
     Raises:
+        ValueError: a run was begun with another budget.
         What `dpose.training.train` and `dpose.evaluate.evaluate` raise.
     """
     experiment = _experiment(name)
@@ -180,15 +183,24 @@ def _perform(run: Run, config: TrainConfig, split: str) -> Run | None:
         if run.done:
             return None
         last = run.folder / "last.ckpt"
+        if last.exists():
+            if (begun := read_checkpoint(last).recipe.steps) != config.recipe.steps:
+                raise ValueError(
+                    f"{run.folder} holds a run of {begun} steps, not of {config.recipe.steps}: remove it, or "
+                    "name another folder for the training runs (--runs)"
+                )
+            config = replace(config, resume=last)
         cuda = on_cuda(config.accelerator)
-        trained = train(replace(config, resume=last if last.exists() else None, workers=None if cuda else 0))
-        evaluate(trained.checkpoint, config.data, split, run.record, workers=1 if cuda else 0, progress=False)
+        workers = 1 if cuda else 0  # more of them would give the images another order
+        trained = train(replace(config, workers=workers))
+        options = {"workers": workers, "device": "cuda" if cuda else "cpu", "progress": False}
+        evaluate(trained.checkpoint, config.data, split, run.record, **options)
     return run
 
 
 def table(todo: Sequence[Run]) -> str:
-    """A line per run: errors and training time, or that it is missing."""
-    lines = [f"{'run':30}{'MPJPE':>8}{'PA-MPJPE':>10}{'MVE':>8}{'minutes':>9}"]
+    """A line per run: errors, training images and time, or that it is missing."""
+    lines = [f"{'run':30}{'MPJPE':>8}{'PA-MPJPE':>10}{'MVE':>8}{'images':>9}{'minutes':>9}"]
     for run in todo:
         name = f"{run.arm}, seed {run.seed}"
         if not run.done:
@@ -196,8 +208,9 @@ def table(todo: Sequence[Run]) -> str:
             continue
         record = results.read_json(run.record)
         errors = [record["metrics"][error]["mean"] for error in ("mpjpe", "pa_mpjpe", "mve")]
-        minutes = record["checkpoint"]["metadata"]["seconds"] / 60
-        lines.append(f"{name:30}{errors[0]:8.1f}{errors[1]:10.1f}{errors[2]:8.1f}{minutes:9.1f}")
+        trained = record["checkpoint"]["metadata"]
+        text = f"{name:30}{errors[0]:8.1f}{errors[1]:10.1f}{errors[2]:8.1f}"
+        lines.append(f"{text}{trained['images']:9,}{trained['seconds'] / 60:9.1f}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Jobs in parallel processes of one thread each that end with the parent.
 
 A task reports progress with `advance`. If a job fails or the parent is interrupted or killed, the workers end
-at once, in the middle of their work: a task must write each file completely or not at all (`dpose.io`).
+at once, in the middle of their work: a task must write each file completely or not at all (`dpose.io`). A
+task that handles SIGTERM, as a training run does, may save its state first if it then raises SystemExit.
 """
 
 import multiprocessing
@@ -70,7 +71,7 @@ def run_jobs(
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
         try:
-            waiting = {pool.submit(task, *job) for job in jobs}
+            waiting = {pool.submit(_call, task, job) for job in jobs}
             pool.submit(int)  # makes the pool check its workers again: it could miss the death of the last
             while waiting:
                 ended, waiting = wait(waiting, POLL, FIRST_COMPLETED)
@@ -89,6 +90,14 @@ def run_jobs(
                 ) from error
             raise
     tick(counter.value - counted)
+
+
+def _call(task: Callable, job: tuple) -> object:
+    """task(*job) in a worker. One that a signal has stopped must not get the next job from the pool."""
+    try:
+        return task(*job)
+    except (KeyboardInterrupt, SystemExit):
+        os._exit(1)
 
 
 @contextmanager

@@ -123,11 +123,11 @@ def read_people(path: str | Path) -> dict[str, np.ndarray]:
     Args:
         path: the record, a JSON file.
     Returns:
-        Columns of length N, in the order of the data: `key`, the person's; mpjpe, pa_mpjpe and mve, mm;
-        orientation, degrees; with a part map `parts_miou`, the mean IoU over the parts of this person (NaN
-        without any; the record has the IoU of all people's pixels together); with a depth map `depth_l1`, the
-        mean over `depth_pixels` pixels; with a training split mean_pose/mpjpe and mean_pose/pa_mpjpe, mm, of
-        its mean pose.
+        Columns of length N, in the order in which the people were measured: `key`, the person's; mpjpe,
+        pa_mpjpe and mve, mm; orientation, degrees; with a part map `parts_miou`, the mean IoU over the parts
+        of this person (NaN without any; the record has the IoU of all people's pixels together); with a depth
+        map `depth_l1`, the mean over `depth_pixels` pixels; with a training split mean_pose/mpjpe and
+        mean_pose/pa_mpjpe, mm, of its mean pose.
     Raises:
         FileNotFoundError: one of the two files is missing.
         ValueError: the record has no such file, or the file has another hash than the record names.

@@ -106,9 +106,9 @@ html_table(
 )
 
 # %% [markdown]
-# For the same seed, all arms see the same images in the same order. This is an experiment about small
-# networks, short training and synthetic people. It is not a repetition of the paper's experiment, for which
-# the last section has the commands.
+# For the same seed, all arms see the same images in the same order; the random weights that their trained
+# layers start from differ. This is an experiment about small networks, short training and synthetic people. It
+# is not a repetition of the paper's experiment, for which the last section has the commands.
 
 # %% tags=["hide-input"]
 records, people = {}, {}  # arm -> seed -> record, errors of each person
@@ -195,7 +195,7 @@ Markdown(
 
 
 # %% tags=["hide-input"]
-unmet = []  # conditions that are not met
+unmet = {}  # condition that is not met -> the arm that it is about; None: all
 
 
 def conditions():
@@ -203,6 +203,11 @@ def conditions():
     shared = {
         "images": {totals(trained(run))["images"] for run in runs},
         "steps": {trained(run)["step"] for run in runs},
+        "batch size and rate": {
+            tuple(trained(run)["recipe"][name] for name in ("batch_size", "lr")) for run in runs
+        },
+        "precision": {trained(run)["precision"]["name"] for run in runs},
+        "order of the images": {(max(1, trained(run)["workers"]), trained(run)["devices"]) for run in runs},
         "training data": {str(trained(run)["data"]) for run in runs},
         "start": {str((trained(run)["init"] or {}).get("sha256")) for run in runs},
         "test people": {(run["data"]["fingerprint"], run["split"], run["samples"]) for run in runs},
@@ -217,9 +222,9 @@ def conditions():
         for arm, arm_runs in records.items()
     }
     mean_pose = runs[0]["baselines"]["mean_pose"]["pa_mpjpe"]
-    unmet.extend(unequal)
+    unmet.update(dict.fromkeys(unequal))
     failed = [arm for arm, high in pose.items() if high >= mean_pose["ci95"][0]]
-    unmet.extend(f"PA-MPJPE of {arm}" for arm in failed)
+    unmet.update({f"PA-MPJPE of {arm}": arm for arm in failed})
     worst = max(pose, key=pose.get)
     lines.append(
         f"* Every network's PA-MPJPE is clearly below the mean pose's {mean_pose['mean']:.1f} mm (the upper end of its "
@@ -234,7 +239,7 @@ def conditions():
     }
     if depth:
         failed = [arm for arm, ratio in depth.items() if ratio > 0.75]
-        unmet.extend(f"depth of {arm}" for arm in failed)
+        unmet.update({f"depth of {arm}": arm for arm in failed})
         lines.append(
             "* Depth on the person's pixels has at most 0.75 of the best constant's error: "
             + (f"**not met** by {', '.join(failed)}; " if failed else "met; ")
@@ -377,24 +382,22 @@ def verdict():
     lines = []
     if unmet:
         text = (
-            f"Preconditions are not met ({', '.join(unmet)}): **the differences do not answer the question.**"
+            f"Preconditions are not met ({', '.join(unmet)}): **the differences that these concern do not answer "
+            "the question.**"
         )
         lines += [text, ""]
     if NO_DEPTH in found:
         ones = {metric: found[NO_DEPTH][metric] for metric in ERRORS}
         helps = [METRICS[m] for m, one in ones.items() if one.found and one.mean > 0]
         harms = [METRICS[m] for m, one in ones.items() if one.found and one.mean < 0]
-        if helps and not harms:
-            lines.append(f"**Depth helps in this experiment** ({', '.join(helps)}). Without it:")
-        elif harms and not helps:
-            lines.append(f"**Depth harms in this experiment** ({', '.join(harms)}). Without it:")
-        elif helps:
-            lines.append(
-                f"**Depth helps in {', '.join(helps)} and harms in {', '.join(harms)}.** Without it:"
-            )
+        if helps and harms:
+            claim = f"**Depth helps in {', '.join(helps)} and harms in {', '.join(harms)}.** "
+        elif helps or harms:
+            claim = f"**Depth {'helps' if helps else 'harms'} in this experiment** ({', '.join(helps or harms)}). "
         else:
-            lines.append("**This experiment shows no effect of depth.** Without it:")
+            claim = "**This experiment shows no effect of depth.** "
         lines += [
+            f"{claim if {None, BASE, NO_DEPTH}.isdisjoint(unmet.values()) else ''}Without depth:",
             "",
             *(f"* {sentence(metric, one, 'leaving out depth')}" for metric, one in ones.items()),
             "",
@@ -431,23 +434,31 @@ verdict() if found else UNPAIRED
 # dpose synth                               # the open data, if they are not there yet
 # dpose experiment ablation --list          # which runs are there
 # dpose experiment ablation                 # all that are missing, one per core at the same time
-# dpose experiment ablation --arms lite lite-no-depth --seeds 2 --images 6000 --out /tmp/try --runs /tmp/runs
+# dpose experiment ablation --arms lite lite-no-depth --seeds 2 --images 6000 \
+#   --out /tmp/try/ablation --runs /tmp/try/runs
 # ```
 #
-# The last line is a short trial. To see the page with other records, set its parameter
-# `results` to the folder that contains `ablation/`.
+# The last command is a short trial. To see the page with its records, set the parameter `results` to `/tmp/try`, the
+# folder that contains `ablation/`.
 
 
 # %% tags=["hide-input"]
 def cost():
     each = [trained(run)["seconds"] + run["seconds"] for run in runs]
-    machines = sorted({f"{run['hardware']['cores']} cores, {run['hardware']['cpu']}" for run in runs})
+    gpus = any("gpus" in run["hardware"] for run in runs)
+    machines = sorted(
+        {
+            ", ".join(run["hardware"].get("gpus", ()))
+            or f"{run['hardware']['cores']} cores, {run['hardware']['cpu']}"
+            for run in runs
+        }
+    )
     commits = sorted({run["commit"][:12] if run["commit"] else "none" for run in runs})
     return Markdown(
         f"The {len(runs)} recorded runs took {sum(each) / 3600:.1f} hours in sum, {np.mean(each) / 60:.0f} minutes "
-        f"each ({min(each) / 60:.0f} to {max(each) / 60:.0f}), training and measurement ({'; '.join(machines)}; runs "
-        f"shared these cores). All {planned} take about {planned * np.mean(each) / 3600:.0f} hours on one core "
-        f"like these. Command: `{runs[0]['command']}`; commit {', '.join(commits)}."
+        f"each ({min(each) / 60:.0f} to {max(each) / 60:.0f}), training and measurement ({'; '.join(machines)}"
+        f"{'' if gpus else '; runs shared these cores'}). One after the other, all {planned} take about "
+        f"{planned * np.mean(each) / 3600:.0f} hours{'' if gpus else ' on one core like these'}. Command: `{runs[0]['command']}`; commit {', '.join(commits)}."
     )
 
 
@@ -489,8 +500,9 @@ cost() if runs else NOTHING
 # dpose prepare rich --root ~/data/RICH --out ~/shards/rich
 # ```
 #
-# **3. Train and measure.** Table 3 needs the first two networks. `paper-hmr` and `paper-cliff` are Table 1's
-# BEDLAM-HMR and BEDLAM-CLIFF; its PARE was trained on photographs, `paper-pare` is that network on BEDLAM.
+# **3. Train and measure.** Table 3 needs the first two networks. `paper-hmr` and `paper-cliff` have the heads of
+# Table 1's BEDLAM-HMR and BEDLAM-CLIFF, `paper-pare` that of PARE, which Table 1 lists as trained on photographs.
+# Losses, camera and recipe are those of D-PoSE, so the numbers need not be Table 1's.
 #
 # ```sh
 # for preset in paper paper-no-depth paper-cliff paper-hmr paper-pare; do

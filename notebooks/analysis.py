@@ -252,7 +252,7 @@ plt.show()
 
 
 # %% tags=["hide-input"]
-def told_apart(error):
+def effects_as_text(error):
     """The effects of a linear model, largest first, and those that may be zero, as text."""
     effects = together[error]
     clear = [
@@ -270,7 +270,7 @@ shift = max(
     abs(together[error][name]["mean"] - alone[error][name]["mean"]) for error in together for name in factors
 )
 Markdown(
-    f"Effects on MPJPE, others held equal: {told_apart('mpjpe')}.\n\nEffects on PA-MPJPE: {told_apart('pa_mpjpe')}. "
+    f"Effects on MPJPE, others held equal: {effects_as_text('mpjpe')}.\n\nEffects on PA-MPJPE: {effects_as_text('pa_mpjpe')}. "
     f"(The step of *unusual pose* is from the first to the third quartile, {quartiles[0]:.0f} to {quartiles[1]:.0f} mm.)\n\n"
     + (
         f"In these data the five are nearly independent (the largest correlation is {strongest:.2f}), so holding the others equal changes no effect by more than {shift:.0f} mm. "
@@ -367,7 +367,7 @@ Markdown(
         else "with this many people neither can be called the better one"
     )
     + f". The body is correct in {follows[0]} of the pairs where the map is correct, and in {follows[1]} of those where the map "
-    "is wrong. So it does not copy the map's errors, and it cannot: the regressor does not read the map, only the mean of "
+    "is wrong. It cannot copy the map's errors, because the regressor does not read the map, only the mean of "
     "the depth decoder's features over all places. Beyond that mean, map and body have only the encoder in common."
 )
 

@@ -147,7 +147,7 @@ plt.show()
 # %% [markdown]
 # ## Figure 3: image and depth
 #
-# The first person of each of the first scenes. The depth map is shown where the part map sees a person;
+# The first person of each of the first scenes. The depth map is shown where the part map has a person;
 # elsewhere it is not trained.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 3: images, and the depth predicted for the person in the middle of each.", "name": "fig-depth-pairs"}, "image": {"alt": "Three pairs of an image of a person and a depth map of this person in yellow and blue."}}

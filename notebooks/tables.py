@@ -198,8 +198,11 @@ def open_table():
         cells = (over_seeds(records, error) for error in ERRORS)
         rows.append((unbroken(label(f"{arm}, ablation")), *cells))
     everything = [*on_open.values(), *(record for records in arms.values() for record in records)]
-    prints = {record["data"]["fingerprint"] for record in everything}
-    other_data = f". NOT THE SAME PEOPLE: data {', '.join(sorted(prints))}" if len(prints) > 1 else ""
+    measured_on = {
+        f"{record['samples']:,} of data {record['data']['fingerprint']} ({record['protocol']})"
+        for record in everything
+    }
+    other_data = f". NOT THE SAME PEOPLE: {', '.join(sorted(measured_on))}" if len(measured_on) > 1 else ""
     return html_table(
         ("network", "MVE", "MPJPE", "PA-MPJPE"),
         rows,
@@ -224,7 +227,11 @@ def training_table():
         sums = [totals(record["checkpoint"]["metadata"]) for record in records]
         hours = np.mean([one["seconds"] for one in sums]) / 3600
         seeds = ", ".join(str(record["checkpoint"]["metadata"].get("seed", "–")) for record in records)
-        rows.append((unbroken(name), str(sums[0]["runs"]), f"{sums[0]['images']:,}", f"{hours:.1f}", seeds))
+        runs, images = (
+            " or ".join(f"{count:,}" for count in sorted({one[key] for one in sums}))
+            for key in ("runs", "images")
+        )
+        rows.append((unbroken(name), runs, images, f"{hours:.1f}", seeds))
     return html_table(
         ("network", "runs", "images", "hours", "seeds"),
         rows,
@@ -302,9 +309,10 @@ def real_table():
             continue
         licensed = "open" not in record["matrices"].values()
         matrices = "" if licensed else ", open matrices"
+        focal = "" if record["focal"] == "label" else ", image diagonal as focal length"
         rows.append(
             (
-                f"{data}, {record['samples']:,} people, {record['protocol']}{matrices}",
+                f"{data}, {record['samples']:,} people, {record['protocol']}{matrices}{focal}",
                 label(name),
                 *(with_interval(record["metrics"][error]) for error in ERRORS),
             )

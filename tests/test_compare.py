@@ -117,13 +117,23 @@ def test_depth_is_averaged_over_pixels_and_people_without_a_value_are_left_out()
     assert paired_difference(*arms, "parts_miou").mean == pytest.approx(0.2)
 
 
+def test_people_are_paired_by_their_keys_in_whatever_order_they_were_measured():
+    rng = np.random.default_rng(7)
+    first, second = two_arms(rng, 3)
+    order = rng.permutation(200)
+    shuffled = {seed: {name: x[order] for name, x in people.items()} for seed, people in second.items()}
+    expected = paired_difference(first, second, "mpjpe")
+    found = paired_difference(first, shuffled, "mpjpe")
+    assert found.interval == pytest.approx(expected.interval) and found.mean == pytest.approx(expected.mean)
+
+
 def test_arms_that_cannot_be_paired_are_refused():
     first, second = two_arms(np.random.default_rng(5), 3)
     with pytest.raises(ValueError, match="two seeds"):
         paired_difference(first, {0: second[0], 7: second[1]}, "mpjpe")
     with pytest.raises(ValueError, match="depth_l1"):
         paired_difference(first, second, "depth_l1")
-    other = {seed: people | {"key": people["key"][::-1]} for seed, people in second.items()}
+    other = {seed: {name: column[1:] for name, column in people.items()} for seed, people in second.items()}
     with pytest.raises(ValueError, match="different people"):
         paired_difference(first, other, "mpjpe")
     one_scene = {

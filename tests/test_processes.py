@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,30 @@ def test_a_failed_job_ends_all_workers_at_once(jobs, error, message):
     with pytest.raises(error, match=message):
         run_jobs(eval, [(job,) for job in jobs], 2)
     assert not multiprocessing.active_children()
+
+
+def stoppable(folder, job):
+    """Notes that it began; the first job fails then, the others wait and save when they get SIGTERM."""
+
+    def save(*_):
+        Path(folder, f"saved-{job}").touch()
+        raise SystemExit(143)
+
+    signal.signal(signal.SIGTERM, save)
+    Path(folder, f"begun-{job}").touch()
+    if job == 0:
+        wait_until(Path(folder, "begun-1").exists)
+        raise ValueError("enough")
+    time.sleep(600)
+
+
+def test_a_worker_that_was_stopped_and_saved_gets_no_other_job(tmp_path):
+    with pytest.raises(ValueError, match="enough"):
+        run_jobs(stoppable, [(tmp_path, job) for job in range(6)], 2)
+    assert (
+        len(list(tmp_path.glob("begun-*"))) <= 3
+    )  # the failed worker may have begun one more before the others were stopped
+    assert (tmp_path / "saved-1").exists() and not multiprocessing.active_children()
 
 
 def test_an_error_while_handling_a_result_ends_all_workers():

@@ -121,12 +121,23 @@ def test_the_ablation_says_what_is_stale_or_unequal_and_draws_no_conclusion_from
     path = tmp_path / "ablation" / "lite-seed0.json"
     record = results.read_json(path)
     record["checkpoint"]["metadata"]["recipe"]["clip"] = 7.5
+    record["checkpoint"]["metadata"] |= {"precision": {"name": "32"}, "workers": 7}
     results.write_record(path, record, results.read_people(path))
     text = shown("ablation", tmp_path, "The paper's size").replace("\u2011", "-")
     assert "lite (stale)" in text and "the recipe has changed: clip" in text
-    assert "differ in images, steps" in text and "Preconditions are not met" in text
+    assert "differ in images, steps, precision, order of the images" in text
+    assert "Preconditions are not met" in text and "no effect of depth" not in text
     assert "no difference is shown" in text and "Depth helps" not in text
     assert text.count("lite-hmr") >= 2 and "lite-hmr (HMR" not in text
+
+
+def test_table_1_says_if_its_networks_were_measured_on_different_people(tmp_path):
+    record = results.read_json(NOTEBOOKS.parent / "results" / "lite.json")
+    for name, samples in (("all", record["samples"]), ("few", 100)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record | {"samples": samples}))
+    assert f"NOT THE SAME PEOPLE: {record['samples']:,} of data" in shown("tables", tmp_path, "Table 2")
+    (tmp_path / "few.json").unlink()
+    assert "NOT THE SAME PEOPLE" not in shown("tables", tmp_path, "Table 2")
 
 
 @pytest.mark.parametrize(("page", "before"), [("tables", "Table 2"), ("ablation", "The paper's size")])

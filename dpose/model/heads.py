@@ -6,10 +6,12 @@
 - *PARE* (Kocabas et al. 2021): a branch segments the parts, another one makes features, which are averaged
   under each part. One linear layer per joint then gives its rotation, one each shape and camera.
 
-Sizes are those of the public implementations, PARE's in proportion to the encoder's width (theirs is 32).
-Different from them, so that the heads are compared under equal conditions: all have 22 joints
-and `num_betas` shape coefficients, add their outputs to the training set's means, and PARE's part map is
-supervised during the whole training.
+Sizes are those of the public PyTorch implementations (of HMR: SPIN's and BEDLAM's), PARE's in proportion to
+the encoder's width (theirs is 32). Different from them, so that the heads are compared under equal
+conditions: all have 22 joints and `num_betas` shape coefficients, add their outputs to the training set's
+means, and predict the camera by which CLIFF and D-PoSE place the body in the full image (HMR and PARE place
+it in the crop). PARE's part map has the size of D-PoSE's and is supervised during the whole training; its
+attention is taken from that map, averaged back to the size of the features.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class IterativeRegressor(nn.Module):
             self.add_module(name, layer)
 
     def forward(self, maps: EncoderFeatures, bbox_info: Tensor) -> Parameters:
-        """Regress the body parameters. As published, no activation lies between the linear layers."""
+        """Regress the body parameters. As in SPIN and BEDLAM, the linear layers have no activation."""
         pooled = [down(x).mean((2, 3)) for down, x in zip(self.down, maps[:4], strict=True)]
         with torch.autocast(bbox_info.device.type, enabled=False):
             dtype = self.init_pose.dtype
