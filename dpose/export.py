@@ -184,9 +184,9 @@ def scene(people: Sequence[Person], kind: str = "glb") -> bytes:
         vertices = (person.vertices @ Y_UP).astype(np.float32)
         mesh = trimesh.Trimesh(vertices, person.faces, process=False)
         if kind == "glb":
-            rgba = (*(np.array(colour(number)) ** (1 / 2.2) * 255).round().astype(int), 255)
+            linear = [round(255 * value) for value in colour(number)]  # glTF's factor is
             material = trimesh.visual.material.PBRMaterial(
-                baseColorFactor=rgba, metallicFactor=0, roughnessFactor=0.8
+                baseColorFactor=(*linear, 255), metallicFactor=0, roughnessFactor=0.8
             )
             mesh.visual = trimesh.visual.TextureVisuals(material=material)
         meshes.add_geometry(mesh, geom_name=f"person-{number}", node_name=f"person-{number}")
@@ -219,8 +219,7 @@ def sheet(person: Person, image: np.ndarray, number: int = 1, side: int = 320) -
     gap, line = round(side / 32), round(1.5 * size)
     page = Image.new("RGB", (3 * side + 4 * gap, 2 * side + 3 * (line + gap) + gap), GROUND)
     draw = ImageDraw.Draw(page)
-    chip = (np.array(colour(number)) ** (1 / 2.2) * 255).round().astype(int)
-    draw.rounded_rectangle([gap, gap, gap + size, gap + size], size / 5, tuple(chip.tolist()))
+    draw.rounded_rectangle([gap, gap, gap + size, gap + size], size / 5, rgb(number))
     draw.text((gap + 1.5 * size, gap), f"person {number}", TEXT, _font("DejaVuSans-Bold.ttf", size))
     draw.text((gap + side, gap), _summary(person), TEXT, _font("DejaVuSans.ttf", size))
     for i, (label, panel) in enumerate(panels.items()):
@@ -255,6 +254,12 @@ def turned_view(person: Person, rotation: np.ndarray, side: int, number: int = 1
 def colour(number: int) -> tuple[float, float, float]:
     """The linear RGB albedo of the person with this number."""
     return COLOURS[(number - 1) % len(COLOURS)]
+
+
+def rgb(number: int) -> tuple[int, int, int]:
+    """The colour of the person with this number as sRGB, 0 to 255."""
+    red, green, blue = (round(value ** (1 / 2.2) * 255) for value in colour(number))
+    return red, green, blue
 
 
 def encode_jpeg(picture: np.ndarray) -> bytes:
