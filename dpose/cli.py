@@ -349,6 +349,17 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_predict)
 
 
+def _add_app(parser: argparse.ArgumentParser) -> None:
+    parser.description += (
+        " Drop a photograph on the page, or choose an example: it shows the people found, their bodies in "
+        "3D, parts and depth, and offers the files that `dpose predict` writes. The server answers this "
+        "computer alone, and nothing is loaded from or sent to the network. Ctrl-C ends it."
+    )
+    parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1; 0: one that is free")
+    _add_shared(parser, "--checkpoint", "--body", "--device")
+    parser.set_defaults(run=_app)
+
+
 def _add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.description += (
         " Without --list it trains and measures the runs that have no record yet, for hours; an interrupted "
@@ -521,6 +532,12 @@ def _predict(args: argparse.Namespace) -> int:
     return 0 if summary.written or summary.present else 3
 
 
+def _app(args: argparse.Namespace) -> None:
+    from dpose.app import serve
+
+    serve(args.checkpoint, args.port, args.device, args.body)
+
+
 def _convert(args: argparse.Namespace) -> None:
     from pathlib import Path
 
@@ -587,6 +604,7 @@ COMMANDS = {  # name: what it does, and the function that adds its arguments
     "evaluate": ("measure a checkpoint on a split, or on 2D keypoints, with baselines", _add_evaluate),
     "experiment": ("train and measure the networks of a comparison that the book shows", _add_experiment),
     "predict": ("predict bodies, depth and parts of the people in photographs", _add_predict),
+    "app": ("open a page on this computer that predicts the people of photographs dropped on it", _add_app),
     "convert": ("convert a released checkpoint to one of ours, or back", _add_convert),
     "doctor": ("show what is installed, which files are found, and what missing files are for", _add_doctor),
     "install-neural-renderer": (

@@ -19,8 +19,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
-from dpose.camera import crop_affine
+from dpose.camera import crop_affine, crop_intrinsics
 from dpose.data.sample import warp_image
 from dpose.io import replacing_folder, write_png
 from dpose.predictor import Person, overlay
@@ -29,11 +30,15 @@ RECORD = "people.json"
 DEFAULT = ("overlay", "mesh", "params", "json", "parts", "depth")  # of `write`
 KINDS = (*DEFAULT, "obj", "amass", "sheet")
 NUM_JOINTS = 22  # in JSON
-COLOURS = (  # linear RGB albedos of people, in turn
-    *((0.62, 0.76, 0.94), (0.94, 0.62, 0.48), (0.62, 0.86, 0.55), (0.93, 0.80, 0.45)),
-    *((0.78, 0.62, 0.92), (0.50, 0.84, 0.84), (0.94, 0.60, 0.76), (0.78, 0.78, 0.78)),
+COLOURS = (  # linear RGB albedos of people, in turn; none is like skin
+    *((0.62, 0.76, 0.94), (0.62, 0.86, 0.55), (0.78, 0.62, 0.92), (0.93, 0.80, 0.45)),
+    *((0.50, 0.84, 0.84), (0.94, 0.38, 0.20), (0.94, 0.55, 0.76), (0.78, 0.78, 0.78)),
 )
 Y_UP = np.diag([1.0, -1.0, -1.0])  # from the camera frame: turned by 180 degrees about x
+SIDE_VIEW = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # the camera's z becomes x
+TOP_VIEW = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+VIEW_SHARE = 0.46  # see `turned_view`
+GROUND, TEXT = (34, 36, 40), (214, 216, 220)  # of `sheet`, as in `dpose.figures.colours`
 Z_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # from the camera frame: turned by -90 degrees about x
 
 
@@ -173,9 +178,9 @@ def scene(people: Sequence[Person], kind: str = "glb") -> bytes:
         vertices = (person.vertices @ Y_UP).astype(np.float32)
         mesh = trimesh.Trimesh(vertices, person.faces, process=False)
         if kind == "glb":
-            rgba = (*(np.array(colour(number)) ** (1 / 2.2) * 255).round().astype(int), 255)
+            linear = [round(255 * value) for value in colour(number)]  # glTF's factor is
             material = trimesh.visual.material.PBRMaterial(
-                baseColorFactor=rgba, metallicFactor=0, roughnessFactor=0.8
+                baseColorFactor=(*linear, 255), metallicFactor=0, roughnessFactor=0.8
             )
             mesh.visual = trimesh.visual.TextureVisuals(material=material)
         meshes.add_geometry(mesh, geom_name=f"person-{number}", node_name=f"person-{number}")
@@ -183,49 +188,72 @@ def scene(people: Sequence[Person], kind: str = "glb") -> bytes:
     return data.encode() if isinstance(data, str) else data
 
 
-def sheet(person: Person, image: np.ndarray, side: int = 320) -> np.ndarray:
-    """One picture of everything about a person: (2 side, 3 side, 3) uint8.
+def sheet(person: Person, image: np.ndarray, number: int = 1, side: int = 320) -> np.ndarray:
+    """One picture of everything about a person, (about 2.2 side, 3.1 side, 3) uint8: six panels with labels.
 
-    Above: the crop, the body over it, the part map. Below: the body from its left side and from above, and
-    the depth map.
+    Above: the network's square of the picture, the body over it, the part map. Below: the body from the side
+    and from above, with a bar of half a metre, and the depth map. The body has the colour of its number.
     """
     from dpose.figures import colour_depth, colour_parts  # imported here: they need matplotlib
+    from dpose.render import shade  # it starts Warp
 
-    drawn = overlay([person], image)
-    square = _cut(drawn, person, side)
-    maps = [np.full((side, side, 3), 30, np.uint8) for _ in range(2)]
-    shown = None if person.parts is None else person.parts > 0
-    if person.parts is not None:
-        maps[0] = _enlarged(colour_parts(person.parts), side)
-    if person.depth is not None:
-        maps[1] = _enlarged(colour_depth(person.depth, shown), side)
-    left = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # the camera's z becomes x
-    above = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    rows = [
-        [_cut(image, person, side), square, maps[0]],
-        [turned_view(person, left, side), turned_view(person, above, side), maps[1]],
-    ]
-    return np.vstack([np.hstack(row) for row in rows])
+    picture, shown = _cut(image, person, side), None if person.parts is None else person.parts > 0
+    square = torch.as_tensor(person.center), torch.tensor(person.scale, dtype=torch.float32)
+    camera = crop_intrinsics(torch.as_tensor(person.cam_int), *square, side)
+    body = shade(person.vertices, torch.as_tensor(person.faces), camera, picture, colour(number))
+    panels = {
+        "picture": picture,
+        "body": body,
+        "parts": None if person.parts is None else colour_parts(person.parts),
+        "from the side; camera on the left": turned_view(person, SIDE_VIEW, side, number),
+        "from above; camera below": turned_view(person, TOP_VIEW, side, number),
+        "depth; near is bright": None if person.depth is None else colour_depth(person.depth, shown),
+    }
+    size = side / 20  # of letters
+    gap, line = round(side / 32), round(1.5 * size)
+    page = Image.new("RGB", (3 * side + 4 * gap, 2 * side + 3 * (line + gap) + gap), GROUND)
+    draw = ImageDraw.Draw(page)
+    draw.rounded_rectangle([gap, gap, gap + size, gap + size], size / 5, rgb(number))
+    draw.text((gap + 1.5 * size, gap), f"person {number}", TEXT, _font("DejaVuSans-Bold.ttf", size))
+    draw.text((gap + side, gap), _summary(person), TEXT, _font("DejaVuSans.ttf", size))
+    for i, (label, panel) in enumerate(panels.items()):
+        x, y = gap + (side + gap) * (i % 3), 2 * (gap + line) + (side + line + gap) * (i // 3)
+        if panel is None:
+            continue
+        draw.text((x, y - line), label, TEXT, _font("DejaVuSans.ttf", 0.9 * size))
+        page.paste(Image.fromarray(_enlarged(panel, side)), (x, y))
+        if label.startswith("from"):
+            end = x + gap + 0.5 * VIEW_SHARE * side / _reach(person)
+            draw.line([x + gap, y + side - gap, end, y + side - gap], TEXT, max(1, round(size / 8)))
+            draw.text((x + gap, y + side - gap - line), "0.5 m", TEXT, _font("DejaVuSans.ttf", 0.8 * size))
+    return np.array(page)
 
 
-def turned_view(person: Person, rotation: np.ndarray, side: int) -> np.ndarray:
-    """The body turned about its middle by a rotation (3, 3), on a dark ground: (side, side, 3) uint8."""
+def turned_view(person: Person, rotation: np.ndarray, side: int, number: int = 1) -> np.ndarray:
+    """The body turned about its middle by a rotation (3, 3), from far away: (side, side, 3) uint8.
+
+    The farthest vertex in any direction of the axes is VIEW_SHARE of the side away from the middle.
+    """
     from dpose.render import shade  # imported here: it starts Warp
 
     middle = (person.vertices.min(0) + person.vertices.max(0)) / 2
-    vertices = (person.vertices - middle) @ rotation.T
-    reach = np.abs(vertices).max()
-    distance = 6 * reach
-    focal = 0.45 * side * (distance - reach) / reach
+    distance = 20 * _reach(person)
+    vertices = ((person.vertices - middle) @ rotation.T + [0, 0, distance]).astype(np.float32)
+    focal = 20 * VIEW_SHARE * side
     camera = np.array([[focal, 0, side / 2], [0, focal, side / 2], [0, 0, 1]], np.float32)
-    vertices = (vertices + [0, 0, distance]).astype(np.float32)
-    ground = np.full((side, side, 3), 30, np.uint8)
-    return shade(vertices, torch.as_tensor(person.faces), camera, ground, opacity=1.0)
+    ground = np.full((side, side, 3), GROUND, np.uint8)
+    return shade(vertices, torch.as_tensor(person.faces), camera, ground, colour(number), opacity=1.0)
 
 
 def colour(number: int) -> tuple[float, float, float]:
     """The linear RGB albedo of the person with this number."""
     return COLOURS[(number - 1) % len(COLOURS)]
+
+
+def rgb(number: int) -> tuple[int, int, int]:
+    """The colour of the person with this number as sRGB, 0 to 255."""
+    red, green, blue = (round(value ** (1 / 2.2) * 255) for value in colour(number))
+    return red, green, blue
 
 
 def encode_jpeg(picture: np.ndarray) -> bytes:
@@ -251,7 +279,7 @@ def _fill(folder: Path, people: Sequence[Person], image: np.ndarray | None, save
                 with open(folder / f"{name}{'-amass' * (kind == 'amass')}.npz", "wb") as file:
                     np.savez(file, **content(person))
         if "sheet" in save:
-            (folder / f"{name}-sheet.jpg").write_bytes(encode_jpeg(sheet(person, image)))
+            (folder / f"{name}-sheet.jpg").write_bytes(encode_jpeg(sheet(person, image, number)))
         _write_maps(folder / name, person, save)
     (folder / RECORD).write_text(json.dumps(people_json(people), indent=1) + "\n", encoding="utf-8")
 
@@ -273,11 +301,37 @@ def _numbered(people: Sequence[Person]) -> list[tuple[int, Person]]:
     return [(i if person.track is None else person.track, person) for i, person in enumerate(people, start=1)]
 
 
+def _summary(person: Person) -> str:
+    """One line on where the person is, and how that is known."""
+    found = "box by hand" if person.score is None else f"score {person.score:.2f}"
+    sources = {"given": "given", "EXIF": "EXIF", "diagonal": "image diagonal"}
+    return (
+        f"{found}, {np.linalg.norm(person.joints[0]):.1f} m away with a focal length of "
+        f"{person.cam_int[0, 0]:.0f} pixels ({sources[person.focal_from]})"
+    )
+
+
+def _reach(person: Person) -> float:
+    """Half the longest side of the box around the vertices, metres."""
+    return float(np.ptp(person.vertices, axis=0).max()) / 2
+
+
+def _font(name: str, size: float) -> ImageFont.FreeTypeFont:
+    import matplotlib  # imported here: for its fonts
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), max(6, size))
+
+
 def _cut(image: np.ndarray, person: Person, side: int) -> np.ndarray:
-    """The network's square out of the picture."""
+    """The network's square out of the picture; the ground where it extends beyond."""
     center = torch.from_numpy(person.center.astype(np.float64))
-    affine = crop_affine(center, torch.tensor(person.scale, dtype=torch.float64), side)
-    return warp_image(image, affine.numpy(), side)
+    affine = crop_affine(center, torch.tensor(person.scale, dtype=torch.float64), side).numpy()
+    cut = warp_image(image, affine, side)
+    corners = affine @ [[0, image.shape[1]], [0, image.shape[0]], [1, 1]]  # of the picture, in the cut
+    (left, right), (top, bottom) = corners.round().astype(int).clip(0, side)
+    square = np.full_like(cut, GROUND)
+    square[top:bottom, left:right] = cut[top:bottom, left:right]
+    return square
 
 
 def _enlarged(picture: np.ndarray, side: int) -> np.ndarray:

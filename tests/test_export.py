@@ -14,7 +14,19 @@ import trimesh
 import dpose
 from dpose.body import OPEN_BODY
 from dpose.cli import SMPLX_RECIPE
-from dpose.export import KINDS, amass, scene, sheet, turned_view, write
+from dpose.export import (
+    GROUND,
+    KINDS,
+    SIDE_VIEW,
+    TOP_VIEW,
+    VIEW_SHARE,
+    amass,
+    colour,
+    scene,
+    sheet,
+    turned_view,
+    write,
+)
 from dpose.predictor import Predictor
 
 BOXES = [(200, 60, 120, 300), (360, 100, 150, 280)]
@@ -122,16 +134,26 @@ def test_the_amass_file_is_the_same_body_with_z_up_in_smplx(people):
         np.testing.assert_allclose(found.vertices[0].detach(), np.stack([x, z, -y], 1), atol=1e-3)
 
 
-def test_the_sheet_shows_the_body_from_three_sides(people, picture):
-    person = people[0]
-    assert sheet(person, picture, side=64).shape == (128, 192, 3)
-    front = turned_view(person, np.eye(3), 200)
-    shown = (front != 30).any(-1)
-    height, width = (np.ptp(np.nonzero(shown)[axis]) for axis in (0, 1))
-    extent = np.ptp(person.vertices, axis=0)
-    assert height / width == pytest.approx(extent[1] / extent[0], rel=0.15)
-    turned = turned_view(person, np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]), 200)
-    assert np.ptp(np.nonzero((turned != 30).any(-1))[1]) == pytest.approx(height, abs=3)
+def test_the_views_of_a_sheet_show_the_body_at_one_scale_which_the_bar_states(people):
+    extent = np.ptp(people[0].vertices, axis=0)
+    per_metre = VIEW_SHARE * 200 / (extent.max() / 2)
+    for rotation, axes in ((np.eye(3), (1, 0)), (SIDE_VIEW, (1, 2)), (TOP_VIEW, (2, 0))):
+        shown = np.nonzero((turned_view(people[0], rotation, 200) != GROUND).any(-1))
+        for found, axis in zip(shown, axes, strict=True):
+            assert np.ptp(found) + 1 == pytest.approx(extent[axis] * per_metre, rel=0.05, abs=2)
+
+
+def test_a_sheet_has_the_network_s_square_and_the_colour_of_the_person(people, picture):
+    box = (-40, 100, 150, 280)
+    (person,) = Predictor("mini", None, "cpu", fast=False)(picture, [box])
+    first, second = (sheet(person, picture, number) for number in (1, 2))
+    found = cv2.matchTemplate(first, cv2.resize(person.crop[:, 50:], (195, 320)), cv2.TM_CCOEFF_NORMED)
+    assert found.max() > 0.98  # the part of the square that is in the picture
+    assert found.argmax() % found.shape[1] == pytest.approx(10 + 320 * 50 / 128, abs=2)
+    for number, drawn in ((1, first), (2, second)):
+        chip = np.array(colour(number)) ** (1 / 2.2) * 255
+        assert (np.abs(drawn[5:35, 5:35] - chip).max(-1) < 1).sum() > 100
+    np.testing.assert_array_equal(first[60:390, :335], second[60:390, :335])
 
 
 def test_a_folder_that_is_something_else_is_left_alone(people, picture, tmp_path):
