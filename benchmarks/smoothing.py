@@ -16,7 +16,6 @@ pelvis across the viewing ray, as if at its true distance ("direction"), and its
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -259,12 +258,6 @@ def main() -> None:
     for name, setting in SETTINGS.items():
         rows[name] = measure([smoothed(some, few_vertices, setting) for some in people], list(truth))
         print(f"{name:24}", *(f"{key} {value:g}" for key, value in rows[name].items()), sep="  ")
-    smoother, start = Smoother(predictor.body), time.perf_counter()
-    found = [one for one in people[0] if one]
-    for number, one in enumerate(found):
-        smoother([one], number / RATE)
-    milliseconds = 1000 * (time.perf_counter() - start) / len(found)
-    print(f"{milliseconds:.1f} ms per person and frame, the body included")
     if args.out:
         write_json(
             args.out,
@@ -277,7 +270,6 @@ def main() -> None:
                 "frames_without_a_person": missed,
                 "noise_at_rest": measured,
                 "settings": rows,
-                "ms_per_person_and_frame": round(milliseconds, 2),
                 **results.provenance(),
             },
         )

@@ -6,11 +6,12 @@ OpenCV reads, because every installation has it. It cannot write H.264; PyAV doe
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -58,7 +59,7 @@ def frames(film: str | Path | int) -> Iterator[np.ndarray]:
     with _opened(film) as capture:
         announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         duration = announced / max(capture.get(cv2.CAP_PROP_FPS), 1e-9)
-        while (image := _read(capture)) is not None:
+        while (image := capture.read()[1]) is not None:  # OpenCV turns it upright
             count, reached = count + 1, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if isinstance(film, int):
@@ -79,7 +80,7 @@ def frame_rate(path: str | Path) -> float:
         if USUAL_RATES[0] <= rate <= USUAL_RATES[1]:
             return rate
         times = []  # seconds
-        while len(times) < TIMED_FRAMES and _read(capture) is not None:
+        while len(times) < TIMED_FRAMES and capture.read()[0]:
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     if len(times) < 2 or times[-1] <= times[0]:
         raise ValueError(f"{path} does not say how many frames it has per second, and has no two frames")
@@ -97,6 +98,7 @@ def _opened(film: str | Path | int) -> Iterator[cv2.VideoCapture]:
     live = isinstance(film, int)
     if not live and not Path(film).is_file():
         raise FileNotFoundError(f"no film at {film}")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its threads write to stderr at any time
     with no_native_messages():
         capture = cv2.VideoCapture(film) if live else cv2.VideoCapture(str(film), cv2.CAP_FFMPEG)
     if not capture.isOpened():
@@ -109,12 +111,6 @@ def _opened(film: str | Path | int) -> Iterator[cv2.VideoCapture]:
         yield capture
     finally:
         capture.release()
-
-
-def _read(capture: cv2.VideoCapture) -> np.ndarray | None:
-    """The next frame (H, W, 3) uint8 BGR, None at the end. OpenCV turns it upright by the file's metadata."""
-    with no_native_messages():
-        return capture.read()[1]
 
 
 class FilmWriter:
@@ -231,7 +227,7 @@ def run_camera(
 ) -> int:
     """Writes a line of JSON per person and frame of a live camera, at once (`json_line`).
 
-    Ends quietly on Ctrl-C, when the reader of `out` closes it, or at the end of a file.
+    Ends quietly on Ctrl-C, at the end of a file, or when the reader of `out` is gone; `out` is closed then.
 
     Args:
         camera: its number; or a film, which plays the camera as fast as its people are predicted.
@@ -251,8 +247,11 @@ def run_camera(
                 if on_picture:
                     on_picture(picture)
                 count += 1
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
         pass
+    except BrokenPipeError:
+        with suppress(BrokenPipeError):
+            out.close()  # with what it still holds; Python would complain at its exit
     return count
 
 
