@@ -165,7 +165,7 @@ def test_the_files_that_the_readme_names_exist():
     assert not [path for path in paths if not (ROOT / path).exists()]
 
 
-@pytest.mark.parametrize("name", ["synth", "train", "evaluate", "predict", "convert"])
+@pytest.mark.parametrize("name", ["synth", "train", "evaluate", "predict", "app", "convert"])
 def test_the_commands_of_the_readme_have_the_options_that_it_uses(name):
     from dpose.cli import _parser
 
