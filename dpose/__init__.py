@@ -4,7 +4,8 @@ Importing the package is fast: submodules are imported when a name is first used
 common ones.
 
     the network on one page                  dpose.model.network, its sizes in dpose.config
-    a crop is cut                            dpose.data.sample; for a photograph dpose.predict
+    a crop is cut                            dpose.data.sample
+    people in photographs                    dpose.predictor, with dpose.detect; files in dpose.export
     boxes, intrinsics, projection            dpose.camera
     part labels and depth targets are made   dpose.data.targets, with dpose.render
     files of a data set become labels        dpose.data.sets, and shards in dpose.data.prepare
@@ -30,16 +31,18 @@ _EXPORTS = {
     "FastDPose": "dpose.model.inference",
     "ModelConfig": "dpose.config",
     "PRESETS": "dpose.config",
+    "Person": "dpose.predictor",
     "Prediction": "dpose.batch",
+    "Predictor": "dpose.predictor",
     "load": "dpose.model.checkpoint",
     "load_body": "dpose.body",
     "parameter_table": "dpose.model.network",
+    "predict": "dpose.predictor",
     "preset": "dpose.config",
     "save": "dpose.model.checkpoint",
 }
 _SUBMODULES = (
-    "analysis body camera config data evaluate figures losses metrics model predict render results "
-    "synthetic training"
+    "analysis body camera config data evaluate figures losses metrics model render results synthetic training"
 ).split()
 
 __all__ = ["__version__", *_EXPORTS]

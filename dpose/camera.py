@@ -4,7 +4,7 @@ Pixels are continuous: pixel (row i, column j) covers [j, j+1) x [i, i+1). A box
 `scale`; its side is b = 200 scale pixels. Camera frame: x right, y down, z forward, metres. Leading
 dimensions `...` broadcast, so a single box may be given as `center` (2,) and `scale` (). Every sample has its
 own intrinsics. A box may lie partly or wholly outside the image. `scale` must be positive; this is checked
-where data are read (`dpose.data`, `dpose.predict`) and not here, because the check would synchronise a GPU.
+where data are read (`dpose.data`, `dpose.pictures`) and not here, because the check would synchronise a GPU.
 
 No matrix products are used: TF32 and bfloat16 would round them, which moves projected points by pixels.
 """

@@ -27,6 +27,7 @@ SHARED = {  # options of several commands
 }
 SPLIT_OPTIONS = {"data", "split", "protocol", "focal", "depth_rule", "samples"}  # of `dpose evaluate`
 KEYPOINT_OPTIONS = {"images", "box_factor", "min_joints"}
+ERRORS = (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, ModuleNotFoundError)
 NUMBERS = ("--box", "--cam-int")  # options whose value may begin with a minus
 
 
@@ -48,13 +49,14 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Returns the exit status: 0; 2 for errors with a message; 130 after Ctrl-C, 143 after SIGTERM.
+    Returns the exit status: 0, or what a command returns; 2 for errors with a message; 130 after Ctrl-C,
+    143 after SIGTERM.
     """
     arguments = _join_numbers(sys.argv[1:] if arguments is None else arguments)
     args = _parser(arguments).parse_args(arguments)
     plain, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
-        args.run(args)
+        return args.run(args) or 0
     except KeyboardInterrupt as interrupt:
         print(f"dpose: {interrupt if interrupt.args else 'interrupted'}", file=sys.stderr)
         return 130
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if str(stop):
             print(f"dpose: {stop}", file=sys.stderr)
         return stop.code
-    except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, _opencv_error()) as error:
+    except (*ERRORS, _opencv_error()) as error:
         if args.debug:
             raise
         notes = getattr(error, "__notes__", [])
@@ -70,7 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     finally:
         warnings.formatwarning = plain
-    return 0
 
 
 def _opencv_error() -> type[Exception]:
@@ -290,28 +291,53 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
+    from dpose.export import DEFAULT, KINDS
+
     parser.description += (
-        " People are not detected, and there is no confidence: a body is predicted for any box. The "
-        "orientation in a photo's EXIF data is applied first."
+        " People are found by a detector (NanoDet, in the package), unless --box names them. Each picture "
+        "with people gets a folder below --out, named after its file. A picture that has one is left alone: "
+        "an interrupted command goes on where it was. The orientation in a photo's EXIF data is applied "
+        "first; the focal length is EXIF's, else the image diagonal, and distances are proportional to it."
     )
-    parser.epilog = SMPLX_RECIPE
+    parser.epilog = (
+        "Exit status: 0; 2 for a mistake in input; 3 if nobody was found (nothing is written); 4 if some "
+        "files could not be read.\n\n" + SMPLX_RECIPE
+    )
     add = parser.add_argument
-    add("image", help="photograph (JPEG, PNG, ...)")
+    add("inputs", nargs="*", metavar="FILE", help="photographs (JPEG, PNG, ...), folders of them, films")
     add(
         "--box",
         type=_numbers,
+        action="append",
         metavar="X,Y,W,H",
-        help="the visible person, tightly, in pixels of the upright image: left, top, width, height; may "
-        "extend beyond the image (default: the whole image)",
+        help="a visible person, tightly, in pixels of the upright image: left, top, width, height; may "
+        "extend beyond the image; may be repeated (default: the detector's)",
     )
     add("--out", default="prediction", metavar="FOLDER", help="folder to write to")
-    camera = parser.add_mutually_exclusive_group()
-    camera.add_argument(
-        "--focal",
-        type=float,
-        metavar="PX",
-        help="focal length in pixels (default: the image diagonal); the distance of the body is proportional",
+    add(
+        "--save",
+        default=",".join(DEFAULT),
+        metavar="KIND,...",
+        help=f"what to write: {', '.join(KINDS)}",
     )
+    add("--overwrite", action="store_true", help="predict pictures again that have a folder, and replace it")
+    add("--smooth", action="store_true", help="filter the motion of people in films (One-Euro)")
+    add(
+        "--camera",
+        metavar="N",
+        help="a live camera by its number, or a film that plays one, instead of FILE; ends with Ctrl-C",
+    )
+    add("--stream", action="store_true", help="with --camera: print a line of JSON per person and frame")
+    add("--detector", default="nanodet", metavar="FILE", help="nanodet, or a detector in an ONNX file")
+    add(
+        "--min-score",
+        type=float,
+        default=0.3,
+        metavar="S",
+        help="least score of people, 0 to 1",
+    )
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument("--focal", type=float, metavar="PX", help="focal length in pixels")
     camera.add_argument(
         "--cam-int",
         type=_numbers,
@@ -319,7 +345,19 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help="focal lengths and principal point in pixels, for instance of a cropped photo",
     )
     _add_shared(parser, "--checkpoint", "--body", "--device")
+    add("--progress", action=argparse.BooleanOptionalAction, help="show a progress line", default=True)
     parser.set_defaults(run=_predict)
+
+
+def _add_app(parser: argparse.ArgumentParser) -> None:
+    parser.description += (
+        " Drop a photograph on the page, or choose an example: it shows the people found, their bodies in "
+        "3D, parts and depth, and offers the files that `dpose predict` writes. The server answers this "
+        "computer alone, and nothing is loaded from or sent to the network. Ctrl-C ends it."
+    )
+    parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1; 0: one that is free")
+    _add_shared(parser, "--checkpoint", "--body", "--device")
+    parser.set_defaults(run=_app)
 
 
 def _add_experiment(parser: argparse.ArgumentParser) -> None:
@@ -344,14 +382,14 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
 
 
 SMPLX_RECIPE = """\
-params.npz has the SMPL-X parameters with the names and shapes of the smplx package. In Python,
+person-1.npz has the SMPL-X parameters with the names and shapes of the smplx package. In Python,
 
-  p = np.load("prediction/params.npz")
+  p = np.load("prediction/photo/person-1.npz")
   options = {"use_pca": False, "flat_hand_mean": True, "num_betas": int(p["num_betas"])}
   names = ("betas", "global_orient", "body_pose", "transl")
   mesh = smplx.create(FOLDER, "smplx", **options)(**{k: torch.from_numpy(p[k]) for k in names})
 
-makes the mesh in the camera frame: x right, y down, z forward, metres (in mesh.glb it is turned by 180
+makes the mesh in the camera frame: x right, y down, z forward, metres (in scene.glb it is turned by 180
 degrees about x). FOLDER contains smplx/SMPLX_NEUTRAL.npz; for the shipped network take dpose/assets."""
 
 
@@ -443,26 +481,61 @@ def _experiment(args: argparse.Namespace) -> None:
     print(table(todo))
 
 
-def _predict(args: argparse.Namespace) -> None:
-    from dpose.predict import FILES, predict
+def _predict(args: argparse.Namespace) -> int:
+    from dpose.album import predict_files
+    from dpose.detect import NanoDetector, OnnxDetector
+    from dpose.film import run_camera
+    from dpose.model.inference import usable_device
+    from dpose.predictor import Predictor
+    from dpose.track import Smoother
 
+    if (args.camera is None) == (not args.inputs):
+        raise ValueError("name photographs, folders or films, or a --camera")
+    if args.stream != (args.camera is not None):
+        raise ValueError("--camera and --stream belong together")
     cam_int = args.cam_int
     if cam_int is not None:
         fx, fy, cx, cy = cam_int
         cam_int = [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
-    person = predict(
-        args.image,
-        args.box,
-        args.checkpoint,
+    device = usable_device(args.device)
+    detector = None
+    if args.box is None and args.detector == "nanodet":
+        detector = NanoDetector(device, args.min_score)
+    elif args.box is None:
+        detector = OnnxDetector(args.detector, min_score=args.min_score)
+    predictor = Predictor(args.checkpoint, detector, device, body=args.body)
+    if args.camera is not None:
+        camera = int(args.camera) if args.camera.isdigit() else args.camera
+        smoother = Smoother(predictor.body) if args.smooth else None
+        run_camera(predictor, camera, sys.stdout, smoother=smoother, focal=args.focal, cam_int=cam_int)
+        return 0
+    summary = predict_files(
+        predictor,
+        args.inputs,
         args.out,
+        boxes=args.box,
         focal=args.focal,
         cam_int=cam_int,
-        body=args.body,
-        device=args.device,
+        save=args.save.split(","),
+        overwrite=args.overwrite,
+        smooth=args.smooth,
+        progress=args.progress,
     )
-    source = "as given" if args.focal or cam_int else "the image diagonal, as the camera is unknown"
-    print(f"written to {args.out}: {', '.join(FILES)}")
-    print(f"focal length {person.cam_int[0, 0]:.0f} pixels ({source}); distances are proportional to it")
+    print(summary)
+    if summary.written:
+        print(f"written to {summary.written[0] if len(summary.written) == 1 else args.out}")
+    names = {"given": "as given", "EXIF": "of the EXIF data", "diagonal": "unknown, the image diagonal taken"}
+    for source, count in summary.focal_from.items():
+        print(f"focal length {names[source]}: {count} of {len(summary.written)}; distances are in proportion")
+    if summary.failed:
+        return 4
+    return 0 if summary.written or summary.present else 3
+
+
+def _app(args: argparse.Namespace) -> None:
+    from dpose.app import serve
+
+    serve(args.checkpoint, args.port, args.device, args.body)
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -530,7 +603,8 @@ COMMANDS = {  # name: what it does, and the function that adds its arguments
     "train": ("train a network, or continue an interrupted run", _add_train),
     "evaluate": ("measure a checkpoint on a split, or on 2D keypoints, with baselines", _add_evaluate),
     "experiment": ("train and measure the networks of a comparison that the book shows", _add_experiment),
-    "predict": ("predict body, depth and parts of one person in a photograph", _add_predict),
+    "predict": ("predict bodies, depth and parts of the people in photographs", _add_predict),
+    "app": ("open a page on this computer that predicts the people of photographs dropped on it", _add_app),
     "convert": ("convert a released checkpoint to one of ours, or back", _add_convert),
     "doctor": ("show what is installed, which files are found, and what missing files are for", _add_doctor),
     "install-neural-renderer": (

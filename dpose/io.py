@@ -1,6 +1,6 @@
 """Writing files atomically: a file has its final name only when it is complete.
 
-Files are written through `replacing`, except `log.csv` and the folder of `dpose predict`. A killed process
+Files are written through `replacing`, except `log.csv`, folders through `replacing_folder`. A killed process
 may leave temporary files behind; `remove_stale` recognises them by their names.
 """
 
@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,28 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: str | os.PathLike, mark: str) -> Iterator[Path]:
+    """Yields a temporary folder, which replaces `folder` on success and is removed on an exception.
+
+    mark: name of a file that is in every folder written so. Raises FileExistsError if `folder` has files but
+    not this one, and as `check_folder`.
+    """
+    target = check_folder(folder)
+    if target.exists() and not (target / mark).exists() and any(target.iterdir()):
+        raise FileExistsError(f"{target} has files that dpose did not write; name another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # `mkdtemp` makes folders for the user alone
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_target(path: str | os.PathLike) -> Path:

@@ -1,9 +1,9 @@
 """Evaluation in photographs: distances of projected joints from annotated 2D keypoints, in COCO's format.
 
 People are cut out around their annotated boxes. The predicted body is projected with the image diagonal as
-focal length, as in `dpose.predict`. Measures are PCK, the share of keypoints whose prediction is nearer than
-a given share of the longer side of the annotated box (not enlarged), and the mean distance in units of this
-side. HMR 2.0 reports such PCK at 0.05 and 0.1 on COCO, LSP-Extended and PoseTrack.
+focal length, as in `dpose.predictor`. Measures are PCK, the share of keypoints whose prediction is nearer
+than a given share of the longer side of the annotated box (not enlarged), and the mean distance in units of
+this side. HMR 2.0 reports such PCK at 0.05 and 0.1 on COCO, LSP-Extended and PoseTrack.
 
 All annotated keypoints (v > 0) count, visible or occluded. They are matched by the names in the file's
 categories:
@@ -18,7 +18,7 @@ No joint regressor is used: the joints of the body model lie some centimetres fr
 them, most at the hips.
 
 Keypoints may refer to the image as it is stored or as its EXIF orientation turns it. The upright image is
-used, as in `dpose.predict`, unless only the stored one has the width and height that the file gives.
+used, as in `dpose.predictor`, unless only the stored one has the width and height that the file gives.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from dpose.data.sample import crop_matrix, warp_image
 from dpose.io import check_target, file_hash, write_json
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import normalise, run_network, usable_device
-from dpose.predict import read_image, square_box
+from dpose.pictures import read_image, square_box
 from dpose.rotations import sixd_to_rotmat
 from dpose.skeleton import JOINT_NAMES, NUM_BODY_JOINTS, NUM_JOINTS
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import roma
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def sixd_to_rotmat(sixd: Tensor) -> Tensor:
@@ -13,7 +13,10 @@ def sixd_to_rotmat(sixd: Tensor) -> Tensor:
     The six numbers are the first two columns of the matrix, row by row; Gram-Schmidt orthonormalises them.
     Columns that are zero or parallel give a matrix that is finite, but no rotation.
     """
-    return roma.special_gramschmidt(sixd.unflatten(-1, (3, 2)), epsilon=1e-8)
+    x, y = sixd.unflatten(-1, (3, 2)).unbind(-1)  # (..., 3) each
+    x = F.normalize(x, dim=-1, eps=1e-8)
+    y = F.normalize(y - (x * y).sum(-1, keepdim=True) * x, dim=-1, eps=1e-8)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], -1)
 
 
 def rotmat_to_sixd(rotmats: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ checkpoint = "lite"  # the shipped network, or a .safetensors file
 
 # %% tags=["hide-input"]
 import json
-import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -47,7 +46,6 @@ from dpose.model.checkpoint import SHIPPED
 from dpose.model.encoder import BACKBONES, PretrainedEncoder
 from dpose.model.inference import to_device
 from dpose.model.movenet import HEATMAP_SCALE, NUM_KEYPOINTS
-from dpose.predict import predict, write
 
 results = Path(dpose.__file__).parents[1] / "results"
 
@@ -216,10 +214,8 @@ box = (60, 0, 330, 512)
 photo, rows = skimage.data.astronaut(), []
 shipped = [name for name in ("lite", "mini") if name in SHIPPED]
 for name in shipped:
-    person = predict(photo, box, name)
-    with tempfile.TemporaryDirectory() as folder:
-        write(person, photo, folder)
-        drawn = skimage.io.imread(Path(folder) / "overlay.png")
+    (person,) = dpose.predict(photo, box, name)
+    drawn = person.overlay(photo)
     rows.append([photo, drawn, colour_parts(person.parts), colour_depth(person.depth, person.parts > 0)])
 picture_grid(rows, ("photo", "body", "parts", "depth"), [name.upper() for name in shipped], side=1.9)
 plt.show()

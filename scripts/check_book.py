@@ -45,7 +45,7 @@ FLAGS = [
     "--no-first-run",
     "--no-default-browser-check",
     "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # only the own computer
     "--remote-allow-origins=*",
     "--remote-debugging-port=0",
     "about:blank",

@@ -11,7 +11,7 @@ from dpose import camera
 from dpose.data.labels import Labels
 from dpose.data.means import weak_perspective
 from dpose.data.sample import make_label, warp_image
-from dpose.predict import square_box
+from dpose.pictures import square_box
 
 SIZE = 128
 DOUBLE = torch.float64

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dpose
-from dpose import predict as prediction
+from dpose import album
 from dpose.cli import COMMANDS, SMPLX_RECIPE, _one_line, main
 from dpose.data.prepare import SETS, set_module
 
@@ -65,7 +65,7 @@ def test_the_recipe_in_the_help_of_predict_is_the_one_that_is_tested(capsys):
 
 
 def test_memory_that_does_not_suffice_ends_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(prediction, "predict", lambda *_, **__: np.ones(2**45))
+    monkeypatch.setattr(album, "predict_files", lambda *_, **__: np.ones(2**45))
     assert main(["predict", "image.png"]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("dpose: error: out of memory: ") and printed.count("\n") == 1
@@ -75,7 +75,7 @@ def test_an_error_of_opencv_ends_in_one_line(tmp_path, monkeypatch, capsys):
     def fails(*_, **__):
         raise cv2.error("OpenCV(5.0.0) resize.cpp:1: error: (-4:Insufficient memory)\n in function 'resize'")
 
-    monkeypatch.setattr(prediction, "predict", fails)
+    monkeypatch.setattr(album, "predict_files", fails)
     assert main(["predict", "image.png", "--out", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
     assert "Insufficient memory" in printed and printed.count("\n") == 1
@@ -98,7 +98,9 @@ def test_prepare_explains_each_data_set(name, capsys):
         (["train", "--data", "/nowhere"], "/nowhere"),
         (["evaluate", "--checkpoint", "nothing"], "'nothing'"),
         (["predict", "nothing.jpg"], "nothing.jpg"),
-        (["predict", "."], "folder"),
+        (["predict", "dpose"], "no images"),
+        (["predict", "README.md"], "README.md"),
+        (["predict", "README.md", "--save", "mesh,video"], "'video'"),
         (["prepare", "bedlam", "--root", "/nowhere", "--out", "x"], "/nowhere"),
         (["convert", "nothing.ckpt", "x.safetensors"], "'nothing.ckpt'"),
     ],
@@ -130,27 +132,27 @@ def test_other_than_four_numbers_are_a_usage_error(option, value, capsys):
 def test_a_box_that_begins_left_of_the_image_is_taken_as_it_is_typed(written, monkeypatch):
     seen = []
 
-    def predict(image, box, *_, cam_int=None, **__):
-        seen.extend([box, cam_int])
+    def predict_files(*_, boxes, cam_int, **__):
+        seen.extend([*boxes, cam_int])
         raise ValueError("enough")
 
-    monkeypatch.setattr(prediction, "predict", predict)
+    monkeypatch.setattr(album, "predict_files", predict_files)
     assert main(["predict", "photo.jpg", *written, "--cam-int", "500,510,-20,240"]) == 2
     assert seen[0] == tuple(float(part) for part in written[-1].removeprefix("--box=").split(","))
     assert seen[1] == [[500, 0, -20], [0, 510, 240], [0, 0, 1]]
 
 
-def test_predict_prints_its_files_and_focal_length_and_warns_of_one_in_millimetres(tmp_path, capsys):
+def test_predict_says_where_the_focal_length_is_from_and_warns_of_one_in_millimetres(tmp_path, capsys):
     image, out = tmp_path / "photo.png", tmp_path / "out"
     cv2.imwrite(str(image), np.full((300, 400, 3), 128, np.uint8))
-    arguments = ["predict", str(image), "--out", str(out), "--device", "cpu"]
+    arguments = ["predict", str(image), "--out", str(out), "--device", "cpu", "--box", "-50,20,200,250"]
     assert main(arguments) == 0
     printed = capsys.readouterr()
-    assert "500 pixels" in printed.out and "params.npz" in printed.out and printed.err == ""
+    assert "image diagonal" in printed.out and str(out / "photo") in printed.out and printed.err == ""
     with pytest.warns(UserWarning, match="26"):
-        assert main([*arguments, "--focal", "26", "--box", "-50,20,200,250"]) == 0
-    assert "26 pixels (as given)" in capsys.readouterr().out
-    assert np.load(out / "params.npz")["cam_int"][0, 0] == 26
+        assert main([*arguments, "--focal", "26", "--overwrite"]) == 0
+    assert "as given" in capsys.readouterr().out
+    assert np.load(out / "photo" / "person-1.npz")["cam_int"][0, 0] == 26
 
 
 def test_train_evaluate_and_predict_follow_one_another(people, tmp_path, capsys):
@@ -167,7 +169,7 @@ def test_train_evaluate_and_predict_follow_one_another(people, tmp_path, capsys)
     assert "MPJPE" in capsys.readouterr().out and results.exists()
     arguments = [str(image), "--box", "10,5,60,80", "--checkpoint", checkpoint, "--out", str(tmp_path / "p")]
     assert main(["predict", *arguments, "--device", "cpu"]) == 0
-    assert (tmp_path / "p" / "mesh.glb").exists()
+    assert (tmp_path / "p" / "image" / "scene.glb").exists()
 
 
 def test_an_error_of_a_loader_process_is_shown_without_its_traceback():

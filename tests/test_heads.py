@@ -11,10 +11,11 @@ from dpose.body import load_body
 from dpose.config import PAPER, PRESETS, ModelConfig, preset
 from dpose.data.loader import make_loader
 from dpose.evaluate import evaluate, format_table
+from dpose.export import KINDS
 from dpose.model import checkpoint
 from dpose.model.inference import FastDPose, to_device
 from dpose.model.network import DPose, parameter_table
-from dpose.predict import predict
+from dpose.predictor import predict
 from dpose.rotations import sixd_to_rotmat
 from dpose.training import TrainConfig
 from dpose.training.step import Training
@@ -171,9 +172,11 @@ def test_a_network_is_measured_and_used_without_the_maps_that_it_does_not_have(h
     result = evaluate(path, people, workers=0, device="cpu", progress=False)
     assert ("parts_miou" in result["metrics"]) == (head == "pare")
     assert "depth_l1" not in result["metrics"] and "MPJPE" in format_table(result)
-    person = predict(np.full((80, 60, 3), 90, np.uint8), (10, 10, 40, 60), path, tmp_path / "out")
+    picture = np.full((80, 60, 3), 90, np.uint8)
+    (person,) = predict(picture, (10, 10, 40, 60), path)
     assert person.depth is None and np.isfinite(person.vertices).all()
-    assert (tmp_path / "out" / "parts.png").exists()
+    files = {path.name for path in person.save(tmp_path / "out", picture, save=KINDS)}
+    assert ("person-1-parts.png" in files) == (head == "pare") and "person-1-depth.png" not in files
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import torch
 from smplx.vertex_ids import vertex_ids
 from tiny_network import TINY
 
-import dpose
 from dpose.body import load_body
 from dpose.bootstrap import ClusterBootstrap
 from dpose.cli import main
@@ -25,7 +24,7 @@ from dpose.keypoints import (
 )
 from dpose.model import checkpoint as checkpoints
 from dpose.model.network import DPose
-from dpose.predict import parameters, predict
+from dpose.predictor import BOX_FACTOR, Predictor
 from dpose.skeleton import JOINT_NAMES, NUM_JOINTS
 from dpose.synthetic import SceneRenderer, sample_scene
 from dpose.synthetic.samples import people_labels
@@ -150,7 +149,7 @@ def test_every_person_is_predicted_and_measured_as_by_predict(enlarged, tmp_path
     ]
     people[2]["keypoints"][3 * COCO.index("left_hip") + 2] = 0
     path = write(tmp_path / "people.json", images, people)
-    expected = []
+    expected, predictor = [], Predictor("lite", None, "cpu", fast=False)
     for annotation in people:
         keypoints = np.reshape(annotation["keypoints"], (17, 3))
         file = tmp_path / images[annotation["image_id"]][0]
@@ -161,14 +160,15 @@ def test_every_person_is_predicted_and_measured_as_by_predict(enlarged, tmp_path
             width * enlarged,
             height * enlarged,
         )
-        joints = parameters(predict(file, box, device="cpu"))["joints2d"]
+        (found,) = predictor(file, [box])
+        joints = found.joints2d
         expected += [
             np.linalg.norm(joints[JOINT_NAMES.index(name)] - keypoints[i, :2]) / max(annotation["bbox"][2:])
             for i, name in enumerate(COCO)
             if name in LIMBS and keypoints[i, 2]
         ]
     assert len(expected) == 35
-    options = OPTIONS | {"box_factor": 1.2 * enlarged}
+    options = OPTIONS | {"box_factor": BOX_FACTOR * enlarged}
     for batch_size in (1, 2, 64):
         metrics = evaluate_keypoints(path, tmp_path, batch_size=batch_size, **options)["metrics"]
         assert metrics["error"]["mean"] == pytest.approx(np.mean(expected), abs=2e-4)
@@ -296,11 +296,11 @@ def test_a_turned_jpeg_is_used_in_the_orientation_that_its_annotations_are_for(t
     for width, height in ((200, 150), (150, 200)):
         path = write(tmp_path / "people.json", {0: ("a.jpg", width, height)}, [person(0, COCO)])
         people = read_annotations(path, LIMBS)
-        crops.append(_Crops(people, tmp_path, 64, 1.2)[0][0][1])
+        crops.append(_Crops(people, tmp_path, 64, BOX_FACTOR)[0][0][1])
     stored = cv2.imread(str(tmp_path / "a.jpg"), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[..., ::-1]
     for crop, image in zip(crops, (stored, np.rot90(stored, -1)), strict=True):
-        expected = predict(np.ascontiguousarray(image), BOX, dpose.load(tiny), device="cpu").crop
-        np.testing.assert_array_equal(crop, expected)
+        (expected,) = Predictor(tiny, None, "cpu")(np.ascontiguousarray(image), [BOX])
+        np.testing.assert_array_equal(crop, expected.crop)
 
 
 BROKEN = person(0, COCO) | {"id": 77, "keypoints": [1, 2, 2]}

@@ -118,7 +118,7 @@ def test_the_named_packages_are_required_and_explained(name):
 
 
 def test_the_package_imports_only_what_it_requires():
-    names = {IMPORT_NAMES.get(name, name).lower() for name in required()}
+    names = {IMPORT_NAMES.get(name, name).lower() for name in required("video")}
     undeclared = {}
     for path in (ROOT / "dpose").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -165,7 +165,7 @@ def test_the_files_that_the_readme_names_exist():
     assert not [path for path in paths if not (ROOT / path).exists()]
 
 
-@pytest.mark.parametrize("name", ["synth", "train", "evaluate", "predict", "convert"])
+@pytest.mark.parametrize("name", ["synth", "train", "evaluate", "predict", "app", "convert"])
 def test_the_commands_of_the_readme_have_the_options_that_it_uses(name):
     from dpose.cli import _parser
 

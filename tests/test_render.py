@@ -511,21 +511,52 @@ def test_of_two_people_the_nearer_is_drawn_whatever_their_order():
     assert (alone[inside] != behind[inside]).any(-1).all()
 
 
+@pytest.mark.parametrize("distance", [0.0, -2.9], ids=["from afar", "from within"])
+def test_the_face_that_embree_finds_is_lit_by_its_interpolated_normal(body, distance):
+    import trimesh
+
+    vertices = posed_people(body, 1)[0] + torch.tensor([0.0, 0.0, distance])
+    k, color, opacity = camera(focal=200)[0], np.array([0.3, 0.5, 0.9]), 0.8
+    photo = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    drawn = shade(vertices, body.faces, k, photo, tuple(color), opacity, samples=1)
+
+    mesh = trimesh.Trimesh(vertices.numpy(), body.faces.numpy(), process=False)
+    rays = pixel_rays(k, SIZE, SIZE).reshape(-1, 3)
+    face = mesh.ray.intersects_first(np.zeros_like(rays), rays)
+    hit = face >= 0
+    _, weights, _ = plane_depth_and_weights(mesh.triangles[face[hit]], rays[hit])
+    area_weighted = np.zeros_like(mesh.vertices)
+    for corner in range(3):
+        np.add.at(area_weighted, mesh.faces[:, corner], mesh.face_normals * mesh.area_faces[:, None])
+    area_weighted /= np.linalg.norm(area_weighted, axis=1, keepdims=True)
+    normal = (weights[..., None] * area_weighted[mesh.faces[face[hit]]]).sum(1)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    light = 0.18
+    for towards, power in (((-0.5, -0.6, -0.7), 0.75), ((0.8, -0.1, -0.5), 0.25), ((0.0, -1.0, 0.1), 0.2)):
+        light = light + power * np.maximum(normal @ (np.array(towards) / np.linalg.norm(towards)), 0)
+    lit = 255 * np.minimum(light[:, None] * color, 1) ** (1 / 2.2)
+    expected = photo.reshape(-1, 3).astype(float)
+    expected[hit] += opacity * (lit - expected[hit])
+    wrong = np.abs(drawn.reshape(-1, 3) - expected).max(-1) > 1
+    assert hit.mean() > 0.1 and wrong.mean() < 1e-3  # on edges, either face may be the one
+
+
 def test_a_large_picture_is_shaded_in_pieces_of_bounded_size(body, monkeypatch):
     vertices, k = posed_people(body, 1)[0], camera(focal=150)[0]
     photo = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     expected = shade(vertices, body.faces, k, photo)
-    trace, rays = shading.trace_pixels, []
+    shade_part, drawn_samples = shading._shade_part, []
 
-    def counted(points, faces, cam_int, size):
-        rays.append(size[0] * size[1])
-        return trace(points, faces, cam_int, size)
+    def counted(mesh, cam_int, image, opacity, samples):
+        drawn_samples.append(image.shape[0] * image.shape[1] * samples**2)
+        return shade_part(mesh, cam_int, image, opacity, samples)
 
-    monkeypatch.setattr(shading, "trace_pixels", counted)
-    monkeypatch.setattr(shading, "_RAYS_AT_ONCE", 5000)
+    monkeypatch.setattr(shading, "_shade_part", counted)
+    monkeypatch.setattr(shading, "_SAMPLES_AT_ONCE", 5000)
     drawn = shade(vertices, body.faces, k, photo)
-    assert max(rays) <= 5000 < sum(rays) < 0.8 * 4 * SIZE * SIZE  # and not beside the person
-    assert (drawn != expected).any(-1).mean() < 1e-3  # a ray along an edge
+    # and not beside the person
+    assert max(drawn_samples) <= 5000 < sum(drawn_samples) < 0.8 * 4 * SIZE * SIZE
+    assert (drawn != expected).any(-1).mean() < 1e-3  # a sample on an edge
     assert (expected != photo).any(-1).mean() > 0.1
 
 

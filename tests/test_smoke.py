@@ -35,7 +35,7 @@ def test_each_module_imports_without_smplx_and_other_optional_packages():
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = {module.name for module in pkgutil.walk_packages(dpose.__path__, "dpose.")}
-    assert set(done.stdout.split()) == names and {"dpose.cli", "dpose.predict", "dpose.evaluate"} <= names
+    assert set(done.stdout.split()) == names and {"dpose.cli", "dpose.predictor", "dpose.evaluate"} <= names
 
 
 def test_synth_train_resume_evaluate_and_predict_run_without_optional_packages(
@@ -57,12 +57,13 @@ def test_synth_train_resume_evaluate_and_predict_run_without_optional_packages(
     assert main(["evaluate", "--checkpoint", trained, *data, "--out", str(tmp_path / "scores.json")]) == 0
     photo = tmp_path / "photo.jpg"
     cv2.imwrite(str(photo), np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8))
-    assert main(["predict", str(photo), "--checkpoint", trained, "--out", str(tmp_path / "person")]) == 0
+    predict = ["predict", str(photo), "--box", "0,0,90,120", "--checkpoint", trained]
+    assert main([*predict, "--out", str(tmp_path / "people")]) == 0
     assert main(["doctor", "--data", str(root)]) == 0
     output = capsys.readouterr()
     assert "missing" in output.out or find_spec("smplx")
-    names = {path.name for path in (tmp_path / "person").iterdir()}
-    assert {"overlay.png", "depth.png", "parts.png", "mesh.glb", "params.npz"} <= names
+    names = {path.name for path in (tmp_path / "people" / "photo").iterdir()}
+    assert {"overlay.jpg", "person-1-depth.png", "scene.glb", "person-1.npz", "people.json"} <= names
     assert (tmp_path / "scores.json").stat().st_size > 1000
 
 

@@ -1,7 +1,7 @@
 // A body model in a page, without a server and without Python: the arithmetic of dpose.body.Body (shape, joints,
-// kinematic tree, linear blend skinning) and a WebGL picture of it. dpose.figures.body_viewer writes `model`, all
-// arrays little-endian in base64, and calls this function; tests compare the vertices with the package's.
-(root, model) => {
+// kinematic tree, linear blend skinning) and a picture of it by mesh_view.js. dpose.figures.body_viewer writes `model`,
+// all arrays little-endian in base64, and calls this function; tests compare the vertices with the package's.
+(root, model, meshView) => {
   const array = (Type, text) => new Type(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
   const metres = ({step, data}) => Float32Array.from(array(Int16Array, data), (n) => n * step);
   const template = metres(model.template); // x, y, z of each vertex
@@ -59,16 +59,6 @@
       vertices[at] = px; vertices[at + 1] = py; vertices[at + 2] = pz;
     }
   };
-  const computeNormals = () => { // sums of the faces' normals, weighted by area; the shader makes unit vectors of them
-    normals.fill(0);
-    for (let f = 0; f < faces.length; f += 3) {
-      const a = 3 * faces[f], b = 3 * faces[f + 1], c = 3 * faces[f + 2];
-      const ux = vertices[b] - vertices[a], uy = vertices[b + 1] - vertices[a + 1], uz = vertices[b + 2] - vertices[a + 2];
-      const vx = vertices[c] - vertices[a], vy = vertices[c + 1] - vertices[a + 1], vz = vertices[c + 2] - vertices[a + 2];
-      const nx = uy * vz - uz * vy, ny = uz * vx - ux * vz, nz = ux * vy - uy * vx;
-      for (const i of [a, b, c]) { normals[i] += nx; normals[i + 1] += ny; normals[i + 2] += nz; }
-    }
-  };
 
   // --- the controls
   const element = (tag, properties = {}, ...children) => {
@@ -90,7 +80,7 @@
   };
   let chosen = Math.max(0, names.indexOf("left_shoulder"));
   const shape = betas.map((_, k) => slider(`β${k + 1}`, 3, "", (value) => { betas[k] = value; }));
-  const turn = ["x", "y", "z"].map((axis, i) =>
+  const turns = ["x", "y", "z"].map((axis, i) =>
     slider(axis, 180, "°", (value) => { pose[chosen][i] = value * Math.PI / 180; }));
   const joint = element("select", {}, ...names.map((name, j) => element("option", {value: j, textContent: name.replace("_", " ")})));
   joint.onchange = () => choose(+joint.value);
@@ -114,12 +104,12 @@
     canvas,
     element("form", {onsubmit: () => false},
       element("strong", {textContent: "Shape"}), ...shape.map((s) => s.row), element("div", {}, mean),
-      element("strong", {textContent: "Pose"}), joint, ...turn.map((t) => t.row), element("div", {}, ...buttons),
+      element("strong", {textContent: "Pose"}), joint, ...turns.map((t) => t.row), element("div", {}, ...buttons),
       element("div", {}, coloured.row, skeleton.row), note));
 
   const showAll = () => {
     shape.forEach((s, k) => s.show(betas[k]));
-    turn.forEach((t, i) => t.show(pose[chosen][i] * 180 / Math.PI));
+    turns.forEach((t, i) => t.show(pose[chosen][i] * 180 / Math.PI));
     joint.value = chosen;
   };
   const choose = (j) => { chosen = j; showAll(); refresh(); };
@@ -135,110 +125,16 @@
   };
 
   // --- the picture
-  const gl = canvas.getContext("webgl2", {antialias: true});
-  const view = {yaw: 0.35, pitch: 0.08, centre: model.centre, distance: 4.2, focal: 3.9};
-  const turnOfView = () => times(matrix([view.pitch, 0, 0]), matrix([0, view.yaw, 0]));
-  const lens = () => { // focal length in half widths and half heights: the body fits whichever is smaller
-    const aspect = canvas.clientWidth / Math.max(canvas.clientHeight, 1), f = view.focal * Math.min(1, aspect);
-    return [f / aspect, f];
-  };
-  let draw = () => {};
-  if (gl) {
-    const program = gl.createProgram();
-    const shader = (kind, source) => {
-      const it = gl.createShader(kind);
-      gl.shaderSource(it, "#version 300 es\nprecision highp float;\n" + source);
-      gl.compileShader(it);
-      if (!gl.getShaderParameter(it, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(it));
-      gl.attachShader(program, it);
-    };
-    shader(gl.VERTEX_SHADER, `
-      in vec3 position, normal, colour; uniform mat3 turn; uniform vec3 centre; uniform vec2 lens; uniform float range;
-      out vec3 direction; out vec3 albedo;
-      void main() {
-        vec3 p = turn * (position - centre);
-        float z = range - p.z;
-        gl_Position = vec4(lens * p.xy, (z - range) / 4.0 * z, z); // all within 4 m of the centre is kept
-        gl_PointSize = 9.0; direction = turn * normal; albedo = colour;
-      }`);
-    shader(gl.FRAGMENT_SHADER, `
-      in vec3 direction; in vec3 albedo; uniform float lit; uniform bool dots; out vec4 fragment;
-      void main() { // the lights of dpose.render.shade
-        if (dots && length(gl_PointCoord - 0.5) > 0.5) discard;
-        vec3 n = normalize(direction);
-        float light = 0.18 + 0.75 * max(0.0, dot(n, normalize(vec3(-0.5, 0.6, 0.7))))
-          + 0.25 * max(0.0, dot(n, normalize(vec3(0.8, 0.1, 0.5)))) + 0.2 * max(0.0, dot(n, normalize(vec3(0, 1, -0.1))));
-        fragment = vec4(pow(clamp(albedo * mix(1.0, light, lit), 0.0, 1.0), vec3(1.0 / 2.2)), 1);
-      }`);
-    gl.linkProgram(program);
-    gl.useProgram(program);
-    const uniform = (name) => gl.getUniformLocation(program, name);
-    const send = (name, values) => { // an attribute, three numbers a vertex
-      const at = gl.getAttribLocation(program, name);
-      buffers[name] ??= gl.createBuffer();
-      gl.bindBuffer(gl.ARRAY_BUFFER, buffers[name]);
-      gl.bufferData(gl.ARRAY_BUFFER, values, gl.DYNAMIC_DRAW);
-      gl.enableVertexAttribArray(at);
-      gl.vertexAttribPointer(at, 3, gl.FLOAT, false, 0, 0);
-    };
-    const buffers = {};
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
-    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, faces, gl.STATIC_DRAW);
-    const [plain, accent] = [[0.42, 0.56, 0.8], [0.9, 0.35, 0.02]];
-    draw = () => {
-      const density = window.devicePixelRatio || 1;
-      canvas.width = canvas.clientWidth * density; canvas.height = canvas.clientHeight * density;
-      gl.viewport(0, 0, canvas.width, canvas.height);
-      gl.clearColor(0, 0, 0, 0);
-      gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-      gl.enable(gl.DEPTH_TEST);
-      gl.uniformMatrix3fv(uniform("turn"), true, turnOfView().flat());
-      gl.uniform3fv(uniform("centre"), view.centre);
-      gl.uniform2fv(uniform("lens"), lens());
-      gl.uniform1f(uniform("range"), view.distance);
-      gl.uniform1f(uniform("lit"), 1);
-      gl.uniform1i(uniform("dots"), 0);
-      const colours = new Float32Array(vertices.length);
-      parts.forEach((j, v) => colours.set(coloured.input.checked ? palette[j] : j === chosen ? accent : plain, 3 * v));
-      send("position", vertices); send("normal", normals); send("colour", colours);
-      gl.drawElements(gl.TRIANGLES, faces.length, gl.UNSIGNED_INT, 0);
-      if (!skeleton.input.checked) return;
-      gl.disable(gl.DEPTH_TEST); // shines through
-      gl.uniform1f(uniform("lit"), 0);
-      const show = (mode, points, colour) => {
-        const values = new Float32Array(points.flat());
-        send("position", values); send("normal", values); send("colour", new Float32Array(points.flatMap(() => colour)));
-        gl.uniform1i(uniform("dots"), mode === gl.POINTS ? 1 : 0);
-        gl.drawArrays(mode, 0, points.length);
-      };
-      show(gl.LINES, joints.flatMap((p, j) => (parents[j] < 0 ? [] : [joints[parents[j]], p])), [0, 0, 0]);
-      show(gl.POINTS, joints, [0, 0, 0]);
-      show(gl.POINTS, [joints[chosen]], accent);
-    };
-  } else canvas.replaceWith(element("p", {textContent: "This browser has no WebGL 2, so the body cannot be shown."}));
-
+  const view = {yaw: 0.35, pitch: 0.08, centre: model.centre, distance: 4.2, reach: 4, focal: 3.9};
+  const [plain, accent] = [[0.42, 0.56, 0.8], [0.9, 0.35, 0.02]];
   let waiting = false;
   const refresh = () => {
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => { waiting = false; compute(); computeNormals(); draw(); });
+    requestAnimationFrame(() => { waiting = false; compute(); draw(); });
   };
-  let drag = null;
-  canvas.onpointerdown = (event) => { drag = {x: event.clientX, y: event.clientY, far: 0}; canvas.setPointerCapture(event.pointerId); };
-  canvas.onpointermove = (event) => {
-    if (!drag) return;
-    const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
-    drag = {x: event.clientX, y: event.clientY, far: drag.far + Math.hypot(dx, dy)};
-    view.yaw += 0.01 * dx;
-    view.pitch = Math.max(-1.5, Math.min(1.5, view.pitch + 0.01 * dy));
-    refresh();
-  };
-  canvas.onpointercancel = () => { drag = null; };
-  canvas.onpointerup = (event) => { // a click chooses the part under it: that of the nearest of the vertices around
-    const clicked = drag && drag.far < 4;
-    drag = null;
-    if (!clicked) return;
-    const m = turnOfView(), [fx, fy] = lens(), frame = canvas.getBoundingClientRect();
+  const clicked = (event) => { // chooses the part under the mouse: that of the nearest of the vertices around
+    const m = turn(), [fx, fy] = lens(), frame = canvas.getBoundingClientRect();
     let best = -Infinity, found = null;
     for (let v = 0; v < counts.length; v++) {
       const p = apply(m, [0, 1, 2].map((i) => vertices[3 * v + i] - view.centre[i])), z = view.distance - p[2];
@@ -247,6 +143,21 @@
     }
     if (found !== null) choose(found);
   };
+  const {turn, lens, normalsOf, clear, paint} = meshView(canvas, view, refresh, clicked);
+  const draw = () => {
+    if (!paint) return;
+    clear();
+    const colour = new Float32Array(vertices.length);
+    parts.forEach((j, v) => colour.set(coloured.input.checked ? palette[j] : j === chosen ? accent : plain, 3 * v));
+    paint({position: vertices, normal: normalsOf(vertices, faces, normals), colour, faces});
+    if (!skeleton.input.checked) return;
+    const show = (points, of, dots) =>
+      paint({position: new Float32Array(points.flat()), colour: new Float32Array(points.flatMap(() => of)), dots});
+    show(joints.flatMap((p, j) => (parents[j] < 0 ? [] : [joints[parents[j]], p])), [0, 0, 0], false);
+    show(joints, [0, 0, 0], true);
+    show([joints[chosen]], accent, true);
+  };
+  if (!paint) canvas.replaceWith(element("p", {textContent: "This browser has no WebGL 2, so the body cannot be shown."}));
 
   // --- for tests, and for the reader: this page's vertices against the package's at a random shape and pose
   const set = (newBetas, newPose) => {
@@ -267,7 +178,6 @@
     + `${truth.length / 3} vertices computed here are within ${(Math.ceil(1e5 * apart) / 100).toFixed(2)} mm of dpose.body's`
     + (check.correctives ? ", whose pose correctives this page leaves out." : ".");
   set([], names.map(() => [0, 0, 0]));
-  new ResizeObserver(refresh).observe(canvas);
   root.dposeBody = {set, apart, view, refresh};
   root.dataset.drawn = "yes";
 }

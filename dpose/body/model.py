@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor, nn
 
@@ -29,10 +28,17 @@ HASH_STRIDE = 64  # of the largest arrays every 64th vertex is hashed
 FOLD = (*range(NUM_BODY_JOINTS), HEAD, HEAD, HEAD, *[20] * 15, *[21] * 15)
 SMPL_FOLD = (*range(NUM_BODY_JOINTS), 20, 21)
 
+
+def _rotvec_to_rotmat(rotvec: Tensor) -> Tensor:
+    import roma  # imported here: it imports torch._dynamo, which takes as long as torch itself
+
+    return roma.rotvec_to_rotmat(rotvec)
+
+
 # Forms of rotations: the shape of one, and the function that turns it into matrices (..., 3, 3).
 FORMS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "matrix": ((3, 3), lambda rotations: rotations),
-    "axis-angle": ((3,), roma.rotvec_to_rotmat),
+    "axis-angle": ((3,), _rotvec_to_rotmat),
     "6d": ((6,), sixd_to_rotmat),
 }
 

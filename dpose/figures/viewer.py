@@ -64,6 +64,7 @@ def body_viewer(body: Body, betas: int = 4, poses: Mapping[str, np.ndarray] | No
                 "height": 540,
                 "check": _check(body, betas),
             },
+            library="mesh_view.js",
         )
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dpose.body import BODY_NAMES, DEFAULT_BODY, Body, check_record, load_body, num_rotations
 from dpose.config import ModelConfig
@@ -130,7 +131,7 @@ def read(
         config, tensors = _config(path), _stored_tensors(path)
     else:
         config, tensors = released.from_released(content, str(path))
-    with torch.device("meta"):  # neither memory nor random numbers: all tensors come from the file
+    with _Unfilled():  # all tensors come from the file
         model = DPose(config)
     expected = model.state_dict()
     shapes = ({name: tuple(value.shape) for name, value in state.items()} for state in (expected, tensors))
@@ -206,6 +207,24 @@ def record(path_or_name: str | os.PathLike[str], model: DPose, metadata: dict[st
         "config": model.config.to_dict(),
         "metadata": metadata,
     }
+
+
+class _Unfilled(TorchFunctionMode):
+    """Modules made in this context have parameters without memory and without random numbers.
+
+    `torch.device("meta")` would do the same for all tensors, but computes with some of them by torch._dynamo,
+    whose import takes as long as torch's.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty:
+            kwargs = kwargs | {"device": "meta"}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _shipped_file(name: str) -> Path:

@@ -78,7 +78,7 @@ def _coordinates(x: Tensor) -> Tensor:
     """Places of the pixels of a map (B, C, h, w): (B, 2, h, w), x and y from -1 to 1 at the crop's edges."""
     h, w = x.shape[2:]
     across, down = ((torch.arange(n, device=x.device, dtype=x.dtype) * 2 + 1) / n - 1 for n in (w, h))
-    return torch.stack([across.expand(h, w), down[:, None].expand(h, w)]).expand(len(x), -1, -1, -1)
+    return torch.stack([across.expand(h, w), down[:, None].expand(h, w)]).expand(x.shape[0], -1, -1, -1)
 
 
 def make_encoder(config: ModelConfig) -> HRNet | PretrainedEncoder:

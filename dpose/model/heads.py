@@ -58,7 +58,7 @@ class IterativeRegressor(nn.Module):
         with torch.autocast(bbox_info.device.type, enabled=False):
             dtype = self.init_pose.dtype
             feature = torch.cat([*pooled, bbox_info] if self.box else pooled, 1).to(dtype)  # (B, 15w [+ 3])
-            batch = len(feature)
+            batch = feature.shape[0]
             pose = self.init_pose.expand(batch, -1)  # (B, 132)
             shape = self.init_shape.expand(batch, -1)  # (B, num_betas)
             cam = self.init_cam.expand(batch, -1)  # (B, 3)

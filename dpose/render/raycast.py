@@ -56,7 +56,6 @@ def _trace(
     cameras: wp.array(dtype=wp.vec4),
     face: wp.array3d(dtype=wp.int32),
     depth: wp.array3d(dtype=wp.float32),
-    bary: wp.array3d(dtype=wp.vec2),
 ):
     b, i, j = wp.tid()
     ray = _ray(cameras[b], i, j)
@@ -64,11 +63,9 @@ def _trace(
     if hit.result:
         face[b, i, j] = hit.face
         depth[b, i, j] = hit.t * ray[2]
-        bary[b, i, j] = wp.vec2(hit.u, hit.v)
     else:
         face[b, i, j] = -1
         depth[b, i, j] = 0.0
-        bary[b, i, j] = wp.vec2(0.0, 0.0)
 
 
 @wp.kernel(enable_backward=False)
@@ -213,19 +210,6 @@ def picture_shape(
     return len(vertices), height, width
 
 
-def trace_pixels(
-    vertices: torch.Tensor, faces: torch.Tensor, cam_int: torch.Tensor, size: int | tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `render_mesh`, and the weights (B, H, W, 2) of the first two corners of the hit faces."""
-    shape, device = picture_shape(vertices, faces, cam_int, size), vertices.device
-    face = torch.empty(shape, dtype=torch.int32, device=device)
-    depth = torch.empty(shape, dtype=torch.float32, device=device)
-    bary = torch.empty((*shape, 2), dtype=torch.float32, device=device)
-    outputs = [wp.from_torch(face), wp.from_torch(depth), wp.from_torch(bary, dtype=wp.vec2)]
-    _cast(_trace, vertices, faces, cam_int, [], outputs)
-    return face, depth, bary
-
-
 def render_mesh(
     vertices: torch.Tensor, faces: torch.Tensor, cam_int: torch.Tensor, size: int | tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -243,7 +227,10 @@ def render_mesh(
     Raises:
         ValueError: wrong shapes or dtypes, or vertices that are not finite.
     """
-    face, depth, _ = trace_pixels(vertices, faces, cam_int, size)
+    shape, device = picture_shape(vertices, faces, cam_int, size), vertices.device
+    face = torch.empty(shape, dtype=torch.int32, device=device)
+    depth = torch.empty(shape, dtype=torch.float32, device=device)
+    _cast(_trace, vertices, faces, cam_int, [], [wp.from_torch(face), wp.from_torch(depth)])
     return face, depth
 
 

@@ -1,0 +1,460 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Photo in, people out
+#
+# This page takes photographs through the whole pipeline: a detector finds the people, the network predicts a
+# body for each of them, and the bodies are placed in the camera of the picture. It shows the result, what its
+# numbers depend on, and where it fails. Why photographs are harder than rendered pictures, and by how much, is
+# on [the page about them](photographs.ipynb).
+#
+# The same from a terminal is `dpose predict photo.jpg folder/ --out out/`; `dpose app` opens a page in the
+# browser on which to drop pictures. With `-p picture photo.jpg` this page shows a picture of yours.
+
+# %% tags=["parameters"]
+picture = None  # file of a photograph; None: NASA's portrait of Eileen Collins
+checkpoint = "lite"  # a shipped network, or a file
+
+# %% tags=["hide-input"]
+import tempfile
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import skimage.data
+import smplx
+import torch
+from IPython.display import Markdown
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+
+import dpose
+from dpose.body import OPEN_BODY, Bodies
+from dpose.camera import crop_intrinsics
+from dpose.data.augment import LITE_AUGMENT
+from dpose.data.frames import frames_of, mask_numbers, read_person_mask
+from dpose.data.labels import Labels
+from dpose.data.shards import decode_sample
+from dpose.data.sources import BadCount, find_shards, read_members
+from dpose.export import DEFAULT, SIDE_VIEW, colour, sheet, turned_view, write
+from dpose.figures import colour_depth, colour_parts, html_table, mesh_figure, picture_grid, plotly_html
+from dpose.paths import data_root
+from dpose.pictures import read_image
+from dpose.predictor import BOX_FACTOR, overlay
+from dpose.render import shade
+from dpose.synthetic import write_frames
+
+torch.set_grad_enabled(False)
+plt.rcParams["figure.dpi"] = 130
+temporary = tempfile.TemporaryDirectory()
+SIDE = 256  # pixels of small pictures
+
+
+def distance(person):
+    """Metres from the camera to the pelvis."""
+    return float(np.linalg.norm(person.joints[0]))
+
+
+def shown(picture):
+    """A picture as the output of a cell."""
+    return Image.fromarray(picture)
+
+
+# %% [markdown]
+# ## One photograph
+#
+# A `Predictor` loads the network, its body and the detector once. Called with a picture (a file, an array or a
+# tensor), a list of pictures or a folder, it returns the people in them.
+
+# %%
+photo = read_image(picture or skimage.data.astronaut())
+predictor = dpose.Predictor(checkpoint)
+people = predictor(picture or photo)
+
+# %% tags=["hide-input"]
+text = "; ".join(f"score {one.score:.2f}, {distance(one):.2f} m from the camera" for one in people)
+Markdown(f"People found: {len(people)} ({text}).") if people else Markdown("Nobody was found.")
+
+# %% [markdown]
+# `dpose.export.sheet` draws everything about one person. The square above is what the network receives. The
+# body is the result; parts and depth are the intermediate maps from which it is predicted. What is outside of
+# the picture is a guess that follows from the poses in the training data.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Six pictures of one person: the photograph, the predicted body over it, the part map, the body from the side and from above, the depth map."}}
+shown(sheet(people[0], photo) if people else photo)
+
+# %% [markdown]
+# A `Person` holds numpy arrays. Lengths are in metres, rotations in radians, and the camera frame has x right, y
+# down and z forward.
+
+# %% tags=["hide-input"]
+MEANINGS = {
+    "vertices": "of the body, camera frame",
+    "joints": "of the body, camera frame; the first 22 are the body's, the others those of hands and head",
+    "joints2d": "their projections, pixels of the picture",
+    "global_orient": "axis-angle of the root in the camera frame",
+    "body_pose": "axis-angle of joints 1 to 21, relative to their parents",
+    "betas": "shape",
+    "transl": "SMPL-X's translation, camera frame",
+    "cam_int": "intrinsics of the picture, pixels",
+    "box": "left, top, width, height around the visible person, pixels",
+    "parts": "labels, 0 for the background",
+    "depth": "from 0.1, near, to 1, far, relative to the person",
+}
+if people:
+    values = {name: getattr(people[0], name) for name in MEANINGS}
+    rows = [(name, MEANINGS[name], str(value.shape)) for name, value in values.items() if value is not None]
+    table = html_table(("field", "meaning", "shape"), rows, align="llr")
+else:
+    table = None
+table
+
+# %% [markdown]
+# ## Good and bad results
+#
+# Two more photographs that installed packages contain: a cameraman from the side (scikit-image, CC0) and Grace
+# Hopper to the waist (matplotlib; US Navy, public domain). A photograph has no true body. But the network
+# contradicts itself where its body does not cover its part map: the number is the intersection over union of
+# the two silhouettes.
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Photographs with predicted bodies, part and depth maps, and the bodies from the side (camera on the left).", "name": "fig-photographs"}, "image": {"alt": "Three people in photographs, each with the predicted body over the photograph, the part map, the depth map and a side view of the body."}}
+def silhouette(person):
+    """Pixels of the maps (M, M) that the predicted body covers."""
+    side, square = len(person.parts), (torch.as_tensor(person.center), torch.tensor(person.scale))
+    camera = crop_intrinsics(torch.as_tensor(person.cam_int), *square, side)
+    black = np.zeros((side, side, 3), np.uint8)
+    return shade(person.vertices, torch.as_tensor(person.faces), camera, black, opacity=1, samples=1).any(-1)
+
+
+def agreement(person):
+    """Intersection over union of the body's silhouette and the part map."""
+    body, parts = silhouette(person), person.parts > 0
+    return (body & parts).sum() / (body | parts).sum()
+
+
+photos = {
+    "astronaut": skimage.data.astronaut(),
+    "cameraman": read_image(skimage.data.camera()),
+    "Grace Hopper": read_image(get_sample_data("grace_hopper.jpg", asfileobj=False)),
+}
+rows, labels = [], []
+for number, (name, image) in enumerate(photos.items(), start=1):
+    person = predictor(image)[0]
+    crop = cv2.resize(person.crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    square = torch.as_tensor(person.center), torch.tensor(person.scale)
+    camera = crop_intrinsics(torch.as_tensor(person.cam_int), *square, SIDE)
+    body = shade(person.vertices, torch.as_tensor(person.faces), camera, crop, colour(number))
+    maps = [colour_parts(person.parts), colour_depth(person.depth, person.parts > 0)]
+    maps = [cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) for one in maps]
+    rows.append([crop, body, *maps, turned_view(person, SIDE_VIEW, SIDE, number)])
+    labels.append(f"{name}, IoU {agreement(person):.2f}")
+picture_grid(rows, ("picture", "body", "parts", "depth", "from the side"), labels, side=1.5)
+plt.show()
+
+# %% [markdown]
+# The part map follows each person's outline, also where clothes hide the body. The bodies are coarser: head and
+# arms are beside those of the picture, although their parts are found. The legs of people who are cut off at
+# the waist, and the distance, are guesses. [The page on photographs](photographs.ipynb) measures this on many
+# people.
+#
+# ## Several people, and the truth
+#
+# A frame of the open test set has two people, whose true bodies and camera are known. `cam_int` passes the
+# camera to the predictor.
+
+# %% tags=["hide-input"]
+frames = data_root() / "frames"
+if not (frames / "labels" / "open_test.npz").is_file():
+    frames = Path(temporary.name) / "frames"
+    write_frames(frames, "test", 24, progress=False)
+labels = Labels.load(frames / "labels" / "open_test.npz")
+people_of = frames_of(labels)  # rows of the table by frame
+images = {name: read_image(frames / "open_test" / "png" / name) for name in people_of}
+truth = Bodies()(str(labels.body[0]))
+
+
+def true_bodies(rows):
+    """Vertices (P, V, 3) and joints (P, J, 3) of people of the labels, camera frame."""
+    pose = torch.as_tensor(labels.pose_cam[rows, :66]).view(-1, 22, 3)
+    shape, place = torch.as_tensor(labels.shape[rows]), torch.as_tensor(labels.trans_cam[rows])
+    posed = truth(shape, pose, place, form="axis-angle")
+    return posed.vertices.numpy(), posed.joints.numpy()
+
+
+# %%
+several = next(name for name, rows in people_of.items() if len(rows) == len(predictor(images[name])) == 2)
+rows = people_of[several]
+people = predictor(images[several], cam_int=labels.cam_int[rows[0]])
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Part of a frame of the open test set, with predicted and with true bodies.", "name": "fig-several"}, "image": {"alt": "Two people in a picture, and the same with predicted and with true bodies drawn over them."}}
+vertices, joints = true_bodies(rows)
+colours = [colour(1), colour(2)]
+nearest = [int(np.argmin(np.linalg.norm(joints[:, 0] - one.joints[0], axis=1))) for one in people]
+true = shade(vertices[nearest], truth.faces, people[0].cam_int, images[several], colours)
+drawn = overlay(people, images[several], color=colours)
+corners = np.array([[*one.box[:2], *(one.box[:2] + one.box[2:])] for one in people])
+left, top = (corners.min(0)[:2] - 40).clip(0).astype(int)
+right, bottom = (corners.max(0)[2:] + 40).astype(int)
+cuts = [one[top:bottom, left:right] for one in (images[several], drawn, true)]
+picture_grid([cuts], ("picture", "predicted", "true"), side=2.4)
+plt.show()
+
+# %% tags=["hide-input"]
+table = []
+for number, (one, i) in enumerate(zip(people, nearest, strict=True), start=1):
+    apart = one.joints[:22] - one.joints[0] - (joints[i, :22] - joints[i, 0])
+    table.append(
+        (
+            str(number),
+            f"{one.score:.2f}",
+            f"{distance(one):.2f} m",
+            f"{np.linalg.norm(joints[i, 0]):.2f} m",
+            f"{1000 * np.linalg.norm(apart, axis=1).mean():.0f} mm",
+        )
+    )
+html_table(("person", "score", "distance", "true distance", "mean joint error, pelvis aligned"), table)
+
+# %% [markdown]
+# The bodies are in one space, so they can be turned together:
+
+# %% tags=["hide-input"]
+meshes = [mesh for one, i in zip(people, nearest, strict=True) for mesh in (vertices[i], one.vertices)]
+names = [f"{i}, {kind}" for i in range(1, 1 + len(people)) for kind in ("true", "predicted")]
+plotly_html(mesh_figure(meshes, people[0].faces, names))
+
+# %% [markdown]
+# ## What the detector misses
+#
+# The detector is NanoDet-g, 3.8 million weights trained on the photographs of COCO. It sees the whole picture
+# shrunk to 416 pixels. The cell compares its boxes with the visible pixels of everybody in the open test
+# frames: a person is found if a box overlaps theirs with an intersection over union (IoU) of 0.5.
+
+
+# %% tags=["hide-input"]
+def box_of(mask):
+    """Left, top, width and height of the true pixels of a mask (H, W)."""
+    y, x = np.nonzero(mask)
+    return np.array([x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1], float)
+
+
+def iou(one, other):
+    """Intersection over union of two boxes."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[:2] + one[2:4], other[:2] + other[2:4])
+    both = np.clip(high - low, 0, None).prod()
+    return both / (one[2] * one[3] + other[2] * other[3] - both)
+
+
+MIN_IOU, MIN_PIXELS = 0.5, 400
+masks, checked = frames / "open_test" / "masks", []  # of each frame: name, boxes found, true ones, their IoUs
+for name, image in images.items():
+    found = predictor.detector(image)
+    visible = [read_person_mask(masks, name, number) for number in mask_numbers(masks, name)]
+    people_boxes = [box_of(mask) for mask in visible if mask.sum() >= MIN_PIXELS]
+    table = np.array([[iou(box, known) for known in people_boxes] for box in found])
+    checked.append((name, found, people_boxes, table.reshape(len(found), len(people_boxes))))
+total = sum(len(known) for _, _, known, _ in checked)
+recalled = sum((ious.max(0, initial=0) >= MIN_IOU).sum() for *_, ious in checked)
+extra = sum(len(ious) - min((ious >= MIN_IOU).any(0).sum(), len(ious)) for *_, ious in checked)
+nobody = [
+    name for name in ("coffee", "chelsea", "rocket") if not len(predictor(getattr(skimage.data, name)()))
+]
+Markdown(
+    f"Of {total} people with at least {MIN_PIXELS} visible pixels in {len(checked)} frames, {recalled} are found; {extra} further boxes "
+    f"surround parts of people, people a second time, or nobody. In {len(nobody)} of 3 photographs without people "
+    "(coffee, a cat, a rocket) nobody is found."
+)
+
+# %% [markdown]
+# The frames with the most faults. White is a person who was missed, yellow a box that counts as none.
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Faults of the detector: people who are missed (white) and superfluous boxes (yellow, with scores).", "name": "fig-missed"}, "image": {"alt": "Frames of the open test set with boxes of missed people and of superfluous detections."}}
+def faults(entry):
+    """Missed boxes and superfluous detections of a frame."""
+    _, found, known, ious = entry
+    best = ious.argmax(0) if len(found) else []
+    used = {int(i) for i, column in zip(best, ious.T, strict=False) if column.max() >= MIN_IOU}
+    missed = [box for box, column in zip(known, ious.T, strict=True) if column.max(initial=0) < MIN_IOU]
+    return missed, [box for i, box in enumerate(found) if i not in used]
+
+
+worst = sorted(checked, key=lambda entry: -sum(map(len, faults(entry))))[:4]
+drawn = []
+for entry in worst:
+    canvas = images[entry[0]].copy()
+    missed, superfluous = faults(entry)
+    for boxes, ink in ((missed, (255, 255, 255)), (superfluous, (255, 220, 0))):
+        for x, y, w, h, *score in boxes:
+            corners = (round(x), round(y)), (round(x + w), round(y + h))
+            cv2.rectangle(canvas, *corners, (0, 0, 0), 9)
+            cv2.rectangle(canvas, *corners, ink, 5)
+            if score:
+                where = (round(x) + 10, max(round(y) + 56, 56))
+                cv2.putText(canvas, f"{score[0]:.2f}", where, cv2.FONT_HERSHEY_SIMPLEX, 1.8, (0, 0, 0), 12)
+                cv2.putText(canvas, f"{score[0]:.2f}", where, cv2.FONT_HERSHEY_SIMPLEX, 1.8, ink, 4)
+    drawn.append(canvas)
+picture_grid([drawn[:2], drawn[2:]], side=3.4)
+plt.show()
+
+# %% [markdown]
+# A box can be too large, one person can get several boxes, and things can pass for people. A larger minimum
+# score (`--min-score`) removes such boxes, and people with them. Small people are missed:
+
+# %% tags=["hide-input"]
+portrait, found = photos["astronaut"], []
+for height in range(200, 8, -4):  # of the portrait, in pixels of what the detector sees
+    small = cv2.resize(portrait, (height, height), interpolation=cv2.INTER_AREA)
+    scene = np.full((416, 416, 3), 114, np.uint8)
+    scene[100 : 100 + height, 100 : 100 + height] = small
+    found.append((height, len(predictor.detector(scene)) > 0))
+smallest = min((height for height, seen in found if seen), default=None)
+Markdown(
+    f"The portrait, pasted into a grey picture in {len(found)} sizes, is found in {sum(seen for _, seen in found)} of "
+    f"them; the smallest is {smallest} of the detector's 416 pixels high."
+)
+
+# %% [markdown]
+# Boxes by hand replace the detector: `predictor(photo, boxes=[(60, 0, 330, 512)])`. A detector of your own is a
+# function from a picture to boxes and scores, or an ONNX file: `dpose.Predictor(detector=...)`.
+#
+# ## What the box means
+#
+# A box is tight around the visible person: left, top, width, height. The network receives the square around its
+# middle, `BOX_FACTOR` times its longer side. The factor follows from the training data, whose squares surround
+# the *joints*, times 1.2. The cell compares these squares with the boxes around the visible pixels.
+
+# %% tags=["hide-input"]
+ratios, complete = [], []
+for split in ("val", "test"):
+    for members in read_members(find_shards(data_root(), split), BadCount(0, 0)):
+        sample = decode_sample(members, codes=True)
+        visible, label = sample["parts"] > 0, sample["label"]
+        square = len(visible) / label["margin"]  # pixels of the stored crop, which is larger
+        ratios.append(square / box_of(visible)[2:].max())
+        at = (label["joints2d"][:22, :2] - label["center"]) * square / (200 * label["scale"]) + len(
+            visible
+        ) / 2
+        near = cv2.dilate(visible.astype(np.uint8), np.ones((7, 7)))  # joints at the body's edge count
+        x, y = at.round().astype(int).clip(0, len(visible) - 1).T
+        pictured = label["joints2d"][:22, :2]
+        inside = ((pictured >= 0) & (pictured <= label["img_size"])).all()
+        complete.append(inside and near[y, x].all())
+ratios, complete = np.array(ratios), np.array(complete)
+Markdown(
+    f"In the open data the square is {np.median(ratios):.2f} times the visible person's box (median of {len(ratios):,} "
+    f"people), {np.median(ratios[complete]):.2f} times for the {complete.sum():,} people with all joints visible; half of "
+    f"all lie between {np.quantile(ratios, 0.25):.2f} and {np.quantile(ratios, 0.75):.2f}. `BOX_FACTOR` is {BOX_FACTOR:g}; training "
+    f"scales the squares at random, by a standard deviation of {LITE_AUGMENT.scale_sigma:.0%}."
+)
+
+# %% [markdown]
+# ## The focal length decides the distance
+#
+# A small person near a wide-angle lens looks like a tall one far away. The focal length in pixels is taken from
+# the caller (`focal` or `cam_int`), else from the EXIF data of the file (the equivalent for 35 mm film, which
+# phones write), else it is the image diagonal, a common lens. `Person.focal_from` names the source.
+
+# %% tags=["hide-input"]
+image = photos["cameraman"]
+diagonal = np.hypot(*image.shape[:2])
+exif = Image.Exif()
+exif.get_ifd(0x8769)[0xA405] = 85  # millimetres
+Image.fromarray(image).save(Path(temporary.name) / "portrait.jpg", exif=exif, quality=95)
+(reference,) = predictor(image)
+cases = [predictor(image, focal=factor * diagonal)[0] for factor in (0.5, 2)]
+cases = [reference, *cases, predictor(Path(temporary.name) / "portrait.jpg")[0]]
+rows = []
+for one in cases:
+    apart = (one.joints - one.joints[0] - reference.joints + reference.joints[0])[:22]
+    moved = np.linalg.norm(one.joints2d[:22] - reference.joints2d[:22], axis=1).mean()
+    rows.append(
+        (
+            one.focal_from,
+            f"{one.cam_int[0, 0]:.0f} px",
+            f"{distance(one):.2f} m",
+            f"{1000 * np.linalg.norm(apart, axis=1).mean():.0f} mm",
+            f"{moved:.1f} px",
+        )
+    )
+html_table(
+    (
+        "focal length from",
+        "focal length",
+        "distance",
+        "pose differs by",
+        "in the picture by",
+    ),
+    rows,
+    "The cameraman with other focal lengths, compared with the first row",
+)
+
+# %% [markdown]
+# The distance grows with the focal length, roughly in proportion. The pose changes little; the network also
+# receives where the box is as seen from the camera, and this direction depends on the focal length. In a photo
+# that was cropped the principal point is no longer the middle: pass `cam_int`.
+#
+# ## Files for other programs
+#
+# `dpose predict` and `dpose.export.write` make a folder per picture; `--save` chooses the kinds of files.
+
+# %%
+folder = Path(temporary.name) / "prediction" / "photo"
+files = write(people, folder, images[several], (*DEFAULT, "amass"))
+
+# %% tags=["hide-input"]
+CONTENTS = {
+    "overlay.jpg": "the bodies over the picture",
+    "people.json": "camera, boxes, parameters and joints of everybody",
+    "scene.glb": "the meshes in their places, for Blender, browsers and other viewers",
+    "person-1.npz": "parameters with the names of the smplx package, joints, camera, maps",
+    "person-1-amass.npz": "parameters in the layout of AMASS, for SMPL-X's add-on for Blender",
+    "person-1-parts.png": "the part map",
+    "person-1-depth.png": "the depth map",
+}
+sizes = {file.name: f"{file.stat().st_size / 1000:.0f} kB" for file in files}
+html_table(("file", "content", "size"), [(*item, sizes[item[0]]) for item in CONTENTS.items()], align="llr")
+
+# %% [markdown]
+# The parameters make the same mesh in the [smplx](https://pypi.org/project/smplx/) package. `num_betas` has to be
+# passed, because smplx takes 10 where the open body has 11.
+
+# %%
+p = np.load(folder / "person-1.npz")
+options = {"use_pca": False, "flat_hand_mean": True, "num_betas": int(p["num_betas"])}
+names = ("betas", "global_orient", "body_pose", "transl")
+mesh = smplx.create(OPEN_BODY.parent.parent, "smplx", **options)(**{k: torch.from_numpy(p[k]) for k in names})
+
+# %% tags=["hide-input"]
+apart = np.linalg.norm(mesh.vertices[0].numpy() - people[0].vertices, axis=1).max()
+Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.3f} mm.")
+
+# %% [markdown]
+# In Blender, `scene.glb` is imported as it is. To change the pose, install the
+# [SMPL-X add-on](https://gitlab.tuebingen.mpg.de/jtesch/smplx_blender_addon) and add `person-1-amass.npz` as an
+# animation with one frame, in the format "AMASS".
+#
+# ## Films
+#
+# `dpose predict film.mp4` finds the people of each frame and gives the same person the same number and colour in
+# all of them. `--smooth` smooths pose, shape and place over time.
+#
+# ## The released checkpoint
+#
+# The authors' network is used in the same way. Nothing of it is shown here, as neither its weights nor its body
+# model may be distributed with this book.
+#
+# 1. Download `paper_arxiv.ckpt` from the authors' page, and SMPL-X (neutral, `SMPLX_NEUTRAL.npz`) from
+#    [its site](https://smpl-x.is.tue.mpg.de), which requires an account.
+# 2. `export DPOSE_BODY_MODELS=~/models`, the folder that contains `smplx/SMPLX_NEUTRAL.npz`. `dpose doctor` reports
+#    whether it is found.
+# 3. `dpose predict photo.jpg --checkpoint paper_arxiv.ckpt`, `dpose app --checkpoint paper_arxiv.ckpt`, or
+#    `dpose.Predictor("paper_arxiv.ckpt")`. Only tensors and plain values of the file are unpickled.
+#    `dpose convert paper_arxiv.ckpt paper.safetensors` makes a file without pickles.
