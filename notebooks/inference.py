@@ -45,7 +45,7 @@ from dpose.data.shards import decode_sample
 from dpose.data.sources import BadCount, find_shards, read_members
 from dpose.export import DEFAULT, SIDE_VIEW, colour, sheet, turned_view, write
 from dpose.figures import colour_depth, colour_parts, html_table, mesh_figure, picture_grid, plotly_html
-from dpose.paths import data_root
+from dpose.paths import body_models, data_root
 from dpose.pictures import read_image
 from dpose.predictor import BOX_FACTOR, overlay
 from dpose.render import shade
@@ -190,7 +190,8 @@ def true_bodies(rows):
 
 
 # %%
-several = next(name for name, rows in people_of.items() if len(rows) == len(predictor(images[name])) == 2)
+found = {name: predictor(image) for name, image in images.items() if len(people_of[name]) == 2}
+several = next(name for name, people in found.items() if len(people) == 2)
 rows = people_of[several]
 people = predictor(images[several], cam_int=labels.cam_int[rows[0]])
 
@@ -228,7 +229,8 @@ html_table(("person", "score", "distance", "true distance", "mean joint error, p
 # %% tags=["hide-input"]
 meshes = [mesh for one, i in zip(people, nearest, strict=True) for mesh in (vertices[i], one.vertices)]
 names = [f"{i}, {kind}" for i in range(1, 1 + len(people)) for kind in ("true", "predicted")]
-plotly_html(mesh_figure(meshes, people[0].faces, names))
+figure = mesh_figure(meshes, people[0].faces, names)
+plotly_html(figure.update_layout(scene_camera_eye={"x": 0.0, "y": -2.4, "z": 0.1}))
 
 # %% [markdown]
 # ## What the detector misses
@@ -273,7 +275,7 @@ Markdown(
 )
 
 # %% [markdown]
-# The frames with the most faults. White is a person who was missed, yellow a box that counts as none.
+# The frames with the most faults. White is a person who was missed, yellow a box that matches nobody.
 
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Faults of the detector: people who are missed (white) and superfluous boxes (yellow, with scores).", "name": "fig-missed"}, "image": {"alt": "Frames of the open test set with boxes of missed people and of superfluous detections."}}
@@ -430,7 +432,8 @@ html_table(("file", "content", "size"), [(*item, sizes[item[0]]) for item in CON
 p = np.load(folder / "person-1.npz")
 options = {"use_pca": False, "flat_hand_mean": True, "num_betas": int(p["num_betas"])}
 names = ("betas", "global_orient", "body_pose", "transl")
-mesh = smplx.create(OPEN_BODY.parent.parent, "smplx", **options)(**{k: torch.from_numpy(p[k]) for k in names})
+models = OPEN_BODY.parent.parent if people[0].body == "open" else body_models()
+mesh = smplx.create(models, "smplx", **options)(**{k: torch.from_numpy(p[k]) for k in names})
 
 # %% tags=["hide-input"]
 apart = np.linalg.norm(mesh.vertices[0].numpy() - people[0].vertices, axis=1).max()
@@ -448,8 +451,8 @@ Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.
 #
 # ## The released checkpoint
 #
-# The authors' network is used in the same way. Nothing of it is shown here, as neither its weights nor its body
-# model may be distributed with this book.
+# The authors' network is used in the same way. Nothing of it is shown here: neither its weights nor its body model
+# are part of this repository.
 #
 # 1. Download `paper_arxiv.ckpt` from the authors' page, and SMPL-X (neutral, `SMPLX_NEUTRAL.npz`) from
 #    [its site](https://smpl-x.is.tue.mpg.de), which requires an account.
