@@ -285,6 +285,7 @@ def serve(
     """
     device = usable_device(device)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     with Server(port) as server, tempfile.TemporaryDirectory(prefix="dpose-app-") as folder:
         predictor = Predictor(checkpoint, NanoDetector(device), device, body=body)
         server.app = App(predictor, Path(folder), examples())
