@@ -119,10 +119,11 @@ trial_table(
 
 # %% [markdown]
 # The encoder decides. Features learned for keypoints transfer; features learned for boxes, or from rendered
-# people alone, transfer much less. The backbone has to stay fixed: batch norms are folded into its weights, and
-# training it at these rates destroys what it knows, even its late stages alone. Next come the
-# places of the pixels, which the adapters receive as two more channels: a feature that the attention pools over
-# a part then also tells where the part is. Larger crops help on rendered people and not on photographs.
+# people alone, transfer much less. For photographs the backbone has to stay fixed. Trained at a tenth of the
+# rate it gains on rendered people and loses on photographs; at 0.3 of it the training fails, also with the first
+# stages fixed. Larger crops do the same as a tenth of the rate. Next come the places of the pixels, which the
+# adapters receive as two more channels: a feature that the attention pools over a part then also tells where
+# the part is.
 # `scripts/trials.py` repeats every run.
 #
 # The same for the people of the training data. The generator's options ([data](data_prep.ipynb)) make people
