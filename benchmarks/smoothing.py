@@ -263,7 +263,7 @@ def main() -> None:
             args.out,
             {
                 "benchmark": "smoothing",
-                "checkpoint": args.checkpoint,
+                "network": args.checkpoint,
                 "rate": RATE,
                 "sequences": args.sequences,
                 "frames": sum(map(len, people)),

@@ -156,8 +156,8 @@ class Smoother:
     Args:
         body: of the people, `Predictor.body`.
         pose, shape, direction, distance: (min_cutoff, beta) of the filters of joint rotations (radians),
-            betas, the pelvis' x/z and y/z, and the logarithm of its z. The defaults remove two thirds of the
-            jitter; at 30 frames per second poses then lag by about 60 ms, places by 30 ms across the picture
+            betas, the pelvis' x/z and y/z, and the logarithm of its z. The defaults remove 60 to 70 % of the
+            jitter; at 30 frames per second poses then lag by about 60 ms, places by 25 ms across the picture
             and 90 ms in depth (results/smoothing.json).
     """
 
