@@ -169,7 +169,8 @@ def _decode(data: bytes) -> np.ndarray | None:
         return rgb
     whole = cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)  # the orientation of EXIF is not applied
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == rgb.shape[:2]:
-        return _over_grey(rgb, _to_bytes(whole[..., 3]))
+        whole = _to_bytes(whole)  # whose colours are not yet multiplied by alpha, as those of TIFF files are
+        return _over_grey(whole[..., 2::-1], whole[..., 3])
     return rgb
 
 
