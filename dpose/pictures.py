@@ -6,6 +6,7 @@ CMYK, 16-bit and floating-point pictures to 8-bit RGB. HEIC and raw photos are r
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
@@ -16,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dpose.camera import BOX_FACTOR
 from dpose.io import no_native_messages
@@ -169,8 +170,12 @@ def _decode(data: bytes) -> np.ndarray | None:
         return rgb
     whole = cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)  # the orientation of EXIF is not applied
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == rgb.shape[:2]:
-        whole = _to_bytes(whole)  # whose colours are not yet multiplied by alpha, as those of TIFF files are
-        return _over_grey(whole[..., 2::-1], whole[..., 3])
+        if whole.dtype == np.uint8:  # OpenCV multiplies the colours of some TIFF files by alpha
+            with Image.open(io.BytesIO(data)) as picture:
+                rgba = np.asarray(ImageOps.exif_transpose(picture).convert("RGBA"))
+        else:
+            rgba = _to_bytes(whole)[..., [2, 1, 0, 3]]
+        return _over_grey(rgba[..., :3], rgba[..., 3])
     return rgb
 
 
