@@ -87,12 +87,12 @@ plt.show()
 # or three per cent mean little; one seed per run.
 
 # %% tags=["hide-input"]
-HEADER = ("run", "seed", "MPJPE (mm)", "PA-MPJPE (mm)", "parts IoU", "PCK@0.1", "PCK@0.2", "error")
+HEADER = ("run", "MPJPE", "PA", "parts", "PCK@0.1", "PCK@0.2", "error")
 
 
 def trial_table(paths, caption):
     """A row per record of `scripts/trials.py`, the smallest error on photographs first."""
-    rows = []
+    rows, seeds = [], set()
     for path in paths:
         record = json.loads(path.read_text())
         val = {name: value["mean"] for name, value in record["val"]["metrics"].items()}
@@ -105,7 +105,9 @@ def trial_table(paths, caption):
             f"{photos['pck_0.2']:.0%}",
             f"{photos['error']:.3f}",
         )
-        rows.append((record["trial"]["about"], str(record["trial"]["seed"]), *cells))
+        rows.append((record["trial"]["about"], *cells))
+        seeds.add(record["trial"]["seed"])
+    caption += f"; MPJPE and PA-MPJPE in mm, mean IoU of the parts; seed {', '.join(map(str, sorted(seeds)))}"
     return html_table(HEADER, sorted(rows, key=lambda row: row[-1]), caption)
 
 
