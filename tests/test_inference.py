@@ -11,6 +11,7 @@ import torch
 from on_device import OnDevice
 from torch import nn
 
+import dpose
 from dpose.config import preset
 from dpose.model.inference import FastDPose, fold_batch_norms, normalise, run_network, usable_device
 from dpose.model.network import DPose
@@ -108,6 +109,20 @@ def test_in_bf16_outputs_are_float32_and_close(network, inputs):
             assert (one - two).norm() < bound * two.norm(), name
     identity = found.rotmats @ found.rotmats.mT
     torch.testing.assert_close(identity, torch.eye(3).expand_as(identity), atol=1e-4, rtol=0)
+
+
+def test_a_pretrained_backbone_stays_in_32_bits():
+    model = dpose.load("lite")
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(3))
+    fast = FastDPose(model, bf16=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = fast.model.encoder.backbone(image)
+        adapted = fast.model.encoder(image)
+    with torch.no_grad():
+        expected = model.encoder.backbone(image)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3)
+    assert adapted.f1.dtype == torch.bfloat16
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
