@@ -15,7 +15,7 @@ process to the first overlay; the other times are medians of warm calls:
 Goals: `picture` below 150 ms for `mini` and one person, below 500 ms for eight; memory does not grow from
 picture 100 to picture 1,000.
 
-    python benchmarks/predict.py --out results/predict.json     # 10 minutes on two quiet cores
+    python benchmarks/predict.py --out results/predict.json     # 5 minutes on two quiet cores
 """
 
 from __future__ import annotations
