@@ -163,7 +163,7 @@ def main() -> None:
         }
         print(f"{name:38}" + "  ".join(f"{key} {value:7.2f}" for key, value in rows[name].items()))
     if args.out:
-        about = {"checkpoint": args.checkpoint, "samples": len(change), "calibration": CALIBRATION}
+        about = {"network": args.checkpoint, "samples": len(change), "calibration": CALIBRATION}
         write_json(args.out, {**about, "threads": 1, "variants": rows, **results.provenance()})
 
 
