@@ -399,10 +399,16 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         ".safetensors: the network without body models and optimizer, and without pickles. (The other "
         "commands read the .ckpt as well.) A .safetensors of the preset 'paper' becomes a .ckpt that the "
         "authors' code loads with strict=False, because the body models are missing; that code cannot "
-        "build other presets. float32 weights are kept bit for bit, others become float32."
+        "build other presets. float32 weights are kept bit for bit, others become float32. If OUT ends "
+        "in .onnx, a checkpoint of any kind becomes a graph for other programs, whose metadata describe its "
+        "inputs and outputs. The batch size is free. This needs the packages onnx and onnxscript."
     )
     parser.add_argument("source", metavar="IN", help="checkpoint: .ckpt, .safetensors or a shipped name")
-    parser.add_argument("target", metavar="OUT", help="file to write: .safetensors from a .ckpt, else .ckpt")
+    parser.add_argument(
+        "target",
+        metavar="OUT",
+        help="file to write: .onnx; else .safetensors from a .ckpt, and .ckpt from ours",
+    )
     parser.set_defaults(run=_convert)
 
 
@@ -544,14 +550,18 @@ def _convert(args: argparse.Namespace) -> None:
     from dpose.io import file_hash
     from dpose.model import checkpoint, released
     from dpose.model.network import parameter_table
+    from dpose.model.onnx_file import export_onnx
 
     source, target = checkpoint.resolve(args.source), Path(args.target)
     to_ours = released.is_torch_file(source)
     suffix = ".safetensors" if to_ours else ".ckpt"
-    if target.suffix != suffix:
-        raise ValueError(f"{args.source} becomes a {suffix} file, but {target} has another suffix")
+    if target.suffix not in (suffix, ".onnx"):
+        raise ValueError(f"{args.source} becomes a {suffix} or .onnx file, but {target} has another suffix")
     if target.exists():
         raise FileExistsError(f"{target} exists; remove it or name another file")
+    if target.suffix == ".onnx":
+        print(f"written to {export_onnx(source, target)}")
+        return
     model, metadata = checkpoint.read(source)
     origin = {"checkpoint": source.name, "sha256": file_hash(source)}
     write = checkpoint.save if to_ours else checkpoint.save_released
@@ -605,7 +615,7 @@ COMMANDS = {  # name: what it does, and the function that adds its arguments
     "experiment": ("train and measure the networks of a comparison that the book shows", _add_experiment),
     "predict": ("predict bodies, depth and parts of the people in photographs", _add_predict),
     "app": ("open a page on this computer that predicts the people of photographs dropped on it", _add_app),
-    "convert": ("convert a released checkpoint to one of ours, or back", _add_convert),
+    "convert": ("convert a released checkpoint to one of ours, or back, or a network to ONNX", _add_convert),
     "doctor": ("show what is installed, which files are found, and what missing files are for", _add_doctor),
     "install-neural-renderer": (
         "build the paper's renderer of part labels, on CUDA (optional: Warp renders them too)",

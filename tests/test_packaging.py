@@ -145,6 +145,17 @@ def test_importing_the_package_is_light():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_prediction_does_without_the_slow_imports_of_torch():
+    import subprocess
+
+    code = (
+        "import dpose, numpy, sys; dpose.Predictor()(numpy.zeros((64, 64, 3), 'uint8'), [(0, 0, 64, 64)]); "
+        "print([m for m in ('torch._dynamo', 'lightning', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_installed_package_has_the_version_of_its_source():
     from importlib.metadata import version
 

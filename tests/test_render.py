@@ -541,6 +541,21 @@ def test_the_face_that_embree_finds_is_lit_by_its_interpolated_normal(body, dist
     assert hit.mean() > 0.1 and wrong.mean() < 1e-3  # on edges, either face may be the one
 
 
+def test_a_floor_that_extends_behind_the_camera_is_shaded_up_to_the_horizon():
+    floor = torch.tensor([[-50.0, 1, -50], [50, 1, -50], [50, 1, 50], [-50, 1, 50]])
+    photo = np.full((SIZE, SIZE, 3), 7, np.uint8)
+    drawn = (shade(floor, QUAD, camera()[0], photo, samples=1) != photo).any(-1)
+    down = pixel_rays(camera()[0], SIZE, SIZE)[..., 1]
+    np.testing.assert_array_equal(drawn, down > 1 / 50)
+
+
+def test_a_face_seen_exactly_from_the_side_is_not_drawn():
+    side, k = square(2.0, 0.3)[:, [2, 1, 0]] + torch.tensor([-2.0, 0.0, 2.0]), camera()[0].clone()
+    k[0, 2] = 16.5  # the rays of a column of pixels lie in its plane
+    photo = np.full((SIZE, SIZE, 3), 7, np.uint8)
+    np.testing.assert_array_equal(shade(side, QUAD, k, photo, samples=1), photo)
+
+
 def test_a_large_picture_is_shaded_in_pieces_of_bounded_size(body, monkeypatch):
     vertices, k = posed_people(body, 1)[0], camera(focal=150)[0]
     photo = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)

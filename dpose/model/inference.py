@@ -4,7 +4,7 @@
 where the hardware supports it. In eval mode a batch norm is an affine map per channel, so it can be merged
 into the weights of the preceding convolution. Softmax, sigmoid, the regressor and a pretrained backbone stay
 in float32: with MoveNet's backbone in bf16 the vertices of `lite` move by 15 mm, otherwise by 1.3 mm.
-`benchmarks/inference.py` measures speed and accuracy. 8-bit integers gain less than they cost there.
+`benchmarks/inference.py` and `benchmarks/precision.py` measure speed and accuracy, also of 8-bit integers.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ body covers many pixels. Two Warp kernels do it on the CPU: `_draw` notes the ne
 `_shade` lights it.
 """
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from dpose.render.raycast import REACH, check_range, join_faces, picture_shape
 _SAMPLES_AT_ONCE = 2**20  # a photograph of 12 megapixels would take gigabytes at once
 _LARGE = 2**24  # pixels: beyond this edges are not smoothed
 _GAMMA = 1 / 2.2
+_lock = threading.Lock()  # the first launch loads the kernels
 # Directions towards three lights fixed to the camera (behind its left side, at the right, above), and powers.
 _LIGHTS = ((-0.5, -0.6, -0.7), (0.8, -0.1, -0.5), (0.0, -1.0, 0.1))
 _POWERS, _AMBIENT = (0.75, 0.25, 0.2), 0.18
@@ -205,7 +207,8 @@ def _shade_part(
     out = torch.from_numpy(np.ascontiguousarray(image))
     lights = torch.nn.functional.normalize(torch.tensor(_LIGHTS), dim=-1).numpy()
     light = [wp.mat33(lights), wp.vec3(*_POWERS), _AMBIENT, _GAMMA]
-    wp.launch(_draw, faces.shape[0], [points, faces, camera, keys], device="cpu")
     inputs = [points, normals, faces, colors, camera, keys, samples, opacity, *light]
-    wp.launch(_shade, (height, width), inputs, [wp.from_torch(out)], device="cpu")
+    with _lock:
+        wp.launch(_draw, faces.shape[0], [points, faces, camera, keys], device="cpu")
+        wp.launch(_shade, (height, width), inputs, [wp.from_torch(out)], device="cpu")
     return out.numpy()
