@@ -119,6 +119,20 @@ def test_each_record_in_the_repository_fits_the_schema_and_its_people(path):
         assert results.people_path(path).stat().st_size < 60_000
 
 
+@pytest.mark.parametrize(
+    "path",
+    [p for p in sorted(FOLDER.rglob("*.json")) if p.name != "schema.json" and p not in records()],
+    ids=lambda path: path.stem,
+)
+def test_each_benchmark_and_trial_tells_where_its_numbers_come_from(path):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((FOLDER / "schema.json").read_text())
+    part = {"$ref": "#/$defs/provenance", "$defs": schema["$defs"]}
+    record = json.loads(path.read_text())
+    for entry in [record] if "commit" in record else record["cases"]:
+        assert not list(jsonschema.Draft202012Validator(part).iter_errors(entry))
+
+
 @pytest.fixture(scope="module")
 def measured(people, trained, tmp_path_factory):
     """A record of `evaluate` as it is read from its file, and its path."""
