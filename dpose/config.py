@@ -42,7 +42,10 @@ MAX_RESIDUAL_BLOCKS = 1000
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture of one network. The defaults are the paper's.
+    """Architecture of one network. The defaults are `PAPER`'s.
+
+    What the paper leaves open (the maps' side, `hidden`, details of the layers) is as in the released code,
+    whose network has the paper's number of parameters.
 
     Attributes:
         name: preset name, stored in checkpoints.

@@ -49,7 +49,10 @@ VARIANTS = {  # allowed values of the fields of `LossWeights` that select a vari
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The coefficients of eqs. 2-4 and the variants of their terms. The defaults are the paper's.
+    """The coefficients of eqs. 2-4 and the variants of their terms.
+
+    The defaults are the paper's. Where its text leaves a term open (the window of SSIM; the number, origin
+    and unit of the joints) they are choices of this package.
 
     Attributes:
         lambda_1: depth, L1.

@@ -47,13 +47,13 @@ from dpose.data.sets import bedlam
 from dpose.data.shards import decode_sample
 from dpose.data.sources import BadCount, find_shards, read_members
 from dpose.data.targets import (
-    PAPER_SIDE,
     PERSON_DEPTH_REACH,
+    RELEASED_SIDE,
     depth_target,
-    paper_intrinsics,
-    paper_translation,
     part_targets,
     person_pixels,
+    released_intrinsics,
+    released_translation,
 )
 from dpose.figures import (
     BACKGROUND,
@@ -493,16 +493,16 @@ plt.show()
 # $$
 
 # %%
-show_source(paper_translation)
+show_source(released_translation)
 
 # %%
-shift, solved = paper_translation(joints3d, *box[:3])
-paper = part_targets(vertices, joints3d, *box, body, 224, camera="paper")
+shift, solved = released_translation(joints3d, *box[:3])
+paper = part_targets(vertices, joints3d, *box, body, 224, camera="released")
 
 # %% tags=["hide-input"]
 placed = joints3d + shift[:, None]
-fitted = project(placed, paper_intrinsics(scale, PAPER_SIDE))  # (P, 24, 2) pixels of 224
-affine = crop_affine(center, scale, PAPER_SIDE)
+fitted = project(placed, released_intrinsics(scale, RELEASED_SIDE))  # (P, 24, 2) pixels of 224
+affine = crop_affine(center, scale, RELEASED_SIDE)
 labelled = joints2d[..., :2] @ affine[..., :2].mT + affine[:, None, :, 2]
 counted = joints2d[..., 2] > 0
 miss = ((fitted - labelled).norm(dim=-1) * counted).sum(1) / counted.sum(1)
@@ -584,7 +584,7 @@ rows = [line("paper's camera, 224", paper, true)]
 coarse = {}
 for size in (56, 28):
     coarse[size] = [
-        part_targets(vertices, joints3d, *box, body, size, camera=name) for name in ("crop", "paper")
+        part_targets(vertices, joints3d, *box, body, size, camera=name) for name in ("crop", "released")
     ]
     rows.append(line(f"paper's camera, {size}", coarse[size][1], coarse[size][0]))
 rows += [line(f"true labels moved by {n} of 224", moved(true, n), true) for n in (1, 5, 10)]
@@ -628,7 +628,7 @@ ray = torch.stack(
 off_axis = torch.atan(ray[:, :2].norm(dim=1))  # angle of the box's middle from the camera's axis, radians
 towards = torch.linalg.cross(ray, torch.tensor([0.0, 0.0, 1.0]).expand_as(ray))
 turn = roma.rotvec_to_rotmat(torch.nn.functional.normalize(towards, dim=1) * off_axis[:, None])
-turned = part_targets(vertices @ turn.mT, joints3d @ turn.mT, *box, body, 224, camera="paper")
+turned = part_targets(vertices @ turn.mT, joints3d @ turn.mT, *box, body, 224, camera="released")
 share_turned = differing(turned)
 
 # %% [markdown]
@@ -653,7 +653,7 @@ def put(angle, distance):
         1.2 * (high - low).amax(1) / 200,
         k,
     )
-    a, b = (part_targets(mesh, joints, *there, body, 112, camera=name) for name in ("crop", "paper"))
+    a, b = (part_targets(mesh, joints, *there, body, 112, camera=name) for name in ("crop", "released"))
     return differing(b, a)
 
 
@@ -702,7 +702,7 @@ Markdown(
 # depend on how near and how far off the axis people stand, and on the open data that is our own doing.
 #
 # What can be said is that the true perspective costs nothing where the intrinsics are known, as they are in
-# every data set with rendered people. So it is the default, and `camera="paper"` is there for comparison:
+# every data set with rendered people. So it is the default, and `camera="released"` is there for comparison:
 
 # %%
 show_source(part_targets)

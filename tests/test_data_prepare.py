@@ -21,7 +21,7 @@ from data_people import frame_sets, random_label, random_pose, write_bedlam_fram
 from gendered_people import licensed_bodies
 from licensed_files import write_smplx_npz
 
-from dpose.body import load_body
+from dpose.body import Bodies, load_body
 from dpose.cli import main
 from dpose.config import MINI
 from dpose.data.augment import MINI_AUGMENT, PAPER_AUGMENT, jitter_box
@@ -29,8 +29,8 @@ from dpose.data.frames import BEHIND, NO_MASK, Skipped, TooManyFaults
 from dpose.data.labels import COLUMNS, Labels
 from dpose.data.loader import make_loader
 from dpose.data.prepare import driver, job, prepare, prepare_scenes
-from dpose.data.prepare.plan import split_of
-from dpose.data.sample import relative_matrix
+from dpose.data.prepare.plan import Settings, plan, split_of
+from dpose.data.sample import MARGIN, relative_matrix
 from dpose.data.shards import read_manifest
 from dpose.data.sources import BadCount, read_members
 
@@ -373,23 +373,46 @@ def test_two_scenes_of_one_name_are_refused(root, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_part_labels_in_the_papers_camera_need_shards_of_their_own(copy, tmp_path):
+def test_part_labels_in_the_released_camera_need_shards_of_their_own(copy, tmp_path):
     """Only the part labels differ, and the masks are matched all the same."""
     cut(copy, tmp_path / "crop")
-    manifest = cut(copy, tmp_path / "paper", parts_camera="paper")
-    assert manifest["parts_camera"] == "paper" and manifest["dropped"] == {}
+    manifest = cut(copy, tmp_path / "released", parts_camera="released")
+    assert manifest["parts_camera"] == "released" and manifest["dropped"] == {}
     same, apart = [], []
     for name in sorted(path.name for path in (tmp_path / "crop" / "shards").glob("*.tar")):
-        files = [tmp_path / kind / "shards" / name for kind in ("crop", "paper")]
+        files = [tmp_path / kind / "shards" / name for kind in ("crop", "released")]
         pair = (read_members([file], BadCount(0, 0)) for file in files)
         for one, other in zip(*pair, strict=True):
             same.append(all(one[kind] == other[kind] for kind in ("jpg", "depth.png", "json")))
             apart.append(one["parts.png"] != other["parts.png"])
     assert len(same) == TOTAL and all(same) and all(apart)
     with pytest.raises(ValueError, match="parts_camera 'crop'"):
-        cut(copy, tmp_path / "paper")
-    with pytest.raises(ValueError, match="fisheye.*crop, paper"):
+        cut(copy, tmp_path / "released")
+    with pytest.raises(ValueError, match="fisheye.*crop, released"):
         cut(copy, tmp_path / "other", parts_camera="fisheye")
+
+
+def test_shards_made_when_the_released_camera_was_called_paper_are_kept(copy, tmp_path):
+    """Their records name it "paper", and their fingerprints were made with that name."""
+    settings = Settings("made", "train", 40, MARGIN, 0.2, 8, None)
+    crop, former, now = (
+        [job.fingerprint for job in plan(frame_sets(copy), made, Bodies(), Skipped(0))[0]]
+        for made in (replace(settings, parts_camera=name) for name in ("crop", "paper", "released"))
+    )
+    assert former == now and not set(crop) & set(now)
+    cut(copy, tmp_path / "out", parts_camera="released")
+    shards = tmp_path / "out" / "shards"
+    for path in shards.glob("*-??????.json"):
+        record = json.loads(path.read_text())
+        assert record["settings"]["parts_camera"] == "released"
+        record["settings"]["parts_camera"] = "paper"
+        path.write_text(json.dumps(record))
+    before = {path: path.stat().st_mtime_ns for path in shards.glob("*.tar")}
+    manifest = cut(copy, tmp_path / "out", parts_camera="released")
+    assert {path: path.stat().st_mtime_ns for path in shards.glob("*.tar")} == before
+    assert manifest["parts_camera"] == "released"
+    with pytest.raises(ValueError, match="parts_camera 'paper'.*'crop'"):
+        cut(copy, tmp_path / "out")
 
 
 # --- faults -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Part targets on the device: the paper's camera against numpy's least squares, labels against each other."""
+"""Part targets on the device: the released camera against numpy's least squares, and labels."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from dpose.body import load_body
 from dpose.camera import crop_affine, crop_intrinsics, project
 from dpose.data.sample import make_label
 from dpose.data.targets import (
-    PAPER_FOCAL,
-    PAPER_SIDE,
+    RELEASED_FOCAL,
+    RELEASED_SIDE,
     label_part_targets,
-    paper_intrinsics,
-    paper_translation,
     part_targets,
+    released_intrinsics,
+    released_translation,
 )
 from dpose.render import render_parts
 
@@ -61,49 +61,49 @@ def labels(people: dict, size: int = 56, changes: dict | None = None, **how) -> 
 
 
 def crop_pixels(people: dict) -> torch.Tensor:
-    """The labelled 2D joints in the paper's crop, from its middle (B, 24, 2)."""
-    affine = crop_affine(people["center"], people["scale"], PAPER_SIDE)
+    """The labelled 2D joints in a crop of 224 pixels, from its middle (B, 24, 2)."""
+    affine = crop_affine(people["center"], people["scale"], RELEASED_SIDE)
     xy = people["joints2d"][..., :2]
-    return xy @ affine[:, :, :2].mT + affine[:, None, :, 2] - PAPER_SIDE / 2
+    return xy @ affine[:, :, :2].mT + affine[:, None, :, 2] - RELEASED_SIDE / 2
 
 
 def test_the_translation_is_the_weighted_least_squares_answer(people):
-    found, solved = paper_translation(*(people[name] for name in FIT))
+    found, solved = released_translation(*(people[name] for name in FIT))
     assert solved.all()
     pixels, weight = crop_pixels(people).double().numpy(), people["joints2d"][..., 2].double().numpy()
     points = people["joints3d"][:, :24].double().numpy()
     for i in range(PEOPLE):
         rows, right = [], []
         for (u, v), (x, y, z), c in zip(pixels[i], points[i], weight[i], strict=True):
-            rows += [[c**0.5 * PAPER_FOCAL, 0, -(c**0.5) * u], [0, c**0.5 * PAPER_FOCAL, -(c**0.5) * v]]
-            right += [c**0.5 * (u * z - PAPER_FOCAL * x), c**0.5 * (v * z - PAPER_FOCAL * y)]
+            rows += [[c**0.5 * RELEASED_FOCAL, 0, -(c**0.5) * u], [0, c**0.5 * RELEASED_FOCAL, -(c**0.5) * v]]
+            right += [c**0.5 * (u * z - RELEASED_FOCAL * x), c**0.5 * (v * z - RELEASED_FOCAL * y)]
         expected = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0]
         np.testing.assert_allclose(found[i].numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_body_seen_by_the_papers_camera_is_found_where_it_stands(people):
+def test_a_body_viewed_by_the_released_camera_is_found_where_it_stands(people):
     truth = torch.tensor([[0.3, -0.2, 40.0]]).repeat(PEOPLE, 1) + torch.arange(PEOPLE)[:, None]
     rooted = people["joints3d"] - people["joints3d"][:, :1]
-    seen = project(rooted[:, :24] + truth[:, None], paper_intrinsics(people["scale"], PAPER_SIDE))
-    zoom = 200 * people["scale"] / PAPER_SIDE
-    full = (seen - PAPER_SIDE / 2) * zoom[:, None, None] + people["center"][:, None]
+    seen = project(rooted[:, :24] + truth[:, None], released_intrinsics(people["scale"], RELEASED_SIDE))
+    zoom = 200 * people["scale"] / RELEASED_SIDE
+    full = (seen - RELEASED_SIDE / 2) * zoom[:, None, None] + people["center"][:, None]
     joints2d = torch.cat([full, torch.ones(PEOPLE, 24, 1)], -1)
-    found, solved = paper_translation(rooted, joints2d, people["center"], people["scale"])
+    found, solved = released_translation(rooted, joints2d, people["center"], people["scale"])
     assert solved.all()
     np.testing.assert_allclose(found, truth, rtol=2e-4, atol=1e-3)
 
 
 def test_a_body_that_is_moved_first_ends_in_the_same_place(people):
-    found, _ = paper_translation(*(people[name] for name in FIT))
+    found, _ = released_translation(*(people[name] for name in FIT))
     shift = torch.tensor([1.0, -2.0, 5.0])
-    moved, _ = paper_translation(people["joints3d"] + shift, *(people[name] for name in FIT[1:]))
+    moved, _ = released_translation(people["joints3d"] + shift, *(people[name] for name in FIT[1:]))
     np.testing.assert_allclose(moved + shift, found, atol=2e-4)
 
 
 def test_the_fitted_joints_come_near_the_labelled_ones(people):
-    translation, _ = paper_translation(*(people[name] for name in FIT))
+    translation, _ = released_translation(*(people[name] for name in FIT))
     placed = people["joints3d"][:, :24] + translation[:, None]
-    seen = project(placed, paper_intrinsics(people["scale"], PAPER_SIDE)) - PAPER_SIDE / 2
+    seen = project(placed, released_intrinsics(people["scale"], RELEASED_SIDE)) - RELEASED_SIDE / 2
     assert (seen - crop_pixels(people)).norm(dim=-1).mean() < 12  # of 224; they stand aside, and near
 
 
@@ -133,13 +133,17 @@ SPOILT = ("no joint", "one joint", "one spot", "all NaN", "negative confidence",
 @pytest.mark.parametrize("how", SPOILT)
 def test_joints_that_determine_no_place_leave_the_image_s_own_perspective(people, how):
     given = people | broken(people, how)
-    translation, solved = paper_translation(*(given[name] for name in FIT))
-    whole, _ = paper_translation(*(people[name] for name in FIT))
+    translation, solved = released_translation(*(given[name] for name in FIT))
+    whole, _ = released_translation(*(people[name] for name in FIT))
     assert solved.tolist() == [i != 1 for i in range(PEOPLE)]
     assert (translation[1] == 0).all() and (translation[solved] == whole[solved]).all()
-    found, true, paper = labels(given, camera="paper"), labels(people), labels(people, camera="paper")
-    assert (found[1] == true[1]).all() and (found[solved] == paper[solved]).all()
-    assert (found[1] > 0).any() and (found[1] != paper[1]).any()
+    found, true, released = (
+        labels(given, camera="released"),
+        labels(people),
+        labels(people, camera="released"),
+    )
+    assert (found[1] == true[1]).all() and (found[solved] == released[solved]).all()
+    assert (found[1] > 0).any() and (found[1] != released[1]).any()
 
 
 def test_a_joint_without_confidence_may_hold_anything(people):
@@ -149,23 +153,23 @@ def test_a_joint_without_confidence_may_hold_anything(people):
     dropped = people["joints2d"].clone()
     dropped[0, 5, 2] = 0
     geometry = people["center"], people["scale"]
-    found, solved = paper_translation(people["joints3d"], changed, *geometry)
+    found, solved = released_translation(people["joints3d"], changed, *geometry)
     assert solved.all()
-    assert (found == paper_translation(people["joints3d"], dropped, *geometry)[0]).all()
+    assert (found == released_translation(people["joints3d"], dropped, *geometry)[0]).all()
 
 
 def test_the_fit_never_makes_a_cuda_program_wait(people):
     given = [people[name].to("meta") for name in FIT]
     with OnDevice(given):
-        paper_translation(*given)
-        paper_intrinsics(given[-1], 56, 1.25)
+        released_translation(*given)
+        released_intrinsics(given[-1], 56, 1.25)
 
 
 def test_two_joints_are_enough(people):
     joints2d = people["joints2d"].clone()
     joints2d[..., 2] = 0
     joints2d[:, [0, 15], 2] = 1
-    found, solved = paper_translation(
+    found, solved = released_translation(
         people["joints3d"], joints2d, *(people[name] for name in ("center", "scale"))
     )
     assert solved.all() and (found[:, 2] > 10).all()
@@ -183,13 +187,13 @@ def test_labels_lie_where_the_crop_s_own_camera_sees_the_body(people):
     assert (hit & inside).sum() > 0.9 * inside.sum()
 
 
-@pytest.mark.parametrize("camera", ["crop", "paper"])
+@pytest.mark.parametrize("camera", ["crop", "released"])
 def test_another_resolution_shows_the_same(people, camera):
     fine = labels(people, 165, camera=camera)
     assert (fine[:, 1::3, 1::3] != labels(people, 55, camera=camera)).float().mean() < 1e-3
 
 
-@pytest.mark.parametrize("camera", ["crop", "paper"])
+@pytest.mark.parametrize("camera", ["crop", "released"])
 def test_a_margin_only_adds_pixels_around(people, camera):
     margin = torch.full((PEOPLE,), 1.25)
     wide = labels(people, 140, camera=camera, margin=margin)
@@ -205,12 +209,12 @@ def test_both_cameras_agree_where_the_image_is_taken_from_afar_and_straight(peop
     center, scale = torch.tensor([[320.0, 240.0]]).expand(PEOPLE, 2), torch.full((PEOPLE,), 1.4)
     changes = {"vertices": vertices, "joints3d": joints, "joints2d": joints2d, "center": center}
     changes |= {"scale": scale, "cam_int": cam_int}
-    true, paper = labels(people, 56, changes), labels(people, 56, changes, camera="paper")
+    true, released = labels(people, 56, changes), labels(people, 56, changes, camera="released")
     assert (true > 0).any((1, 2)).all()
-    assert (true != paper).float().sum() < 0.02 * (true > 0).sum()
+    assert (true != released).float().sum() < 0.02 * (true > 0).sum()
 
 
-@pytest.mark.parametrize("camera", ["crop", "paper"])
+@pytest.mark.parametrize("camera", ["crop", "released"])
 def test_stored_cuts_get_the_labels_of_their_margin(people, camera):
     rows = [
         make_label(
@@ -265,7 +269,7 @@ def test_bent_fingers_are_drawn_and_counted_to_the_wrists(people):
 
 
 def test_another_camera_or_backend_is_refused(people):
-    with pytest.raises(ValueError, match="crop, paper"):
+    with pytest.raises(ValueError, match="crop, released"):
         labels(people, camera="weak")
     with pytest.raises(ValueError, match="opengl"):
         labels(people, backend="opengl")

@@ -29,7 +29,10 @@ LEFT_EYE = 23  # of the 24 joints with 2D labels; its mirror image, the right ey
 
 @dataclass(frozen=True)
 class Augment:
-    """Strengths; the defaults are the paper's, where it gives them (not for the occlusion boxes).
+    """Chances and strengths. The defaults are those of the preset "paper".
+
+    The paper lists the kinds of augmentation, without numbers. The defaults are the released code's, except
+    for the occlusion boxes (there one of 50 to 100 pixels of the whole image) and the chance of snow.
 
     `flip_p` applies only to people labelled with an open body: mirrored betas are unknown for SMPL-X and
     SMPL.
@@ -116,7 +119,7 @@ def mirror_label(label: SampleLabel) -> SampleLabel:
 
 
 def picture_transforms(augment: Augment) -> list[A.OneOf]:
-    """The two groups of transforms that the paper names, each applied with its chance."""
+    """The paper's transforms in two groups, as in the released code, each applied with its chance."""
     faults = A.OneOf(
         [
             A.Downscale(scale_range=(0.5, 0.9), p=0.1),

@@ -207,8 +207,8 @@ def read_frame(
 ) -> list[Sample]:
     """The samples of the people of one frame, `rows` of `labels`; see `read_scenes`.
 
-    camera: the view of the part labels, "crop" or "paper", see `dpose.data.targets.part_targets`. Whatever is
-    wrong with the frame is a fault of `skipped`; only too many of them raise.
+    camera: the view of the part labels, "crop" or "released", see `dpose.data.targets.part_targets`.
+    Whatever is wrong with the frame is a fault of `skipped`; only too many of them raise.
     """
     skipped, bodies = skipped or Skipped(), bodies or Bodies()
     stem = Path(imgname).with_suffix("")
@@ -258,7 +258,7 @@ def read_frame(
             person = labels.pose_cam[own_rows], labels.shape[own_rows], transl[own_rows]
             for view, drawn in parts.items():
                 drawn[members] = label_part_targets(*person, own_cuts, body, size, view)
-        # Masks are compared with the true view, also if the labels are drawn in the paper's.
+        # Masks are compared with the true view, also if the labels are drawn in another.
         owners = match_masks(cuts, parts["crop"], masks, metres) if has_depth else [None] * len(cuts)
         samples = []
         for label, part, owner in zip(cuts, parts[camera], owners, strict=True):

@@ -38,7 +38,7 @@ class Means:
         """(132,) mean pose as 6D rotations, with the root turned upright towards the camera.
 
         People face every way, so their mean orientation says little; starting all of them at "facing the
-        camera" is also what the mean-parameter file of the paper's regressor does.
+        camera" is also what the mean-parameter file of the released code does.
         """
         pose = self.pose.clone()
         pose[0] = FACING_CAMERA

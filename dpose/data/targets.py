@@ -5,9 +5,10 @@ once, when data are prepared or made (`label_part_targets`, called by `dpose.dat
 `dpose.synthetic.samples`; the rays: `dpose.render.raycast`). Training only cuts and mirrors them.
 
 Two cameras. "crop", the default, is the full image's own camera seen through the box, so the labels lie
-where the image shows the parts. "paper" is a camera made up for the crop: a long focal length, the principal
-point in the middle, and a translation of the body that fits its 3D joints to their 2D positions. It needs no
-intrinsics, but its perspective is wrong: `notebooks/targets` measures by how much.
+where the image shows the parts. "released" is the released code's camera, made up for the crop: a long focal
+length, the principal point in the middle, and a translation of the body that fits its 3D joints to their 2D
+positions. It needs no intrinsics, but its perspective is wrong: `notebooks/targets` measures by how much. The
+paper names no camera.
 
 The depth target is the depth of this person's visible pixels in the crop, scaled to [0.1, 1]: 0.1 at the
 nearest visible point of the person, 1 at the farthest; other pixels are 0. `depth_target` defines it; in
@@ -15,8 +16,8 @@ training `person_codes` and `to_device` (`dpose.model.inference`) compute the sa
 `rule="released"` selects the authors' rule.
 
 Depth and masks come from different passes of a game engine: the soft edge of a mask, mainly in hair, includes
-pixels whose depth is the wall's or the sky's. A single one would compress the whole person to 0.1, so the
-paper's rule first removes pixels that cannot be the person's.
+pixels whose depth is the wall's or the sky's. A single one would compress the whole person to 0.1, so
+`rule="paper"` first removes pixels that cannot be the person's (the paper does not mention them).
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from dpose.camera import BOX_UNIT, crop_intrinsics
 if TYPE_CHECKING:
     from dpose.data.sample import SampleLabel
 
-CAMERAS = ("crop", "paper")
-PAPER_FOCAL = 5000.0  # pixels of a crop that has PAPER_SIDE of them along a side
-PAPER_SIDE = 224
+CAMERAS = ("crop", "released")
+RELEASED_FOCAL = 5000.0  # pixels of a crop that has RELEASED_SIDE of them along a side
+RELEASED_SIDE = 224
 MIN_SPREAD = 0.01  # of the joints in the crop, the same pixels; below it they say nothing about the distance
 
 
@@ -60,16 +61,16 @@ def part_targets(
 
     Args:
         vertices: (B, V, 3) metres, camera frame, of `body`.
-        joints3d: (B, J or more, 3) metres, same frame. Only the camera "paper" uses the joints.
+        joints3d: (B, J or more, 3) metres, same frame. Only the camera "released" uses the joints.
         joints2d: (B, J, 3) x, y in full-image pixels, confidence; as in a `Batch`, J = 24.
         center, scale: (B, 2) and (B,) the box, as in `dpose.camera`.
         cam_int: (B, 3, 3) full-image intrinsics, pixels.
         body: gives `faces` and `part_of_vertex`.
         size: side of the labels in pixels; any.
-        camera: "crop", the image's own perspective; or "paper". There, a person whose translation cannot be
-            solved (see `paper_translation`) is drawn in the image's own perspective.
+        camera: "crop", the image's own perspective; or "released", the released code's. There, a person whose
+            translation cannot be solved (see `released_translation`) is drawn in the image's own perspective.
         backend: of `dpose.render.render_parts`.
-        margin: side of what is drawn / side of the box, a number or (B,). The paper's camera stays the box's.
+        margin: side of what is drawn / side of the box, a number or (B,). "released" stays the box's camera.
     Raises:
         ValueError: unknown camera or backend, wrong shapes.
         RuntimeError: the backend is not available.
@@ -77,10 +78,10 @@ def part_targets(
     if camera not in CAMERAS:
         raise ValueError(f"unknown camera {camera!r}; choose one of {', '.join(CAMERAS)}")
     intrinsics = crop_intrinsics(cam_int, center, scale * margin, size)
-    if camera == "paper":
-        translation, solved = paper_translation(joints3d, joints2d, center, scale)
+    if camera == "released":
+        translation, solved = released_translation(joints3d, joints2d, center, scale)
         vertices = vertices + translation[:, None]
-        intrinsics = torch.where(solved[:, None, None], paper_intrinsics(scale, size, margin), intrinsics)
+        intrinsics = torch.where(solved[:, None, None], released_intrinsics(scale, size, margin), intrinsics)
     from dpose.render import (
         render_parts,
     )  # imported here: Warp takes seconds, and the loader needs depth only
@@ -88,22 +89,22 @@ def part_targets(
     return render_parts(vertices, body, intrinsics, size, backend)
 
 
-def paper_intrinsics(scale: Tensor, size: int, margin: float | Tensor = 1.0) -> Tensor:
-    """The paper's camera for crops of `size` pixels that are `margin` boxes wide: (B, 3, 3), pixels.
+def released_intrinsics(scale: Tensor, size: int, margin: float | Tensor = 1.0) -> Tensor:
+    """The released code's camera of part labels, for crops of `size` pixels, `margin` boxes wide: (B, 3, 3).
 
-    Focal length 5000 for the paper's crop of 224 pixels, proportionally for others; principal point in the
+    In pixels. Focal length 5000 for a crop of 224 pixels, proportionally for others; principal point in the
     middle. scale: (B,), only for B, type and device.
     """
-    focal = PAPER_FOCAL / PAPER_SIDE * size / margin * torch.ones_like(scale)  # (B,)
+    focal = RELEASED_FOCAL / RELEASED_SIDE * size / margin * torch.ones_like(scale)  # (B,)
     zero, middle = torch.zeros_like(focal), torch.full_like(focal, size / 2)
     rows = (focal, zero, middle), (zero, focal, middle), (zero, zero, torch.ones_like(focal))
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
-def paper_translation(
+def released_translation(
     joints3d: Tensor, joints2d: Tensor, center: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Translation that makes the paper's camera project a body's joints onto its 2D joints in the crop.
+    """Translation with which `released_intrinsics` project a body's joints onto its 2D joints in the crop.
 
     With q the ray of a 2D joint (its offset from the crop's middle over the focal length), X = (x, y, z) the
     3D joint and c its confidence, t is the least-squares solution of x + t_x = q_x (z + t_z), and the same
@@ -134,7 +135,7 @@ def paper_translation(
     def mean(values: Tensor) -> Tensor:
         return (weight * values).sum(1, keepdim=True)
 
-    pixel = BOX_UNIT * scale / PAPER_SIDE * PAPER_FOCAL  # focal length in full-image pixels (B,)
+    pixel = BOX_UNIT * scale / RELEASED_SIDE * RELEASED_FOCAL  # focal length in full-image pixels (B,)
     rays = (pixels - center[:, None]) / pixel[:, None, None]
     rays = torch.where(usable[..., None], rays, 0.0)  # (B, J, 2)
     lever = points[..., :2] - rays * points[..., 2:]
@@ -143,7 +144,7 @@ def paper_translation(
     z = mean((centred * lever).sum(-1, keepdim=True)) / spread
     translation = torch.cat([mean(rays) * z - mean(lever), z], -1)[:, 0]  # (B, 3), of the first joint
     nearest = torch.where(usable, points[..., 2] + z[..., 0], torch.inf).amin(1)
-    solved = (spread[:, 0, 0] > (MIN_SPREAD / PAPER_FOCAL) ** 2) & (nearest > 0) & nearest.isfinite()
+    solved = (spread[:, 0, 0] > (MIN_SPREAD / RELEASED_FOCAL) ** 2) & (nearest > 0) & nearest.isfinite()
     return torch.where(solved[:, None], translation - origin[:, 0], 0.0), solved
 
 
@@ -163,7 +164,7 @@ def label_part_targets(
         betas, trans: (N, 11); (N, 3) metres in the camera frame.
         labels: N labels, for the cameras and boxes.
         body: the `dpose.body.Body` that poses and betas are of.
-        size, camera: as for `part_targets`; the paper's camera is that of the label's box, so that a
+        size, camera: as for `part_targets`; the camera "released" is that of the label's box, so that a
             later jitter of the box moves the labels with it.
     """
     device = body.faces.device

@@ -1,7 +1,7 @@
 """The paper's renderer, the Neural 3D Mesh Renderer (Kato et al. 2018), as an alternative to Warp on CUDA.
 
 `neural_renderer` is imported when it is first used. Only its CUDA kernel that finds the face of each pixel is
-called, since part labels are drawn without anti-aliasing (paper section 3.5), textures or lights.
+called, since part labels are drawn without anti-aliasing, textures or lights.
 """
 
 from types import ModuleType

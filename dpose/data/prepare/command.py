@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "make part K of N, in an array of jobs on a shared folder; the last to finish writes the manifest"
         )
         add("--part", metavar="K/N", help=text)
-        text = "view of the part labels: the crop's own, or the paper's, of focal length 5000"
+        text = "view of the part labels: the crop's own, or the released code's, of focal length 5000"
         add("--parts-camera", choices=CAMERAS, default="crop", help=text)
         if name in WITH_DEPTH:
             add("--without-depth", dest="depth", action="store_false", help="prepare people without depth")

@@ -30,7 +30,8 @@ from dpose.paths import not_empty
 from dpose.processes import one_thread, run_jobs, usable_cores
 
 SETS = {"bedlam": "bedlam", "agora": "agora", "3dpw": "threedpw", "emdb": "emdb", "rich": "rich"}  # modules
-WHOLE = ("agora", "3dpw")  # sets whose "train" is not divided: as in the paper, or with a split "validation"
+# Sets whose "train" is not divided: as in the released code, or because they have a split "validation".
+WHOLE = ("agora", "3dpw")
 WITH_DEPTH = ("bedlam",)
 PRESETS = {
     "lite": SAMPLE_SIZE[128],
@@ -106,7 +107,7 @@ def prepare_scenes(
         workers: processes; None: one per core; 1: this process.
         limit: about how many people to take, of the first scenes; None: all.
         part: "K/N" makes one of N parts, see `dpose.data.parts`; every part plans all shards.
-        parts_camera: "crop", or "paper" for part labels in the paper's view (`part_targets`).
+        parts_camera: view of the part labels, "crop" or "released", see `part_targets`.
         skipped: what has been left out so far, and the limit on faults.
         bodies: used in this process; workers read their own.
         say: called with the estimate, line by line.

@@ -11,7 +11,7 @@ from pathlib import Path
 from dpose.body import Bodies
 from dpose.data.frames import FrameSet, Skipped, read_frame
 from dpose.data.labels import Labels
-from dpose.data.prepare.plan import Job
+from dpose.data.prepare.plan import Job, identity
 from dpose.data.sample import Sample
 from dpose.data.shards import shard_row, write_tar
 from dpose.io import replacing, write_json
@@ -89,7 +89,8 @@ def finished(folder: Path, jobs: list[Job]) -> dict[str, dict]:
             made_with, fingerprint, shard = record["settings"], record["fingerprint"], record["shard"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{other}{path.name} is no record of a shard ({error!r})") from error
-        if changed := [key for key in settings if made_with.get(key) != settings[key]]:
+        before, after = identity(made_with), identity(settings)
+        if changed := [key for key in settings if before.get(key) != after[key]]:
             was, now = (
                 ", ".join(f"{key} {of.get(key)!r}" for key in changed) for of in (made_with, settings)
             )

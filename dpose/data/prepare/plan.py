@@ -51,6 +51,15 @@ class Job:
         return sum(len(rows) for _, rows in self.frames)
 
 
+def identity(settings: dict) -> dict:
+    """Settings as records and fingerprints compare them: the camera "released" has its former name "paper".
+
+    Shards that were made under that name, and their fingerprints, remain valid.
+    """
+    released = settings.get("parts_camera") == "released"
+    return settings | {"parts_camera": "paper"} if released else settings
+
+
 def split_of(scene: str, imgname: str, split: str, validation: float) -> str:
     """The split of a frame: a share `validation` of the sequences goes to "val", by a hash of their names.
 
@@ -118,7 +127,7 @@ def plan(
         for split, parts in deal(frames, scene.name, settings, limit).items():
             for part, imgnames in enumerate(parts):
                 number = numbers[split] = numbers.get(split, -1) + 1
-                text = json.dumps([vars(settings), made_from, split, part], sort_keys=True)
+                text = json.dumps([identity(vars(settings)), made_from, split, part], sort_keys=True)
                 fingerprint = hashlib.sha256(text.encode()).hexdigest()
                 dealt = [(imgname, frames[imgname]) for imgname in imgnames]
                 jobs.append(Job(scene, settings, f"{split}-{number:06d}", dealt, fingerprint))
