@@ -1,6 +1,7 @@
 """The notebook files: .py and .ipynb in sync, no outputs, parameters for papermill, all in the book."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_mocked_parameters_exist(path):
         mock = cell["metadata"].get("nbmake", {}).get("mock", {})
         names = {t.id for s in ast.parse("".join(cell["source"])).body for t in s.targets} if mock else set()
         assert mock.keys() <= names
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_checks_its_parameters_first(path):
+    first, setup = ["".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "code"][:2]
+    if "check_parameters" not in setup:
+        pytest.skip("not rewritten yet")  # remove this when all notebooks are
+    parameters = [cell for cell in cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+    assert first == "".join(parameters[0]["source"])
+    assert re.match(r"from dpose\.figures import check_parameters\n+check_parameters\(\)\n", setup)
 
 
 def test_the_book_has_every_notebook_and_only_pages_that_exist():

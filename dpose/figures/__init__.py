@@ -15,6 +15,7 @@ from dpose.figures.colours import (
 )
 from dpose.figures.curves import loss_curves, read_log, style_axis, validation_curves
 from dpose.figures.meshes import decimate, mesh_figure, plotly_html
+from dpose.figures.parameters import check_parameters
 from dpose.figures.pictures import (
     PREDICTION_TITLES,
     attention_overlay,
