@@ -3,8 +3,10 @@
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,15 +214,58 @@ def test_an_interactive_body_is_small_in_millimetres_and_upright():
     assert len(second.i) <= 100 < len(first.i)
 
 
-def test_source_is_shown_dedented_with_its_module():
+def test_source_is_shown_dedented_without_docstrings_and_with_its_place(monkeypatch):
     from dpose.model.attention import SoftAttention
 
+    monkeypatch.delenv("DPOSE_BOOK", raising=False)
     text = figures.show_source(SoftAttention.weights, SoftAttention).data
-    assert "<code>SoftAttention.weights</code> in <code>dpose.model.attention</code>" in text
-    assert "\n````python\ndef weights(self, logits: Tensor) -> Tensor:\n" in text  # dedented
-    assert text.count("<details") == text.count("</details>") == 2
+    assert "\n````python\ndef weights(self, logits: Tensor) -> Tensor:\n    return " in f"\n{text}"
+    assert '"""' not in text and "<details" not in text
+    lines = Path(figures.__file__).parents[1].joinpath("model/attention.py").read_text().splitlines()
+    places = [int(line) for line in re.findall(r"`dpose/model/attention\.py:(\d+)`", text)]
+    assert lines[places[0] - 1].startswith("    def weights(") and lines[places[1] - 1].startswith(
+        "class Soft"
+    )
     with pytest.raises(TypeError):
         figures.show_source(len)
+
+    monkeypatch.setenv("DPOSE_BOOK", "1")
+    text = figures.show_source(SoftAttention.weights).data
+    assert f"{{source}}`dpose.model.attention:SoftAttention.weights:{places[0]}`" in text
+
+
+def test_only_docstrings_are_left_out_of_shown_source_and_long_source_is_folded():
+    def short(value):
+        """One line."""
+        text = """not a docstring"""
+
+        def inner():
+            """Several
+            lines.
+            """
+
+            return text * value
+
+        return inner
+
+    def only_a_docstring():
+        """This stays."""
+
+    text = figures.show_source(short).data
+    expected = [
+        "def short(value):",
+        '    text = """not a docstring"""',
+        "",
+        "    def inner():",
+        "        return text * value",
+        "",
+        "    return inner",
+    ]
+    assert text.startswith("\n".join(["````python", *expected, "````"]))
+    assert "This stays." in figures.show_source(only_a_docstring).data
+    folded = figures.show_source(figures.body_viewer).data
+    assert folded.startswith('<details class="dpose"><summary>') and folded.count("</details>") == 1
+    assert "open" not in folded.split("</summary>")[0]
 
 
 def in_a_browser(page: str, folder) -> str:

@@ -100,5 +100,8 @@ def test_a_table_escapes_its_cells():
 
     text = html_table(("a", "b"), [("<b>", "1")], ours=[0]).data
     assert "&lt;b&gt;" in text and '<tr class="ours">' in text
+    assert text.count('<th scope="col"') == 2 and text.count("scope") == 2
     with pytest.raises(ValueError):
         html_table(("a", "b"), [("only one",)])
+    with pytest.raises(ValueError, match="header"):
+        html_table(("a", " "), [("1", "2")])

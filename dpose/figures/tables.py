@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import os
 import textwrap
 from collections.abc import Sequence
 from html import escape
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Markdown
+
+LONG = 30  # lines of code that are shown unfolded
 
 
 def html_table(
@@ -26,15 +30,19 @@ def html_table(
         align: "l" or "r" for each column; further columns are aligned to the right.
 
     Raises:
-        ValueError: a row has another number of cells than the header.
+        ValueError: a row has another number of cells than the header, or a header cell is empty.
     """
     from IPython.display import HTML
 
+    if not all(str(cell).strip() for cell in header):
+        raise ValueError(f"each column of a table needs a header, got {list(header)}")
     kinds = [*align, *"r" * (len(header) - len(align))]
 
     def line(cells: Sequence[str], tag: str, style: str = "") -> str:
         texts = (escape(str(cell), quote=False) for cell in cells)
-        inner = "".join(f'<{tag} class="{k}">{text}</{tag}>' for k, text in zip(kinds, texts, strict=True))
+        scope = ' scope="col"' if tag == "th" else ""
+        parts = zip(kinds, texts, strict=True)
+        inner = "".join(f'<{tag}{scope} class="{kind}">{text}</{tag}>' for kind, text in parts)
         return f"<tr{style}>{inner}</tr>"
 
     body = "".join(line(row, "td", ' class="ours"' if i in ours else "") for i, row in enumerate(rows))
@@ -45,16 +53,37 @@ def html_table(
 
 
 def show_source(*things: object) -> Markdown:
-    """The code of functions, methods or classes, highlighted and collapsible.
+    """The code of functions, methods or classes, highlighted, without their docstrings.
 
-    Raises TypeError for what has no Python source.
+    Below each block is its file and line; the book links it to the code. A block of more than LONG lines is
+    folded. Raises TypeError for what has no Python source.
     """
     from IPython.display import Markdown
 
     blocks = []
     for thing in things:
-        code = textwrap.dedent(inspect.getsource(thing)).rstrip()
-        title = f"<code>{thing.__qualname__}</code> in <code>{thing.__module__}</code>"
-        summary = f'<details class="dpose" open><summary>{title}</summary>'
-        blocks.append(f"{summary}\n\n````python\n{code}\n````\n\n</details>")
+        code = _without_docstrings(textwrap.dedent(inspect.getsource(thing)))
+        block = f"````python\n{code}\n````"
+        length = code.count("\n") + 1
+        if length > LONG:
+            summary = f"<summary><code>{thing.__qualname__}</code>, {length} lines</summary>"
+            block = f'<details class="dpose">{summary}\n\n{block}\n\n</details>'
+        line = inspect.getsourcelines(thing)[1]
+        if os.environ.get("DPOSE_BOOK"):  # a role of book/_ext/dpose_book.py
+            place = f"{{source}}`{thing.__module__}:{thing.__qualname__}:{line}`"
+        else:
+            place = f"`{thing.__module__.replace('.', '/')}.py:{line}`"
+        blocks.append(f"{block}\n\n{place}")
     return Markdown("\n\n".join(blocks))
+
+
+def _without_docstrings(code: str) -> str:
+    """Code without the docstrings of its functions and classes, and the empty line after each."""
+    lines = code.rstrip().split("\n")
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and len(node.body) > 1:
+            if ast.get_docstring(node, clean=False) is not None:
+                first, last = node.body[0].lineno - 1, node.body[0].end_lineno
+                blank = last < len(lines) and not (lines[last] or "").strip()
+                lines[first : last + blank] = [None] * (last + blank - first)
+    return "\n".join(line for line in lines if line is not None)

@@ -1,0 +1,311 @@
+r"""Sphinx extension of the book.
+
+    :::{chapter}            the box at the top of a page: what it needs and teaches, times, downloads
+    \tag{5} in an equation  anchor eq-5 of that equation
+    {eqn}`5`                "eq. 5", a link to it from any page
+    {source}`MODULE:NAME`   link to the code, which `dpose.figures.show_source` puts out
+    pictures                alternative text from the caption; a picture with neither is a warning
+    {py:obj}`NAME`          a warning if the API reference does not have the name
+    footer                  version, commit, date, machine, licence
+
+`dpose_repository` in _config.yml is the public address of the repository, https://github.com/OWNER/NAME.
+While it is empty there are no links to it, to Binder or to Colab, and code is linked to the pages of viewcode.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.ext import viewcode
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.nodes import make_refnode
+
+import dpose
+from dpose.results import commit, hardware
+
+logger = logging.getLogger(__name__)
+
+API_PAGE = "book/api"
+LICENCE_PAGE = "book/licence"
+LICENCE_FILES = {
+    "How to cite": "CITATION.cff",
+    "Changes": "CHANGELOG.md",
+    "Licence": "LICENSE",
+    "Parts under other terms": "NOTICE",
+}
+WORDS_PER_MINUTE = 200
+SECONDS_PER_PICTURE = 20  # and per table and displayed equation
+RULE = (
+    f"{WORDS_PER_MINUTE} words per minute, {SECONDS_PER_PICTURE} s per figure, table and displayed equation"
+)
+TAG = re.compile(r"\\tag\{([^}]*)\}")
+
+
+class Chapter(SphinxDirective):
+    """The box at the top of a page."""
+
+    option_spec = {"needs": str, "learn": str}
+
+    def run(self) -> list[nodes.Node]:
+        box = nodes.container(classes=["dpose-chapter"])
+        for option, title in (("needs", "You need"), ("learn", "You will learn")):
+            items = [item.strip() for item in self.options.get(option, "").split(";") if item.strip()]
+            if not items:
+                logger.warning("chapter: the option %r is missing", option, location=self.get_location())
+                continue
+            paragraph = nodes.paragraph("", "", nodes.strong(text=title), nodes.Text(" "))
+            box += paragraph
+            if option == "needs":
+                paragraph += self.inline("; ".join(items))
+            else:
+                entries = [nodes.list_item("", nodes.paragraph("", "", *self.inline(one))) for one in items]
+                box += nodes.bullet_list("", *entries)
+        box += nodes.paragraph("", *self.downloads(), classes=["dpose-facts"])
+        return [box]
+
+    def inline(self, text: str) -> list[nodes.Node]:
+        children, messages = self.state.inline_text(text, self.lineno)
+        return children + messages
+
+    def downloads(self) -> list[nodes.Node]:
+        """Links to the notebook and its script, and to the repository's places if it has an address."""
+        source = Path(self.env.doc2path(self.env.docname))
+        links: list[nodes.Node] = []
+        if source.suffix == ".ipynb":
+            for suffix, text in ((".ipynb", "notebook"), (".py", "script")):
+                target = source.with_suffix(suffix).name
+                label = nodes.inline(text=f"{text} ({suffix})")
+                links.append(
+                    addnodes.download_reference("", "", label, reftarget=target, refdoc=self.env.docname)
+                )
+        path = source.relative_to(self.env.srcdir).as_posix()
+        for text, address in repository_links(self.config.dpose_repository, path).items():
+            links.append(nodes.reference("", text, refuri=address, internal=False))
+        return [node for link in links for node in (nodes.Text(SEPARATOR), link)]
+
+
+SEPARATOR = " · "
+
+
+def repository_links(repository: str, path: str) -> dict[str, str]:
+    """Addresses of a page's source and, for a notebook on GitHub, of its Binder and Colab sessions."""
+    if not repository:
+        return {}
+    links = {"source": f"{repository}/blob/main/{path}"}
+    github = re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)/?", repository)
+    if github and path.endswith(".ipynb"):
+        links["Binder"] = f"https://mybinder.org/v2/gh/{github[1]}/main?urlpath=lab/tree/{path}"
+        links["Colab"] = f"https://colab.research.google.com/github/{github[1]}/blob/main/{path}"
+    return links
+
+
+def reading_minutes(document: nodes.document) -> int:
+    """Minutes that a page takes to read, by RULE: without code, and without what is folded."""
+    words = pictures = 0
+
+    def visit(node: nodes.Node) -> None:
+        nonlocal words, pictures
+        if isinstance(node, nodes.Text):
+            words += len(node.astext().split())
+        elif isinstance(node, nodes.image | nodes.table | nodes.math_block):
+            pictures += 1
+        elif isinstance(node, nodes.raw):
+            pictures += len(re.findall(r'class="dpose(?:"|-)', node.astext()))
+        elif isinstance(node, nodes.math):
+            words += 1
+        elif isinstance(node, nodes.literal_block | nodes.comment | nodes.system_message):
+            pass
+        elif not (isinstance(node, nodes.Element) and node.get("hide_mode") == "all"):
+            for child in node.children:
+                visit(child)
+
+    visit(document)
+    return max(1, round(words / WORDS_PER_MINUTE + pictures * SECONDS_PER_PICTURE / 60))
+
+
+def duration(seconds: float) -> str:
+    """A duration with about two digits."""
+    if seconds < 99.5:
+        return f"{max(1, round(seconds))}\xa0s"
+    return f"{round(seconds / 60)}\xa0min" if seconds < 5970 else f"{seconds / 3600:.1f}\xa0h"
+
+
+def machine() -> str:
+    """The processor of this computer and its number of cores."""
+    has = hardware()
+    return f"{has['cores']} cores of {has['cpu']}"
+
+
+def fill_chapter(app: Sphinx, document: nodes.document) -> None:
+    """Write the times into the box of a page."""
+    executed = getattr(app.env, "nb_metadata", {}).get(app.env.docname, {}).get("exec_data")
+    for facts in document.findall(
+        lambda node: "dpose-facts" in getattr(node, "attributes", {}).get("classes", ())
+    ):
+        minutes = f"{reading_minutes(document)}\xa0min to read"
+        times: list[nodes.Node] = [nodes.abbreviation(minutes, minutes, explanation=RULE)]
+        if executed and executed["runtime"]:
+            times.append(nodes.Text(f"{SEPARATOR}{duration(executed['runtime'])} to run on {machine()}"))
+        facts[:] = [*times, *facts.children]
+
+
+# --- equations
+
+
+def anchor_equations(app: Sphinx, document: nodes.document) -> None:
+    r"""Give each equation with a \tag{N} the anchor eq-N."""
+    labels = app.env.get_domain("std").anonlabels
+    for equation in document.findall(nodes.math_block):
+        text = equation.astext()
+        numbers = TAG.findall(text)
+        for number in numbers:
+            name = f"eq-{number}"
+            if name in labels:
+                where = labels[name][0]
+                logger.warning("equation %s is defined twice, also in %s", number, where, location=equation)
+            labels.setdefault(name, (app.env.docname, name))
+            equation["ids"].append(name)
+        if numbers and not equation["nowrap"] and r"\\" in text:
+            # Sphinx would put several lines into an environment in which MathJax refuses \tag.
+            body = TAG.sub("", text).strip()
+            lines = (
+                rf"\begin{{equation}}\begin{{split}}{body}\end{{split}}\tag{{{numbers[0]}}}\end{{equation}}"
+            )
+            equation[:] = [nodes.Text(lines)]
+            equation["nowrap"] = True
+
+
+class EquationRole(SphinxRole):
+    """A link to an equation of the paper by its number."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        link = addnodes.pending_xref(
+            self.rawtext,
+            nodes.inline(text=f"eq.\xa0{self.text}"),
+            refdomain="std",
+            reftype="ref",
+            reftarget=f"eq-{self.text}",
+            refexplicit=True,
+            refwarn=True,
+            refdoc=self.env.docname,
+        )
+        self.set_source_info(link)
+        return [link], []
+
+
+# --- code
+
+
+class SourceRole(SphinxRole):
+    """A link to the code of MODULE:NAME, with file and line as its text."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        module, name, line = self.text.split(":")
+        path = module.replace(".", "/") + ".py"
+        text = nodes.literal(text=f"{path}:{line}")
+        if self.config.dpose_repository:
+            revision = (commit() or "main").removesuffix("+changes")
+            address = f"{self.config.dpose_repository}/blob/{revision}/{path}#L{line}"
+            return [nodes.reference("", "", text, refuri=address, internal=False)], []
+        return [source_link("", "", text, module=module, name=name)], []
+
+
+class source_link(nodes.Inline, nodes.TextElement):
+    """A link to a page of sphinx.ext.viewcode, before it is resolved."""
+
+
+def note_sources(app: Sphinx, document: nodes.document) -> None:
+    """Let viewcode write a page for each module whose code is linked to."""
+    for link in document.findall(source_link):
+        name = f"{link['module']}.{link['name']}"
+        if not any(name in node["ids"] for node in document.findall(nodes.Element)):
+            link["ids"].append(name)  # where viewcode's page links back to
+        described = addnodes.desc("", domain="py")
+        described += addnodes.desc_signature("", "", module=link["module"], fullname=link["name"])
+        viewcode.doctree_read(app, described)
+
+
+def resolve_sources(app: Sphinx, document: nodes.document, page: str) -> None:
+    for link in list(document.findall(source_link)):
+        target = f"{viewcode.OUTPUT_DIRNAME}/{link['module'].replace('.', '/')}"
+        resolved = make_refnode(app.builder, page, target, link["name"], link.children)
+        resolved["ids"] = link["ids"]
+        link.replace_self(resolved)
+
+
+# --- pictures and references
+
+
+def describe_pictures(app: Sphinx, document: nodes.document) -> None:
+    """Take the alternative text of a picture from the caption of its figure."""
+    for image in document.findall(nodes.image):
+        if image.get("alt"):
+            continue
+        figure = image.parent
+        while figure is not None and not isinstance(figure, nodes.figure):
+            figure = figure.parent
+        caption = figure and figure.next_node(nodes.caption)
+        if caption:
+            image["alt"] = caption.astext()
+        else:
+            logger.warning("a picture has neither a caption nor an alternative text", location=image)
+
+
+def require_references(app: Sphinx, document: nodes.document) -> None:
+    """Report names of Python objects that are nowhere described. The API page may name any type."""
+    if app.env.docname != API_PAGE:
+        for link in document.findall(addnodes.pending_xref):
+            if link.get("refdomain") == "py":
+                link["refwarn"] = True
+
+
+# --- footer and licence
+
+
+def write_footer(app: Sphinx, page: str, template: str, context: dict[str, Any], document: Any) -> None:
+    """Version, commit, date, machine, duration of the notebooks, licence."""
+    runs = [data.get("exec_data") or {} for data in getattr(app.env, "nb_metadata", {}).values()]
+    seconds = sum(run.get("runtime") or 0 for run in runs)
+    revision = commit() or "unknown"
+    facts = (
+        f"dpose {dpose.__version__}, commit {revision[:7]}{' with changes' if '+' in revision else ''}, "
+        f"built on {datetime.date.today().isoformat()}; "
+        + (f"notebooks executed in {duration(seconds)} " if seconds else "")
+        + f"on {machine()}"
+    )
+    address = context["pathto"](LICENCE_PAGE)
+    context["theme_extra_footer"] = (
+        f'<p>{escape(facts)}. <a href="{address}">How to cite, licence, changes</a></p>'
+    )
+
+
+def licence_page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The page of CITATION.cff, the licence and the changes."""
+    body = "<h1>Citation, licence and changes</h1>"
+    for title, name in LICENCE_FILES.items():
+        text = (Path(app.srcdir) / name).read_text(encoding="utf-8")
+        body += f'<h2>{title}</h2><pre class="dpose-file">{escape(text)}</pre>'
+    yield LICENCE_PAGE, {"title": "Citation, licence and changes", "body": body}, "page.html"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.setup_extension("sphinx.ext.viewcode")
+    app.add_config_value("dpose_repository", "", "html")
+    app.add_directive("chapter", Chapter)
+    app.add_role("eqn", EquationRole())
+    app.add_role("source", SourceRole())
+    for handler in (describe_pictures, anchor_equations, fill_chapter, note_sources, require_references):
+        app.connect("doctree-read", handler)
+    app.connect("doctree-resolved", resolve_sources)
+    app.connect("html-page-context", write_footer)
+    app.connect("html-collect-pages", licence_page)
+    return {"version": dpose.__version__, "parallel_read_safe": False}
