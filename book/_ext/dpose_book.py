@@ -8,8 +8,8 @@ r"""Sphinx extension of the book.
     {py:obj}`NAME`          a warning if the API reference does not have the name
     footer                  version, commit, date, machine, licence
 
-`dpose_repository` in _config.yml is the public address of the repository, https://github.com/OWNER/NAME.
-While it is empty there are no links to it, to Binder or to Colab, and code is linked to the pages of viewcode.
+`dpose_repository` in _config.yml is the public address of the repository, https://github.com/OWNER/NAME. As
+long as it is empty, nothing links to it, to Binder or to Colab, and code is linked to the pages of viewcode.
 """
 
 from __future__ import annotations
