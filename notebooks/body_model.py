@@ -543,7 +543,7 @@ below = [PART_NAMES.index("left_shoulder")]
 for j, parent in enumerate(PARENTS[:22]):
     if parent in below:
         below.append(j)
-assert set(below) < set(moved)
+assert set(below) <= set(moved)
 Markdown(
     f"Below the shoulder in the tree: {', '.join(spaced(PART_NAMES[j]) for j in below)}. Parts that move by more than 5\u00a0mm: "
     + ", ".join(f"{spaced(PART_NAMES[j])} ({1000 * average[j]:.0f}\u00a0mm)" for j in moved)
