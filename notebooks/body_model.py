@@ -223,8 +223,8 @@ body_viewer(body, poses={name: rotations[0].numpy() for name, rotations in poses
 # ## From parameters to a surface
 #
 # The function $M$ has four steps. Together they are called {term}`linear blend skinning` with blend shapes.
-# Each is linear in its inputs, except for the products of rotations along the tree. $N$ is the number of
-# vertices, $p(j)$ the parent of joint $j$, $E$ the identity matrix.
+# Below, $i$ counts vertices, $j$ joints, and $k$ shape coefficients; $p(j)$ is the parent of joint $j$, and $E$
+# the identity matrix.
 #
 # **1. Shape blend shapes.** The template $\bar{\mathbf T}$ is the surface of mean shape, arms stretched out.
 # Each shape coefficient adds a multiple of one displacement field $\mathbf B_k$, a 3D vector per vertex:
@@ -251,16 +251,16 @@ body_viewer(body, poses={name: rotations[0].numpy() for name, rotations in poses
 # G_j = G_{p(j)} \begin{pmatrix} R_j & \mathbf J_j - \mathbf J_{p(j)} \\ 0 & 1 \end{pmatrix} .
 # $$
 #
-# **4. Skinning.** Every vertex follows several joints, with weights $w_{vj} \ge 0$ that sum to one. A vertex
+# **4. Skinning.** Every vertex follows several joints, with weights $w_{ij} \ge 0$ that sum to one. A vertex
 # in the middle of the forearm follows the elbow alone; near the elbow's crease it also follows the shoulder:
 #
 # $$
-# \mathbf v_v = \sum_j w_{vj}\, G_j
-# \begin{pmatrix} \mathbf T_v(\beta) + \mathbf P_v(\theta) - \mathbf J_j \\ 1 \end{pmatrix} .
+# \mathbf v_i = \sum_j w_{ij}\, G_j
+# \begin{pmatrix} \mathbf T_i(\beta) + \mathbf P_i(\theta) - \mathbf J_j \\ 1 \end{pmatrix} .
 # $$
 #
 # Plain averaging of transforms makes joints collapse when they bend or twist. The {term}`pose correctives`
-# $\mathbf P_v(\theta)$ counteract this: further displacement fields, whose coefficients are the entries of
+# $\mathbf P_i(\theta)$ counteract this: further displacement fields, whose coefficients are the entries of
 # $R_j - E$ of all joints but the pelvis. They are learned from scans of people in many poses.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The steps of linear blend skinning, from left to right: the template; the surface and joints of a particular shape; the joints after the rotations of the kinematic tree; the skinned surface.", "name": "fig-steps"}}
@@ -282,7 +282,7 @@ plt.show()
 # %% [markdown]
 # {numref}`fig-steps` shows the steps for one shape and one pose. The following function is the whole model,
 # written as the equations are, with the arrays of the file: `template` $\bar{\mathbf T}$, `directions`
-# $\mathbf B_k$, `regressor` $\mathcal J$, `correctives` and `weights` $w_{vj}$.
+# $\mathbf B_k$, `regressor` $\mathcal J$, `correctives` and `weights` $w_{ij}$.
 
 # %% tags=["remove-input"]
 template, regressor, weights = (
@@ -332,7 +332,7 @@ Markdown(
 )
 
 # %% [markdown]
-# ## Shape: a few coefficients describe most of it
+# ## Shape coefficients
 #
 # The displacement fields $\mathbf B_k$ are principal components of the shapes of many people in the same pose.
 # They are ordered by the variance that they explain, and scaled so that each coefficient has standard
@@ -385,7 +385,7 @@ Markdown(text)
 # So the first coefficient, mostly stature, matters most, and it is also the hardest to see: a tall person far
 # away and a small person of similar proportions nearby give nearly the same crop.
 #
-# ## Pose: rotations relative to the parent
+# ## Pose: relative rotations
 #
 # A rotation of the elbow is measured against the upper arm, not against the room. The same numbers therefore
 # describe the same bent arm whether the person stands or lies; only the global orientation differs. Three ways to write a rotation occur in this book:
@@ -400,7 +400,7 @@ Markdown(text)
 # ## The 22 body parts
 #
 # D-PoSE predicts a {term}`part segmentation`, and its labels need no annotator (paper section 3.5). Each
-# vertex belongs to the joint that it follows most, the $j$ with the largest $w_{vj}$. Weights of the fingers
+# vertex belongs to the joint that it follows most, the $j$ with the largest $w_{ij}$. Weights of the fingers
 # are first added to the wrist's, those of jaw and eyes to the head's. That leaves 22 parts, one per body joint;
 # the [decoders](decoders.ipynb) page shows how they are rendered into a target image.
 

@@ -109,7 +109,7 @@ def signed(value, digits=3):
 # y_\mathrm{crop} = \frac{224}{b} \left( y - c_y + \frac b2 \right)
 # $$
 #
-# ({py:obj}`dpose.camera.crop_affine`). A box that reaches beyond the image needs no special case: the missing
+# {py:obj}`dpose.camera.crop_affine` returns this map as a matrix. A box that reaches beyond the image needs no special case: the missing
 # pixels are black, and the formulas of this page hold for every box.
 #
 # ## Weak perspective in the crop
@@ -139,15 +139,16 @@ def signed(value, digits=3):
 # t_y + \frac{2\,(c_y - p_y)}{s\,b},\; \frac{2 f}{s\,b} \right)
 # $$
 #
-# ({py:obj}`dpose.camera.full_translation`). CLIFF takes the image centre for $(p_x, p_y)$; the package takes
+# The function is {py:obj}`dpose.camera.full_translation`. CLIFF takes the image centre for $(p_x, p_y)$; the package takes
 # it from the {term}`camera intrinsics` of each image. Joints are then projected into the full image:
 #
 # $$
 # J_{2D}^\mathrm{full} = \Pi\, J_{3D}^\mathrm{full} = \Pi \bigl( J_{3D} + \mathbf t^\mathrm{full} \bigr) \tag{6}
 # $$
 #
-# $\Pi$ is the {term}`perspective projection` $(X, Y, Z) \mapsto (f X / Z + p_x,\; f Y / Z + p_y)$,
-# {py:obj}`dpose.camera.project`. As code:
+# $\Pi$ is the {term}`perspective projection` $(X, Y, Z) \mapsto (f X / Z + p_x,\; f Y / Z + p_y)$
+# ({py:obj}`dpose.camera.project`). As an example, take a body at a known position, and for `cam` the
+# $(s, t_x, t_y)$ that a perfect network would predict for it:
 
 # %% tags=["remove-input"]
 standing = torch.tensor([[0.9, -0.1, distance]])  # of the body, metres
@@ -157,10 +158,9 @@ side = (BOX_UNIT * scale).item()
 body_joints = points - standing  # turned, around the pelvis
 s = 2 * focal / (standing[0, 2] * side)
 offset = (center[0] - img_size[0] / 2) * 2 / (s * side)
-predicted = torch.cat([s[None], standing[0, :2] - offset])[None]
+cam = torch.cat([s[None], standing[0, :2] - offset])[None]  # (1, 3): s, tx, ty
 
 # %%
-cam = predicted  # (1, 3): s, tx, ty
 translation = full_translation(cam, center, scale, cam_int)  # (1, 3) metres
 pixels = project(body_joints + translation[:, None], cam_int)  # eq. 6
 
@@ -345,7 +345,7 @@ plt.show()
 # \mathbf{q} = \left( \frac{c_x - p_x}{f},\; \frac{c_y - p_y}{f},\; \frac{b}{f} \right)
 # $$
 #
-# ({py:obj}`dpose.camera.bbox_info`). The first two are the tangents of the angles at which the box is viewed.
+# The function is {py:obj}`dpose.camera.bbox_info`. The first two numbers are the tangents of the angles at which the box is viewed.
 # The third is the angular size of the box. Division by $f$ makes them independent of the lens: the same
 # pixel is another direction behind another lens.
 
@@ -371,7 +371,7 @@ html_table(
 # ### Does a trained network use it?
 #
 # The box information enters beside the image features, so a network is free to ignore it. To measure this, the
-# trained network gets the same crops with changed box information: the pixels stay, only $q_1$ changes. If the
+# trained network receives the same crops with changed box information: the pixels stay, only $q_1$ changes. If the
 # network uses $q_1$ correctly, the predicted orientation turns about the vertical by the angle of the box.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Turn of the predicted global orientation about the vertical when only the first component of the box information changes: single test people (thin), their median (blue), and the geometrically correct turn (dashed). Shaded: the range that contains 95 % of the training boxes; outside it the network extrapolates.", "name": "fig-box-information"}}
@@ -398,9 +398,9 @@ vertical = torch.tensor([0.0, 1.0, 0.0])
 turns = torch.stack([roma.rotmat_to_rotvec(orientation_at(a) @ straight.mT) @ vertical for a in angles])
 turns = turns.rad2deg().numpy()  # (angles, B)
 
-figure, axis = plt.subplots(figsize=(5.6, 4.0), layout="constrained")
+figure, axis = plt.subplots(figsize=(6.4, 3.9), layout="constrained")
 axis.axvspan(-limit, limit, color=INK, alpha=0.15, linewidth=0)
-axis.plot(angles, turns[:, :60], color=blue, linewidth=0.6, alpha=0.3)
+axis.plot(angles, turns[:, :60], color=blue, linewidth=0.6, alpha=0.45)
 axis.plot(angles, angles, "--", color=INK, linewidth=1.4)
 axis.plot(angles, np.median(turns, 1), color=blue, linewidth=2.4)
 axis.set(xlabel="direction of the box, degrees", ylabel="turn of the prediction, degrees", ylim=(-60, 60))
@@ -428,7 +428,7 @@ Markdown(
 # ## When the focal length is unknown
 #
 # The focal length in pixels and the {term}`field of view` $\alpha$ are two names for the same property of a
-# camera. For an image $W$ pixels wide, $f = W / (2 \tan(\alpha / 2))$. Photographs from the web often state neither.
+# camera. For an image $W$ pixels wide, $f = W / (2 \tan(\alpha / 2))$. Photographs often come without either.
 # CLIFF then assumes $f = \sqrt{W^2 + H^2}$, the image diagonal, which is a diagonal field of view of 53°
 # ({py:obj}`dpose.camera.default_intrinsics`).
 #
@@ -481,7 +481,7 @@ html_table(
 # %% tags=["remove-input"]
 Markdown(
     f"""* The network predicts a weak-perspective camera for the crop; box and focal length turn it into a translation in the full image, where joints
-  are projected with perspective (eq. 6).
+  are projected with perspective ({{eqn}}`6`).
 * Two bodies whose boxes are viewed {direction:.0f}° apart have the same crop if their orientations differ by {fitted:.0f}°, so a crop alone does not
   determine the global orientation; the box information $\\mathbf q$ supplies the missing angle.
 * A wrong focal length leaves the projected origin in place and scales the distance proportionally."""

@@ -11,12 +11,12 @@
 #
 # Encoder, decoders and attention produce one feature vector per joint. The regressor turns these 22 vectors
 # into the parameters of the [body model](body_model.ipynb): 22 rotations, eleven shape coefficients and a
-# camera. It is the smallest module of the network. This page explains its inputs and layers, why it outputs
-# six numbers per rotation, and why it predicts differences from a mean body in a single pass.
+# camera. This page explains its inputs and layers, why it outputs six numbers per rotation, and why it predicts
+# differences from a mean body in a single pass.
 #
 # :::{chapter}
 # :needs: [The body model](body_model.ipynb), [Soft attention](attention.ipynb), [Bounding box and camera](camera.ipynb)
-# :learn: what the input of each joint consists of; the equations of the pose, shape and camera heads; why six numbers are a better output than three for a rotation; what the mean pose is for, and how one pass differs from iterative regression; which joints a trained network improves over the mean pose
+# :learn: what the input of each joint consists of; the equations of the pose, shape and camera heads; why six numbers are a better output than three for a rotation; what the mean pose is for, and how one pass differs from iterative regression; for which joints a trained network is better than the mean pose
 # :::
 
 # %% tags=["parameters", "hide-input"] nbmake={"mock": {"draws": 10000, "people": 4}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
@@ -159,7 +159,7 @@ html_table(
 )
 
 # %% [markdown]
-# Twenty-two separate linear layers would need a loop. The released code takes the *MultiLinear* layer of ReFit
+# As 22 separate linear layers the pose head would need a loop. The released code takes the *MultiLinear* layer of ReFit
 # {cite:p}`refit` instead, which stacks the matrices and multiplies them in one call
 # ({py:obj}`dpose.model.regressor.MultiLinear`):
 
@@ -260,15 +260,15 @@ plt.show()
 # ### One pass or several
 #
 # HMR and {term}`CLIFF` use an {term}`iterative regressor`. It receives pooled image features $\phi$ and its own
-# current estimate $\Theta$ of all parameters, predicts a correction, and repeats this three times with the same
+# current estimate $\Theta$ of all parameters, predicts a correction, and does this three times with the same
 # weights:
 #
 # $$
 # \Theta^{(k+1)} = \Theta^{(k)} + f\bigl( \phi,\, \Theta^{(k)} \bigr), \qquad k = 0, 1, 2, \qquad \Theta^{(0)} = \text{mean} .
 # $$
 #
-# ({py:obj}`dpose.model.heads.IterativeRegressor`.) The estimate of one joint can then depend on the estimates
-# of the others. D-PoSE makes a single correction, and its joints are predicted independently of each other,
+# {py:obj}`dpose.model.heads.IterativeRegressor` is such a head. The estimate of one joint can depend on the
+# estimates of the others. D-PoSE makes a single correction, and its joints are predicted independently of each other,
 # from features that are already specific to the joint. PARE {cite:p}`pare` also predicts each joint once,
 # from attended features.
 
@@ -282,13 +282,13 @@ Markdown(
 
 # %% [markdown]
 # The paper claims that training with this regressor converges faster than with the regressors of PARE and
-# CLIFF (section 3.9), without giving a number. The page [With and without depth](ablation.ipynb) compares
+# CLIFF (section 3.9), without giving a number. The [ablation](ablation.ipynb) compares
 # the heads in short training runs.
 #
 # ## What the corrections achieve, joint by joint
 #
 # {numref}`fig-joints` compares two errors of each joint's rotation: that of the mean pose, which is the same for
-# everybody, and that of the trained network's prediction. The difference is what the network has learned to
+# all people, and that of the trained network's prediction. The difference is what the network has learned to
 # read from the image.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint's rotation relative to its parent, for the mean pose (grey, open) and the prediction of the trained network (blue, filled). The pelvis is the global orientation; its mean pose faces the camera. Joints below the line never move in the open data.", "name": "fig-joints"}}
@@ -351,7 +351,7 @@ Markdown(
 names = " and ".join(spaced(PART_NAMES[j]) for j in fixed)
 largest = error_prediction[fixed].max().item() if fixed else 0.0
 Markdown(
-    f"**Joints without articulation.** {names.capitalize() or 'None'}: these joints have the same rotation in every test person of the open data, because the generator of the poses "
+    f"**Joints without articulation.** {names.capitalize() or 'None'}: these joints have the same rotation in all {len(true)} test people, because the generator of the poses "
     f"never turns them. The network reproduces it (error at most {largest:.1f}°), but this is no achievement, and it means that the network "
     "cannot predict a bent forefoot. An average over all joints would count these zeros as success. Fingers, jaw and eyes are not predicted at all."
     if fixed
