@@ -397,7 +397,7 @@ times = [
 ]
 Markdown(
     f"The outputs agree up to rounding. One call takes {times[0]:.1f}\u00a0ms stacked and {times[1]:.1f}\u00a0ms as a loop, on the CPU that built this page. "
-    "On a GPU a loop also means 22 small kernels instead of one."
+    "On a GPU a loop means 22 small kernels instead of one, each with its launch time."
 )
 
 # %% [markdown]
