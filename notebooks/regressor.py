@@ -182,7 +182,7 @@ tuple(torch.einsum("kij,bkj->bki", weight, x).shape)
 # \mathrm{GS}(a_1, a_2) = (b_1, b_2, b_3) .
 # $$
 
-# %%
+# %% tags=["remove-input"]
 show_source(sixd_to_rotmat)
 
 # %% [markdown]
@@ -344,7 +344,7 @@ Markdown(
     f"{NAME} lowers the error of the mean pose by more than 20 % for these joints: {listed(best)}. "
     f"For {listed(none)} it gains less than 5 % or nothing: the mean pose is as good as its prediction. "
     f"For the first shape coefficient $\\beta_1$ the root-mean-square error of the prediction is {shape_error[0]:.2f} standard deviations, "
-    f"that of the mean shape {shape_error[1]:.2f} ({len(true)} test people)."
+    f"that of the mean shape {shape_error[1]:.2f} ({len(true)} test people): the prediction is {'better' if shape_error[0] < shape_error[1] else 'no better'} than the mean."
 )
 
 # %% tags=["remove-input"]
