@@ -69,20 +69,22 @@ def examine(
         parts_balance: of the network's training (`LossWeights`), for `unweighted`.
     Returns:
         Tensors of N rows on the CPU, and `key`, a list of N keys:
-        rotmats, betas: the prediction's. joints, joints_aligned (N, 24): error of each joint in mm, see
-            `joint_errors`; mpjpe, pa_mpjpe (N,): their means. orientation (N,): degrees. distance (N,): error
-            of the pelvis's depth / that depth.
-        azimuth, hidden, outside, side, unusual (N,): see `camera_azimuth`, `hidden_share`, `outside_share`;
-            side of the box in pixels; and PA-MPJPE of the mean pose in mm, by how much a pose is unusual.
-        parts_error, depth_error (N,): 1 - mean IoU, and mean absolute error on the visible pixels.
-        visible (N, 22): visible map pixels of each part. part_depth/truth, /body, /true map, /map, /map and
-            parts (N, 22): depth of each part: of the true and the predicted body, in metres; and read from
-            the true depth map and the predicted one at the part's visible pixels, and from the predicted map
-            under the predicted part.
-        reliability (N, 23, BINS, 3): see the function; reliability_unweighted: of `unweighted`
-            probabilities. depth_counts (N, DEPTH_STEPS, DEPTH_STEPS): see the function.
-        inputs: a tuple of the regressor's inputs (`INPUTS`), N rows each. truth: a dict with what `regress`
-            needs.
+
+        - rotmats, betas: the prediction's. joints, joints_aligned (N, 24): error of each joint in mm, see
+          `joint_errors`; mpjpe, pa_mpjpe (N,): their means. orientation (N,): degrees. distance (N,): error
+          of the pelvis's depth / that depth.
+        - azimuth, hidden, outside, side, unusual (N,): see `camera_azimuth`, `hidden_share`, `outside_share`;
+          side of the box in pixels; and PA-MPJPE of the mean pose in mm, by how much a pose is unusual.
+        - parts_error, depth_error (N,): 1 - mean IoU, and mean absolute error on the visible pixels.
+        - visible (N, 22): visible map pixels of each part. part_depth/truth, /body, /true map, /map, /map and
+          parts (N, 22): depth of each part: of the true and the predicted body, in metres; and read from
+          the true depth map and the predicted one at the part's visible pixels, and from the predicted map
+          under the predicted part.
+        - reliability (N, 23, BINS, 3): see the function; reliability_unweighted: of `unweighted`
+          probabilities. depth_counts (N, DEPTH_STEPS, DEPTH_STEPS): see the function.
+        - inputs: a tuple of the regressor's inputs (`INPUTS`), N rows each. truth: a dict with what `regress`
+          needs.
+
     Raises:
         ValueError: the network has no depth branch, no person has depth, or the labels are for SMPL.
     """

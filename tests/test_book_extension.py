@@ -23,7 +23,47 @@ FIRST = r"""
 :::
 
 See {eqn}`5` and {eqn}`7b`. {source}`dpose.model.hrnet:HRModule._fuse_path:34`
+{py:obj}`dpose.preset` and {py:obj}`~library.Thing.size`
 """
+
+API = """
+# API
+
+```{eval-rst}
+.. automodule:: dpose.config
+.. automodule:: library
+```
+"""
+
+LIBRARY = '''
+"""A module about `Thing`s.
+
+    first = 1 | 2
+    second = *first
+
+|text| goes on.
+"""
+
+from typing import NamedTuple
+from dpose.config import HEADS
+
+SIDE = 8  # pixels: of everything
+
+# of all things,
+# and more
+LIMIT = 9
+
+class Thing(NamedTuple):
+    """A thing.
+
+    Attributes:
+        name: how it is called.
+    """
+
+    name: str
+    size: int  # (B, 3) metres: its size
+    plain: int
+'''
 
 THIRD = r"""
 # Third
@@ -88,6 +128,9 @@ def write_book(folder: Path, repository: str, execution: str) -> None:
         (folder / name).write_text(f"text of {name} <&>", encoding="utf-8")
     (folder / "first.md").write_text(FIRST, encoding="utf-8")
     (folder / "third.md").write_text(THIRD, encoding="utf-8")
+    (folder / "book").mkdir()
+    (folder / "book" / "api.md").write_text(API, encoding="utf-8")
+    (folder / "library.py").write_text(LIBRARY, encoding="utf-8")
     (folder / "picture.png").write_bytes(base64.b64decode(PNG))
     cells = [v4.new_markdown_cell(CELLS[0].replace("WORDS", LONG_TEXT))]
     cells += [v4.new_code_cell(code.replace("PNG", repr(PNG)), metadata=data) for data, code in CELLS[1:]]
@@ -96,9 +139,11 @@ def write_book(folder: Path, repository: str, execution: str) -> None:
     write(notebook, folder / "notebooks" / "second.ipynb")
     (folder / "notebooks" / "second.py").write_text("# the script", encoding="utf-8")
     settings = {
-        "extensions": ["myst_nb", "sphinx.ext.mathjax", "dpose_book"],
+        "extensions": ["myst_nb", "sphinx.ext.mathjax", "dpose_book", "dpose_api"],
+        "autodoc_default_options": {"members": True, "undoc-members": True, "no-value": True},
+        "default_role": "py:obj",
         "root_doc": "first",
-        "exclude_patterns": ["CHANGELOG.md"],
+        "exclude_patterns": ["CHANGELOG.md", *(["book", "third.md"] if repository else [])],
         "html_theme": "sphinx_book_theme",
         "myst_enable_extensions": ["colon_fence", "dollarmath"],
         "nb_execution_mode": execution,
@@ -114,7 +159,7 @@ def build(folder: Path, repository: str = "", execution: str = "force") -> tuple
     """Build the book in `folder`; returns the folder of its pages, and the warnings."""
     write_book(folder, repository, execution)
     html = folder / "html"
-    path = os.pathsep.join([str(ROOT), str(ROOT / "book" / "_ext")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "book" / "_ext"), str(folder)])
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", str(folder), str(html)],
         env=os.environ | {"PYTHONPATH": path, "NO_COLOR": "1"},
@@ -224,6 +269,39 @@ def test_shown_code_links_to_a_page_of_the_book_with_the_code(book):
         assert f"dpose/model/{module}.py:{line}" in re.sub("<.*?>", "", found[1] + "<i>")
         assert f'id="{name}"' in page(html, link.split("#")[0])
         assert f'id="dpose.model.{module}.{name}"' in text  # where the page of the code links back to
+
+
+def test_names_of_the_package_lead_to_the_api_page_also_where_they_are_imported_from_elsewhere(book):
+    html, warnings = book
+    first = page(html, "first.html")
+    assert 'href="book/api.html#dpose.config.preset"' in first
+    assert re.search(
+        r'href="book/api.html#library.Thing.size"[^>]*><code[^>]*><span class="pre">size<', first
+    )
+    assert not re.search("preset|library", warnings)
+
+
+def test_the_api_page_describes_fields_and_constants_by_their_comments(book):
+    api = re.sub("<[^>]+>", "", page(book[0], "book/api.html"))
+    library = re.split(r"A module about Things\.", api)[1]
+    for name, text in (
+        ("SIDE", "pixels: of everything"),
+        ("LIMIT", "of all things,\\s+and more"),
+        ("size: int", r"\(B, 3\) metres: its size"),
+        ("name", "how it is called."),
+    ):
+        assert re.search(rf"[\s.]{name}#\s+{text}", library), name
+    assert library.count("how it is called") == 1 and "Alias" not in library
+    assert "library.HEADS" not in api
+
+
+def test_the_api_page_shows_indented_blocks_of_docstrings_as_code(book):
+    html, warnings = book
+    assert re.search(
+        r"<pre>.*first.*\|.*\n.*second.*\*.*\s*</pre>\s*</div>\s*</div>\s*<p>\|text\|",
+        page(html, "book/api.html"),
+    )
+    assert "library" not in warnings
 
 
 def test_the_footer_has_version_commit_date_and_machine_and_links_to_the_licence(book):

@@ -15,6 +15,7 @@ long as it is empty, nothing links to it, to Binder or to Colab, and code is lin
 from __future__ import annotations
 
 import datetime
+import pydoc
 import re
 from collections.abc import Iterator
 from html import escape
@@ -261,11 +262,18 @@ def describe_pictures(app: Sphinx, document: nodes.document) -> None:
 
 
 def require_references(app: Sphinx, document: nodes.document) -> None:
-    """Report names of Python objects that are nowhere described. The API page may name any type."""
+    """Report names of Python objects that are nowhere described. The API page may name any type.
+
+    `dpose.load` and other names that a package imports stand for the object where it is defined.
+    """
     if app.env.docname != API_PAGE:
         for link in document.findall(addnodes.pending_xref):
             if link.get("refdomain") == "py":
                 link["refwarn"] = True
+                thing = pydoc.locate(link["reftarget"])
+                names = [getattr(thing, key, None) for key in ("__module__", "__qualname__")]
+                if all(names):
+                    link["reftarget"] = ".".join(names)
 
 
 # --- footer and licence
