@@ -7,24 +7,31 @@
 # ---
 
 # %% [markdown]
-# # Soft attention: where each joint looks
+# # Soft attention: features for each joint
 #
-# To say how the left elbow is bent, look at the left forearm. The network is built to do just that, and anyone can
-# watch how far it does: its map of body parts, drawn in the middle of the network, decides at which places the features of each joint are
-# read. The idea comes from PARE {cite:p}`pare`; the paper's equation 5 is all of it.
+# The regressor predicts the rotation of each joint from one feature vector per joint. This page explains how these vectors are computed:
+# the predicted part map decides from which cells of the encoder's features each joint's vector is averaged. The idea comes from {term}`PARE`
+# {cite:p}`pare`; in D-PoSE it is one equation, {eqn}`5`. The page recomputes the equation by other means, shows where each joint attends,
+# measures what happens when a part is covered, and lists what else the regressor receives.
 #
-# This page shows where the 22 joints look, recomputes the equation by other means, covers parts of the
-# image to see what moves, and ends with what a joint is told besides.
+# :::{chapter}
+# :needs: [The encoder](encoder.ipynb), [The decoders](decoders.ipynb)
+# :learn: how part logits become attention weights; what the softmax over positions ignores; how attention and pose change when a part is hidden; the three inputs of the regressor
+# :::
 
-# %% tags=["parameters"] nbmake={"mock": {"people": 16, "steps": 4}}
+# %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"} nbmake={"mock": {"people": 16, "steps": 4}}
 checkpoint = "mini"  # the shipped network, or a .safetensors file
 data = None  # data root; None: $DPOSE_DATA, else the open data
 people = 120  # test people over whom is measured
 person = 3  # of these, the one to look at
 covered = "left_wrist"  # the joint that is covered by a patch
-steps = 12  # the patch visits this many places along a side
+steps = 12  # exercise 3: the patch visits this many places along a side
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
+
 import itertools
 
 import matplotlib.pyplot as plt
@@ -34,68 +41,142 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import dpose
+from dpose.batch import Prediction
 from dpose.camera import bbox_info, crop_affine
 from dpose.config import PAPER
 from dpose.data.loader import make_loader
-from dpose.figures import (
-    INK,
-    attention_overlay,
-    part_palette,
-    picture_grid,
-    show_source,
-    style_axis,
-    to_picture,
-)
-from dpose.model.attention import SoftAttention
+from dpose.figures import attention_overlay, html_table, part_palette, picture_grid, show_source, to_picture
+from dpose.model import checkpoint as checkpoints
+from dpose.model.attention import attention_weights
 from dpose.model.inference import to_device
 from dpose.model.network import DPose
 from dpose.skeleton import JOINT_NAMES
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)
-if network.depth_decoder is None:
-    raise ValueError("this page needs a network with a depth branch")
+if network.depth_decoder is None or network.attention is None:
+    raise ValueError("this page needs a network with part attention and a depth branch")
 JOINTS = JOINT_NAMES[:22]
 loader = make_loader(data, "test", network.config, batch_size=20)
 batches = [to_device(batch, "cpu") for batch in itertools.islice(loader, -(-people // 20))]
-boxes = [bbox_info(b["center"], b["scale"], b["cam_int"]) for b in batches]
-passes = (network(b["image"], q, return_features=True)[1] for b, q in zip(batches, boxes, strict=True))
-attention = torch.cat([features.attention for features in passes])[:people]  # (P, 22, s, s)
-box = torch.cat(boxes)[:people]  # (P, 3)
-parts = torch.cat([b["parts"] for b in batches])[:people]  # (P, M, M) true labels
-image = torch.cat([b["image"] for b in batches])[:people]
+
+
+def column(name):
+    return torch.cat([batch[name] for batch in batches])[:people]
+
+
+def run(images, boxes):
+    """Predictions and attention (N, 22, s, s) for N crops."""
+    rows = []
+    for i, q in zip(images.split(20), boxes.split(20), strict=True):
+        prediction, features = network(i, q, return_features=True)
+        rows.append((*prediction, features.attention))
+    *prediction, weights = (torch.cat(values) for values in zip(*rows, strict=True))
+    return Prediction(*prediction), weights
+
+
+image, parts, depth = column("image"), column("parts"), column("depth")[:, 0]  # (P, 3, S, S), (P, M, M)
+box = bbox_info(column("center"), column("scale"), column("cam_int"))  # (P, 3)
+predicted, attention = run(image, box)  # attention: (P, 22, s, s)
 one = slice(person, person + 1)
-said, inside = network(image[one], box[one], return_features=True)
+prediction, features = network(image[one], box[one], return_features=True)
 picture = to_picture(image[person])
 S, s = image.shape[-1], attention.shape[-1]
+with torch.device("meta"):  # sizes only
+    paper = DPose(PAPER)
+
+
+def plain(name):
+    return name.replace("_", " ")
+
+
+def percent(share, digits=0):
+    return f"{100 * share:.{digits}f}\u00a0%"
+
+
+def power(value):
+    """A small number as a power of ten."""
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa} · 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
 
 # %% [markdown]
+# ## From one vector per image to one per joint
+#
+# The simplest way from a feature map to a vector is the mean over all positions, global average pooling. {term}`HMR` and
+# {term}`CLIFF` do this: all joints share one vector, in which the forearm, the legs and the background are mixed. For the rotation of the
+# left elbow, however, the cells that show the left forearm contain most of the information.
+#
+# PARE replaces the mean by a weighted mean with weights of its own for each joint. They come from a {term}`part segmentation`: cells where the network
+# finds the left forearm receive a large weight for the left elbow. This is called {term}`soft attention`. It has no queries and keys as the
+# attention of transformers does; the weights are a function of the part map alone.
+#
 # ## Equation 5
 #
-# Let $S_j(p)$ be the score of part $j$ at cell $p$ of the part map, brought to the size of $F_\mathrm{up}$ by averaging.
-# A softmax over the *cells* makes it a distribution, and the feature of joint $j$ is the mean of
-# $F_\mathrm{up}$ under it:
+# Let $S$ be the {term}`logits <logit>` of the part decoder, averaged to the size of $F_\mathrm{up}$ and without the background channel, and let $\sigma$ be the
+# {term}`softmax` over the positions of each map. With the positions of both flattened into one axis,
+#
+# $$ A = \sigma(S)\, F_\mathrm{up}^{\mathsf T} \tag{5} $$
+#
+# For the paper's sizes, $\sigma(S)$ is 22 × 3136 (56 × 56 positions), $F_\mathrm{up}$ is 720 × 3136, and $A$ is 22 × 720 with one row $A_j$ per joint. The code stores the transpose, 720 × 22,
+# with one column per joint. Written for one joint, with the attention weight $\alpha_j(p)$ of position $p$:
 #
 # $$
 # \alpha_j(p) = \frac{\exp S_j(p)}{\sum_{p'} \exp S_j(p')}, \qquad
 # A_j = \sum_p \alpha_j(p)\, F_\mathrm{up}(p), \qquad j = 1, \dots, 22 .
 # $$
 #
-# Part 0, the background, has no joint and is left out. The released code multiplies every $A_j$ by one more matrix
-# (`conv_pose`), which eq. 5 does not have and the parameter count asks for.
+# {py:obj}`dpose.model.attention.attention_weights` computes $\sigma(S)$:
 
 # %%
-show_source(SoftAttention.weights, SoftAttention.forward)
+show_source(attention_weights)
 
 # %% [markdown]
-# Here are all 22 distributions for one crop. The part of a joint is what the joint moves: that of an elbow is the
-# forearm, that of a hip the thigh. Nobody has told the network where to look, other than by asking it for
-# a map of parts.
+# {py:obj}`dpose.model.attention.SoftAttention` multiplies the weights with $F_\mathrm{up}$. Then it applies one more linear layer to each $A_j$, the same for all
+# joints. Eq. 5 does not have this layer, but the released code does, and it is contained in the number of parameters that the paper reports.
+#
+# ## An independent computation
+#
+# According to the equation, each $A_j$ is a weighted mean. `numpy.average` computes weighted means, too, so it has to give the same result.
+# It is applied in 64 bits, joint by joint, and followed by the linear layer with the matrix $W$ and the bias $c$. As the weights of a joint sum to one, the layer could as well be applied to each cell
+# first: $W \sum_p \alpha(p) F(p) + c = \sum_p \alpha(p)\, (W F(p) + c)$.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Where each joint looks: the crop glows where its attention is. Second picture: all together, each place in the colour of the joint that attends to it most, relative to that joint's own maximum.", "name": "fig-attention-all"}}
+# %%
+weights = features.attention[0].double().flatten(1).numpy()  # (22, cells)
+cells = features.f_up[0].double().flatten(1).numpy()  # (15w, cells)
+layer = network.attention.conv_pose
+W, c = layer.weight[..., 0].double().numpy(), layer.bias.double().numpy()
+
+means = np.stack([np.average(cells, axis=1, weights=alpha) for alpha in weights])  # (22, 15w)
+layer_last = means @ W.T + c
+mapped = W @ cells + c[:, None]
+layer_first = np.stack([np.average(mapped, axis=1, weights=alpha) for alpha in weights])
+
+# %% tags=["remove-input"]
+scale = np.abs(layer_last).max()
+sum_error = (attention.double().sum((-2, -1)) - 1).abs().max().item()
+mean_error = np.abs(features.attended[0].numpy().T - layer_last).max() / scale
+order_error = np.abs(layer_first - layer_last).max() / scale
+assert sum_error < 1e-5 and mean_error < 1e-5 and order_error < 1e-12
+Markdown(
+    f"The network's $A$, computed in 32 bits, differs from this result by at most {power(mean_error)} of the largest value, the two orders of the linear layer by {power(order_error)}. "
+    f"Over {len(attention)} people and 22 joints the weights sum to one within {power(sum_error)}."
+)
+
+# %% [markdown]
+# ## Where each joint attends
+#
+# {numref}`fig-attention-all` shows the 22 weight maps for one crop. The part of a joint is the region that the joint moves: the part of an elbow is the forearm, that of a
+# hip the thigh.
+#
+# The positions are no discovery of the network. The weights are a softmax of the part logits, and the part logits are supervised with true part maps during the
+# whole training. In PARE the supervision of the parts ends after a first phase, and the attention may then move away from the parts. In D-PoSE it remains a part segmentation by
+# construction.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention weights of each joint for one crop: the crop is shown in grey, and yellow where the weights are large. Second picture: all joints together; each place has the colour of the joint with the largest weight there, relative to the maximum of that joint.", "name": "fig-attention-all"}}
 
 
 def all_together(weights):
-    """(22, s, s) -> RGB (S, S, 3) uint8: who looks where."""
+    """(22, s, s) -> RGB (S, S, 3) uint8: which joint attends where."""
     relative = F.interpolate((weights / weights.amax((1, 2), keepdim=True))[None], (S, S), mode="bilinear")[0]
     strength, joint = relative.max(0)
     return (part_palette()[1:][joint.numpy()] * strength[..., None].numpy()).round().astype(np.uint8)
@@ -105,10 +186,6 @@ def limb(side, *names):
     return [f"{side}_{name}" for name in names]
 
 
-def plain(name):
-    return name.replace("_", " ")
-
-
 ARM, LEG = ("collar", "shoulder", "elbow", "wrist"), ("hip", "knee", "ankle", "foot")
 order = [
     ["crop", "all joints", *limb("left", *ARM)],
@@ -116,222 +193,234 @@ order = [
     ["spine3", "spine2", *limb("left", *LEG)],
     ["spine1", "pelvis", *limb("right", *LEG)],
 ]
-drawn = {name: attention_overlay(picture, inside.attention[0, j]) for j, name in enumerate(JOINTS)}
-drawn |= {"crop": picture, "all joints": all_together(inside.attention[0])}
+drawn = {name: attention_overlay(picture, features.attention[0, j]) for j, name in enumerate(JOINTS)}
+drawn |= {"crop": picture, "all joints": all_together(features.attention[0])}
 titles = [[plain(name) for name in row] for row in order]
-picture_grid([[drawn[name] for name in row] for row in order], titles, side=1.3)
+picture_grid([[drawn[name] for name in row] for row in order], titles, side=1.25)
 plt.show()
 
-# %% [markdown]
-# ## The doubtful point: is it really no more than a mean?
-#
-# That is easily said of a line with an `einsum` in it. So here it is again, in 64 bits and by a function that knows
-# nothing of networks, `numpy.average`. Two things follow if it is a mean. The weights of each joint sum to one.
-# And the extra matrix $W$ could as well be applied to every cell beforehand, since $W \sum_p \alpha(p) F(p) + c =
-# \sum_p \alpha(p) (W F(p) + c)$.
-
-# %%
-weights = inside.attention[0].double().flatten(1).numpy()  # (22, cells)
-cells = inside.f_up[0].double().flatten(1).numpy()  # (15w, cells)
-matrix = network.attention.conv_pose.weight[..., 0].double().numpy()
-offset = network.attention.conv_pose.bias.double().numpy()[:, None]
-
-mean = np.stack([np.average(cells, axis=1, weights=alpha) for alpha in weights], 1)  # (15w, 22)
-after = matrix @ mean + offset
-before = np.stack([np.average(matrix @ cells + offset, axis=1, weights=alpha) for alpha in weights], 1)
-scale = np.abs(after).max()
-wrong_sum = (attention.double().sum((-2, -1)) - 1).abs().max().item()
-wrong_mean = np.abs(inside.attended[0].numpy() - after).max() / scale
-wrong_order = np.abs(before - after).max() / scale
-assert wrong_sum < 1e-5 and wrong_mean < 1e-5 and wrong_order < 1e-12
-
-Markdown(
-    f"Over {len(attention)} people and 22 joints the weights sum to one within {wrong_sum:.0e}. The network's features "
-    f"differ from the 64-bit means by at most {wrong_mean:.0e} of the largest value, the two orders of the matrix "
-    f"by {wrong_order:.0e}."
-)
-
-# %% [markdown]
-# ## How widely does it look?
-#
-# The exponential of a distribution's entropy says over how many cells it is spread: one cell gives 1, an even
-# spread over all gives their number. Beside it, how many cells the part truly touches.
-
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Spread of the attention over the test people whose part lies in the crop: median (dot) and quartiles (line). Grey diamonds: how many cells the part truly touches, median.", "name": "fig-attention-spread"}}
-spread = torch.distributions.Categorical(attention.flatten(2)).perplexity()  # (P, 22) cells
+# %% tags=["remove-input"]
 labels = torch.arange(1, 23)[:, None, None]
 touched = F.adaptive_max_pool2d((parts[:, None] == labels).float(), s) > 0  # (P, 22, s, s)
-present = touched.flatten(2).any(2)
-figure, axis = plt.subplots(figsize=(7, 4.6))
-pairs = [(f"left_{name}", f"right_{name}") for name in (*ARM, *LEG)]
-downwards = ["head", "neck", *sum(pairs[:4], ()), "spine3", "spine2", "spine1", "pelvis", *sum(pairs[4:], ())]
-rank = {name: -row for row, name in enumerate(downwards)}
-for j, name in enumerate(JOINTS):
-    if not present[:, j].any():
-        continue
-    low, middle, high = spread[present[:, j], j].quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
-    size = touched[present[:, j], j].flatten(1).sum(1).float().median()
-    colour = part_palette()[j + 1] / 255
-    axis.plot([low, high], [rank[name]] * 2, color=colour, linewidth=3)
-    axis.plot(middle, rank[name], "o", color=colour)
-    axis.plot(size, rank[name], "D", color=INK, markersize=4, fillstyle="none")
-axis.axvline(s * s, color=INK, linestyle="--", linewidth=1)
-axis.set_yticks(list(rank.values()), [plain(name) for name in rank], fontsize=8)
-axis.set_xscale("log")
-axis.set_xlabel(f"cells (the dashed line: all {s * s})")
-style_axis(axis)
-plt.show()
-
-# %% tags=["hide-input"]
-own = (attention * touched).sum((2, 3))
-chance = touched.float().mean((2, 3))
-Markdown(
-    f"On average {own[present].mean():.0%} of a joint's attention lies on cells that its part truly touches; spread "
-    f"evenly it would be {chance[present].mean():.1%}. The median spread is {spread[present].median():.0f} cells, "
-    f"the median size of a part {touched.sum((2, 3))[present].float().median():.0f}."
-)
-
-# %% [markdown]
-# ## What the softmax does not know
-#
-# The softmax over places sees differences only. Add the same number to all scores of a part, and nothing happens; so
-# whether a part is likely *anywhere* does not count. Neither does the background: it loses its
-# channel before the softmax. Each joint has its full share of attention to give away, even if its part is
-# not in the crop.
-
-# %%
-changed = said.parts.clone()
-changed[:, 0] = torch.randn_like(changed[:, 0])  # another background
-changed[:, 1:] += torch.linspace(-5, 5, 22)[:, None, None]  # another level for each part
-moved = (network.attention.weights(changed) - network.attention.weights(said.parts)).abs().max().item()
-assert moved < 1e-5
-
+present = touched.flatten(2).any(2)  # (P, 22)
+on_part = (attention * touched).sum((2, 3))
+even = touched.float().mean((2, 3))
+spread = torch.distributions.Categorical(attention.flatten(2)).perplexity()  # (P, 22) cells
 absent = ~present
-lost = f"{spread[absent].median():.0f} cells" if absent.any() else "(none is)"
 Markdown(
-    f"The largest change of any weight is {moved:.0e}. On {len(parts)} people, {int(absent.sum())} parts are not in the "
-    f"crop. Their joints spread over {lost} in the median, those of the others over "
-    f"{spread[present].median():.0f}. Where no score stands out, the feature of a joint is a mean over much of the image, "
-    "and the joint has to be guessed from the rest."
+    f"Over {len(attention)} people, {percent(on_part[present].mean())} of a joint's attention lies on cells that contain its part; evenly spread attention would have {percent(even[present].mean(), 1)} there. "
+    f"The attention is spread over {spread[present].median():.0f} of {s * s} cells in the median (measured as the exponential of the entropy), "
+    f"and the median part covers {touched.sum((2, 3))[present].float().median():.0f} cells."
 )
 
 # %% [markdown]
-# ## Cover a part
+# ## What the softmax ignores
 #
-# If a joint looks at its part, what happens when the part cannot be seen? A grey patch is laid over one joint of
-# the person above. (The maps are scaled by themselves; the share of the attention under the patch is below.)
+# The softmax over positions depends only on differences between the logits of one part. Two consequences follow.
+#
+# - Adding a constant to all logits of a part changes nothing, so it does not matter how probable the part is compared with other parts or with the
+#   background.
+# - The weights of each joint always sum to one, even if its part is outside the crop. Where no logit stands out, the
+#   weights are spread more widely, and the joint has to be predicted from the rest of the body.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The attention of a covered joint and its neighbours, without the patch and with it.", "name": "fig-attention-covered"}}
+# %% tags=["remove-input"]
+changed = prediction.parts.clone()
+changed[:, 0] = torch.randn_like(changed[:, 0])  # another background
+changed[:, 1:] += torch.linspace(-5, 5, 22)[:, None, None]  # another constant for each part
+change = (network.attention.weights(changed) - network.attention.weights(prediction.parts)).abs().max().item()
+assert change < 1e-5
+Markdown(
+    f"With random background logits and a different constant added to each part, no weight changes by more than {power(change)}. "
+    + (
+        f"Of the {22 * len(parts)} parts of these people {int(absent.sum())} are not in the crop; the attention of their joints is spread over {spread[absent].median():.0f} cells in the median, "
+        f"that of the others over {spread[present].median():.0f}."
+        if absent.any()
+        else "All parts of these people are in the crop."
+    )
+)
+
+# %% [markdown]
+# ## A covered part
+#
+# What happens when a part cannot be seen? A grey patch is put over one joint of the crop. {numref}`fig-attention-covered` shows the attention of this joint and of four others before and after.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention of a joint and of other joints, without a patch (above) and with a patch over the first joint (below). Each map has a scale of its own.", "name": "fig-attention-covered"}}
 PATCH = S // 5  # pixels
-batch, row = batches[person // 20], person % 20
-to_crop = crop_affine(batch["center"][row], batch["scale"][row], S)  # (2, 3)
-where = batch["joints2d"][row, :22, :2] @ to_crop[:, :2].T + to_crop[:, 2]  # (22, 2) pixels of the crop
+to_crop = crop_affine(column("center"), column("scale"), S)  # (P, 2, 3)
+joints2d = column("joints2d")[:, :22]
+places = joints2d[..., :2] @ to_crop[..., :2].mT + to_crop[:, None, :, 2]  # (P, 22, 2) pixels of the crop
 
 
-def cover(image, x, y):
-    """The image (3, S, S) with a grey patch around pixel (x, y)."""
+def cover(image, place):
+    """The image (3, S, S) with a grey patch around the pixel (x, y)."""
     image = image.clone()
-    left, top = (max(0, round(float(v) - PATCH / 2)) for v in (x, y))
-    image[:, top : top + PATCH, left : left + PATCH] = 0  # ImageNet's mean colour
+    left, top = (max(0, round(float(v) - PATCH / 2)) for v in place)
+    image[:, top : top + PATCH, left : left + PATCH] = 0  # the mean colour of ImageNet
     return image
 
 
-def look(images):
-    """Attention (N, 22, s, s) for images that come from this person's box."""
-    q = box[person].expand(len(images), -1)
-    return torch.cat(
-        [
-            network(i, j, return_features=True)[1].attention
-            for i, j in zip(images.split(24), q.split(24), strict=True)
-        ]
-    )
-
-
 target = JOINTS.index(covered)
-hidden = cover(image[person], *where[target])
-then = look(hidden[None])[0]
-chain = [target, *(j for j in (18, 16, 15, 0) if j != target)][:5]
+hidden = cover(image[person], places[person, target])
+after = run(hidden[None], box[one])[1][0]
+others = [j for j in map(JOINTS.index, ("left_elbow", "left_shoulder", "right_wrist", "head", "pelvis")) if j != target]
+columns = [target, *others[:4]]
 rows = [
-    [to_picture(i), *(attention_overlay(to_picture(i), weights[j]) for j in chain)]
-    for i, weights in ((image[person], inside.attention[0]), (hidden, then))
+    [to_picture(i), *(attention_overlay(to_picture(i), weights[j]) for j in columns)]
+    for i, weights in ((image[person], attention[person]), (hidden, after))
 ]
-picture_grid(rows, ("crop", *(plain(JOINTS[j]) for j in chain)), ("free", "covered"), side=1.25)
+picture_grid(rows, ("crop", *(plain(JOINTS[j]) for j in columns)), ("not covered", "covered"), side=1.25)
 plt.show()
 
-# %% tags=["hide-input"]
-under = F.adaptive_avg_pool2d((hidden == 0).all(0).float()[None], s)[0]  # share of each cell under the patch
-free_share, covered_share = ((w[target] * under).sum().item() for w in (inside.attention[0], then))
-shift = 0.5 * (then - inside.attention[0]).abs().sum((1, 2))  # (22,) total variation distance
-others = torch.arange(22) != target
+# %% [markdown]
+# The table repeats the experiment for all test people in whose crops the part of the joint is visible, and for three other joints. *Moved* is the share of a joint's attention that lies elsewhere
+# than before: the total variation distance $\frac12 \sum_p |\alpha_j(p) - \alpha_j'(p)|$. The error is the mean distance of the joint
+# from its true place, both relative to the pelvis.
+
+# %% tags=["remove-input"]
+body = checkpoints.body_of(network)
+true = body(column("betas"), column("pose"), column("trans")).joints[:, :22]
+
+
+def joint_errors(prediction, rows):
+    """Distance of each joint from the truth, relative to the pelvis: (N, 22) mm."""
+    joints = body(prediction.betas, prediction.rotmats).joints[:, :22]
+    return 1000 * ((joints - joints[:, :1]) - (true[rows] - true[rows, :1])).norm(dim=-1)
+
+
+table, effects = [], {}
+for name in dict.fromkeys((covered, "left_elbow", "right_knee", "head")):
+    j = JOINTS.index(name)
+    inside = ((places[:, j] > 0) & (places[:, j] < S)).all(1)
+    seen = ((parts == j + 1) & (depth > 0)).flatten(1).sum(1) >= 10  # pixels of the part map
+    rows = (inside & seen).nonzero()[:, 0]
+    if not len(rows):
+        continue
+    patched = torch.stack([cover(image[i], places[i, j]) for i in rows])
+    new, moved_to = run(patched, box[rows])
+    under = F.adaptive_avg_pool2d((patched == 0).all(1).float()[:, None], s)  # share of each cell under the patch
+    before, now = ((w[:, j] * under[:, 0]).sum((1, 2)).mean() for w in (attention[rows], moved_to))
+    moved = 0.5 * (moved_to - attention[rows]).abs().sum((2, 3)).mean(0)  # (22,)
+    free = joint_errors(Prediction(*(x[rows] for x in predicted)), rows).mean(0)
+    blocked = joint_errors(new, rows).mean(0)
+    rest = torch.arange(22) != j
+    effects[name] = moved[j], moved[rest].mean(), blocked[j] - free[j], (blocked - free)[rest].mean()
+    table.append(
+        (
+            plain(name),
+            len(rows),
+            f"{percent(before)} → {percent(now)}",
+            percent(moved[j]),
+            percent(moved[rest].mean()),
+            f"{free[j]:.0f} → {blocked[j]:.0f} mm",
+            f"{free[rest].mean():.0f} → {blocked[rest].mean():.0f} mm",
+        )
+    )
+html_table(
+    ("covered joint", "people", "attention under the patch", "moved", "moved, other joints", "error", "error, other joints"),
+    table,
+    f"Effect of a patch of {PATCH} × {PATCH} pixels over one joint",
+)
+
+# %% tags=["remove-input"]
+own, other, error, other_error = effects.get(covered, next(iter(effects.values())))
 Markdown(
-    f"Under the patch lay {free_share:.0%} of the attention of the {plain(covered)}, now {covered_share:.0%}. In all, "
-    f"{shift[target]:.0%} of its attention has moved to other places; of the other joints' attention {shift[others].mean():.0%} "
-    "on average."
+    f"When the {plain(covered)} is covered, {percent(own)} of its attention moves to other places, but only {percent(other)} of that of the other joints. Its error grows by {error:.0f} mm, the mean error of the other joints by "
+    f"{other_error:.0f} mm. The effect is not limited to the covered joint, for two reasons: the logits of a cell depend on a large part of the crop, as "
+    "the [receptive field](encoder.ipynb) shows, and the patch hides more than one part."
 )
 
 # %% [markdown]
-# The same patch, moved over the whole crop, shows what the attention of a joint *depends* on. How much of it moves is the
-# total variation distance $\frac12 \sum_p |\alpha_j(p) - \alpha_j'(p)|$, a number from 0 to 1.
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Above: where a joint looks. Below: the places that, when covered, make it look elsewhere.", "name": "fig-attention-sensitivity"}}
-grid = (torch.arange(steps) + 0.5) * S / steps
-variants = torch.stack([cover(image[person], x, y) for y in grid for x in grid])
-moved = 0.5 * (look(variants) - inside.attention).abs().sum((2, 3))  # (steps^2, 22)
-moved = moved.T.view(22, steps, steps)
-chosen = [
-    JOINTS.index(n) for n in ("head", "left_wrist", "right_wrist", "pelvis", "left_knee", "right_ankle")
-]
-rows = [[attention_overlay(picture, maps[j]) for j in chosen] for maps in (inside.attention[0], moved)]
-picture_grid(rows, [plain(JOINTS[j]) for j in chosen], ("looks at", "depends on"), side=1.25)
-plt.show()
-
-# %% tags=["hide-input"]
-at_home = F.adaptive_avg_pool2d(inside.attention, steps)[0]
-at_home = (at_home / at_home.sum((1, 2), keepdim=True) * moved).sum((1, 2))  # where the joint itself looks
-Markdown(
-    f"A patch at a place where a joint looks moves {at_home.mean():.0%} of its attention, a patch at any place "
-    f"{moved.mean():.0%} (means over the 22 joints). "
-    "The scores at one place depend on more than that place; how much more is the subject of the page on "
-    "[the encoder](encoder.ipynb)."
-)
-
-# %% [markdown]
-# ## What else a joint is told
+# ## What else the regressor receives
 #
-# The regressor reads more than $A_j$. Every joint's vector is $g_j = [\, A_j,\; \mathbf{q},\; \bar D \,]$:
-# its attended features, the three numbers $\mathbf{q}$ of the [box](camera.ipynb), and $\bar D$, the mean of the depth
-# decoder's features $D$ over all places. This is where the depth branch comes in: not by its map, not by
-# what it says at the joint, but by one summary that all 22 joints share.
+# The input of the [regressor](regressor.ipynb) for joint $j$ is the concatenation
+#
+# $$
+# g_j = \bigl[\, A_j,\; \mathbf{q},\; \bar D \,\bigr] ,
+# $$
+#
+# where $\mathbf{q}$ are the three numbers of the [box information](camera.ipynb), and $\bar D$ is the mean of the depth features $D$ over all positions. Only $A_j$ differs between the joints. The depth
+# branch contributes by $\bar D$ alone: neither the depth map nor the places of the depth features are an input of the regressor.
 
-# %%
-with torch.device("meta"):  # sizes only
-    paper = DPose(PAPER)
+# %% tags=["remove-input"]
 w = PAPER.width
 assert 15 * w + 3 + w == 771 and paper.regressor.pose_hidden.weight.shape[-1] == 6 + 771
-
 torch.manual_seed(0)
 shuffle = torch.randperm(s * s)
 
 
 def disturb(decoder, inputs, output):
-    """Another depth map, and the same features D in other places."""
-    depth, features = output
-    return torch.randn_like(depth), features.flatten(2)[..., shuffle].view_as(features)
+    """Noise for the depth map, and the features D at other places."""
+    return torch.randn_like(output[0]), output[1].flatten(2)[..., shuffle].view_as(output[1])
 
 
 hook = network.depth_decoder.register_forward_hook(disturb)
 disturbed = network(image[one], box[one])
 hook.remove()
-same = (disturbed.rotmats - said.rotmats).abs().max().item()
-assert same < 1e-4 < (disturbed.depth - said.depth).abs().max()
-
+same = (disturbed.rotmats - prediction.rotmats).abs().max().item()
+assert same < 1e-4 < (disturbed.depth - prediction.depth).abs().max()
 Markdown(
-    f"For `PAPER` that makes {15 * w} + 3 + {w} = {15 * w + 3 + w} numbers a joint. Put noise in place of the depth map "
-    f"and shuffle the places of $D$, and no entry of any rotation changes by more than {same:.0e}: only the mean counts."
+    f"For `PAPER`, $g_j$ has {15 * w} + 3 + {w} = {15 * w + 3 + w} numbers. As a check, the depth map is replaced by noise and the positions of $D$ are permuted at random: no entry of any predicted rotation matrix changes "
+    f"by more than {power(same)}."
 )
 
 # %% [markdown]
-# How much each of the three weighs is measured on [the page on errors](analysis.ipynb), by taking one of them from
-# another person. That the depth branch shapes the encoder during training is another matter, and the subject of the
-# [ablation](ablation.ipynb).
+# How much each of the three inputs contributes is measured on the page [Analysis](analysis.ipynb), by exchanging one of them between people. The effect of depth on the training
+# of the encoder is another question; the [ablation](ablation.ipynb) compares networks that were trained with and without the depth branch, and without
+# attention.
+#
+# ## Takeaways
+#
+# - Soft attention computes one feature vector per joint, the mean of $F_\mathrm{up}$ weighted with the softmax of the joint's part logits over the positions.
+# - The attention is where the parts are because the part logits are supervised, and it always sums to one, even for a part that is hidden or outside the crop.
+# - The regressor also receives the box information and the mean of the depth features, which are the same for all joints.
+#
+# ## Exercises
+#
+# **Exercise 1.** Replace $\sigma(S)$ by $\sigma(kS)$. What does $A_j$ become for $k = 0$, and what for a very large $k$? Verify it without the linear layer.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+logits = F.avg_pool2d(prediction.parts, prediction.parts.shape[-1] // s)[0, 1:].flatten(1).double()  # (22, cells)
+f_up = features.f_up[0].flatten(1).double()  # (15w, cells)
+
+
+def attend(k):
+    return (k * logits).softmax(-1) @ f_up.T  # (22, 15w)
+
+
+assert torch.allclose(attend(1), torch.from_numpy(means), rtol=1e-4, atol=1e-6)
+assert torch.allclose(attend(0), f_up.mean(1).expand(22, -1))  # global average pooling
+assert torch.allclose(attend(1e9), f_up[:, logits.argmax(1)].T)  # the best cell
+Markdown(
+    "For $k = 0$ all weights are equal, so every $A_j$ is the mean over all positions (global average pooling). For $k \\to \\infty$ each $A_j$ is the feature of the "
+    "one cell with the largest logit."
+)
+
+# %% [markdown]
+# **Exercise 2.** Make the attention of the trained network uniform. How does the mean error of the joints change? Why does this number not measure what attention contributes to
+# D-PoSE?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+few = torch.arange(min(60, len(image)))
+network.attention.on = False
+uniform, _ = run(image[few], box[few])
+network.attention.on = True
+with_attention = joint_errors(Prediction(*(x[few] for x in predicted)), few)[:, 1:].mean()
+Markdown(
+    f"The mean error over {len(few)} people grows from {with_attention:.0f} mm to {joint_errors(uniform, few)[:, 1:].mean():.0f} mm. The regressor was trained with attention and has never received "
+    "uniform means, so most of the change may come from this mismatch. A fair comparison trains a second network without attention, as the [ablation](ablation.ipynb) does."
+)
+
+# %% [markdown]
+# **Exercise 3.** Which places of the crop does the attention of a joint depend on? Move the patch over the whole crop and record, for each place, how much of the attention
+# moves.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Above: where a joint attends. Below: the places at which a patch moves much of its attention. The two agree roughly; the lower maps are wider, because the logits of a cell depend on its surroundings.", "name": "fig-attention-sensitivity"}}
+grid = (torch.arange(steps) + 0.5) * S / steps
+variants = torch.stack([cover(image[person], (x, y)) for y in grid for x in grid])
+moved = 0.5 * (run(variants, box[person].expand(len(variants), -1))[1] - attention[person]).abs().sum((2, 3))
+moved = moved.T.view(22, steps, steps)
+names = ("head", "left_wrist", "right_wrist", "pelvis", "left_knee", "right_ankle")
+chosen = [JOINTS.index(name) for name in names]
+rows = [[attention_overlay(picture, maps[j]) for j in chosen] for maps in (attention[person], moved)]
+picture_grid(rows, [plain(name) for name in names], ("attention", "depends on"), side=1.25)
+plt.show()

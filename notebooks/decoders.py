@@ -7,20 +7,30 @@
 # ---
 
 # %% [markdown]
-# # The decoders: depth and parts
+# # The decoders: depth map and body parts
 #
-# Before it says a word about joints, the network has to draw two maps of the person: how far away is each
-# pixel, and which part of the body is it? This page follows a crop through the decoders that draw them,
-# holds the maps against the truth, and settles a question of order: the paper's text enlarges a map and then
-# convolves it, the released code does it the other way round. Does that matter?
+# Before D-PoSE predicts a body it predicts two maps of the person: a {term}`depth map`, and a {term}`part segmentation`, which assigns
+# each pixel to one of 22 body parts or to the background. Each map has a decoder of its own. This page explains how the training
+# targets of the two maps are made, how a decoder computes a map from the features of the [encoder](encoder.ipynb), and how
+# close the predicted maps are to the true ones.
+#
+# :::{chapter}
+# :needs: [The encoder](encoder.ipynb), skinning weights from [The body model](body_model.ipynb)
+# :learn: how the targets of depth and parts are made; how a U-Net decoder uses skip connections (eqs. 7 to 10); how good the predicted maps are, and where they are undefined; why the order of up-sampling and convolution matters a little
+# :::
 
-# %% tags=["parameters"] nbmake={"mock": {"people": 16}}
+# %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"} nbmake={"mock": {"people": 16}}
 checkpoint = "mini"  # the shipped network, or a .safetensors file
 data = None  # data root; None: $DPOSE_DATA, else the open data
 people = 120  # test people whose maps are measured
 shown = [3, 14, 10, 5]  # of these, the ones to look at; the first one in detail
+targets = [3, 15]  # of these, the ones whose targets are shown first
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
+
 import itertools
 
 import cv2
@@ -28,10 +38,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import Markdown
+from torch.nn import functional as F
 
 import dpose
 from dpose.config import PAPER
 from dpose.data.loader import make_loader
+from dpose.data.shards import decode_sample
+from dpose.data.sources import BadCount, find_shards, read_members
+from dpose.data.targets import depth_target
 from dpose.figures import (
     INK,
     colour_depth,
@@ -43,7 +57,8 @@ from dpose.figures import (
     style_axis,
     to_picture,
 )
-from dpose.model.decoder import Decoder, UpFuse
+from dpose.metrics import mean_iou, parts_confusion, parts_overlap
+from dpose.model.decoder import UpFuse
 from dpose.model.hrnet import EncoderFeatures, upsample2x
 from dpose.model.inference import run_network, to_device
 from dpose.model.network import DPose
@@ -54,300 +69,399 @@ if network.depth_decoder is None:
 loader = make_loader(data, "test", network.config, batch_size=40)
 batches = [to_device(batch, "cpu") for batch in itertools.islice(loader, -(-people // 40))]
 with torch.inference_mode():
-    said = [run_network(network, batch) for batch in batches]
+    predictions = [run_network(network, batch) for batch in batches]
 image = torch.cat([batch["image"] for batch in batches])[:people]  # (P, 3, S, S)
 true_parts = torch.cat([batch["parts"] for batch in batches])[:people]  # (P, M, M), 0..22
 true_depth = torch.cat([batch["depth"] for batch in batches])[:people, 0]  # (P, M, M)
-logits = torch.cat([prediction.parts for prediction in said])[:people]  # (P, 23, M, M)
-depth = torch.cat([prediction.depth for prediction in said])[:people, 0]  # (P, M, M)
-
-# %% [markdown]
-# ## Three steps up
-#
-# The encoder leaves four maps, from F₁, fine and with few channels, to F₄, coarse and with many. A decoder climbs
-# from F₄ to the size of F₁. With $X_4 = F_4$, a step from level $i + 1$ to level $i$ is
-#
-# $$
-# U_i = \mathrm{up}\bigl(\mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}_{1\times1}(X_{i+1})))\bigr), \qquad
-# C_i = [\, U_i,\; F_i \,], \qquad
-# X_i = R_i(C_i) \qquad \text{(eqs. 7–9)}.
-# $$
-#
-# $\mathrm{up}$ doubles the side by bilinear interpolation; $R_i$ are residual blocks. So at every size the
-# coarse knowledge of what is where meets the encoder's own map of that size, which knows the edges. The last
-# one, $X_1$, is called $D$ in the depth decoder. It is doubled to the size of the output (twice in `PAPER`,
-# once in `MINI`, with a $3 \times 3$ convolution each time, a step that eq. 10 does not have), and two last
-# convolutions make it the map (eq. 10): one channel for depth, 23 for the parts and the background.
-
-# %%
-show_source(UpFuse.forward, Decoder.forward)
-
-# %% [markdown]
-# The two decoders share this design and nothing else, no weight and no input besides the encoder's maps. The
-# sizes on the way:
+logits = torch.cat([prediction.parts for prediction in predictions])[:people]  # (P, 23, M, M)
+depth = torch.cat([prediction.depth for prediction in predictions])[:people, 0]  # (P, M, M)
+parts = logits.argmax(1)  # (P, M, M)
+MINI = network.config.name.upper()
 
 
-# %% tags=["hide-input"]
-def climb(decoder, maps):
-    """All maps of one decoder on its way up, by name."""
-    way = {"X₄ = F₄": maps.f4}
-    for step, name, fine in (
-        (decoder.fuse_4_to_3, "X₃", maps.f3),
-        (decoder.fuse_3_to_2, "X₂", maps.f2),
-        (decoder.fuse_2_to_1, "X₁", maps.f1),
-    ):
-        way[name] = step(list(way.values())[-1], fine)
-    return way | {"enlarged": (large := decoder.upscale(way["X₁"])), "output": decoder.head(large)}
+def percent(share, digits=0):
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def size(tensor):
     return " × ".join(map(str, tensor.shape[1:]))
 
 
-first = image[shown[:1]]
-maps = network.encoder(first)
-ways = {"depth": climb(network.depth_decoder, maps), "parts": climb(network.parts_decoder, maps)}
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+# %% [markdown]
+# ## The targets
+#
+# Both decoders are supervised: during training each predicted map is compared with a true one. {numref}`fig-decoder-targets` shows the true
+# maps of two people.
+#
+# **Depth.** Synthetic data sets such as {term}`BEDLAM` {cite:p}`bedlam` provide the depth $z$ of every pixel in metres, and a mask of each person.
+# The paper (section 3.4) keeps the visible pixels of the person and scales their depth to the range from 0.1 to 1:
+#
+# $$
+# d = \begin{cases}
+# 0.1 + 0.9\, \dfrac{z - z_{\min}}{z_{\max} - z_{\min}} & \text{on the person,} \\[2mm]
+# 0 & \text{elsewhere,}
+# \end{cases}
+# $$
+#
+# where $z_{\min}$ and $z_{\max}$ are the smallest and largest depth of the person's pixels. The target is relative: it orders
+# the body parts from near to far, but contains neither the distance of the person nor the size of the body in metres. From a single crop both
+# are ambiguous, because a small person nearby and a large person far away give the same picture.
+#
+# **Parts.** The label of each person contains the parameters of the body model. The posed mesh is computed from them, and each vertex is assigned to
+# the joint with the largest skinning weight; fingers count as part of the wrist, jaw and eyes as part of the head. This gives 22 parts, one per body joint.
+# The mesh is then rendered into the crop with a number per part: 0 is the background, $j + 1$ the part of joint $j$.
+#
+# The two targets treat {term}`occlusion` differently. The depth map contains only what is visible. The part map is rendered from the mesh alone, so it shows the whole
+# body, also behind other objects and without clothes.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Two test people of the open data with the targets of both decoders. Depth: bright is near, dark is far. Parts: one colour per limb, lighter towards its end. In the second row a box hides a part of the legs, which the depth target leaves out and the part target contains.", "name": "fig-decoder-targets"}}
+members = itertools.islice(read_members(find_shards(data, "test"), BadCount(0, 0)), max(targets) + 1)
+samples = [decode_sample(member) for member in members]
+picture_grid(
+    [
+        [
+            samples[i]["image"],
+            colour_depth(depth_target(samples[i]["depth"])),
+            colour_parts(samples[i]["parts"]),
+        ]
+        for i in targets
+    ],
+    titles=("crop", "depth target", "part target"),
+    side=2.3,
+)
+plt.show()
+
+# %% [markdown]
+# {py:obj}`dpose.data.targets.depth_target` and {py:obj}`dpose.data.targets.part_targets` compute the two targets. The appendix on
+# [targets and cameras](targets.ipynb) examines what can go wrong with them: pixels of the sky inside a mask, other ways to normalise, and
+# the camera that the parts are rendered with.
+#
+# ## A U-Net decoder
+#
+# A decoder has to combine two kinds of information. The coarsest map $F_4$ represents what is where, in a few cells. The finest map $F_1$ has the
+# edges, but less context. The decoder starts from $F_4$ and increases the resolution in three steps. In each step it concatenates the map of
+# the encoder that has the same size. Such a direct connection from the encoder to the decoder is a {term}`skip connection`, and the
+# resulting shape is that of a {term}`U-Net`: fine to coarse in the encoder, coarse to fine in the decoder, with a skip connection at each resolution. Two things are different from the original
+# U-Net. HRNet computes its four maps in parallel and not one after the other. And the two sides are not symmetrical, as the paper notes: the decoder is much lighter than the
+# encoder.
+#
+# With $X_4 = F_4$, one step from level $i + 1$ to level $i$, for $i = 3, 2, 1$, is
+#
+# $$ U_i = \mathrm{ReLU}\bigl(\mathrm{BN}\bigl(\mathrm{Conv}_{1\times1}(\mathrm{up}(X_{i+1}))\bigr)\bigr) \tag{7} $$
+#
+# $$ C_i = [\, U_i,\; F_i \,] \tag{8} $$
+#
+# $$ X_i = R_i(C_i) \tag{9} $$
+#
+# - Eq. 7 doubles the side of the map by bilinear interpolation, written $\mathrm{up}$, and brings it to the number of channels of $F_i$ by a $1 \times 1$ convolution.
+# - Eq. 8 is the skip connection: a concatenation along the channels.
+# - Eq. 9 mixes both by the {term}`residual blocks <residual block>` $R_i$, four in the paper.
+#
+# The last map, $X_1$, has the resolution of $F_1$. In the depth decoder it is called $D$, and its mean is also an input of the [regressor](regressor.ipynb). Two convolutions
+# turn it into the output, with 1 channel for depth and 23 for the parts and the background:
+#
+# $$ O = \mathrm{Conv}_{1\times1}\bigl(\mathrm{ReLU}\bigl(\mathrm{BN}\bigl(\mathrm{Conv}_{3\times3}(X_1)\bigr)\bigr)\bigr) \tag{10} $$
+#
+# A {term}`sigmoid` brings the depth into the range from 0 to 1. The part channels are {term}`logits <logit>` $S$; a {term}`softmax` over the 23 channels gives the probability of each part at each
+# pixel. The paper writes $F_i^\text{up}$, $F_i^\text{cat}$ and $F_i^\text{ref}$ for $U_i$, $C_i$ and $X_i$, and counts from 0.
+#
+# {py:obj}`dpose.model.decoder.UpFuse` computes eqs. 7 to 9:
+
+# %%
+show_source(UpFuse.forward)
+
+# %% [markdown]
+# The paper's text and the released code differ in three details. This package follows the released code, whose number of parameters is the one that the paper reports:
+#
+# - In eq. 7 the text up-samples before the convolution, the code after it. The [last section](#order-of-up-sampling-and-convolution) examines the difference.
+# - In eq. 9 the text lets $R_i$ reduce the number of channels to that of the next level. In the code $X_i$ has as many channels as $F_i$.
+# - Eq. 10 computes an output of the size of $F_1$. The code doubles $X_1$ twice first, each time with a $3 \times 3$ convolution, so that the output has the size of the crop.
+#
+# {numref}`fig-decoder-unet` shows a decoder with the maps of one crop.
+
+
+# %% tags=["remove-input"]
+def decode(decoder, maps):
+    """All maps of one decoder from X4 to the output, by name."""
+    steps = {"X₄ = F₄": maps.f4}
+    for fuse, name, skip in (
+        (decoder.fuse_4_to_3, "X₃", maps.f3),
+        (decoder.fuse_3_to_2, "X₂", maps.f2),
+        (decoder.fuse_2_to_1, "X₁", maps.f1),
+    ):
+        steps[name] = fuse(list(steps.values())[-1], skip)
+    enlarged = decoder.upscale(steps["X₁"])
+    return steps | {"X₁, enlarged": enlarged, "output": decoder.head(enlarged)}
+
+
+maps = network.encoder(image[shown[:1]])
+steps = {"depth": decode(network.depth_decoder, maps), "parts": decode(network.parts_decoder, maps)}
 with torch.device("meta"):  # shapes and counts only, nothing is computed
     paper = DPose(PAPER).eval()
     paper_maps = paper.encoder(torch.empty(1, 3, PAPER.image_size, PAPER.image_size))
-    paper_ways = climb(paper.depth_decoder, paper_maps), climb(paper.parts_decoder, paper_maps)
-rows = [(name, size(paper_ways[0][name]), size(ways["depth"][name])) for name in list(paper_ways[0])[:-1]]
-rows += [
-    (name, size(paper_way["output"]), size(way["output"]))
-    for (name, way), paper_way in zip(ways.items(), paper_ways, strict=True)
+    paper_steps = decode(paper.depth_decoder, paper_maps), decode(paper.parts_decoder, paper_maps)
+assert torch.equal(steps["parts"]["output"], network.parts_decoder(maps)[0])
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The depth decoder of the small network for one crop, and the output of the part decoder, which has the same layers. Left: maps of the encoder, from the finest to the coarsest. Right: maps of the decoder, from the coarsest to the finest. Pictures: mean magnitude over the channels, each with a colour scale of its own. Numbers: channels × height × width.", "name": "fig-decoder-unet"}}
+figure, axis = plt.subplots(figsize=(8, 6.2), layout="constrained")
+SIDES = (1.0, 0.82, 0.66, 0.5)
+
+
+def draw_map(picture, x, y, side, title):
+    axis.imshow(picture, extent=(x - side / 2, x + side / 2, y + side / 2, y - side / 2), zorder=2)
+    axis.text(x, y + side / 2 + 0.02, title, color=INK, fontsize=9, ha="center", va="top")
+
+
+def draw_arrow(start, end, text=""):
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.2})
+    if text:
+        middle = (np.array(start) + end) / 2
+        axis.text(middle[0], middle[1] - 0.03, text, color=INK, fontsize=9, ha="center", va="bottom")
+
+
+def magnitude(tensor):
+    return colour_values(tensor[0].abs().mean(0))
+
+
+LEFT, RIGHT, OUT, STEP = 1.5, 3.6, 5.2, 1.36
+draw_map(to_picture(image[shown[0]]), 0, 0, 1.0, f"crop\n{size(image)}")
+draw_arrow((0.55, 0), (LEFT - 0.55, 0))
+for x, heading in ((LEFT, "encoder"), (RIGHT, "decoder")):
+    axis.text(x, -0.6, heading, color=INK, fontsize=11, ha="center")
+for i, (f, x) in enumerate(zip(maps[:4], list(steps["depth"].values())[3::-1], strict=True)):
+    y, s = STEP * i, SIDES[i]
+    draw_map(magnitude(f), LEFT, y, s, f"F{'₁₂₃₄'[i]}  {size(f)}")
+    draw_arrow((LEFT + s / 2 + 0.05, y), (RIGHT - s / 2 - 0.05, y), "skip connection" if i < 3 else "")
+    draw_map(magnitude(x), RIGHT, y, s, f"{'D = X₁' if i == 0 else 'X' + '₁₂₃₄'[i]}  {size(x)}")
+    if i < 3:
+        draw_arrow((RIGHT, y + STEP - SIDES[i + 1] / 2 - 0.03), (RIGHT, y + s / 2 + 0.2))
+        axis.text(RIGHT + 0.1, y + s / 2 + 0.32, "eqs. 7 to 9", color=INK, fontsize=9, va="center")
+draw_arrow((RIGHT + 0.55, 0), (OUT - 0.55, 0), "eq. 10")
+first = shown[0]
+draw_map(colour_depth(depth[first].numpy(), parts[first].numpy() > 0), OUT, 0, 1.0, f"depth\n{size(steps['depth']['output'])}")
+draw_map(colour_parts(parts[first].numpy()), OUT, STEP + 0.25, 1.0, f"part decoder: parts\n{size(steps['parts']['output'])}")
+axis.set(xlim=(-0.6, 5.8), ylim=(3 * STEP + 0.5, -0.75))
+axis.set_axis_off()
+figure.patch.set_alpha(0)
+plt.show()
+
+# %% tags=["remove-input"]
+rows = [
+    (name, size(paper_steps[0][name]), size(steps["depth"][name])) for name in list(paper_steps[0])[:-1]
 ]
-assert torch.equal(ways["parts"]["output"], network.parts_decoder(maps)[0])
-assert paper_ways[1]["output"].shape[1:] == (23, 224, 224)
+rows += [
+    (f"output, {name}", size(paper_step["output"]), size(step["output"]))
+    for (name, step), paper_step in zip(steps.items(), paper_steps, strict=True)
+]
+assert paper_steps[1]["output"].shape[1:] == (23, 224, 224)
 html_table(
-    ("map", "PAPER", network.config.name.upper()),
+    ("map", "PAPER", MINI),
     rows,
-    "The way up, channels × height × width. PAPER's decoders have "
-    f"{sum(p.numel() for p in paper.depth_decoder.parameters()):,} (depth) and "
-    f"{sum(p.numel() for p in paper.parts_decoder.parameters()):,} (parts) parameters.",
+    "Maps of a decoder: channels × height × width. PAPER's decoders have "
+    f"{parameters(paper.depth_decoder):,} (depth) and {parameters(paper.parts_decoder):,} (parts) parameters, "
+    f"{percent((parameters(paper.depth_decoder) + parameters(paper.parts_decoder)) / parameters(paper), 1)} of the network.",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The way up for one crop: mean magnitude of each map over its channels, scaled by itself; then the answer and the truth. Both rows start from the same F₄.", "name": "fig-decoder-climb"}}
-index = shown[0]
-rows = [[colour_values(x[0].abs().mean(0)) for x in list(way.values())[:-1]] for way in ways.values()]
-person = logits[index].argmax(0) > 0
-rows[0] += [colour_depth(depth[index].numpy(), person.numpy()), colour_depth(true_depth[index].numpy())]
-rows[1] += [colour_parts(logits[index].argmax(0).numpy()), colour_parts(true_parts[index].numpy())]
-names = [*list(ways["depth"])[:-1], "answer", "truth"]
-picture_grid(rows, titles=names, labels=("depth", "parts"), side=1.1)
+# %% [markdown]
+# The two decoders have the same layers and the same inputs, but no common weights. They influence each other only through the encoder, which both
+# train.
+#
+# ## Predicted and true maps
+#
+# {numref}`fig-decoder-maps` compares the predictions with the targets. The parts are measured by the {term}`IoU`, the number of pixels that two regions have in
+# common divided by the number of pixels in either, and by its mean over the parts, the {term}`mIoU`.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps of four test people. The predicted depth is shown where the part decoder predicts a part. Left of each row: mean absolute error of the depth on the person's visible pixels, and share of the pixels of the body with the correct part.", "name": "fig-decoder-maps"}}
+visible, body = true_depth > 0, true_parts > 0
+error = (depth - true_depth).abs()  # (P, M, M)
+rows, labels = [], []
+for i in shown:
+    rows.append(
+        [
+            to_picture(image[i]),
+            colour_depth(true_depth[i].numpy()),
+            colour_depth(depth[i].numpy(), parts[i].numpy() > 0),
+            colour_parts(true_parts[i].numpy()),
+            colour_parts(parts[i].numpy()),
+        ]
+    )
+    correct = (parts[i] == true_parts[i])[body[i]].float().mean()
+    labels.append(f"depth error {error[i][visible[i]].mean():.2f}\nparts {percent(correct)}")
+side = max(len(row[0]) for row in rows)
+rows = [[cv2.resize(p, (side, side), interpolation=cv2.INTER_NEAREST) for p in row] for row in rows]
+titles = ("crop", "depth, true", "depth, predicted", "parts, true", "parts, predicted")
+picture_grid(rows, titles, labels, side=1.45)
 plt.show()
 
-# %% [markdown]
-# ## The answers, and where they are wrong
-#
-# Depth is closed by a sigmoid. Its target runs from 0.1 at the nearest to 1 at the farthest pixel *of the person
-# in sight*. Parts are 23 scores a pixel, of which the softmax makes probabilities; their target shows the whole
-# body, also where something stands before it.
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps and their errors. Depth: all of the answer, then where the network sees a person, then the truth, then the distance of the two on the pixels in sight (yellow: 0.5 or more). Parts: white pixels were given to a wrong class.", "name": "fig-decoder-maps"}}
-
-
-def error_pictures(index):
-    in_sight = (true_depth[index] > 0).numpy()
-    off = (depth[index] - true_depth[index]).abs().numpy()
-    guess, truth = logits[index].argmax(0).numpy(), true_parts[index].numpy()
-    wrong = np.where((guess != truth)[..., None], np.uint8(255), colour_parts(truth) // 2)
-    return [
-        to_picture(image[index]),
-        colour_depth(depth[index].numpy(), np.ones_like(in_sight)),
-        colour_depth(depth[index].numpy(), guess > 0),
-        colour_depth(true_depth[index].numpy()),
-        colour_depth(1 - off / 0.5, in_sight),
-        colour_parts(guess),
-        colour_parts(truth),
-        wrong,
-    ]
-
-
-titles = ("crop", "depth", "on person", "true", "error", "parts", "true", "wrong")
-picture_grid([error_pictures(index) for index in shown], titles, side=1.05)
-plt.show()
+# %% tags=["remove-input"]
+constant = true_depth[visible].median()
+constant_error = (constant - true_depth[visible]).abs().mean()
+depth_error = error[visible].mean()
+iou = mean_iou(*parts_overlap(parts_confusion(parts, true_parts).sum(0)))
+correct, missed = ((guess == true)[body].float().mean() for guess, true in ((parts, true_parts), (parts, 0)))
+mistaken = 1 - correct - missed
+silhouette = ((parts > 0) & body).sum() / ((parts > 0) | body).sum()
+Markdown(
+    f"Over {len(image)} test people the mean absolute error of the depth is {depth_error:.3f} on the person's pixels. For comparison, the best constant, {constant:.2f}, has an error of "
+    f"{constant_error:.3f}; the target ranges from 0.1 to 1. Of the pixels of the body {percent(correct)} receive the correct one of 22 parts, {percent(mistaken)} another part, and "
+    f"{percent(missed)} the background. The mIoU of the parts is {iou:.2f}, the IoU of the whole silhouette {silhouette:.2f}."
+)
 
 # %% [markdown]
-# ### Beside the person, depth means nothing
+# A depth of 0 is the target on the background, but the predicted depth there has no meaning. The paper's depth loss ({eqn}`2`) ignores the
+# background, so no gradient tells the decoder what to output outside the person (exercise 1). A predicted depth map can only be used together with a
+# mask, and the part map provides one.
 #
-# The second column looks odd: there is depth all over the crop. The target is 0 on the background, but with the paper's
-# loss (eq. 2) the background is ignored. So nobody has ever told the network what to say there, and it says anything.
-# Its depth is the depth of a person only together with a map that says where the person is. Here is its answer
-# against the distance to the true outline of what is in sight, inside to the right, outside to the left.
+# Whether the predicted probabilities of the parts agree with the frequency of correct predictions ({term}`calibration`), and how the
+# depth errors are distributed, is measured on the page [Analysis](analysis.ipynb) over the whole test split.
+#
+# ## Order of up-sampling and convolution
+#
+# The paper's text up-samples a map and then applies the $1 \times 1$ convolution of eq. 7. The released code convolves first, which takes a quarter of
+# the multiplications. Is the result the same?
+#
+# Bilinear interpolation replaces each pixel by a weighted mean of its neighbours, $\mathrm{up}(x)(p) = \sum_q b_{pq}\, x(q)$ with $\sum_q b_{pq} = 1$ and $b_{pq} \ge 0$, and treats all
+# channels alike. A $1 \times 1$ convolution multiplies the channels by a matrix $W$, adds a bias $c$, and treats all pixels alike. So the two commute:
+#
+# $$
+# W \sum_q b_{pq}\, x(q) + c \;=\; \sum_q b_{pq} \bigl( W x(q) + c \bigr) .
+# $$
+#
+# The same holds for batch normalisation with fixed statistics, which is an affine function per channel. It does not hold in training, where the statistics are those of the map, because an
+# interpolated map has a smaller variance. And it does not hold for the ReLU. As the ReLU is convex, $\mathrm{up}(\mathrm{ReLU}(x)) \ge
+# \mathrm{ReLU}(\mathrm{up}(x))$: the order of the released code gives values that are larger or equal.
+
+# %% tags=["remove-input"]
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Depth across the outline of the visible person: mean of target and prediction at each distance, and the band between the quartiles of the prediction.", "name": "fig-decoder-outline"}}
+def power(value):
+    """A small number as a power of ten."""
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa} · 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def exchange(layers, x):
+    """Up-sampling after the layers less up-sampling before them, relative to the largest value."""
+    after, before = upsample2x(layers(x)), layers(upsample2x(x))
+    return (after - before) / after.abs().max()
+
+
+double = dpose.load(checkpoint).double().eval().requires_grad_(False)
+maps64 = EncoderFeatures(*(x.double() for x in maps))
+CONV, FIXED, RELU, TRAINING = (
+    "1 × 1 convolution",
+    "the same, then batch normalisation with fixed statistics",
+    "the same, then ReLU (eq. 7)",
+    "1 × 1 convolution, then batch normalisation in training",
+)
+differences = {name: [] for name in (CONV, FIXED, RELU, TRAINING)}
+for decoder in (double.depth_decoder, double.parts_decoder):
+    inputs = list(decode(decoder, maps64).values())
+    for x, step in zip(inputs, (decoder.fuse_4_to_3, decoder.fuse_3_to_2, decoder.fuse_2_to_1), strict=False):
+        convolution, normalisation, _ = step.reduce
+        differences[CONV].append(exchange(convolution, x))
+        differences[FIXED].append(exchange(step.reduce[:2], x))
+        differences[RELU].append(exchange(step.reduce, x))
+        assert differences[RELU][-1].min() > -1e-12  # never smaller
+        normalisation.train()
+        differences[TRAINING].append(exchange(step.reduce[:2], x))
+        normalisation.eval()
+largest = {name: [x.abs().max().item() for x in values] for name, values in differences.items()}
+assert max(largest[CONV] + largest[FIXED]) < 1e-12 < 1e-3 < min(largest[RELU] + largest[TRAINING])
+html_table(
+    ("layers between", "smallest", "largest"),
+    [
+        (name, *(power(x) if x < 1e-6 else f"{x:.2f}" for x in (min(values), max(values))))
+        for name, values in largest.items()
+    ],
+    "Largest difference between the two orders, relative to the largest value, over the six steps of the two decoders. In 64 bits.",
+)
+
+# %% [markdown]
+# So the two orders are two different networks with the same parameters. Weights that were trained with one order should not be used with the other.
+#
+# ## Takeaways
+#
+# - The depth target is relative and covers the visible pixels of the person, and the part target is rendered from the labelled body and covers the
+#   whole body, visible or not.
+# - Each decoder is a light U-Net: it increases the resolution from $F_4$ to $F_1$ and adds the encoder's map of each resolution by a skip
+#   connection.
+# - A predicted depth map has a meaning on the person only, because the loss ignores the background.
+#
+# ## Exercises
+#
+# **Exercise 1.** What does the depth decoder predict outside the person? Plot the mean prediction and the mean target against the distance to the outline of the visible
+# person.
+
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Depth across the outline of the visible person: mean of target and prediction at each distance; band: the middle half of the predictions. Outside, the prediction continues the depth of the person.", "name": "fig-decoder-outline"}}
 def outline_distance(person):
-    """Signed distance of each pixel (M, M) to the outline of a mask: positive inside, in pixels."""
+    """Signed distance in pixels of each pixel (M, M) to the outline of a mask, positive inside."""
     inside, outside = (cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5) for m in (person, ~person))
     return np.where(person, inside - 0.5, 0.5 - outside)
 
 
-distance = np.stack([outline_distance(person) for person in (true_depth > 0).numpy()])
+with_depth = visible.flatten(1).any(1)
+distance = np.stack([outline_distance(person) for person in visible[with_depth].numpy()])
+predicted, target = depth[with_depth].numpy(), true_depth[with_depth].numpy()
 bins = np.arange(-8, 9)
-members = [
-    (np.floor(distance) == low) & (true_depth > 0).flatten(1).any(1).numpy()[:, None, None] for low in bins
-]
-target = np.array([true_depth.numpy()[m].mean() for m in members])
-answer = np.array([depth.numpy()[m].mean() for m in members])
-low, high = np.array([np.quantile(depth.numpy()[m], [0.25, 0.75]) for m in members]).T
-figure, axis = plt.subplots(figsize=(7, 2.8))
-axis.step(bins + 0.5, target, where="mid", color="#D55E00", label="target")
-axis.plot(bins + 0.5, answer, color="#0072B2", label="prediction")
-axis.fill_between(bins + 0.5, low, high, color="#0072B2", alpha=0.2, linewidth=0)
+members = [np.floor(distance) == low for low in bins]
+quartiles = np.array([np.quantile(predicted[m], [0.25, 0.75]) for m in members]).T
+figure, axis = plt.subplots(figsize=(7.2, 2.8))
+axis.step(bins + 0.5, [target[m].mean() for m in members], where="mid", color="#D55E00", label="target")
+axis.plot(bins + 0.5, [predicted[m].mean() for m in members], color="#0072B2", label="prediction")
+axis.fill_between(bins + 0.5, *quartiles, color="#0072B2", alpha=0.2, linewidth=0)
 axis.axvline(0, color=INK, linewidth=0.8)
-axis.set_xlabel(
-    f"distance to the outline (pixels of the {true_depth.shape[-1]} × {true_depth.shape[-1]} map)"
-)
-axis.set_ylabel("depth (1 is farthest)")
+axis.set_xlabel(f"distance to the outline (pixels of {len(distance[0])} × {len(distance[0])})")
+axis.set_ylabel("depth")
 axis.set_ylim(bottom=0)
-axis.legend()
+axis.legend(loc="lower right")
 style_axis(axis)
 plt.show()
 
-# %% tags=["hide-input"]
-error = (depth - true_depth).abs().numpy()
-edge, middle = error[(distance > 0) & (distance < 1)].mean(), error[distance > 3].mean()
-constant = np.median(true_depth[true_depth > 0])
-guess = (constant - true_depth[true_depth > 0]).abs().mean()
-Markdown(
-    f"Outside, the mean answer is {depth.numpy()[distance < 0].mean():.2f}. "
-    f"In the first pixel inside the outline the depth errs by {edge:.3f} on average, more than three pixels inside by "
-    f"{middle:.3f}. Answering {constant:.2f} everywhere on the person would err by {guess:.3f}."
-)
-
 # %% [markdown]
-# ### Can its probabilities be believed?
-#
-# Where the network gives its best part a probability of 0.7, is it right in seven of ten pixels? Only pixels
-# that belong to a person, in truth or by the network's choice, are counted: the empty background is easy,
-# and would hide everything else.
+# **Exercise 2.** How much do the skip connections contribute? Replace $F_1$, then $F_1$ and $F_2$, then $F_1$ to $F_3$ by their means over all positions of a crop, and
+# measure the parts again. (The weights stay the same, so this is no network that was trained without skip connections.)
 
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Reliability of the part probabilities. Above the diagonal the network is right more often than it says, below it less often. Bars: how often it says so.", "name": "fig-decoder-reliability"}}
-probability, choice = logits.softmax(1).max(1)
-counted = (true_parts > 0) | (choice > 0)
-probability, right = probability[counted].numpy(), (choice == true_parts)[counted].numpy()
-edges = np.linspace(0, 1, 11)
-which = np.digitize(probability, edges[1:-1])
-share = np.bincount(which, minlength=10) / len(which)
-filled = share > 0.001  # too few pixels say nothing
-claimed = np.array([probability[which == k].mean() if filled[k] else np.nan for k in range(10)])
-correct = np.array([right[which == k].mean() if filled[k] else np.nan for k in range(10)])
-figure, axis = plt.subplots(figsize=(4.4, 3.4))
-axis.bar(edges[:-1] + 0.05, share, width=0.09, color=INK, alpha=0.35, label="share of pixels")
-axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
-axis.plot(claimed, correct, color="#0072B2", marker="o", label="how often right")
-axis.set_xlabel("probability of the chosen class")
-axis.set_ylabel("share")
-axis.set_xlim(0, 1)
-axis.set_ylim(0, 1)
-axis.legend(loc="upper left")
-style_axis(axis)
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Parts predicted for one person as the skip connections are removed, from the finest to the coarsest, and the true parts.", "name": "fig-decoder-skips"}}
+few = slice(0, 60)
+with torch.inference_mode():
+    features = network.encoder(image[few])
+    removed, scores = {}, {}
+    for count, name in enumerate(("all", "without F₁", "without F₁, F₂", "without F₁, F₂, F₃")):
+        flat = [f.mean((2, 3), keepdim=True).expand_as(f) for f in features[:count]]
+        labels = network.parts_decoder(features._replace(**dict(zip(("f1", "f2", "f3"), flat, strict=False))))[0].argmax(1)
+        removed[name] = labels
+        scores[name] = mean_iou(*parts_overlap(parts_confusion(labels, true_parts[few]).sum(0)))
+titles = [f"{name}\nmIoU {score:.2f}" for name, score in scores.items()]
+row = [colour_parts(labels[shown[0]].numpy()) for labels in removed.values()]
+picture_grid([[*row, colour_parts(true_parts[shown[0]].numpy())]], [*titles, "true"], side=1.45)
 plt.show()
 
-# %% tags=["hide-input"]
-gap = probability.mean() - right.mean()
-calibration = np.nansum(share * np.abs(claimed - correct))
-Markdown(
-    f"It is right in {right.mean():.0%} of these pixels and claims {probability.mean():.0%}: on the whole it is "
-    f"{'too sure of itself' if gap > 0 else 'too modest'}. The expected calibration error, the mean distance "
-    f"to the diagonal, is {calibration:.3f}."
-)
-
 # %% [markdown]
-# ## The doubtful point: convolve first, or enlarge first?
-#
-# The paper's text first doubles the map and then convolves it with $1 \times 1$; the released code, and ours, does
-# it the other way round, on a quarter of the pixels. Is it the same network?
-#
-# Bilinear interpolation replaces each pixel by a weighted mean of its neighbours, $\mathrm{up}(x)(p) = \sum_q
-# b_{pq}\, x(q)$ with $\sum_q b_{pq} = 1$, and treats all channels alike. A $1 \times 1$ convolution multiplies
-# the channels by a matrix $W$ and treats all pixels alike. So the two commute; and as the weights sum to one, so
-# does any offset, and with it batch normalisation once its statistics are fixed:
-#
-# $$
-# W \sum_q b_{pq}\, x(q) + c \;=\; \sum_q b_{pq} \bigl( W x(q) + c \bigr).
-# $$
-#
-# The ReLU does not commute. It is convex, so the ReLU of a mean is never more than the mean of the ReLUs: the released
-# order can only give larger values, $\mathrm{up}(\mathrm{ReLU}(x)) \ge \mathrm{ReLU}(\mathrm{up}(x))$.
-# And batch normalisation in training does not commute either, because an enlarged map has a smaller variance. All
-# of it in 64 bits, on the maps of the crop above, in the six steps of the two decoders:
+# **Exercise 3.** The decoders interpolate with aligned corners (`align_corners=True` in PyTorch): the first and the last cell of a map keep their places at the borders. The
+# centre of cell $i$ of $F_4$ is pixel $32\, i$ of the crop. Where in the crop is the content that a cell of $X_1$ receives from $F_4$ after
+# three doublings, relative to its own place? Compare with the convention of aligned centres and with the nearest-neighbour up-sampling in the encoder.
 
-
-# %%
-def orders(layers, x):
-    """Largest difference between enlarging last and enlarging first, relative to the largest value."""
-    last, first = upsample2x(layers(x)), layers(upsample2x(x))
-    return float((last - first).abs().max() / last.abs().max()), last - first
-
-
-double = dpose.load(checkpoint).double().eval().requires_grad_(False)
-doubled = EncoderFeatures(*(x.double() for x in maps))
-CONV, FIXED, RELU, TRAINING = (
-    "1 × 1 convolution",
-    "the same and BN, statistics fixed",
-    "the same and ReLU",
-    "1 × 1 convolution and BN in training",
-)
-found = {name: [] for name in (CONV, FIXED, RELU, TRAINING)}
-for decoder in (double.depth_decoder, double.parts_decoder):
-    way = list(climb(decoder, doubled).values())
-    for x, step in zip(way, (decoder.fuse_4_to_3, decoder.fuse_3_to_2, decoder.fuse_2_to_1), strict=False):
-        convolve, normalise, _ = step.reduce
-        found[CONV].append(orders(convolve, x)[0])
-        found[FIXED].append(orders(step.reduce[:2], x)[0])
-        difference, signed = orders(step.reduce, x)
-        assert signed.min() > -1e-12  # enlarging last never gives less
-        found[RELU].append(difference)
-        normalise.train()
-        found[TRAINING].append(orders(step.reduce[:2], x)[0])
-        normalise.eval()
-
-assert max(found[CONV] + found[FIXED]) < 1e-12
-assert min(found[RELU]) > 0
-
-html_table(
-    ("up-sampling exchanged with", "smallest", "largest"),
-    [(name, f"{min(values):.1g}", f"{max(values):.1g}") for name, values in found.items()],
-    "Enlarging last against enlarging first: largest difference relative to the largest value, over six steps",
-)
-
-# %% [markdown]
-# With its statistics fixed, batch normalisation changes nothing in this beyond rounding; in training it tells
-# the two orders apart, and the ReLU always does. So the two networks are close relatives, not
-# the same: weights of one do not belong into the other. The released order is the cheaper one, with a quarter
-# of the multiplications in these layers.
-#
-# ## Small print: what does "twice as large" mean?
-#
-# Doubling needs a convention. Here and in the released code corners stay on corners (`align_corners`), which
-# stretches the grid a little: 7 cells span the same distance as 56. The encoder's cells do not lie like
-# that: cell $i$ of F₄ is centred on pixel $32\, i$ of the crop. Let the cells of F₄ say where they are, double
-# three times, and look where each fine cell is told to be.
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "PAPER's geometry: how far from its own place in the crop lies the content of F₄ that a fine cell is given, after three doublings.", "name": "fig-decoder-corners"}}
-places = 32.0 * torch.arange(PAPER.image_size // 32).expand(1, 1, PAPER.image_size // 32, -1)
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Shift between the place of a fine cell and the place of the content that it receives from F₄, for the paper's crop of 224 pixels. No convention is exact everywhere; a network is trained with one and has to be used with it.", "name": "fig-decoder-corners"}}
+cells = PAPER.image_size // 32
+places = 32.0 * torch.arange(cells).expand(1, 1, cells, -1)  # each cell of F4 holds its own place
 own = 4.0 * torch.arange(PAPER.feature_size)
-aligned = upsample2x(upsample2x(upsample2x(places)))[0, 0, 0] - own
-halves = places
+corners = upsample2x(upsample2x(upsample2x(places)))
+centres = places
 for _ in range(3):
-    halves = torch.nn.functional.interpolate(halves, scale_factor=2, mode="bilinear", align_corners=False)
-nearest = torch.nn.functional.interpolate(places, scale_factor=8, mode="nearest")[0, 0, 0] - own
-figure, axis = plt.subplots(figsize=(7, 2.6))
-axis.plot(own, aligned, color="#0072B2", label="corners on corners (decoders)")
-axis.plot(own, halves[0, 0, 0] - own, color="#E69F00", label="centres on centres")
-axis.step(own, nearest, where="mid", color="#009E73", linewidth=1, label="nearest (encoder's fusion)")
+    centres = F.interpolate(centres, scale_factor=2, mode="bilinear", align_corners=False)
+nearest = F.interpolate(places, scale_factor=8, mode="nearest")
+figure, axis = plt.subplots(figsize=(7.2, 2.6))
+axis.plot(own, corners[0, 0, 0] - own, color="#0072B2", label="aligned corners (decoders)")
+axis.plot(own, centres[0, 0, 0] - own, color="#B07500", label="aligned centres")
+axis.step(own, nearest[0, 0, 0] - own, where="mid", color="#009E73", linewidth=1, label="nearest (encoder)")
 axis.set_xlabel("place in the crop (pixels)")
 axis.set_ylabel("shift (pixels)")
 axis.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9)
 style_axis(axis)
 plt.show()
-
-# %% tags=["hide-input"]
-Markdown(
-    f"At the far edge the decoders are off by {-float(aligned[-1]):.0f} pixels, nearly a cell of F₄, and no convention "
-    "is right everywhere. A network can learn to live with any of them. But weights that were trained with one must "
-    "be run with it."
-)
