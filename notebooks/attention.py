@@ -9,10 +9,11 @@
 # %% [markdown]
 # # Soft attention: features for each joint
 #
-# The regressor predicts the rotation of each joint from one feature vector per joint. This page explains how these vectors are computed:
-# the predicted part map decides from which cells of the encoder's features each joint's vector is averaged. The idea comes from {term}`PARE`
-# {cite:p}`pare`; in D-PoSE it is one equation, {eqn}`5`. The page recomputes the equation by other means, shows where each joint attends,
-# measures what happens when a part is covered, and lists what else the regressor receives.
+# The regressor predicts the rotation of each joint from one feature vector per joint. This page explains how these
+# vectors are computed: the predicted part map decides from which cells of the encoder's features each joint's
+# vector is averaged. The idea comes from {term}`PARE` {cite:p}`pare`; in D-PoSE it is one equation, {eqn}`5`. The
+# page recomputes the equation by other means, shows where each joint attends, measures what happens when a part is
+# covered, and lists what else the regressor receives.
 #
 # :::{chapter}
 # :needs: [The encoder](encoder.ipynb), [The decoders](decoders.ipynb)
@@ -102,23 +103,27 @@ def power(value):
 # %% [markdown]
 # ## From one vector per image to one per joint
 #
-# The simplest way from a feature map to a vector is the mean over all positions, global average pooling. {term}`HMR` and
-# {term}`CLIFF` do this: all joints share one vector, in which the forearm, the legs and the background are mixed. For the rotation of the
-# left elbow, however, the cells that show the left forearm contain most of the information.
+# The simplest way from a feature map to a vector is the mean over all positions, global average pooling.
+# {term}`HMR` and {term}`CLIFF` do this: all joints share one vector, in which the forearm, the legs and the
+# background are mixed. For the rotation of the left elbow, however, the cells that show the left forearm contain
+# most of the information.
 #
-# PARE replaces the mean by a weighted mean with weights of its own for each joint. They come from a {term}`part segmentation`: cells where the network
-# finds the left forearm receive a large weight for the left elbow. This is called {term}`soft attention`. It has no queries and keys as the
-# attention of transformers does; the weights are a function of the part map alone.
+# PARE replaces the mean by a weighted mean with weights of its own for each joint. They come from a {term}`part
+# segmentation`: cells where the network finds the left forearm receive a large weight for the left elbow. This is
+# called {term}`soft attention`. It has no queries and keys as the attention of transformers does; the weights are
+# a function of the part map alone.
 #
 # ## Equation 5
 #
-# Let $S$ be the {term}`logits <logit>` of the part decoder, averaged to the size of $F_\mathrm{up}$ and without the background channel, and let $\sigma$ be the
-# {term}`softmax` over the positions of each map. With the positions of both flattened into one axis,
+# Let $S$ be the {term}`logits <logit>` of the part decoder, averaged to the size of $F_\mathrm{up}$ and without
+# the background channel, and let $\sigma$ be the {term}`softmax` over the positions of each map. With the
+# positions of both flattened into one axis,
 #
 # $$ A = \sigma(S)\, F_\mathrm{up}^{\mathsf T} \tag{5} $$
 #
-# For the paper's sizes, $\sigma(S)$ is 22 × 3136 (56 × 56 positions), $F_\mathrm{up}$ is 720 × 3136, and $A$ is 22 × 720 with one row $A_j$ per joint. The code stores the transpose, 720 × 22,
-# with one column per joint. Written for one joint, with the attention weight $\alpha_j(p)$ of position $p$:
+# For the paper's sizes, $\sigma(S)$ is 22 × 3136 (56 × 56 positions), $F_\mathrm{up}$ is 720 × 3136, and $A$ is 22
+# × 720 with one row $A_j$ per joint. The code stores the transpose, 720 × 22, with one column per joint. Written
+# for one joint, with the attention weight $\alpha_j(p)$ of position $p$:
 #
 # $$
 # \alpha_j(p) = \frac{\exp S_j(p)}{\sum_{p'} \exp S_j(p')}, \qquad
@@ -131,14 +136,16 @@ def power(value):
 show_source(attention_weights)
 
 # %% [markdown]
-# {py:obj}`dpose.model.attention.SoftAttention` multiplies the weights with $F_\mathrm{up}$. Then it applies one more linear layer to each $A_j$, the same for all
-# joints. Eq. 5 does not have this layer, but the released code does, and it is contained in the number of parameters that the paper reports.
+# {py:obj}`dpose.model.attention.SoftAttention` multiplies the weights with $F_\mathrm{up}$. Then it applies one
+# more linear layer to each $A_j$, the same for all joints. Eq. 5 does not have this layer, but the released code
+# does, and it is contained in the number of parameters that the paper reports.
 #
 # ## An independent computation
 #
-# According to the equation, each $A_j$ is a weighted mean. `numpy.average` computes weighted means, too, so it has to give the same result.
-# It is applied in 64 bits, joint by joint, and followed by the linear layer with the matrix $W$ and the bias $c$. As the weights of a joint sum to one, the layer could as well be applied to each cell
-# first: $W \sum_p \alpha(p) F(p) + c = \sum_p \alpha(p)\, (W F(p) + c)$.
+# According to the equation, each $A_j$ is a weighted mean. `numpy.average` computes weighted means, too, so it has
+# to give the same result. It is applied in 64 bits, joint by joint, and followed by the linear layer with the
+# matrix $W$ and the bias $c$. As the weights of a joint sum to one, the layer could as well be applied to each
+# cell first: $W \sum_p \alpha(p) F(p) + c = \sum_p \alpha(p)\, (W F(p) + c)$.
 
 # %%
 weights = features.attention[0].double().flatten(1).numpy()  # (22, cells)
@@ -165,11 +172,12 @@ Markdown(
 # %% [markdown]
 # ## Where each joint attends
 #
-# {numref}`fig-attention-all` shows the 22 weight maps for one crop. The part of a joint is the region that the joint moves: the part of an elbow is the forearm, that of a
-# hip the thigh.
+# {numref}`fig-attention-all` shows the 22 weight maps for one crop. The part of a joint is the region that the
+# joint moves: the part of an elbow is the forearm, that of a hip the thigh.
 #
-# The positions are no discovery of the network. The weights are a softmax of the part logits, and the part logits are supervised with true part maps during the
-# whole training. In PARE the supervision of the parts ends after a first phase, and the attention may then move away from the parts. In D-PoSE it remains a part segmentation by
+# The positions are no discovery of the network. The weights are a softmax of the part logits, and the part logits
+# are supervised with true part maps during the whole training. In PARE the supervision of the parts ends after a
+# first phase, and the attention may then move away from the parts. In D-PoSE it remains a part segmentation by
 # construction.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention weights of each joint for one crop: the crop is shown in grey, and yellow where the weights are large. Second picture: all joints together; each place has the colour of the joint with the largest weight there, relative to the maximum of that joint.", "name": "fig-attention-all"}}
@@ -218,10 +226,10 @@ Markdown(
 #
 # The softmax over positions depends only on differences between the logits of one part. Two consequences follow.
 #
-# - Adding a constant to all logits of a part changes nothing, so it does not matter how probable the part is compared with other parts or with the
-#   background.
-# - The weights of each joint always sum to one, even if its part is outside the crop. Where no logit stands out, the
-#   weights are spread more widely, and the joint has to be predicted from the rest of the body.
+# - Adding a constant to all logits of a part changes nothing, so it does not matter how probable the part is
+#   compared with other parts or with the background.
+# - The weights of each joint always sum to one, even if its part is outside the crop. Where no logit stands out,
+#   the weights are spread more widely, and the joint has to be predicted from the rest of the body.
 
 # %% tags=["remove-input"]
 changed = prediction.parts.clone()
@@ -242,7 +250,8 @@ Markdown(
 # %% [markdown]
 # ## A covered part
 #
-# What happens when a part cannot be seen? A grey patch is put over one joint of the crop. {numref}`fig-attention-covered` shows the attention of this joint and of four others before and after.
+# What happens when a part cannot be seen? A grey patch is put over one joint of the crop.
+# {numref}`fig-attention-covered` shows the attention of this joint and of four others before and after.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention of a joint and of other joints, without a patch (above) and with a patch over the first joint (below). Each map has a scale of its own.", "name": "fig-attention-covered"}}
 PATCH = S // 5  # pixels
@@ -262,7 +271,11 @@ def cover(image, place):
 target = JOINTS.index(covered)
 hidden = cover(image[person], places[person, target])
 after = run(hidden[None], box[one])[1][0]
-others = [j for j in map(JOINTS.index, ("left_elbow", "left_shoulder", "right_wrist", "head", "pelvis")) if j != target]
+others = [
+    j
+    for j in map(JOINTS.index, ("left_elbow", "left_shoulder", "right_wrist", "head", "pelvis"))
+    if j != target
+]
 columns = [target, *others[:4]]
 rows = [
     [to_picture(i), *(attention_overlay(to_picture(i), weights[j]) for j in columns)]
@@ -272,8 +285,9 @@ picture_grid(rows, ("crop", *(plain(JOINTS[j]) for j in columns)), ("not covered
 plt.show()
 
 # %% [markdown]
-# The table repeats the experiment for all test people in whose crops the part of the joint is visible, and for three other joints. *Moved* is the share of a joint's attention that lies elsewhere
-# than before: the total variation distance $\frac12 \sum_p |\alpha_j(p) - \alpha_j'(p)|$. The error is the mean distance of the joint
+# The table repeats the experiment for all test people in whose crops the part of the joint is visible, and for
+# three other joints. *Moved* is the share of a joint's attention that lies elsewhere than before: the total
+# variation distance $\frac12 \sum_p |\alpha_j(p) - \alpha_j'(p)|$. The error is the mean distance of the joint
 # from its true place, both relative to the pelvis.
 
 # %% tags=["remove-input"]
@@ -297,7 +311,9 @@ for name in dict.fromkeys((covered, "left_elbow", "right_knee", "head")):
         continue
     patched = torch.stack([cover(image[i], places[i, j]) for i in rows])
     new, moved_to = run(patched, box[rows])
-    under = F.adaptive_avg_pool2d((patched == 0).all(1).float()[:, None], s)  # share of each cell under the patch
+    under = F.adaptive_avg_pool2d(
+        (patched == 0).all(1).float()[:, None], s
+    )  # share of each cell under the patch
     before, now = ((w[:, j] * under[:, 0]).sum((1, 2)).mean() for w in (attention[rows], moved_to))
     moved = 0.5 * (moved_to - attention[rows]).abs().sum((2, 3)).mean(0)  # (22,)
     free = joint_errors(Prediction(*(x[rows] for x in predicted)), rows).mean(0)
@@ -311,21 +327,29 @@ for name in dict.fromkeys((covered, "left_elbow", "right_knee", "head")):
             f"{percent(before)} → {percent(now)}",
             percent(moved[j]),
             percent(moved[rest].mean()),
-            f"{free[j]:.0f} → {blocked[j]:.0f} mm",
-            f"{free[rest].mean():.0f} → {blocked[rest].mean():.0f} mm",
+            f"{free[j]:.0f} → {blocked[j]:.0f}\u00a0mm",
+            f"{free[rest].mean():.0f} → {blocked[rest].mean():.0f}\u00a0mm",
         )
     )
 html_table(
-    ("covered joint", "people", "attention under the patch", "moved", "moved, other joints", "error", "error, other joints"),
+    (
+        "covered joint",
+        "people",
+        "attention under the patch",
+        "moved",
+        "moved, other joints",
+        "error",
+        "error, other joints",
+    ),
     table,
-    f"Effect of a patch of {PATCH} × {PATCH} pixels over one joint",
+    f"Effect of a patch of {PATCH} × {PATCH}\u00a0pixels over one joint",
 )
 
 # %% tags=["remove-input"]
 own, other, error, other_error = effects.get(covered, next(iter(effects.values())))
 Markdown(
-    f"When the {plain(covered)} is covered, {percent(own)} of its attention moves to other places, but only {percent(other)} of that of the other joints. Its error grows by {error:.0f} mm, the mean error of the other joints by "
-    f"{other_error:.0f} mm. The effect is not limited to the covered joint, for two reasons: the logits of a cell depend on a large part of the crop, as "
+    f"When the {plain(covered)} is covered, {percent(own)} of its attention moves to other places, but only {percent(other)} of that of the other joints. Its error grows by {error:.0f}\u00a0mm, the mean error of the other joints by "
+    f"{other_error:.0f}\u00a0mm. The effect is not limited to the covered joint, for two reasons: the logits of a cell depend on a large part of the crop, as "
     "the [receptive field](encoder.ipynb) shows, and the patch hides more than one part."
 )
 
@@ -338,8 +362,9 @@ Markdown(
 # g_j = \bigl[\, A_j,\; \mathbf{q},\; \bar D \,\bigr] ,
 # $$
 #
-# where $\mathbf{q}$ are the three numbers of the [box information](camera.ipynb), and $\bar D$ is the mean of the depth features $D$ over all positions. Only $A_j$ differs between the joints. The depth
-# branch contributes by $\bar D$ alone: neither the depth map nor the places of the depth features are an input of the regressor.
+# where $\mathbf{q}$ are the three numbers of the [box information](camera.ipynb), and $\bar D$ is the mean of the
+# depth features $D$ over all positions. Only $A_j$ differs between the joints. The depth branch contributes by
+# $\bar D$ alone: neither the depth map nor the places of the depth features are an input of the regressor.
 
 # %% tags=["remove-input"]
 w = PAPER.width
@@ -364,22 +389,29 @@ Markdown(
 )
 
 # %% [markdown]
-# How much each of the three inputs contributes is measured on the page [Analysis](analysis.ipynb), by exchanging one of them between people. The effect of depth on the training
-# of the encoder is another question; the [ablation](ablation.ipynb) compares networks that were trained with and without the depth branch, and without
+# How much each of the three inputs contributes is measured on the page [Analysis](analysis.ipynb), by exchanging
+# one of them between people. The effect of depth on the training of the encoder is another question; the
+# [ablation](ablation.ipynb) compares networks that were trained with and without the depth branch, and without
 # attention.
 #
 # ## Takeaways
 #
-# - Soft attention computes one feature vector per joint, the mean of $F_\mathrm{up}$ weighted with the softmax of the joint's part logits over the positions.
-# - The attention is where the parts are because the part logits are supervised, and it always sums to one, even for a part that is hidden or outside the crop.
-# - The regressor also receives the box information and the mean of the depth features, which are the same for all joints.
+# - Soft attention computes one feature vector per joint, the mean of $F_\mathrm{up}$ weighted with the softmax of
+#   the joint's part logits over the positions.
+# - The attention is where the parts are because the part logits are supervised, and it always sums to one, even
+#   for a part that is hidden or outside the crop.
+# - The regressor also receives the box information and the mean of the depth features, which are the same for all
+#   joints.
 #
 # ## Exercises
 #
-# **Exercise 1.** Replace $\sigma(S)$ by $\sigma(kS)$. What does $A_j$ become for $k = 0$, and what for a very large $k$? Verify it without the linear layer.
+# **Exercise 1.** Replace $\sigma(S)$ by $\sigma(kS)$. What does $A_j$ become for $k = 0$, and what for a very
+# large $k$? Verify it without the linear layer.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
-logits = F.avg_pool2d(prediction.parts, prediction.parts.shape[-1] // s)[0, 1:].flatten(1).double()  # (22, cells)
+logits = (
+    F.avg_pool2d(prediction.parts, prediction.parts.shape[-1] // s)[0, 1:].flatten(1).double()
+)  # (22, cells)
 f_up = features.f_up[0].flatten(1).double()  # (15w, cells)
 
 
@@ -396,8 +428,8 @@ Markdown(
 )
 
 # %% [markdown]
-# **Exercise 2.** Make the attention of the trained network uniform. How does the mean error of the joints change? Why does this number not measure what attention contributes to
-# D-PoSE?
+# **Exercise 2.** Make the attention of the trained network uniform. How does the mean error of the joints change?
+# Why does this number not measure what attention contributes to D-PoSE?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 few = torch.arange(min(60, len(image)))
@@ -406,13 +438,13 @@ uniform, _ = run(image[few], box[few])
 network.attention.on = True
 with_attention = joint_errors(Prediction(*(x[few] for x in predicted)), few)[:, 1:].mean()
 Markdown(
-    f"The mean error over {len(few)} people grows from {with_attention:.0f} mm to {joint_errors(uniform, few)[:, 1:].mean():.0f} mm. The regressor was trained with attention and has never received "
+    f"The mean error over {len(few)} people grows from {with_attention:.0f}\u00a0mm to {joint_errors(uniform, few)[:, 1:].mean():.0f}\u00a0mm. The regressor was trained with attention and has never received "
     "uniform means, so most of the change may come from this mismatch. A fair comparison trains a second network without attention, as the [ablation](ablation.ipynb) does."
 )
 
 # %% [markdown]
-# **Exercise 3.** Which places of the crop does the attention of a joint depend on? Move the patch over the whole crop and record, for each place, how much of the attention
-# moves.
+# **Exercise 3.** Which places of the crop does the attention of a joint depend on? Move the patch over the whole
+# crop and record, for each place, how much of the attention moves.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Above: where a joint attends. Below: the places at which a patch moves much of its attention. The two agree roughly; the lower maps are wider, because the logits of a cell depend on its surroundings.", "name": "fig-attention-sensitivity"}}
 grid = (torch.arange(steps) + 0.5) * S / steps

@@ -9,10 +9,10 @@
 # %% [markdown]
 # # The decoders: depth map and body parts
 #
-# Before D-PoSE predicts a body it predicts two maps of the person: a {term}`depth map`, and a {term}`part segmentation`, which assigns
-# each pixel to one of 22 body parts or to the background. Each map has a decoder of its own. This page explains how the training
-# targets of the two maps are made, how a decoder computes a map from the features of the [encoder](encoder.ipynb), and how
-# close the predicted maps are to the true ones.
+# Before D-PoSE predicts a body it predicts two maps of the person: a {term}`depth map`, and a {term}`part
+# segmentation`, which assigns each pixel to one of 22 body parts or to the background. Each map has a decoder of
+# its own. This page explains how the training targets of the two maps are made, how a decoder computes a map from
+# the features of the [encoder](encoder.ipynb), and how close the predicted maps are to the true ones.
 #
 # :::{chapter}
 # :needs: [The encoder](encoder.ipynb), skinning weights from [The body model](body_model.ipynb)
@@ -94,11 +94,12 @@ def parameters(module):
 # %% [markdown]
 # ## The targets
 #
-# Both decoders are supervised: during training each predicted map is compared with a true one. {numref}`fig-decoder-targets` shows the true
-# maps of two people.
+# Both decoders are supervised: during training each predicted map is compared with a true one.
+# {numref}`fig-decoder-targets` shows the true maps of two people.
 #
-# **Depth.** Synthetic data sets such as {term}`BEDLAM` {cite:p}`bedlam` provide the depth $z$ of every pixel in metres, and a mask of each person.
-# The paper (section 3.4) keeps the visible pixels of the person and scales their depth to the range from 0.1 to 1:
+# **Depth.** Synthetic data sets such as {term}`BEDLAM` {cite:p}`bedlam` provide the depth $z$ of every pixel in
+# metres, and a mask of each person. The paper (section 3.4) keeps the visible pixels of the person and scales
+# their depth to the range from 0.1 to 1:
 #
 # $$
 # d = \begin{cases}
@@ -107,16 +108,18 @@ def parameters(module):
 # \end{cases}
 # $$
 #
-# where $z_{\min}$ and $z_{\max}$ are the smallest and largest depth of the person's pixels. The target is relative: it orders
-# the body parts from near to far, but contains neither the distance of the person nor the size of the body in metres. From a single crop both
-# are ambiguous, because a small person nearby and a large person far away give the same picture.
+# where $z_{\min}$ and $z_{\max}$ are the smallest and largest depth of the person's pixels. The target is
+# relative: it orders the body parts from near to far, but contains neither the distance of the person nor the size
+# of the body in metres. From a single crop both are ambiguous, because a small person nearby and a large person
+# far away give the same picture.
 #
-# **Parts.** The label of each person contains the parameters of the body model. The posed mesh is computed from them, and each vertex is assigned to
-# the joint with the largest skinning weight; fingers count as part of the wrist, jaw and eyes as part of the head. This gives 22 parts, one per body joint.
-# The mesh is then rendered into the crop with a number per part: 0 is the background, $j + 1$ the part of joint $j$.
+# **Parts.** The label of each person contains the parameters of the body model. The posed mesh is computed from
+# them, and each vertex is assigned to the joint with the largest skinning weight; fingers count as part of the
+# wrist, jaw and eyes as part of the head. This gives 22 parts, one per body joint. The mesh is then rendered into
+# the crop with a number per part: 0 is the background, $j + 1$ the part of joint $j$.
 #
-# The two targets treat {term}`occlusion` differently. The depth map contains only what is visible. The part map is rendered from the mesh alone, so it shows the whole
-# body, also behind other objects and without clothes.
+# The two targets treat {term}`occlusion` differently. The depth map contains only what is visible. The part map is
+# rendered from the mesh alone, so it shows the whole body, also behind other objects and without clothes.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Two test people of the open data with the targets of both decoders. Depth: bright is near, dark is far. Parts: one colour per limb, lighter towards its end. In the second row a box hides a part of the legs, which the depth target leaves out and the part target contains.", "name": "fig-decoder-targets"}}
 members = itertools.islice(read_members(find_shards(data, "test"), BadCount(0, 0)), max(targets) + 1)
@@ -136,18 +139,20 @@ picture_grid(
 plt.show()
 
 # %% [markdown]
-# {py:obj}`dpose.data.targets.depth_target` and {py:obj}`dpose.data.targets.part_targets` compute the two targets. The appendix on
-# [targets and cameras](targets.ipynb) examines what can go wrong with them: pixels of the sky inside a mask, other ways to normalise, and
-# the camera that the parts are rendered with.
+# {py:obj}`dpose.data.targets.depth_target` and {py:obj}`dpose.data.targets.part_targets` compute the two targets.
+# The appendix on [targets and cameras](targets.ipynb) examines what can go wrong with them: pixels of the sky
+# inside a mask, other ways to normalise, and the camera that the parts are rendered with.
 #
 # ## A U-Net decoder
 #
-# A decoder has to combine two kinds of information. The coarsest map $F_4$ represents what is where, in a few cells. The finest map $F_1$ has the
-# edges, but less context. The decoder starts from $F_4$ and increases the resolution in three steps. In each step it concatenates the map of
-# the encoder that has the same size. Such a direct connection from the encoder to the decoder is a {term}`skip connection`, and the
-# resulting shape is that of a {term}`U-Net`: fine to coarse in the encoder, coarse to fine in the decoder, with a skip connection at each resolution. Two things are different from the original
-# U-Net. HRNet computes its four maps in parallel and not one after the other. And the two sides are not symmetrical, as the paper notes: the decoder is much lighter than the
-# encoder.
+# A decoder has to combine two kinds of information. The coarsest map $F_4$ represents what is where, in a few
+# cells. The finest map $F_1$ has the edges, but less context. The decoder starts from $F_4$ and increases the
+# resolution in three steps. In each step it concatenates the map of the encoder that has the same size. Such a
+# direct connection from the encoder to the decoder is a {term}`skip connection`, and the resulting shape is that
+# of a {term}`U-Net`: fine to coarse in the encoder, coarse to fine in the decoder, with a skip connection at each
+# resolution. Two things are different from the original U-Net. HRNet computes its four maps in parallel and not
+# one after the other. And the two sides are not symmetrical, as the paper notes: the decoder is much lighter than
+# the encoder.
 #
 # With $X_4 = F_4$, one step from level $i + 1$ to level $i$, for $i = 3, 2, 1$, is
 #
@@ -157,17 +162,20 @@ plt.show()
 #
 # $$ X_i = R_i(C_i) \tag{9} $$
 #
-# - Eq. 7 doubles the side of the map by bilinear interpolation, written $\mathrm{up}$, and brings it to the number of channels of $F_i$ by a $1 \times 1$ convolution.
+# - Eq. 7 doubles the side of the map by bilinear interpolation, written $\mathrm{up}$, and brings it to the number
+#   of channels of $F_i$ by a $1 \times 1$ convolution.
 # - Eq. 8 is the skip connection: a concatenation along the channels.
 # - Eq. 9 mixes both by the {term}`residual blocks <residual block>` $R_i$, four in the paper.
 #
-# The last map, $X_1$, has the resolution of $F_1$. In the depth decoder it is called $D$, and its mean is also an input of the [regressor](regressor.ipynb). Two convolutions
-# turn it into the output, with 1 channel for depth and 23 for the parts and the background:
+# The last map, $X_1$, has the resolution of $F_1$. In the depth decoder it is called $D$, and its mean is also an
+# input of the [regressor](regressor.ipynb). Two convolutions turn it into the output, with 1 channel for depth and
+# 23 for the parts and the background:
 #
 # $$ O = \mathrm{Conv}_{1\times1}\bigl(\mathrm{ReLU}\bigl(\mathrm{BN}\bigl(\mathrm{Conv}_{3\times3}(X_1)\bigr)\bigr)\bigr) \tag{10} $$
 #
-# A {term}`sigmoid` brings the depth into the range from 0 to 1. The part channels are {term}`logits <logit>` $S$; a {term}`softmax` over the 23 channels gives the probability of each part at each
-# pixel. The paper writes $F_i^\text{up}$, $F_i^\text{cat}$ and $F_i^\text{ref}$ for $U_i$, $C_i$ and $X_i$, and counts from 0.
+# A {term}`sigmoid` brings the depth into the range from 0 to 1. The part channels are {term}`logits <logit>` $S$;
+# a {term}`softmax` over the 23 channels gives the probability of each part at each pixel. The paper writes
+# $F_i^\text{up}$, $F_i^\text{cat}$ and $F_i^\text{ref}$ for $U_i$, $C_i$ and $X_i$, and counts from 0.
 #
 # {py:obj}`dpose.model.decoder.UpFuse` computes eqs. 7 to 9:
 
@@ -175,11 +183,15 @@ plt.show()
 show_source(UpFuse.forward)
 
 # %% [markdown]
-# The paper's text and the released code differ in three details. This package follows the released code, whose number of parameters is the one that the paper reports:
+# The paper's text and the released code differ in three details. This package follows the released code, whose
+# number of parameters is the one that the paper reports:
 #
-# - In eq. 7 the text up-samples before the convolution, the code after it. The [last section](#order-of-up-sampling-and-convolution) examines the difference.
-# - In eq. 9 the text lets $R_i$ reduce the number of channels to that of the next level. In the code $X_i$ has as many channels as $F_i$.
-# - Eq. 10 computes an output of the size of $F_1$. The code doubles $X_1$ twice first, each time with a $3 \times 3$ convolution, so that the output has the size of the crop.
+# - In eq. 7 the text up-samples before the convolution, the code after it. The [last
+#   section](#order-of-up-sampling-and-convolution) examines the difference.
+# - In eq. 9 the text lets $R_i$ reduce the number of channels to that of the next level. In the code $X_i$ has as
+#   many channels as $F_i$.
+# - Eq. 10 computes an output of the size of $F_1$. The code doubles $X_1$ twice first, each time with a $3 \times
+#   3$ convolution, so that the output has the size of the crop.
 #
 # {numref}`fig-decoder-unet` shows a decoder with the maps of one crop.
 
@@ -242,17 +254,27 @@ for i, (f, x) in enumerate(zip(maps[:4], list(steps["depth"].values())[3::-1], s
         axis.text(RIGHT + 0.1, y + s / 2 + 0.32, "eqs. 7 to 9", color=INK, fontsize=9, va="center")
 draw_arrow((RIGHT + 0.55, 0), (OUT - 0.55, 0), "eq. 10")
 first = shown[0]
-draw_map(colour_depth(depth[first].numpy(), parts[first].numpy() > 0), OUT, 0, 1.0, f"depth\n{size(steps['depth']['output'])}")
-draw_map(colour_parts(parts[first].numpy()), OUT, STEP + 0.25, 1.0, f"part decoder: parts\n{size(steps['parts']['output'])}")
+draw_map(
+    colour_depth(depth[first].numpy(), parts[first].numpy() > 0),
+    OUT,
+    0,
+    1.0,
+    f"depth\n{size(steps['depth']['output'])}",
+)
+draw_map(
+    colour_parts(parts[first].numpy()),
+    OUT,
+    STEP + 0.25,
+    1.0,
+    f"part decoder: parts\n{size(steps['parts']['output'])}",
+)
 axis.set(xlim=(-0.6, 5.8), ylim=(3 * STEP + 0.5, -0.75))
 axis.set_axis_off()
 figure.patch.set_alpha(0)
 plt.show()
 
 # %% tags=["remove-input"]
-rows = [
-    (name, size(paper_steps[0][name]), size(steps["depth"][name])) for name in list(paper_steps[0])[:-1]
-]
+rows = [(name, size(paper_steps[0][name]), size(steps["depth"][name])) for name in list(paper_steps[0])[:-1]]
 rows += [
     (f"output, {name}", size(paper_step["output"]), size(step["output"]))
     for (name, step), paper_step in zip(steps.items(), paper_steps, strict=True)
@@ -267,13 +289,14 @@ html_table(
 )
 
 # %% [markdown]
-# The two decoders have the same layers and the same inputs, but no common weights. They influence each other only through the encoder, which both
-# train.
+# The two decoders have the same layers and the same inputs, but no common weights. They influence each other only
+# through the encoder, which both train.
 #
 # ## Predicted and true maps
 #
-# {numref}`fig-decoder-maps` compares the predictions with the targets. The parts are measured by the {term}`IoU`, the number of pixels that two regions have in
-# common divided by the number of pixels in either, and by its mean over the parts, the {term}`mIoU`.
+# {numref}`fig-decoder-maps` compares the predictions with the targets. The parts are measured by the {term}`IoU`,
+# the number of pixels that two regions have in common divided by the number of pixels in either, and by its mean
+# over the parts, the {term}`mIoU`.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps of four test people. The predicted depth is shown where the part decoder predicts a part. Left of each row: mean absolute error of the depth on the person's visible pixels, and share of the pixels of the body with the correct part.", "name": "fig-decoder-maps"}}
 visible, body = true_depth > 0, true_parts > 0
@@ -312,27 +335,31 @@ Markdown(
 )
 
 # %% [markdown]
-# A depth of 0 is the target on the background, but the predicted depth there has no meaning. The paper's depth loss ({eqn}`2`) ignores the
-# background, so no gradient tells the decoder what to output outside the person (exercise 1). A predicted depth map can only be used together with a
-# mask, and the part map provides one.
+# A depth of 0 is the target on the background, but the predicted depth there has no meaning. The paper's depth
+# loss ({eqn}`2`) ignores the background, so no gradient tells the decoder what to output outside the person
+# (exercise 1). A predicted depth map can only be used together with a mask, and the part map provides one.
 #
-# Whether the predicted probabilities of the parts agree with the frequency of correct predictions ({term}`calibration`), and how the
-# depth errors are distributed, is measured on the page [Analysis](analysis.ipynb) over the whole test split.
+# Whether the predicted probabilities of the parts agree with the frequency of correct predictions
+# ({term}`calibration`), and how the depth errors are distributed, is measured on the page
+# [Analysis](analysis.ipynb) over the whole test split.
 #
 # ## Order of up-sampling and convolution
 #
-# The paper's text up-samples a map and then applies the $1 \times 1$ convolution of eq. 7. The released code convolves first, which takes a quarter of
-# the multiplications. Is the result the same?
+# The paper's text up-samples a map and then applies the $1 \times 1$ convolution of eq. 7. The released code
+# convolves first, which takes a quarter of the multiplications. Is the result the same?
 #
-# Bilinear interpolation replaces each pixel by a weighted mean of its neighbours, $\mathrm{up}(x)(p) = \sum_q b_{pq}\, x(q)$ with $\sum_q b_{pq} = 1$ and $b_{pq} \ge 0$, and treats all
-# channels alike. A $1 \times 1$ convolution multiplies the channels by a matrix $W$, adds a bias $c$, and treats all pixels alike. So the two commute:
+# Bilinear interpolation replaces each pixel by a weighted mean of its neighbours, $\mathrm{up}(x)(p) = \sum_q
+# b_{pq}\, x(q)$ with $\sum_q b_{pq} = 1$ and $b_{pq} \ge 0$, and treats all channels alike. A $1 \times 1$
+# convolution multiplies the channels by a matrix $W$, adds a bias $c$, and treats all pixels alike. So the two
+# commute:
 #
 # $$
 # W \sum_q b_{pq}\, x(q) + c \;=\; \sum_q b_{pq} \bigl( W x(q) + c \bigr) .
 # $$
 #
-# The same holds for batch normalisation with fixed statistics, which is an affine function per channel. It does not hold in training, where the statistics are those of the map, because an
-# interpolated map has a smaller variance. And it does not hold for the ReLU. As the ReLU is convex, $\mathrm{up}(\mathrm{ReLU}(x)) \ge
+# The same holds for batch normalisation with fixed statistics, which is an affine function per channel. It does
+# not hold in training, where the statistics are those of the map, because an interpolated map has a smaller
+# variance. And it does not hold for the ReLU. As the ReLU is convex, $\mathrm{up}(\mathrm{ReLU}(x)) \ge
 # \mathrm{ReLU}(\mathrm{up}(x))$: the order of the released code gives values that are larger or equal.
 
 # %% tags=["remove-input"]
@@ -382,20 +409,21 @@ html_table(
 )
 
 # %% [markdown]
-# So the two orders are two different networks with the same parameters. Weights that were trained with one order should not be used with the other.
+# So the two orders are two different networks with the same parameters. Weights that were trained with one order
+# should not be used with the other.
 #
 # ## Takeaways
 #
-# - The depth target is relative and covers the visible pixels of the person, and the part target is rendered from the labelled body and covers the
-#   whole body, visible or not.
-# - Each decoder is a light U-Net: it increases the resolution from $F_4$ to $F_1$ and adds the encoder's map of each resolution by a skip
-#   connection.
+# - The depth target is relative and covers the visible pixels of the person, and the part target is rendered from
+#   the labelled body and covers the whole body, visible or not.
+# - Each decoder is a light U-Net: it increases the resolution from $F_4$ to $F_1$ and adds the encoder's map of
+#   each resolution by a skip connection.
 # - A predicted depth map has a meaning on the person only, because the loss ignores the background.
 #
 # ## Exercises
 #
-# **Exercise 1.** What does the depth decoder predict outside the person? Plot the mean prediction and the mean target against the distance to the outline of the visible
-# person.
+# **Exercise 1.** What does the depth decoder predict outside the person? Plot the mean prediction and the mean
+# target against the distance to the outline of the visible person.
 
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Depth across the outline of the visible person: mean of target and prediction at each distance; band: the middle half of the predictions. Outside, the prediction continues the depth of the person.", "name": "fig-decoder-outline"}}
@@ -424,8 +452,9 @@ style_axis(axis)
 plt.show()
 
 # %% [markdown]
-# **Exercise 2.** How much do the skip connections contribute? Replace $F_1$, then $F_1$ and $F_2$, then $F_1$ to $F_3$ by their means over all positions of a crop, and
-# measure the parts again. (The weights stay the same, so this is no network that was trained without skip connections.)
+# **Exercise 2.** How much do the skip connections contribute? Replace $F_1$, then $F_1$ and $F_2$, then $F_1$ to
+# $F_3$ by their means over all positions of a crop, and measure the parts again. (The weights stay the same, so
+# this is no network that was trained without skip connections.)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Parts predicted for one person as the skip connections are removed, from the finest to the coarsest, and the true parts.", "name": "fig-decoder-skips"}}
 few = slice(0, 60)
@@ -434,7 +463,9 @@ with torch.inference_mode():
     removed, scores = {}, {}
     for count, name in enumerate(("all", "without F₁", "without F₁, F₂", "without F₁, F₂, F₃")):
         flat = [f.mean((2, 3), keepdim=True).expand_as(f) for f in features[:count]]
-        labels = network.parts_decoder(features._replace(**dict(zip(("f1", "f2", "f3"), flat, strict=False))))[0].argmax(1)
+        labels = network.parts_decoder(
+            features._replace(**dict(zip(("f1", "f2", "f3"), flat, strict=False)))
+        )[0].argmax(1)
         removed[name] = labels
         scores[name] = mean_iou(*parts_overlap(parts_confusion(labels, true_parts[few]).sum(0)))
 titles = [f"{name}\nmIoU {score:.2f}" for name, score in scores.items()]
@@ -443,9 +474,11 @@ picture_grid([[*row, colour_parts(true_parts[shown[0]].numpy())]], [*titles, "tr
 plt.show()
 
 # %% [markdown]
-# **Exercise 3.** The decoders interpolate with aligned corners (`align_corners=True` in PyTorch): the first and the last cell of a map keep their places at the borders. The
-# centre of cell $i$ of $F_4$ is pixel $32\, i$ of the crop. Where in the crop is the content that a cell of $X_1$ receives from $F_4$ after
-# three doublings, relative to its own place? Compare with the convention of aligned centres and with the nearest-neighbour up-sampling in the encoder.
+# **Exercise 3.** The decoders interpolate with aligned corners (`align_corners=True` in PyTorch): the first and
+# the last cell of a map keep their places at the borders. The centre of cell $i$ of $F_4$ is pixel $32\, i$ of the
+# crop. Where in the crop is the content that a cell of $X_1$ receives from $F_4$ after three doublings, relative
+# to its own place? Compare with the convention of aligned centres and with the nearest-neighbour up-sampling in
+# the encoder.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Shift between the place of a fine cell and the place of the content that it receives from F₄, for the paper's crop of 224 pixels. No convention is exact everywhere; a network is trained with one and has to be used with it.", "name": "fig-decoder-corners"}}
 cells = PAPER.image_size // 32

@@ -9,9 +9,9 @@
 # %% [markdown]
 # # The encoder: features at four resolutions
 #
-# The {term}`encoder` turns the crop of a person into feature maps. The two decoders, the attention and the regressor
-# use these maps and never the pixels, so what the encoder does not represent is lost. This page explains how
-# {term}`HRNet` {cite:p}`hrnet` computes maps at four resolutions at once, which module uses which of them, and
+# The {term}`encoder` turns the crop of a person into feature maps. The two decoders, the attention and the
+# regressor use these maps and never the pixels, so what the encoder does not represent is lost. This page explains
+# how {term}`HRNet` {cite:p}`hrnet` computes maps at four resolutions at once, which module uses which of them, and
 # how much of the crop a single feature depends on.
 #
 # :::{chapter}
@@ -46,14 +46,16 @@ from dpose.config import PAPER
 from dpose.data.loader import make_loader
 from dpose.figures import INK, colour_values, html_table, picture_grid, show_source, style_axis, to_picture
 from dpose.model.encoder import PretrainedEncoder
-from dpose.model.hrnet import HRModule, HRNet, up_stack
+from dpose.model.hrnet import HRModule, HRNet
 from dpose.model.inference import to_device
 from dpose.model.released import COCO_LAYERS
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)
 encoder, config = network.encoder, network.config
 if config.encoder != "hrnet":
-    raise ValueError(f"this page needs a network with an HRNet; {checkpoint!r} has the encoder {config.encoder!r}")
+    raise ValueError(
+        f"this page needs a network with an HRNet; {checkpoint!r} has the encoder {config.encoder!r}"
+    )
 loader = make_loader(data, "test", config, batch_size=1)
 one_by_one = [to_device(batch, "cpu")["image"] for batch in itertools.islice(loader, max(people) + 1)]
 images = torch.cat([one_by_one[index] for index in people])  # (P, 3, S, S)
@@ -88,8 +90,8 @@ def parameters(*modules):
 # ## Resolution and context
 #
 # A network for image classification reduces the resolution step by step. A ResNet, for example, ends with 7 × 7
-# cells for a crop of 224 × 224 pixels. Each of these cells depends on a large part of the crop, but a body part can be
-# located in them only to within 32 pixels.
+# cells for a crop of 224 × 224 pixels. Each of these cells depends on a large part of the crop, but a body part
+# can be located in them only to within 32 pixels.
 #
 # Pose estimation needs both. Locating a wrist requires *resolution*. Recognising that it is a wrist, and the left
 # one, requires *context*: the forearm, the other arm, the direction in which the person faces. There are two
@@ -97,16 +99,17 @@ def parameters(*modules):
 #
 # - Reduce the resolution first and increase it again afterwards. The {term}`U-Net` is the best-known example, and
 #   the [decoders](decoders.ipynb) of D-PoSE follow it.
-# - Keep a branch of high resolution from the beginning to the end, and run branches of lower resolution in parallel.
-#   This is HRNet, the "high-resolution network".
+# - Keep a branch of high resolution from the beginning to the end, and run branches of lower resolution in
+#   parallel. This is HRNet, the "high-resolution network".
 #
 # ## Stages and branches
 #
-# {numref}`fig-encoder-hrnet` shows the HRNet-W48 of the paper, where 48 is the number of channels $w$ of the finest
-# branch. Two convolutions with a stride of 2, the stem, reduce the crop to a quarter of its side. Stage 1 consists of
-# {term}`residual blocks <residual block>` at this resolution. At the beginning of stages 2, 3 and 4 a new branch starts,
-# with half the resolution and twice the channels of the branch above it. A stage is a sequence of *modules*. In each module
-# every branch passes through residual blocks of its own, and then the branches exchange features.
+# {numref}`fig-encoder-hrnet` shows the HRNet-W48 of the paper, where 48 is the number of channels $w$ of the
+# finest branch. Two convolutions with a stride of 2, the stem, reduce the crop to a quarter of its side. Stage 1
+# consists of {term}`residual blocks <residual block>` at this resolution. At the beginning of stages 2, 3 and 4 a
+# new branch starts, with half the resolution and twice the channels of the branch above it. A stage is a sequence
+# of *modules*. In each module every branch passes through residual blocks of its own, and then the branches
+# exchange features.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "HRNet-W48, drawn from its module tree. Rows: branches, with their resolution relative to the crop and their channels. Boxes: residual blocks, with their number. Rings: sums. Grey lines pass a map on unchanged, blue lines reduce its resolution by strided convolutions, orange lines increase it by a 1 × 1 convolution and nearest-neighbour up-sampling.", "name": "fig-encoder-hrnet"}}
 DOWN, UP = "#0072B2", "#D55E00"
@@ -197,10 +200,10 @@ html_table(
 # H_i' = \mathrm{ReLU}\Bigl( \sum_j T_{ij}\bigl( B_j(H_j) \bigr) \Bigr) .
 # $$
 #
-# If branch $j$ is finer ($j < i$), $T_{ij}$ is a chain of $3 \times 3$ convolutions with a stride of 2. If it is coarser
-# ($j > i$), $T_{ij}$ is a $1 \times 1$ convolution followed by nearest-neighbour up-sampling. $T_{ii}$ is the identity.
-# Each convolution is followed by {term}`batch normalisation`. {py:obj}`dpose.model.hrnet.HRModule` computes
-# all four sums. For the finest branch the computation takes a few lines:
+# If branch $j$ is finer ($j < i$), $T_{ij}$ is a chain of $3 \times 3$ convolutions with a stride of 2. If it is
+# coarser ($j > i$), $T_{ij}$ is a $1 \times 1$ convolution followed by nearest-neighbour up-sampling. $T_{ii}$ is
+# the identity. Each convolution is followed by {term}`batch normalisation`. {py:obj}`dpose.model.hrnet.HRModule`
+# computes all four sums. For the finest branch the computation takes a few lines:
 
 # %%
 module = encoder.stage4[-1]  # the last module; `inputs` are the four maps that enter it
@@ -219,21 +222,21 @@ def fuse_finest(module, maps):
 assert torch.allclose(fuse_finest(module, inputs), maps.f1, atol=1e-5)
 
 # %% [markdown]
-# The result is $F_1$, the finest map that leaves the encoder. Fusion is the only place where branches interact: without
-# the sums, each branch would be a separate network.
+# The result is $F_1$, the finest map that leaves the encoder. Fusion is the only place where branches interact:
+# without the sums, each branch would be a separate network.
 #
 # ## The maps that leave the encoder
 #
 # The maps of the four branches after the last module are called $F_1$ (the finest) to $F_4$ (the coarsest). The
-# decoders use them one by one, from $F_4$ to $F_1$. The attention needs all features at one resolution. For it, $F_2$,
-# $F_3$ and $F_4$ are brought to the size of $F_1$ and the four are concatenated along the channels:
+# decoders use them one by one, from $F_4$ to $F_1$. The attention needs all features at one resolution. For it,
+# $F_2$, $F_3$ and $F_4$ are brought to the size of $F_1$ and the four are concatenated along the channels:
 #
 # $$
 # F_\mathrm{up} = \bigl[\, F_1,\; \mathrm{up}_1(F_2),\; \mathrm{up}_2(F_3),\; \mathrm{up}_3(F_4) \,\bigr] .
 # $$
 #
-# $\mathrm{up}_k$ doubles the side $k$ times, each time by bilinear interpolation, a $3 \times 3$ convolution, batch
-# normalisation and a ReLU. $F_\mathrm{up}$ has $w + 2w + 4w + 8w = 15w$ channels.
+# $\mathrm{up}_k$ doubles the side $k$ times, each time by bilinear interpolation, a $3 \times 3$ convolution,
+# batch normalisation and a ReLU. $F_\mathrm{up}$ has $w + 2w + 4w + 8w = 15w$ channels.
 
 # %% tags=["remove-input"]
 rows = [
@@ -250,13 +253,14 @@ html_table(
 )
 
 # %% [markdown]
-# The numbering differs between the paper's sections. Section 3.1 counts $F_1, \dots, F_4$ from the coarsest to the finest map,
-# section 3.4 counts $F_0, \dots, F_3$ in the same direction, and eqs. 7 to 10 only fit if $F_0$ is the finest. This book and the
-# code count from the finest, $F_1$, as the equations do. $F_\mathrm{up}$ is called $F_\text{down}$ in section 3.1 and
-# $F_\text{upsampled}$ in section 3.6 of the paper. The sizes in the paper are those of a crop of 224 × 224 pixels.
+# The numbering differs between the paper's sections. Section 3.1 counts $F_1, \dots, F_4$ from the coarsest to the
+# finest map, section 3.4 counts $F_0, \dots, F_3$ in the same direction, and eqs. 7 to 10 only fit if $F_0$ is the
+# finest. This book and the code count from the finest, $F_1$, as the equations do. $F_\mathrm{up}$ is called
+# $F_\text{down}$ in section 3.1 and $F_\text{upsampled}$ in section 3.6 of the paper. The sizes in the paper are
+# those of a crop of 224 × 224 pixels.
 #
-# {numref}`fig-encoder-channels` shows some of the channels. The fine maps follow edges and limbs; a cell of the coarse maps covers
-# a whole limb, and its many channels have to represent what is inside it.
+# {numref}`fig-encoder-channels` shows some of the channels. The fine maps follow edges and limbs; a cell of the
+# coarse maps covers a whole limb, and its many channels have to represent what is inside it.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "One row per resolution. Left: the crop reduced to one pixel per cell. Right: the four channels of the map that vary most over this crop, each with a colour scale of its own from dark blue (smallest value) to yellow (largest).", "name": "fig-encoder-channels"}}
 rows = []
@@ -271,14 +275,16 @@ plt.show()
 # %% [markdown]
 # ## The receptive field
 #
-# The {term}`receptive field` of a feature is the set of pixels that can influence it. For a chain of convolutions with kernel
-# sizes $k_l$ it is a square window of side
+# The {term}`receptive field` of a feature is the set of pixels that can influence it. For a chain of convolutions
+# with kernel sizes $k_l$ it is a square window of side
 #
 # $$
 # r = 1 + \sum_l (k_l - 1)\, d_l ,
 # $$
 #
-# where $d_l$ is the product of the strides before layer $l$. As a function of the layers on the path of the finest branch:
+# where $d_l$ is the product of the strides before layer $l$. As a function of the layers on the path of the finest
+# branch:
+
 
 # %%
 def window(layers):
@@ -305,23 +311,24 @@ def finest_path(hrnet):
 S = images.shape[-1]
 side, paper_side = window(finest_path(encoder)), window(finest_path(paper))
 Markdown(
-    f"Without fusion, the receptive field of a cell of $F_1$ has a side of {side} pixels in `{MINI}`, whose crops have {S}, and of "
-    f"{paper_side} pixels in `PAPER`, whose crops have {PAPER.image_size}."
+    f"Without fusion, the receptive field of a cell of $F_1$ has a side of {side}\u00a0pixels in `{MINI}`, whose crops have {S}, and of "
+    f"{paper_side}\u00a0pixels in `PAPER`, whose crops have {PAPER.image_size}."
 )
 
 # %% [markdown]
-# The theory only states which pixels *can* have an influence. How large the influence is can be measured. Let $F_k(c, p)$ be
-# channel $c$ of map $k$ at cell $p$. The influence of pixel $x$ of the crop $I$ is the squared gradient of the features
-# with respect to this pixel, summed over the channels:
+# The theory only states which pixels *can* have an influence. How large the influence is can be measured. Let
+# $F_k(c, p)$ be channel $c$ of map $k$ at cell $p$. The influence of pixel $x$ of the crop $I$ is the squared
+# gradient of the features with respect to this pixel, summed over the channels:
 #
 # $$
 # G_k(x) = \sum_c \sum_{\text{rgb}} \left( \frac{\partial F_k(c, p)}{\partial I(x)} \right)^2 .
 # $$
 #
-# One backward pass per channel is not necessary. With random signs $\sigma_c = \pm 1$, the squared gradient of $\sum_c
-# \sigma_c F_k(c, p)$ has $G_k$ as its expected value, so the mean of a few backward passes is enough. The measurement is made for the
-# middle cell of each map, and also for $F_1$ *without fusion*: the same weights, but everything that the finest branch receives from
-# coarser branches is set to zero.
+# One backward pass per channel is not necessary. With random signs $\sigma_c = \pm 1$, the squared gradient of
+# $\sum_c \sigma_c F_k(c, p)$ has $G_k$ as its expected value, so the mean of a few backward passes is enough. The
+# measurement is made for the middle cell of each map, and also for $F_1$ *without fusion*: the same weights, but
+# everything that the finest branch receives from coarser branches is set to zero.
+
 
 # %%
 def influence(encoder, level, probes=3):
@@ -398,10 +405,10 @@ def every(share):
 
 Markdown(
     f"*Theory and measurement agree.* Without fusion no pixel outside the window of {side} × {side} has any influence, and "
-    f"{every(filled)} pixels inside have one. With fusion, {every(reached)} pixels of the crops influence the middle cell of $F_1$.\n\n"
-    f"*The effective receptive field is smaller than the theoretical one.* Without fusion, 95\u00a0% of the influence on $F_1$ lies within {most} pixels of the cell, "
-    f"although the window extends {side // 2} pixels to each side. Influence that passes through many small convolutions is weak.\n\n"
-    f"*Fusion is a shortcut.* Half of the influence lies within {half[ALONE]} pixels for $F_1$ without fusion, {half['F₁']} for $F_1$, "
+    f"{every(filled)}\u00a0pixels inside have one. With fusion, {every(reached)}\u00a0pixels of the crops influence the middle cell of $F_1$.\n\n"
+    f"*The effective receptive field is smaller than the theoretical one.* Without fusion, 95\u00a0% of the influence on $F_1$ lies within {most}\u00a0pixels of the cell, "
+    f"although the window extends {side // 2}\u00a0pixels to each side. Influence that passes through many small convolutions is weak.\n\n"
+    f"*Fusion is a shortcut.* Half of the influence lies within {half[ALONE]}\u00a0pixels for $F_1$ without fusion, {half['F₁']} for $F_1$, "
     f"{half['F₂']} for $F_2$, {half['F₃']} for $F_3$ and {half['F₄']} for $F_4$. The coarse branches cover the crop in a few layers and pass what they "
     "find to the finest branch."
 )
@@ -409,10 +416,10 @@ Markdown(
 # %% [markdown]
 # ## Initial weights: keypoints on COCO
 #
-# The paper does not train the encoder from random weights. It starts from an HRNet-W48 that was trained on the photographs of COCO to
-# predict 2D keypoints: given a crop of a person, one map for each of 17 joints, with a maximum at the joint. Such a network has
-# already learned to locate and to distinguish the joints of people in photographs. This matters for the {term}`domain gap`: all
-# training images of D-PoSE itself are rendered.
+# The paper does not train the encoder from random weights. It starts from an HRNet-W48 that was trained on the
+# photographs of COCO to predict 2D keypoints: given a crop of a person, one map for each of 17 joints, with a
+# maximum at the joint. Such a network has already learned to locate and to distinguish the joints of people in
+# photographs. This matters for the {term}`domain gap`: all training images of D-PoSE itself are rendered.
 
 # %% tags=["remove-input"]
 covered = parameters(*(getattr(paper, name) for name in COCO_LAYERS))
@@ -424,17 +431,19 @@ Markdown(
 )
 
 # %% [markdown]
-# To start a training run from these weights, pass the file that the authors of HRNet published, `dpose train --preset paper --init
-# pose_hrnet_w48_256x192.pth`; {py:obj}`dpose.model.released.load_keypoint_weights` reads it. `MINI` is trained from random weights, because no
-# pretrained HRNet of its size exists. How much the pretraining contributes is not measured in this book.
+# To start a training run from these weights, pass the file that the authors of HRNet published, `dpose train
+# --preset paper --init pose_hrnet_w48_256x192.pth`; {py:obj}`dpose.model.released.load_keypoint_weights` reads it.
+# `MINI` is trained from random weights, because no pretrained HRNet of its size exists. How much the pretraining
+# contributes is not measured in this book.
 #
 # ## The encoder of `lite`
 #
-# `lite`, the network that the package uses for photographs, has another encoder: the backbone of MoveNet Lightning, a
-# keypoint network for mobile devices that was trained on photographs. Its weights stay fixed. It is a MobileNetV2, which reduces the resolution step by
-# step, with a feature pyramid: the coarse maps are up-sampled and added to the finer ones, once and in one direction. So $F_1$ has context as well,
-# by other means than HRNet's repeated fusion. A $1 \times 1$ convolution per resolution brings the maps to $w$, $2w$, $4w$ and $8w$ channels, and the rest of the
-# network is the same:
+# `lite`, the network that the package uses for photographs, has another encoder: the backbone of MoveNet
+# Lightning, a keypoint network for mobile devices that was trained on photographs. Its weights stay fixed. It is a
+# MobileNetV2, which reduces the resolution step by step, with a feature pyramid: the coarse maps are up-sampled
+# and added to the finer ones, once and in one direction. So $F_1$ has context as well, by other means than HRNet's
+# repeated fusion. A $1 \times 1$ convolution per resolution brings the maps to $w$, $2w$, $4w$ and $8w$ channels,
+# and the rest of the network is the same:
 
 # %%
 show_source(PretrainedEncoder.forward)
@@ -453,18 +462,18 @@ Markdown(
 # %% [markdown]
 # ## Takeaways
 #
-# - HRNet keeps a branch at a quarter of the crop's side from the first to the last stage, and adds branches of half the
-#   side and twice the channels each, so that its features have both resolution and context.
-# - The branches interact only by fusion: without it a cell of the finest map depends on a window around the cell, and with it
-#   on the whole crop.
+# - HRNet keeps a branch at a quarter of the crop's side from the first to the last stage, and adds branches of
+#   half the side and twice the channels each, so that its features have both resolution and context.
+# - The branches interact only by fusion: without it a cell of the finest map depends on a window around the cell,
+#   and with it on the whole crop.
 # - The decoders use the four maps $F_1$ to $F_4$ separately, and the attention uses $F_\mathrm{up}$, which has all
 #   of them at the finest resolution.
 #
 # ## Exercises
 #
-# **Exercise 1.** A $3 \times 3$ convolution with $C$ channels in and out on a map of $h \times h$ cells needs $9\, C^2 h^2$
-# multiplications. How do the parameters and the multiplications of a residual block compare between the four branches? What does this mean
-# for the cost of keeping a branch of high resolution?
+# **Exercise 1.** A $3 \times 3$ convolution with $C$ channels in and out on a map of $h \times h$ cells needs $9\,
+# C^2 h^2$ multiplications. How do the parameters and the multiplications of a residual block compare between the
+# four branches? What does this mean for the cost of keeping a branch of high resolution?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 rows, multiplications = [], []
@@ -480,8 +489,8 @@ html_table(
 )
 
 # %% [markdown]
-# **Exercise 2.** Replace the last corner of a crop, 32 × 32 pixels, by pixels of another person. Which cells of $F_1$ can change without fusion, and which do?
-# What happens with fusion?
+# **Exercise 2.** Replace the last corner of a crop, 32 × 32 pixels, by pixels of another person. Which cells of
+# $F_1$ can change without fusion, and which do? What happens with fusion?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 corner = S - 32
@@ -519,15 +528,17 @@ style_axis(figure.colorbar(drawn, ax=axes, aspect=12, label="relative change of 
 plt.show()
 
 # %% [markdown]
-# **Exercise 3.** How many residual blocks per branch and module would `MINI` need without fusion, so that the receptive field of every cell of
-# $F_1$ covers the whole crop?
+# **Exercise 3.** How many residual blocks per branch and module would `MINI` need without fusion, so that the
+# receptive field of every cell of $F_1$ covers the whole crop?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 blocks = config.blocks
 with torch.device("meta"):
-    while window(finest_path(HRNet(replace(config, blocks=blocks)))) // 2 < S - 1:  # from one corner to the other
+    while (
+        window(finest_path(HRNet(replace(config, blocks=blocks)))) // 2 < S - 1
+    ):  # from one corner to the other
         blocks += 1
 Markdown(
-    f"The window has to reach from a corner to the opposite one, {S - 1} pixels to each side. This takes **{blocks}** blocks "
+    f"The window has to reach from a corner to the opposite one, {S - 1}\u00a0pixels to each side. This takes **{blocks}** blocks "
     f"in place of {config.blocks}. Fusion does it with {config.blocks}, because a layer of the coarsest branch extends the window by 32 pixels to each side."
 )
