@@ -222,8 +222,8 @@ def fuse_finest(module, maps):
 assert torch.allclose(fuse_finest(module, inputs), maps.f1, atol=1e-5)
 
 # %% [markdown]
-# The result is $F_1$, the finest map that leaves the encoder. Fusion is the only place where branches interact:
-# without the sums, each branch would be a separate network.
+# The result is $F_1$, the finest map that leaves the encoder. Once a branch has started, fusion is the only way in
+# which the branches interact.
 #
 # ## The maps that leave the encoder
 #
@@ -327,7 +327,8 @@ Markdown(
 # One backward pass per channel is not necessary. With random signs $\sigma_c = \pm 1$, the squared gradient of
 # $\sum_c \sigma_c F_k(c, p)$ has $G_k$ as its expected value, so the mean of a few backward passes is enough. The
 # measurement is made for the middle cell of each map, and also for $F_1$ *without fusion*: the same weights, but
-# everything that the finest branch receives from coarser branches is set to zero.
+# everything that the finest branch receives from coarser branches is set to zero. {numref}`fig-encoder-influence`
+# shows the result.
 
 
 # %%
