@@ -94,6 +94,10 @@ def percent(share, digits=0):
     return f"{100 * share:.{digits}f}\u00a0%"
 
 
+def signed(value):
+    return f"{value:+.0f}".replace("-", "−")
+
+
 def power(value):
     """A small number as a power of ten."""
     mantissa, exponent = f"{value:.0e}".split("e")
@@ -105,8 +109,7 @@ def power(value):
 #
 # The simplest way from a feature map to a vector is the mean over all positions, global average pooling.
 # {term}`HMR` and {term}`CLIFF` do this: all joints share one vector, in which the forearm, the legs and the
-# background are mixed. For the rotation of the left elbow, however, the cells that show the left forearm contain
-# most of the information.
+# background are mixed. But the rotation of the left elbow shows mainly in the cells of the left forearm.
 #
 # PARE replaces the mean by a weighted mean with weights of its own for each joint. They come from a {term}`part
 # segmentation`: cells where the network finds the left forearm receive a large weight for the left elbow. This is
@@ -132,7 +135,7 @@ def power(value):
 #
 # {py:obj}`dpose.model.attention.attention_weights` computes $\sigma(S)$:
 
-# %%
+# %% tags=["remove-input"]
 show_source(attention_weights)
 
 # %% [markdown]
@@ -217,7 +220,7 @@ spread = torch.distributions.Categorical(attention.flatten(2)).perplexity()  # (
 absent = ~present
 Markdown(
     f"Over {len(attention)} people, {percent(on_part[present].mean())} of a joint's attention lies on cells that contain its part; evenly spread attention would have {percent(even[present].mean(), 1)} there. "
-    f"The attention is spread over {spread[present].median():.0f} of {s * s} cells in the median (measured as the exponential of the entropy), "
+    f"The attention is spread over {spread[present].median():.0f} of {s * s:,} cells in the median (measured as the exponential of the entropy), "
     f"and the median part covers {touched.sum((2, 3))[present].float().median():.0f} cells."
 )
 
@@ -240,7 +243,7 @@ assert change < 1e-5
 Markdown(
     f"With random background logits and a different constant added to each part, no weight changes by more than {power(change)}. "
     + (
-        f"Of the {22 * len(parts)} parts of these people {int(absent.sum())} are not in the crop; the attention of their joints is spread over {spread[absent].median():.0f} cells in the median, "
+        f"Of the {22 * len(parts):,} parts of these people {int(absent.sum())} are not in the crop; the attention of their joints is spread over {spread[absent].median():.0f} cells in the median, "
         f"that of the others over {spread[present].median():.0f}."
         if absent.any()
         else "All parts of these people are in the crop."
@@ -286,9 +289,9 @@ plt.show()
 
 # %% [markdown]
 # The table repeats the experiment for all test people in whose crops the part of the joint is visible, and for
-# three other joints. *Moved* is the share of a joint's attention that lies elsewhere than before: the total
+# three other joints. *Moved* is the share of a joint's attention that has moved to other positions: the total
 # variation distance $\frac12 \sum_p |\alpha_j(p) - \alpha_j'(p)|$. The error is the mean distance of the joint
-# from its true place, both relative to the pelvis.
+# from its true position, both relative to the pelvis.
 
 # %% tags=["remove-input"]
 body = checkpoints.body_of(network)
@@ -346,10 +349,11 @@ html_table(
 )
 
 # %% tags=["remove-input"]
-own, other, error, other_error = effects.get(covered, next(iter(effects.values())))
+name = covered if covered in effects else next(iter(effects))
+own, other, error, other_error = effects[name]
 Markdown(
-    f"When the {plain(covered)} is covered, {percent(own)} of its attention moves to other places, but only {percent(other)} of that of the other joints. Its error grows by {error:.0f}\u00a0mm, the mean error of the other joints by "
-    f"{other_error:.0f}\u00a0mm. The effect is not limited to the covered joint, for two reasons: the logits of a cell depend on a large part of the crop, as "
+    f"When the {plain(name)} is covered, {percent(own)} of its attention moves to other positions, and {percent(other)} of that of the other joints. Its error changes by {signed(error)}\u00a0mm, the mean error of the other joints by "
+    f"{signed(other_error)}\u00a0mm. The effect is not limited to the covered joint, for two reasons: the logits of a cell depend on a large part of the crop, as "
     "the [receptive field](encoder.ipynb) shows, and the patch hides more than one part."
 )
 

@@ -118,7 +118,7 @@ def parameters(module):
 # wrist, jaw and eyes as part of the head. This gives 22 parts, one per body joint. The mesh is then rendered into
 # the crop with a number per part: 0 is the background, $j + 1$ the part of joint $j$.
 #
-# The two targets treat {term}`occlusion` differently. The depth map contains only what is visible. The part map is
+# The two targets treat occlusion differently. The depth map contains only what is visible. The part map is
 # rendered from the mesh alone, so it shows the whole body, also behind other objects and without clothes.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Two test people of the open data with the targets of both decoders. Depth: bright is near, dark is far. Parts: one colour per limb, lighter towards its end. In the second row a box hides a part of the legs, which the depth target leaves out and the part target contains.", "name": "fig-decoder-targets"}}
@@ -179,19 +179,19 @@ plt.show()
 #
 # {py:obj}`dpose.model.decoder.UpFuse` computes eqs. 7 to 9:
 
-# %%
+# %% tags=["remove-input"]
 show_source(UpFuse.forward)
 
 # %% [markdown]
 # The paper's text and the released code differ in three details. This package follows the released code, whose
 # number of parameters is the one that the paper reports:
 #
-# - In eq. 7 the text up-samples before the convolution, the code after it. The [last
-#   section](#order-of-up-sampling-and-convolution) examines the difference.
+# - In eq. 7 the text up-samples before the convolution, the code after it. The last section of this page examines
+#   the difference.
 # - In eq. 9 the text lets $R_i$ reduce the number of channels to that of the next level. In the code $X_i$ has as
 #   many channels as $F_i$.
 # - Eq. 10 computes an output of the size of $F_1$. The code doubles $X_1$ twice first, each time with a $3 \times
-#   3$ convolution, so that the output has the size of the crop.
+#   3$ convolution, so that the output has the size of the crop. (`MINI` doubles it once.)
 #
 # {numref}`fig-decoder-unet` shows a decoder with the maps of one crop.
 

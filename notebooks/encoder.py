@@ -434,8 +434,7 @@ Markdown(
 # %% [markdown]
 # To start a training run from these weights, pass the file that the authors of HRNet published, `dpose train
 # --preset paper --init pose_hrnet_w48_256x192.pth`; {py:obj}`dpose.model.released.load_keypoint_weights` reads it.
-# `MINI` is trained from random weights, because no pretrained HRNet of its size exists. How much the pretraining
-# contributes is not measured in this book.
+# `MINI` is trained from random weights. How much the pretraining contributes is not measured in this book.
 #
 # ## The encoder of `lite`
 #
@@ -446,7 +445,7 @@ Markdown(
 # repeated fusion. A $1 \times 1$ convolution per resolution brings the maps to $w$, $2w$, $4w$ and $8w$ channels,
 # and the rest of the network is the same:
 
-# %%
+# %% tags=["remove-input"]
 show_source(PretrainedEncoder.forward)
 
 # %% tags=["remove-input"]
@@ -493,7 +492,7 @@ html_table(
 # **Exercise 2.** Replace the last corner of a crop, 32 × 32 pixels, by pixels of another person. Which cells of
 # $F_1$ can change without fusion, and which do? What happens with fusion?
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Change of F₁ by the changed corner, on a logarithmic scale; black: no change at all. The titles count the cells that change. Without fusion these are the cells whose window reaches the corner, with fusion all cells.", "name": "fig-encoder-corner"}}
 corner = S - 32
 painted = images[:1].clone()
 painted[..., corner:, corner:] = images[-1:, ..., corner:, corner:]
@@ -518,7 +517,7 @@ for axis, values, title in zip(axes[1:], (alone, fused), ("without fusion", "wit
     axis.imshow(np.zeros((*values.shape, 3)))  # what does not change stays black
     visible = np.ma.masked_equal(values.numpy(), 0)
     drawn = axis.imshow(visible, norm=plt.matplotlib.colors.LogNorm(1e-4, 1, clip=True), cmap="cividis")
-    axis.set_title(f"{title}: {int((values > 0).sum())} of {values.numel()}")
+    axis.set_title(f"{title}: {int((values > 0).sum())} of {values.numel():,}")
 for axis in axes:
     style_axis(axis)
     axis.grid(False)

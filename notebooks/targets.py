@@ -249,9 +249,9 @@ Markdown(
 # %% [markdown]
 # ### Wrong pixels
 #
-# A minimum and a maximum depend on single pixels. In rendered data the outline of a person is smoothed, and hair
-# is half transparent. The mask and the depth come from different passes of the renderer, so a pixel at the outline
-# may belong to the person in the mask, but have the depth of the wall or the sky behind. The masks of the open
+# A minimum and a maximum depend on single pixels. In rendered data the outline of a person may be smoothed and
+# hair half transparent, and mask and depth come from different passes of the renderer. A pixel at the outline can
+# then belong to the person in the mask, but have the depth of the wall or the sky behind. The masks of the open
 # data are exact, therefore the errors are introduced here on purpose: in the first row of
 # {numref}`fig-targets-wrong` one pixel of the outline gets the depth of the sky, in the second the mask is two
 # pixels too wide.
