@@ -517,7 +517,7 @@ for axis, values, title in zip(axes[1:], (alone, fused), ("without fusion", "wit
     axis.imshow(np.zeros((*values.shape, 3)))  # what does not change stays black
     visible = np.ma.masked_equal(values.numpy(), 0)
     drawn = axis.imshow(visible, norm=plt.matplotlib.colors.LogNorm(1e-4, 1, clip=True), cmap="cividis")
-    axis.set_title(f"{title}: {int((values > 0).sum())} of {values.numel():,}")
+    axis.set_title(f"{title}: {int((values > 0).sum()):,} of {values.numel():,}")
 for axis in axes:
     style_axis(axis)
     axis.grid(False)
