@@ -7,86 +7,78 @@
 # ---
 
 # %% [markdown]
-# # The network, taken apart
+# # The network at a glance
 #
-# One image of one person goes through the network of the paper {cite:p}`dpose`, and we stop after every
-# part of it: what comes out, in which shape, and what it is for. The weights are random here, because
-# shapes, wiring and parameter counts do not depend on them; where only a trained network is worth looking
-# at, the trained `MINI` steps in, which is wired the same way.
+# This page shows the whole network in one diagram. It then states, for each module, what the module computes,
+# what it receives and what it returns. The chapters that follow explain one module each.
 #
-# In short: an encoder turns the crop into features at four resolutions. Two decoders of the same design
-# turn these into a depth map and a map of body parts. The parts say where the features of each joint are
-# collected, and a regressor turns the collected features, a summary of the depth branch, and the position
-# of the crop in the image into a body.
+# :::{chapter}
+# :needs: [Introduction](../book/intro.md), convolutions
+# :learn: which modules the network has and what each of them does; the shape of every tensor between them; how many parameters each module has; where paper, released code and this book use different sizes and symbols
+# :::
 
-# %% tags=["parameters"]
-preset = "paper"  # the network to take apart: paper, paper-no-depth, mini, mini-no-depth
-checkpoint = "mini"  # a trained network, for the maps that mean nothing at random
+# %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
+preset = "paper"  # the network to show: paper, paper-no-depth, lite, mini, ...
+checkpoint = "lite"  # a trained network, for the pictures: a shipped one, or a file
 data = None  # data root; None: $DPOSE_DATA, else the open data
 sample = 0  # which test person
 seed = 0
 
-# %% tags=["hide-input"]
-import time
-from pathlib import Path
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
+
+from dataclasses import fields
 
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown, display
-from torch.utils.flop_counter import FlopCounterMode
 
 import dpose
 from dpose.camera import bbox_info, full_translation
 from dpose.data.loader import make_loader
 from dpose.figures import (
     attention_overlay,
-    colour_depth,
-    colour_parts,
     colour_values,
     html_table,
     network_diagram,
     picture_grid,
     prediction_pictures,
-    to_picture,
 )
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import to_device
-from dpose.results import read_json
 from dpose.skeleton import JOINT_NAMES
 
 torch.manual_seed(seed)
-config = dpose.preset(preset)
-network = dpose.DPose(config).eval()
+torch.set_grad_enabled(False)
+networks = {name: dpose.DPose(dpose.preset(name)).eval() for name in dict.fromkeys((preset, "lite", "mini"))}
+network = networks[preset]
 
-
-def one_person(config):
-    """The chosen test person, as a Batch of one, cut for a network of this configuration."""
-    for index, batch in enumerate(make_loader(data, "test", config, batch_size=1)):
-        batch = to_device(batch, "cpu")
-        if index == sample:
-            return batch
-    raise ValueError(f"the test split has no sample {sample}")
-
-
-# the trained network and the same person, for the pictures
 trained = dpose.load(checkpoint).eval()
-small = one_person(trained.config)
-small_box = bbox_info(small["center"], small["scale"], small["cam_int"])
-with torch.inference_mode():
-    shown, inside = trained(small["image"], small_box, return_features=True)
+body = checkpoints.body_of(trained)
+loader = make_loader(data, "test", trained.config, batch_size=1)
+batch = next((batch for index, batch in enumerate(loader) if index == sample), None)
+if batch is None:
+    raise ValueError(f"the test split has no sample {sample}")
+batch = to_device(batch, "cpu")
+
+
+def shape(tensor):
+    """The shape without the batch dimension, as text."""
+    return "–" if tensor is None else " × ".join(map(str, tensor.shape[1:]))
+
 
 # %% [markdown]
-# ## The whole network
+# ## From an image to a body
 #
-# Figure 2 of the paper, drawn from the network itself: its modules are the boxes, and a forward pass on
-# tensors without memory records which of them uses which tensors of which other, and their shapes. The depth
-# map has no line to the regressor: all that the regressor receives from the depth branch is the mean of $D$.
-# Each box is a link to the page on this component.
+# {numref}`fig-network` is the counterpart of the paper's Figure 2 {cite:p}`dpose`. It is drawn from the network
+# itself: the boxes are its modules, and the lines are the tensors that one forward pass hands from module to
+# module, with their shapes (channels first). Each box is a link to the page about it.
 
 # %% tags=["hide-input", "remove-output"]
-body = checkpoints.body_of(trained)
-with torch.inference_mode():
-    picture, _, parts, _, depth, mesh = prediction_pictures(shown, small, body, 0)
+prediction = trained(batch["image"], bbox_info(batch["center"], batch["scale"], batch["cam_int"]))
+picture, _, parts, _, depth, mesh = prediction_pictures(prediction, batch, body, 0)
 pictures = {"image": picture, "parts_decoder": parts, "depth_decoder": depth, "body": mesh}
 diagram = network_diagram(network, body, pictures)
 display(diagram, metadata={"scrapbook": {"name": "fig-network", "mime_prefix": ""}})  # for the caption below
@@ -95,266 +87,222 @@ display(diagram, metadata={"scrapbook": {"name": "fig-network", "mime_prefix": "
 # ```{glue:figure} fig-network
 # :name: fig-network
 #
-# The paper's Figure 2 for the network of this page: components with their numbers of parameters, and the
-# shapes of the tensors that pass between them, channels first. The pictures are predictions of the small
-# trained network for a test person.
+# The modules of the network with their numbers of parameters, and the tensors that pass between them. The
+# pictures are the input and the outputs of a small trained network for one test person.
 # ```
 #
-# ## What goes in
+# Read the diagram from top to bottom. The encoder turns an image crop of one person into feature maps. Two
+# decoders turn these into a {term}`depth map` and a {term}`part segmentation`. Soft attention uses the parts to
+# collect features for each joint. The regressor turns them into joint rotations, shape and camera. The body
+# model and the camera, which have no trainable weights, place a mesh in front of the camera.
 #
-# The network never sees the whole photograph. It sees a square crop around one person, and three numbers
-# that say where this crop was taken. With a box of side $b$ pixels centred at $(c_x, c_y)$ in an image of
-# $W \times H$ pixels and focal length $f$ (also in pixels), these are
+# Two connections are easy to miss:
 #
-# $$
-# \mathbf{q} = \left( \frac{c_x - W/2}{f},\; \frac{c_y - H/2}{f},\; \frac{b}{f} \right),
-# $$
+# - The part logits $S$ have two uses. They are an output that is compared with the true parts, and they decide
+#   where the features of each joint are read.
+# - The depth map is only an output. What the regressor receives from the depth decoder is the mean of its
+#   features $D$ over all positions.
 #
-# the direction of the person and the angle that the box covers. They matter because a person near the edge
-# of a wide image is seen from the side: cut out, the same body in the same pose looks turned ([by how
-# much](camera.ipynb)). CLIFF {cite:p}`cliff` introduced them; without them the global orientation cannot be
-# right everywhere.
+# In code, with a trained network, a batch of crops and a body model:
 
 # %%
-batch = one_person(config)
-image = batch["image"]  # (1, 3, N, N), ImageNet-normalised
-box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])  # (1, 3)
-
-network.train()  # batch norm by this image's own statistics: it has none to remember yet
-start = time.perf_counter()
-with torch.no_grad():
-    prediction, features = network(image, box, return_features=True)
-seconds = time.perf_counter() - start
-network.eval()
-
-numbers = ", ".join(f"{value:+.3f}" for value in box[0])
-width, height = batch["img_size"][0].int().tolist()
-Markdown(
-    f"The crop has {image.shape[-1]} × {image.shape[-1]} pixels, cut from an image of {width} × {height}; "
-    f"$\\mathbf{{q}}$ = ({numbers}). "
-    f"The forward pass took {seconds:.1f} s on {torch.get_num_threads()} CPU thread(s)."
-)
+center, scale, cam_int = (batch[name] for name in ("center", "scale", "cam_int"))
+box = bbox_info(center, scale, cam_int)
+prediction, features = trained(batch["image"], box, return_features=True)
+translation = full_translation(prediction.cam, center, scale, cam_int)
+vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 
 # %% [markdown]
-# ## Encoder: four resolutions side by side
+# ## The modules
 #
-# The encoder is an HRNet {cite:p}`hrnet`. Most networks squeeze an image down to a small map and lose on
-# the way where things were; HRNet keeps a fine map alive from beginning to end and adds coarser ones beside
-# it, which see more of the image at once. After every module each resolution receives the sum of all of
-# them. What leaves the encoder are four maps: $F_1$ at a quarter of the image's side with $w$ channels (48
-# for the paper), then half the side and twice the channels each, up to $F_4$. For the attention below they
-# are also brought to the finest size and stacked:
+# Sizes are given for a crop of $N \times N$ pixels and an encoder of width $w$, and in brackets for the paper's
+# network, where $N = 224$ and $w = 48$. The finest feature maps have $n \times n$ cells, $n = N/4$ (56), and the
+# output maps $M \times M$ pixels (224).
 #
-# $$
-# F_\mathrm{up} = \bigl[\, F_1,\; \mathrm{up}_1(F_2),\; \mathrm{up}_2(F_3),\; \mathrm{up}_3(F_4) \,\bigr],
-# $$
+# ### Input: crop and box information
 #
-# where $\mathrm{up}_k$ doubles a map $k$ times, each time followed by a 3 × 3 convolution, batch
-# normalisation and a ReLU. That makes $w + 2w + 4w + 8w = 15w$ channels, 720 for the paper. What each of the
-# maps sees is on [its own page](encoder.ipynb).
+# The network processes one person at a time. A {term}`bounding box` around the person is cut out of the image and
+# resized to the crop $I$. Cropping discards where in the image the person was, and that matters: the camera views a
+# person at the margin of an image at an angle, so the same crop shows a differently oriented body. Three numbers $\mathbf q$, the box information of CLIFF {cite:p}`cliff`,
+# restore it. They are the offset of the box from the {term}`principal point` and the side of the box, each divided
+# by the {term}`focal length`.
+#
+# *Output*: $I$, 3 × $N$ × $N$; $\mathbf q$, 3. *Chapter*: [Bounding box and camera](camera.ipynb).
+#
+# ### Encoder
+#
+# The encoder computes the features that all other modules use. In the paper it is HRNet-W48 {cite:p}`hrnet`, a
+# convolutional network that keeps a branch of high resolution from beginning to end and runs coarser branches
+# beside it. The fine maps locate things precisely; the coarse maps have a larger {term}`receptive field`. It returns
+# four maps, from $F_1$ (fine, few channels) to $F_4$ (coarse, many channels), and $F_\mathrm{up}$, all four brought to
+# the size of $F_1$ and concatenated. The decoders use $F_1$ to $F_4$, the attention uses $F_\mathrm{up}$.
+#
+# *Input*: $I$. *Output*: $F_1$, $w$ × $n$ × $n$ (48 × 56 × 56), then half the side and twice the channels per level
+# up to $F_4$, $8w$ × $n/8$ × $n/8$ (384 × 7 × 7); $F_\mathrm{up}$, $15w$ × $n$ × $n$ (720 × 56 × 56). *Chapter*:
+# [Encoder](encoder.ipynb).
+#
+# ### Depth decoder
+#
+# The depth decoder predicts, for each pixel, the relative distance of the visible surface of the person: the target
+# is 0.1 at the nearest visible point and 1 at the farthest. It is a light {term}`U-Net` {cite:p}`unet`: from the coarsest map it
+# doubles the resolution three times, and each time a {term}`skip connection` adds the encoder's map of that size. That
+# gives the features $D$. A few more convolutions and a sigmoid give the depth map $\hat d$. Depth is a training target and never an
+# input: the network needs an RGB image and the box information only.
+#
+# *Input*: $F_1$ to $F_4$. *Output*: $D$, $w$ × $n$ × $n$ (48 × 56 × 56); $\hat d$, 1 × $M$ × $M$ (1 × 224 × 224).
+# *Chapter*: [Decoders](decoders.ipynb).
+#
+# ### Part decoder
+#
+# The part decoder has the same layers with weights of its own. It predicts 23 logits $S$ per pixel: one for the
+# background and one for each of 22 body parts. Each part belongs to the joint that moves it: the part of the elbow
+# is the forearm.
+#
+# *Input*: $F_1$ to $F_4$. *Output*: $S$, 23 × $M$ × $M$ (23 × 224 × 224). *Chapter*: [Decoders](decoders.ipynb).
+#
+# ### Soft attention
+#
+# {term}`Soft attention <soft attention>` collects one feature vector per joint. A softmax over the positions turns the
+# logits of part $j$ into weights $\alpha_j$ that sum to one, and $A_j$ is the mean of $F_\mathrm{up}$ with these
+# weights. So the features of the left elbow come mostly from the pixels of the left forearm, instead of from the
+# whole crop. The idea is PARE's {cite:p}`pare`.
+#
+# *Input*: $S$ and $F_\mathrm{up}$. *Output*: $A$, one vector of $15w$ numbers for each of 22 joints (22 × 720).
+# *Chapter*: [Soft attention](attention.ipynb).
+#
+# ### Regressor
+#
+# The regressor predicts the parameters of the body. Joint $j$ has the input $g_j$: its attended features $A_j$, the
+# box information $\mathbf q$, and the mean of $D$ over all positions. Each joint has two linear layers of its own, which predict
+# a rotation as six numbers ({term}`6D rotation`). Shape and camera are predicted from the inputs of all joints
+# together. All outputs are corrections that are added to the mean of the training set, in a single step.
+#
+# *Input*: $A$, $\mathbf q$, mean of $D$. *Output*: rotations $R_j$, 22 × 3 × 3; {term}`shape coefficients` $\beta$, 11;
+# {term}`weak-perspective <weak perspective>` camera $(s, t_x, t_y)$, 3. *Chapter*: [Regressor](regressor.ipynb).
+#
+# ### Body model and camera
+#
+# The body model, SMPL-X {cite:p}`smplx` or the open body of this package, turns rotations and shape coefficients
+# into the vertices of a mesh and 55 joints. The camera formula turns $(s, t_x, t_y)$, the box and the focal length
+# into the translation $\mathbf t$ of the body in the camera frame of the full image, so that the mesh can be
+# projected into it.
+#
+# *Input*: $R_j$, $\beta$; $(s, t_x, t_y)$. *Output*: vertices, $V$ × 3; joints, 55 × 3; $\mathbf t$, 3, all in metres.
+# *Chapters*: [Body model](body_model.ipynb), [Bounding box and camera](camera.ipynb).
+#
+# In training, a [loss](losses.ipynb) compares both maps, rotations, shape, joints, vertices and projected joints with
+# ground truth, and all modules are trained [together](train.ipynb).
+#
+# ## One person in the trained network
+#
+# {numref}`fig-stations` shows the tensors above for one test person.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Intermediate results of a trained network for one test person. F₁ and F₄: mean magnitude over the channels, yellow is large. Attention: yellow where the features of the joint are read. Depth: yellow is near, blue is far. Body: the predicted mesh over the image.", "name": "fig-stations"}}
 
 
-# %% tags=["hide-input"]
-def shape(tensor):
-    return " × ".join(map(str, tensor.shape[1:]))
+def attention_of(joint):
+    return attention_overlay(picture, features.attention[0, JOINT_NAMES.index(joint)])
 
 
-w, n, m = config.width, config.image_size // 4, config.map_size
-rows = [("image", "3 × N × N", shape(image), "the crop")]
-rows += [
-    (name, f"{k}w × n/{k} × n/{k}" if k > 1 else "w × n × n", shape(tensor), "encoder features")
-    for name, k, tensor in (
-        ("F₁", 1, features.f1),
-        ("F₂", 2, features.f2),
-        ("F₃", 4, features.f3),
-        ("F₄", 8, features.f4),
-    )
+levels = {f"F{index}": getattr(features, f"f{number}") for index, number in (("₁", 1), ("₄", 4))}
+energy = {name: colour_values(maps[0].abs().mean(0)) for name, maps in levels.items()}
+rows = [
+    {"image": picture, **energy, "parts": parts},
+    {
+        "attention, head": attention_of("head"),
+        "attention, left elbow": attention_of("left_elbow"),
+        "depth": depth,
+        "body": mesh,
+    },
 ]
-rows += [("F_up", "15w × n × n", shape(features.f_up), "all four, at the finest size")]
-if config.depth:
-    rows += [("D", "w × n × n", shape(features.depth_features), "features of the depth decoder")]
-    rows += [
-        ("depth", "1 × M × M", shape(prediction.depth), "near to far on the person; the rest is left free")
-    ]
-rows += [
-    ("S", "23 × M × M", shape(prediction.parts), "scores of the background and 22 parts"),
-    ("attention", "22 × n × n", shape(features.attention), "where each joint's features are read"),
-    ("A", "15w × 22", shape(features.attended), "one feature a joint"),
-    ("rotations", "22 × 3 × 3", shape(prediction.rotmats), "pose, root first"),
-    ("betas", "11", shape(prediction.betas), "shape coefficients"),
-    ("camera", "3", shape(prediction.cam), "weak perspective (s, tx, ty)"),
-]
+picture_grid([list(row.values()) for row in rows], [list(row) for row in rows], side=2.1)
+plt.show()
+
+# %% [markdown]
+# ## Three sizes of one design
+#
+# The book uses three networks with the same modules:
+#
+# - `PAPER` is the network of the paper. Training it takes BEDLAM {cite:p}`bedlam`, a large GPU and, as the paper reports,
+#   three days. Weights of this size are not part of the repository.
+# - `LITE` is the shipped network. Its encoder is MoveNet {cite:p}`movenet`, a small network that has learned 2D keypoints
+#   in photographs and stays fixed; the rest is trained on the open synthetic people.
+# - `MINI` is a small HRNet trained on synthetic people only. It shows what the paper's encoder does at a size that two
+#   processor cores can train.
+
+# %% tags=["remove-input"]
+SETTINGS = {  # fields of the configuration, and what they are
+    "encoder": "encoder",
+    "image_size": "side N of the crop, pixels",
+    "map_size": "side M of the output maps",
+    "width": "channels w of F₁",
+    "stem_width": "HRNet: channels of the first two convolutions",
+    "bottlenecks": "HRNet: bottleneck blocks of stage 1",
+    "modules": "HRNet: modules of stages 2, 3, 4",
+    "blocks": "HRNet: residual blocks per branch and module",
+    "decoder_blocks": "residual blocks per step of a decoder",
+    "hidden": "hidden units of each head of the regressor",
+}
+NAMES = {"hrnet": "HRNet", "movenet": "MoveNet", "nanodet": "NanoDet"}
+HRNET_ONLY = ("stem_width", "bottlenecks", "modules", "blocks")
+assert SETTINGS.keys() <= {field.name for field in fields(dpose.ModelConfig)}
+
+
+def setting(config, name):
+    """A field of a configuration, as text."""
+    value = getattr(config, name)
+    if name in HRNET_ONLY and config.encoder != "hrnet":
+        return "–"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else NAMES.get(value, str(value))
+
+
 html_table(
-    ("", "in general", f"{config.name.upper()}, measured", "what it is"),
-    rows,
-    "Every tensor of one forward pass, without the batch dimension: "
-    f"N = {config.image_size}, n = N/4 = {n}, w = {w}, M = {m}",
-    align="lrrl",
-)
-
-# %% [markdown]
-# How large the features are at each place, averaged over channels: with random weights, and in the trained
-# `MINI`.
-
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean magnitude of the features over the channels, each map scaled by itself: dark blue is the smallest value, yellow the largest.", "name": "fig-features"}}
-def energy(tensor):
-    """Mean magnitude over the channels: (1, C, H, W) -> RGB (H, W, 3) uint8."""
-    return colour_values(tensor[0].abs().mean(0))
-
-
-figure = picture_grid(
+    ("setting", "field of ModelConfig", *(name.upper() for name in networks)),
     [
-        [to_picture(image[0]), *(energy(f) for f in (features.f1, features.f2, features.f3, features.f4))],
-        [picture, *(energy(f) for f in (inside.f1, inside.f2, inside.f3, inside.f4))],
+        (about, name, *(setting(network.config, name) for network in networks.values()))
+        for name, about in SETTINGS.items()
     ],
-    titles=["image", "F₁", "F₂", "F₃", "F₄"],
-    labels=[f"{config.name.upper()}, random", f"{trained.config.name.upper()}, trained"],
+    "Configurations of the networks",
+    align="ll",
 )
-plt.show()
 
-# %% [markdown]
-# ## Two decoders of one design
-#
-# Depth and parts need the opposite of what the encoder's coarse maps offer: an answer for every pixel. Each
-# has a decoder of its own, with the same layers and different weights. Starting from $F_4$ it climbs in
-# three steps to the size of $F_1$. With $X_4 = F_4$, one step from level $i+1$ to level $i$ is
-#
-# $$
-# U_i = \mathrm{up}\bigl(\mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}_{1\times1}(X_{i+1})))\bigr), \qquad
-# C_i = [\, U_i,\; F_i \,], \qquad
-# X_i = R_i(C_i).
-# $$
-#
-# First (eq. 7) a 1 × 1 convolution reduces the channels and the map doubles its side; then (eq. 8) the
-# encoder's map of that size is laid beside it, so that fine structure can pass by the coarse levels; then
-# (eq. 9) four residual blocks $R_i$ mix the two and halve the channels.
-#
-# The last one, $X_1$, is called $D$ in the depth decoder. A few more convolutions and, for depth, a sigmoid
-# turn it into the map (eq. 10). The paper's text counts the maps from the coarsest, its equations from the
-# finest, as here; and they end at 56 pixels, where the output here has the 224 of the code that its authors
-# released.
-#
-# *Depth* is trained to run from 0.1 at the nearest to 1 at the farthest pixel of the person in sight; what it says on
-# the background is left free. *Parts* is a choice among 23 classes at every pixel. Both are compared with rendered
-# truth during the whole training; once trained, the network needs nothing but the image. There is
-# more about them on [a page of their own](decoders.ipynb).
-
-# %% [markdown]
-# ## Soft attention: where each joint looks
-#
-# The part map does more than please the eye. For joint $j$ its scores $S_j$ (without the background) become
-# weights over the positions $p$ of the fine map, and the joint's feature is the weighted mean of
-# $F_\mathrm{up}$:
-#
-# $$
-# \alpha_j(p) = \frac{\exp S_j(p)}{\sum_{p'} \exp S_j(p')}, \qquad A_j = \sum_p \alpha_j(p)\,
-# F_\mathrm{up}(p) \qquad \text{(eq. 5)}. $$
-#
-# The weights of each joint sum to one over the *positions*, not over the parts. So every joint gets a feature of the
-# same size, whether its part covers a hundred cells or one. A joint whose part lies outside the crop gives away its
-# full share of attention all the same; if no cell stands out, its feature is an average over much of the image, and
-# the joint has to be guessed from the rest. How widely a joint looks, and what moves it, is measured on [a page of
-# its own](attention.ipynb). The released code multiplies $A$ by one more $720 \times 720$ matrix, which eq. 5 does not have; the
-# parameter count says that the paper's network had it, so it is here.
-#
-# With random weights every position counts about as much as any other. So here is the trained `MINI` on the same
-# person:
-
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Eight of the 22 attention maps of the trained network: the features of a joint are collected where the image glows.", "name": "fig-attention"}}
-names = (
-    "head",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "pelvis",
-    "left_knee",
-    "right_knee",
-    "right_ankle",
+# %% tags=["remove-input"]
+TENSORS = (  # symbol and meaning; shape; how to get it
+    ("I, image crop", "3 × N × N", lambda image, out, inside: image),
+    ("F₁, encoder", "w × n × n", lambda image, out, inside: inside.f1),
+    ("F₂, encoder", "2w × n/2 × n/2", lambda image, out, inside: inside.f2),
+    ("F₃, encoder", "4w × n/4 × n/4", lambda image, out, inside: inside.f3),
+    ("F₄, encoder", "8w × n/8 × n/8", lambda image, out, inside: inside.f4),
+    ("F_up, all four", "15w × n × n", lambda image, out, inside: inside.f_up),
+    ("D, depth features", "w × n × n", lambda image, out, inside: inside.depth_features),
+    ("depth map", "1 × M × M", lambda image, out, inside: out.depth),
+    ("S, part logits", "23 × M × M", lambda image, out, inside: out.parts),
+    ("α, attention", "22 × n × n", lambda image, out, inside: inside.attention),
+    ("A, attended features", "15w × 22", lambda image, out, inside: inside.attended),
+    ("R, rotations", "22 × 3 × 3", lambda image, out, inside: out.rotmats),
+    ("β, shape", "11", lambda image, out, inside: out.betas),
+    ("s, tx, ty: camera", "3", lambda image, out, inside: out.cam),
 )
-lit = [attention_overlay(picture, inside.attention[0, JOINT_NAMES.index(name)]) for name in names]
-titles = [name.replace("_", " ") for name in names]
-picture_grid([lit[:4], lit[4:]], [titles[:4], titles[4:]], side=2.2)
-plt.show()
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps of the same person. Parts: one colour for each of the 22 parts. Depth: yellow is near, blue is far. The true parts show the whole body, the true depth only what is in sight.", "name": "fig-maps"}}
-said, true = shown.parts[0].argmax(0).numpy(), small["parts"][0].numpy()
-rows = [[picture, colour_parts(said), colour_parts(true)]]
-titles = ["image", "parts, predicted", "parts, true"]
-if shown.depth is not None:
-    rows[0] += [colour_depth(shown.depth[0, 0].numpy(), said > 0), colour_depth(small["depth"][0, 0].numpy())]
-    titles += ["depth, predicted", "depth, true"]
-figure = picture_grid(rows, titles=titles)
-plt.show()
-
-# %% [markdown]
-# ## Regressor: means plus corrections
-#
-# Every joint now has a feature vector: its own attended $A_j$, the box information $\mathbf{q}$, and $\bar
-# D$, the average of the depth decoder's features over all positions. It is worth a second look that this
-# average is *all* that the regressor ever learns from the depth branch directly. The depth map itself goes
-# nowhere; it works through training, by forcing the shared encoder to know about depth.
-#
-# $$
-# g_j = [\, A_j,\; \mathbf{q},\; \bar D \,], \qquad
-# \theta_j = \theta_j^0 + W_j''\, \mathrm{ReLU}\bigl( W_j' [\, \theta_j^0,\, g_j \,] + c_j' \bigr) + c_j''
-# $$
-#
-# Each of the 22 joints has matrices $W_j', W_j''$ of its own, all applied at once as one batched product, a
-# construction taken from ReFit {cite:p}`refit`. Shape and camera come from two small networks of the same
-# kind that read the features of all joints, one after the other, in one long vector. The means $\theta^0,
-# \beta^0, \pi^0$ are part of the checkpoint, so an untrained network answers with an average person.
-#
-# A joint's rotation is predicted as six numbers, because these have no jumps, unlike angles or quaternions
-# {cite:p}`sixd`. They are read as two columns $a_1, a_2$ and straightened into a rotation matrix:
-#
-# $$
-# b_1 = \frac{a_1}{\lVert a_1 \rVert}, \qquad b_2 = \frac{a_2 - (b_1^\top a_2)\, b_1}{\lVert a_2 - (b_1^\top
-# a_2)\, b_1 \rVert}, \qquad b_3 = b_1 \times b_2 . $$
-
-# %%
-rotations = prediction.rotmats[0]  # (22, 3, 3)
-orthogonal = (rotations @ rotations.mT - torch.eye(3)).abs().max().item()
-determinant = torch.linalg.det(rotations)
-numbers = 15 * w + 3 + (w if config.depth else 0)
-terms = f"15 · {w} + 3" + (f" + {w}" if config.depth else "")
-Markdown(
-    f"Feature of a joint: {terms} = {numbers} numbers. "
-    f"Largest entry of $RR^\\top - I$ over the 22 rotations: {orthogonal:.0e}; "
-    f"determinants between {determinant.min():.6f} and {determinant.max():.6f}."
+passes = {}
+for name, candidate in networks.items():
+    image = torch.zeros(1, 3, candidate.config.image_size, candidate.config.image_size)
+    passes[name] = image, *candidate(image, torch.zeros(1, 3), return_features=True)
+html_table(
+    ("tensor", "in general", *(name.upper() for name in networks)),
+    [(label, general, *(shape(get(*passes[n])) for n in networks)) for label, general, get in TENSORS],
+    "Shapes of all tensors of a forward pass, read from the tensors themselves, without the batch dimension",
+    align="llrrr",
 )
 
 # %% [markdown]
-# ## From the crop's camera to the real one
+# ## Parameters
 #
-# The camera output $(s, t_x, t_y)$ describes the crop as if seen from very far away: a scale and a shift.
-# To put the body into the real scene it is turned into a translation for the camera of the full image
-# {cite:p}`cliff`,
-#
-# $$
-# \mathbf{t} = \left( t_x + \frac{2\,(c_x - W/2)}{s\, b},\; t_y + \frac{2\,(c_y - H/2)}{s\, b},\; \frac{2
-# f}{s\, b} \right), $$
-#
-# after which joints are projected with the ordinary pinhole model (eq. 6). The last entry is the distance:
-# a body that fills a box of $b$ pixels, at scale $s$, must be $2f/(sb)$ metres away.
+# The paper gives the size of its network as 81.2 million parameters (quoted, its Table 2). The released code
+# {cite:p}`dposecode` comes with a checkpoint of that size, to which the counts are compared here. A checkpoint also
+# has buffers, which are not trained: the statistics of the {term}`batch normalisation` and the mean parameters.
 
-# %%
-where = full_translation(shown.cam, small["center"], small["scale"], small["cam_int"])
-said, true = (", ".join(f"{value:.2f}" for value in t[0]) for t in (where, small["trans"]))
-Markdown(
-    f"The trained {trained.config.name.upper()} puts the origin of this person's body at ({said}) m; "
-    f"in truth it is at ({true}) m."
-)
-
-# %% [markdown]
-# ## Every parameter counted
-#
-# The paper gives one number, 81.2 million. The rebuilt network has to arrive at it module by module; the
-# middle column holds the counts of the authors' released network.
-
-# %% tags=["hide-input"]
-RELEASED = {  # trainable parameters of the released network
+# %% tags=["remove-input"]
+RELEASED = {  # trainable parameters of the authors' released checkpoint
     "encoder": 70_057_368,
     "depth decoder": 4_182_049,
     "part-segmentation decoder": 4_183_127,
@@ -363,91 +311,119 @@ RELEASED = {  # trainable parameters of the released network
     "total": 81_099_394,
 }
 RELEASED_WITH_BUFFERS = 81_201_293
+counts = {name: dpose.parameter_table(candidate) for name, candidate in networks.items()}
+by_module = {name: {row.module: row.parameters for row in table} for name, table in counts.items()}
+order = list(next(iter(by_module.values())))
 
-torch.manual_seed(seed)
-paper = network if config.name == "paper" else dpose.DPose(dpose.preset("paper"))
-table = dpose.parameter_table(paper)
-rows = [
-    (
-        row.module,
-        f"{row.parameters:,}",
-        f"{RELEASED[row.module]:,}",
-        "equal" if row.parameters == RELEASED[row.module] else "DIFFERENT",
-        f"{row.buffers:,}",
-    )
-    for row in table
-]
-total = table[-1].parameters + table[-1].buffers
-rows.append(
-    (
-        "with buffers",
-        f"{total:,}",
-        f"{RELEASED_WITH_BUFFERS:,}",
-        "equal" if total == RELEASED_WITH_BUFFERS else "DIFFERENT",
-        "",
+
+def share(name, module):
+    """Parameters of a module, and their share of the network, as text."""
+    own, total = by_module[name].get(module, 0), by_module[name]["total"]
+    return f"{own:,}" if module == "total" else f"{own:,} ({own / total:.0%})".replace("%", "\u00a0%")
+
+
+display(
+    html_table(
+        ("module", *(name.upper() for name in networks)),
+        [(module, *(share(name, module) for name in networks)) for module in order],
+        "Weights and biases, counted; in LITE those of the fixed backbone, too",
+        align="l",
     )
 )
-assert total == RELEASED_WITH_BUFFERS and all(row.parameters == RELEASED[row.module] for row in table)
-html_table(
-    ("module", "counted here", "released network", "", "buffers, counted"),
-    rows,
-    f"Trainable parameters of PAPER. With buffers: {total / 1e6:.1f} million; the paper says 81.2 million.",
-    ours=[len(rows) - 2],
+if preset == "paper":
+    assert by_module["paper"] == RELEASED
+    total = counts["paper"][-1].parameters + counts["paper"][-1].buffers
+    assert total == RELEASED_WITH_BUFFERS
+    unused = sum(p.numel() for p in network.encoder.final_layer.parameters())
+    unused += sum(p.numel() for p in network.attention.conv_shape_cam.parameters())
+    display(
+        Markdown(
+            f"Every count of PAPER equals that of the released checkpoint. With buffers the network has {total:,} "
+            f"numbers, {total / 1e6:.1f} million as in the paper. Two layers with {unused:,} parameters are part of the checkpoint "
+            f"and never used: the keypoint layer of HRNet, and a second {15 * network.config.width} × "
+            f"{15 * network.config.width} matrix of the attention."
+        )
+    )
+
+# %% [markdown]
+# Networks of other methods are compared with these on the page of [tables](tables.ipynb); measured times are on the
+# page about [performance](performance.ipynb).
+#
+# ## Where paper, code and book differ
+#
+# Sizes and symbols are not the same everywhere. This book uses the right column.
+#
+# | | paper | this book, as in the released code |
+# | --- | --- | --- |
+# | side of the crop | 256 in section 3.1, 224 in section 4.2 | 224; the paper's map sizes fit 224 only (exercise 3) |
+# | names of the encoder's maps | section 3.1: $F_1$ (coarse) to $F_4$ (fine); section 3.4: $F_0$ (coarse) to $F_3$ (fine); eqs. 7 to 10: level 0 is the finest | $F_1$ (fine) to $F_4$ (coarse) |
+# | stacked features | $F_\mathrm{down}$ in section 3.1, $F_\mathrm{upsampled}$ in section 3.6 | $F_\mathrm{up}$ |
+# | side of the output maps | 56 (eq. 10, and $S$ in section 3.6) | 224; the attention averages $S$ to 56 |
+# | orientation of $A$ | 22 × 720 | 22 × 720 in equations; the tensor `Features.attended` is 720 × 22 |
+# | after eq. 5 | nothing | one more 720 × 720 matrix, applied to each $A_j$ |
+# | depth in the regressor | section 3: the depth map; caption of Figure 2: depth features | the mean of $D$ over all positions |
+#
+# [Paper against code](paper_vs_code.ipynb) lists all differences, with the lines of the released code.
+#
+# ## Takeaways
+#
+# - Five modules have weights: an encoder, two decoders of the same design, the soft attention and the regressor; the
+#   encoder has most of them.
+# - The part logits serve twice, as a supervised output and as the weights with which the features of each joint are
+#   averaged.
+# - The depth map is a supervised output only: the regressor receives the mean of the depth decoder's features over
+#   all positions.
+#
+# ## Exercises
+#
+# **Exercise 1.** How many numbers does the regressor receive per joint in `PAPER`, in `LITE` and in `MINI`? Which
+# of them are the same for all joints?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+sentences = []
+for name, candidate in networks.items():
+    w = candidate.config.width
+    depth_numbers = w if candidate.config.depth else 0
+    received = 15 * w + 3 + depth_numbers  # A_j, box information, mean of D
+    assert received + 6 == candidate.regressor.pose_hidden.weight.shape[-1]  # and the mean rotation
+    sentences.append(f"{name.upper()}: {15 * w} + 3 + {depth_numbers} = {received}")
+Markdown(
+    "; ".join(sentences) + ". The first number is the length of $A_j$, which differs from joint to joint. "
+    "Box information and the mean of $D$ are the same for all joints."
 )
 
 # %% [markdown]
-# Two details of the released network hide in these numbers: the encoder carries a 1 × 1 convolution of its
-# former life as a keypoint detector, which nothing reads, and the attention has a second 720 × 720 matrix,
-# meant for shape and camera, which is never reached.
-#
-# ### The sizes compared
-#
-# The network without depth, the paper's ablation, loses the depth decoder, and with it the $\bar D$ in the
-# features: its regressor is a little smaller too.
+# **Exercise 2.** The paper's ablation removes the depth decoder. By how many parameters does the regressor shrink, and
+# why? Calculate it first.
 
-# %% tags=["hide-input"]
-rows = []
-for name in dpose.PRESETS:
-    candidate = network if name == config.name else dpose.DPose(dpose.preset(name)).eval()
-    size = candidate.config.image_size
-    counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter:
-        candidate(torch.zeros(1, 3, size, size), torch.zeros(1, 3))
-    flops = counter.get_flop_counts()
-    parts = [
-        sum(flops.get(f"DPose.{part}", {}).values())
-        for part in ("encoder", "depth_decoder", "parts_decoder", "attention", "regressor")
-    ]
-    shares = " / ".join(f"{100 * part / sum(parts):.0f}" for part in parts)
-    parameters = sum(p.numel() for p in candidate.parameters())
-    rows.append((name.upper(), f"{size}", f"{parameters / 1e6:.2f} M", f"{sum(parts) / 2e9:.2f} G", shares))
-html_table(
-    ("network", "input", "parameters", "multiply-adds", "encoder / depth / parts / attention / regressor, %"),
-    rows,
-    "Size and work of one forward pass with one image, counted",
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+without = dpose.DPose(dpose.preset("mini-no-depth"))
+regressors = [dpose.parameter_table(candidate)[-2].parameters for candidate in (networks["mini"], without)]
+config = networks["mini"].config
+pose = 22 * config.hidden * config.width  # each joint's first layer has w inputs fewer
+shape_and_camera = 2 * config.hidden * 22 * config.width  # these two read the inputs of all 22 joints
+assert regressors[0] - regressors[1] == pose + shape_and_camera
+Markdown(
+    f"Every joint's input is shorter by the {config.width} numbers of the mean of $D$ in MINI. The first layers lose "
+    f"22 · {config.hidden} · {config.width} = {pose:,} weights for the rotations and 2 · {config.hidden} · 22 · "
+    f"{config.width} = {shape_and_camera:,} for shape and camera, together {pose + shape_and_camera:,}; counted: "
+    f"{regressors[0]:,} with and {regressors[1]:,} without depth."
 )
 
 # %% [markdown]
-# Almost nothing of the work is attention or regression: the maps cost the time. What the depth decoder
-# buys is the subject of the [ablation](ablation.ipynb).
-#
-# Once trained, the same work can be done quicker. In `dpose.FastDPose` the batch norms are folded into the
-# convolutions before them, and the maps run in 16 bits where the hardware computes in them:
+# **Exercise 3.** Section 3.1 of the paper gives a crop of 256 × 256 pixels and maps from 7 × 7 to 56 × 56. Show that the
+# two do not fit.
 
-# %% tags=["hide-input"]
-path = Path(dpose.__file__).parents[1] / "results" / "inference.json"
-measured = read_json(path) if path.exists() else None
-if measured:
-    table = html_table(
-        ("", "images/s", "times as fast"),
-        [
-            (name, f"{row['images_per_second']:.1f}", f"{row['times_as_fast']:.2f}")
-            for name, row in measured["variants"].items()
-        ],
-        f"{measured['preset'].upper()} in batches of {measured['batch_size']} on {measured['hardware']['cores']} cores "
-        f"({measured['hardware']['cpu']}), median of several rounds. On {measured['mini']['fast']['samples']:,} test people "
-        f"MINI's MPJPE changes by {measured['mini']['change']['mpjpe']:+.3f} mm",
-    )
-else:
-    table = Markdown("*Nothing measured yet: `python benchmarks/inference.py --out results/inference.json`.*")
-table
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+encoder = networks["mini"].encoder  # with the same strides as PAPER's
+sides = {
+    side: [maps.shape[-1] for maps in reversed(encoder(torch.zeros(1, 3, side, side))[:4])]
+    for side in (224, 256)
+}
+assert sides[224] == [7, 14, 28, 56] != sides[256]
+found = "; ".join(
+    f"{side} pixels give maps of {', '.join(map(str, cells))} cells" for side, cells in sides.items()
+)
+Markdown(
+    f"{found}. The encoder divides the side by 32, 16, 8 and 4, so the paper's maps belong to 224 pixels."
+)
