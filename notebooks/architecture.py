@@ -106,10 +106,10 @@ display(diagram, metadata={"scrapbook": {"name": "fig-network", "mime_prefix": "
 # In code, with a trained network, a batch of crops and a body model:
 
 # %%
-center, scale, cam_int = (batch[name] for name in ("center", "scale", "cam_int"))
-box = bbox_info(center, scale, cam_int)
+where = batch["center"], batch["scale"], batch["cam_int"]
+box = bbox_info(*where)
 prediction, features = trained(batch["image"], box, return_features=True)
-translation = full_translation(prediction.cam, center, scale, cam_int)
+translation = full_translation(prediction.cam, *where)
 vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 
 # %% [markdown]
@@ -287,17 +287,21 @@ passes = {}
 for name, candidate in networks.items():
     image = torch.zeros(1, 3, candidate.config.image_size, candidate.config.image_size)
     passes[name] = image, *candidate(image, torch.zeros(1, 3), return_features=True)
+shapes = {}  # networks with the same shapes share a column
+for name in networks:
+    column = tuple(shape(get(*passes[name])) for _, _, get in TENSORS)
+    shapes.setdefault(column, []).append(name.upper())
 html_table(
-    ("tensor", "in general", *(name.upper() for name in networks)),
-    [(label, general, *(shape(get(*passes[n])) for n in networks)) for label, general, get in TENSORS],
+    ("tensor", "in general", *(", ".join(names) for names in shapes.values())),
+    [(label, general, *cells) for (label, general, _), *cells in zip(TENSORS, *shapes, strict=True)],
     "Shapes of all tensors of a forward pass, read from the tensors themselves, without the batch dimension",
-    align="llrrr",
+    align="ll",
 )
 
 # %% [markdown]
 # ## Parameters
 #
-# The paper gives the size of its network as 81.2 million parameters (quoted, its Table 2). The released code
+# The paper gives the size of its network as 81.2 million parameters (quoted, its Table 2). The released code
 # {cite:p}`dposecode` comes with a checkpoint of that size, to which the counts are compared here. A checkpoint also
 # has buffers, which are not trained: the statistics of the {term}`batch normalisation` and the mean parameters.
 
@@ -353,7 +357,7 @@ if preset == "paper":
 #
 # Sizes and symbols are not the same everywhere. This book uses the right column.
 #
-# | | paper | this book, as in the released code |
+# | what | paper | this book, as in the released code |
 # | --- | --- | --- |
 # | side of the crop | 256 in section 3.1, 224 in section 4.2 | 224; the paper's map sizes fit 224 only (exercise 3) |
 # | names of the encoder's maps | section 3.1: $F_1$ (coarse) to $F_4$ (fine); section 3.4: $F_0$ (coarse) to $F_3$ (fine); eqs. 7 to 10: level 0 is the finest | $F_1$ (fine) to $F_4$ (coarse) |
@@ -411,7 +415,7 @@ Markdown(
 )
 
 # %% [markdown]
-# **Exercise 3.** Section 3.1 of the paper gives a crop of 256 × 256 pixels and maps from 7 × 7 to 56 × 56. Show that the
+# **Exercise 3.** Section 3.1 of the paper gives a crop of 256 × 256 pixels and maps from 7 × 7 to 56 × 56. Show that the
 # two do not fit.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}

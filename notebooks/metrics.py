@@ -123,7 +123,8 @@ def turned(joint, axis, degrees):
 def procrustes_align(source, target):  # (N, 3) each
     x, y = source - source.mean(0), target - target.mean(0)
     u, s, vh = torch.linalg.svd(y.T @ x)
-    sign = torch.tensor([1, 1, torch.linalg.det(u @ vh).sign()])  # no reflection
+    # a negative determinant would be a reflection
+    sign = torch.tensor([1, 1, torch.linalg.det(u @ vh).sign()])
     rotation = u @ torch.diag(sign) @ vh
     scale = (s * sign).sum() / x.square().sum()
     return scale * x @ rotation.T + target.mean(0)
@@ -133,7 +134,7 @@ def procrustes_align(source, target):  # (N, 3) each
 # {py:obj}`dpose.metrics.similarity_align` does the same for a batch, and {py:obj}`dpose.metrics.pa_mpjpe` uses it.
 # {numref}`fig-alignment` shows both alignments.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (red) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints.", "name": "fig-alignment"}, "image": {"alt": "Three drawings of two skeletons: apart; with the same pelvis; and on top of each other except for one forearm."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (red) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints.", "name": "fig-alignment"}, "image": {"alt": "Three drawings of two skeletons: apart; with the same pelvis; and on top of each other except for one forearm."}}
 stance = torch.zeros(1, 22, 3)  # a person who stands and faces the camera, arms half down
 stance[0, 0, 0] = math.pi
 stance[0, HIPS, 2] = torch.tensor([0.25, -0.25])
@@ -167,7 +168,7 @@ panels = (
     ),
 )
 view = about(0, 12) @ about(1, -25)  # from the side and from above, so that depth can be seen
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.7), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(7.4, 3.9), layout="constrained")
 for axis, (title, *skeletons) in zip(axes, panels, strict=True):
     places = [(joints[0] @ view.T).numpy() for joints in skeletons]
     for one, two in zip(*(points[:22] for points in places), strict=True):
@@ -180,7 +181,7 @@ for axis, (title, *skeletons) in zip(axes, panels, strict=True):
     axis.set_title(title, color=INK, fontsize=10)
     centre = places[1][:22, :2].mean(0)  # of the true skeleton
     axis.set(
-        xlim=(centre[0] - 0.75, centre[0] + 0.9), ylim=(centre[1] + 1.05, centre[1] - 0.75), aspect="equal"
+        xlim=(centre[0] - 0.65, centre[0] + 0.75), ylim=(centre[1] + 0.95, centre[1] - 0.62), aspect="equal"
     )
     axis.axis("off")
 figure.patch.set_alpha(0)
@@ -306,12 +307,12 @@ html_table(
 
 # %% tags=["remove-input"]
 USES = {
-    "h36m14": "3DPW and EMDB, released code",
-    "smpl22": "3DPW and EMDB, text of the paper",
-    "smpl24": "RICH, released code",
-    "smplx24": "BEDLAM, released code; open data",
+    "h36m14": "3DPW, EMDB: code",
+    "smpl22": "3DPW, EMDB: paper",
+    "smpl24": "RICH: code",
+    "smplx24": "BEDLAM: code; open data",
 }
-SOURCES = {None: "the body model", "h36m": "Human3.6M regressor", "smpl": "SMPL regressor"}
+SOURCES = {None: "the body model", "h36m": "H36M regressor", "smpl": "SMPL regressor"}
 prediction = run_network(network, batch)
 predicted = body(prediction.betas, prediction.rotmats)
 rows = []
@@ -331,7 +332,8 @@ for name, protocol in metrics.PROTOCOLS.items():
 html_table(
     ("protocol", "used for", "joints", "origin", "joints from", "MPJPE", "PA-MPJPE"),
     rows,
-    f"The protocols, and the errors (mm) of the same predictions of {network.config.name.upper()} for {len(betas)} test people",
+    f"The protocols, and the errors (mm) of the same predictions of {network.config.name.upper()} for {len(betas)} test people. "
+    "Code: the released code; paper: its text; H36M: Human3.6M",
     align="llrllrr",
 )
 
@@ -341,7 +343,7 @@ html_table(
 # Photographs rarely have true 3D bodies, but annotators can mark joints in them. The *percentage of correct
 # keypoints* {cite:p}`pck` is the share of annotated joints whose predicted projection is nearer than a threshold.
 # Here the threshold is a share of the longer side of the person's box: PCK@0.1 counts a joint as correct within a
-# tenth of that side ({py:obj}`dpose.keypoints.evaluate_keypoints`). PCK has no use for depth:
+# tenth of that side ({py:obj}`dpose.keypoints.evaluate_keypoints`). PCK does not measure depth:
 
 # %% tags=["remove-input"]
 intrinsics = default_intrinsics(torch.tensor([1280.0, 720.0]))[None]
@@ -377,7 +379,7 @@ Markdown(
 # ({py:obj}`dpose.metrics.parts_overlap`, {py:obj}`dpose.metrics.mean_iou`).
 #
 # IoU depends on the size of the region. A region that is $a$ cells wide and displaced by $k$ has $(a - k)/(a + k)$, so
-# the same displacement costs a hand more than the trunk ({numref}`fig-iou`). And mIoU does not know
+# the same displacement costs a hand more than the trunk ({numref}`fig-iou`). And mIoU ignores
 # distances: a wrong label is wrong whether it belongs to the neighbouring part or to another limb.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "IoU of the true part maps with themselves, displaced sideways, for three parts and the mean over all 22 parts.", "name": "fig-iou"}}
@@ -408,7 +410,7 @@ plt.show()
 #
 # The depth map is compared with its target on the pixels of the person by the mean absolute difference
 # ({py:obj}`dpose.metrics.depth_l1`). The unit is that of the target: 0.1 at the nearest visible point of the person, 1 at the
-# farthest. It is relative. An error of 0.1 is a ninth of the visible depth range of that person, which may be 20 cm for
+# farthest. It is relative. An error of 0.1 is a ninth of the visible depth range of that person, which may be 20 cm for
 # one and a metre for another. The metric does not measure the distance of the person, and it does not
 # look at the background.
 
@@ -432,7 +434,7 @@ Markdown(
 # %% [markdown]
 # ## Baselines
 #
-# Is an MPJPE of 120 mm good? That depends on how much the people of the test set differ. A *baseline* is the error of
+# Is an MPJPE of 120 mm good? That depends on how much the people of the test set differ. A *baseline* is the error of
 # a prediction without looking at the image:
 #
 # - the *mean pose*: every person gets the mean rotations and the mean shape of the training set;
@@ -472,9 +474,9 @@ html_table(
 #
 # ## Means and intervals
 #
-# A mean over a test set would be another one for other people. Where this book reports a {term}`confidence interval`,
-# it is a 95 % {term}`bootstrap` interval: the test set is drawn again many times, with replacement, and the interval
-# contains the middle 95 % of the means. Whole scenes or video sequences are drawn, because their images
+# With other test people, a mean over a test set would differ. Where this book reports a {term}`confidence interval`,
+# it is a 95 % {term}`bootstrap` interval: the test set is drawn again many times, with replacement, and the interval
+# contains the middle 95 % of the means. Whole scenes or video sequences are drawn, because their images
 # resemble each other ({py:obj}`dpose.bootstrap.ClusterBootstrap`). Such an interval covers the choice of test people. It
 # does not cover the choice of the network: training with another seed gives another one.
 #
@@ -482,9 +484,9 @@ html_table(
 #
 # - MPJPE is measured with both pelvises at the origin and includes the global orientation; PA-MPJPE is measured after the best
 #   rotation, scaling and translation and includes the articulated pose only.
-# - No metric measures everything: a turned hand is invisible in both joint errors, distance is invisible in all errors of this page,
-#   and PCK is blind to depth.
-# - Errors have a meaning in comparison with a baseline, under the same protocol, on the same data.
+# - No metric measures everything: turning a hand changes neither joint error, moving the whole body changes none of the
+#   3D errors, and PCK does not measure depth.
+# - An error can be interpreted only in comparison with a baseline, under the same protocol and on the same data.
 #
 # ## Exercises
 #
@@ -531,7 +533,7 @@ Markdown(
 )
 
 # %% [markdown]
-# **Exercise 3.** All joints of a prediction are bent correctly, but its MPJPE is 100 mm because the body is turned about the
+# **Exercise 3.** All joints of a prediction are bent correctly, but its MPJPE is 100 mm because the body is turned about the
 # vertical axis. By how many degrees?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
