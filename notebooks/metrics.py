@@ -11,7 +11,7 @@
 #
 # How far is a predicted body from the true one? There is no single number: a metric that ignores where the body
 # stands cannot show that it stands in the wrong place. This page defines the metrics that the paper and this book
-# use, changes true bodies by known amounts, and shows which metric notices which change.
+# use, changes true bodies by known amounts, and shows which metric responds to which change.
 #
 # :::{chapter}
 # :needs: [The network at a glance](architecture.ipynb)
@@ -290,8 +290,8 @@ html_table(
 )
 
 # %% [markdown]
-# The zeros show what a metric does not measure. No metric notices the shift. PA-MPJPE does not notice rotation and
-# scaling. Neither joint error notices the hand, because no joint of the protocol lies beyond the wrist. Only the
+# The zeros show what a metric does not measure. The shift changes no error. Rotation and scaling do not change PA-MPJPE.
+# The turned hand changes neither joint error, because no joint of the protocol lies beyond the wrist. Only the
 # orientation error distinguishes a turned body from a differently posed one. Two more things are visible in the table:
 #
 # - A bent elbow moves a single joint of 24, the wrist, so a clearly wrong arm is a small mean error.
@@ -300,7 +300,7 @@ html_table(
 # (protocols)=
 # ## Protocols
 #
-# "MPJPE" means nothing without its set of joints and its pelvis. Four protocols are in use, and each is a name in
+# An MPJPE is defined only together with a set of joints and a pelvis. Four such protocols are in use; each is a name in
 # `dpose.metrics.PROTOCOLS`. Three of them regress joints from the vertices of SMPL, to which a predicted SMPL-X mesh
 # is converted by a matrix. Their matrices are licensed files; for the open body this package has matrices of its own, so
 # that numbers measured with it are not comparable with those of a benchmark.
@@ -375,7 +375,7 @@ Markdown(
 #
 # For each part, the *intersection over union* divides the number of pixels that have this part in both maps by the
 # number that have it in at least one of them. It is 1 for equal regions and 0 for disjoint ones. *mIoU* is the mean
-# over the 22 parts, without the background, which would be easy. Pixels are counted over all people first
+# over the 22 parts, without the background. Pixels are counted over all people first
 # ({py:obj}`dpose.metrics.parts_overlap`, {py:obj}`dpose.metrics.mean_iou`).
 #
 # IoU depends on the size of the region. A region that is $a$ cells wide and displaced by $k$ has $(a - k)/(a + k)$, so
@@ -411,8 +411,8 @@ plt.show()
 # The depth map is compared with its target on the pixels of the person by the mean absolute difference
 # ({py:obj}`dpose.metrics.depth_l1`). The unit is that of the target: 0.1 at the nearest visible point of the person, 1 at the
 # farthest. It is relative. An error of 0.1 is a ninth of the visible depth range of that person, which may be 20 cm for
-# one and a metre for another. The metric does not measure the distance of the person, and it does not
-# look at the background.
+# one and a metre for another. The metric does not measure the distance of the person, and it ignores
+# the background.
 
 # %% tags=["remove-input"]
 values = batch["depth"][batch["depth"] > 0].numpy()
@@ -428,7 +428,7 @@ Markdown(
     "The smallest mean absolute error of a constant map is that of the median of all values. On these people "
     + ", ".join(f"{name} gives {error:.3f}" for name, error in found.items())
     + f". The median is {median:.2f}. A network that has learned anything about depth must be below the first number, which is "
-    "small although a constant map contains nothing."
+    "small although a constant map contains no information."
 )
 
 # %% [markdown]
@@ -442,7 +442,7 @@ Markdown(
 #   face in all directions, so most of the first baseline's MPJPE is orientation. This one shows what is left for the pose;
 # - for depth, the best constant.
 #
-# A network whose PA-MPJPE is not below that of the mean pose has not learned to bend a joint.
+# A network whose PA-MPJPE is not below that of the mean pose has learned nothing about the articulated pose.
 
 # %% tags=["remove-input"]
 means = training_means(data_root(data), network.config, samples=training_people)
