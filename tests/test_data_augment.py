@@ -249,7 +249,7 @@ def test_mirrored_maps_follow_the_image_and_swap_sides():
     assert (flipped["parts"] == expected).all()
 
 
-def test_jitter_has_the_papers_chances_and_limits():
+def test_jitter_has_the_released_chances_and_limits():
     label = random_label(np.random.default_rng(0))
     boxes = [jitter_box(label, PAPER_AUGMENT, sample_generator(0, i, "a")) for i in range(4000)]
     factor = np.array([scale for _, scale in boxes]) / label["scale"]

@@ -1,4 +1,4 @@
-"""The network: the paper's parameter counts, wiring against independent formulas, initialisation."""
+"""The network: parameter counts, wiring against independent formulas, initialisation."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def meta(config):
         return DPose(config)
 
 
-def test_every_part_of_the_paper_preset_has_the_papers_number_of_parameters():
+def test_every_part_of_the_paper_preset_has_the_released_number_of_parameters():
     assert [tuple(row) for row in parameter_table(meta(PAPER))] == [
         ("encoder", 70_057_368, 87_671),
         ("depth decoder", 4_182_049, 7_041),
@@ -210,7 +210,7 @@ def test_every_branch_of_a_module_depends_on_every_other_and_keeps_its_size():
         assert all(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
 
 
-def test_the_inputs_of_the_regressor_are_in_the_papers_order():
+def test_the_inputs_of_the_regressor_are_in_the_released_order():
     """Mean, attention, box, depth: a head that copies one input shows its position."""
     config = replace(TINY, hidden=1)
     regressor = Regressor(config)
