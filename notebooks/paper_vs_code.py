@@ -175,12 +175,12 @@ crops = [
 #
 # **21. Body of the part labels**
 # : *Paper.* The gender-neutral SMPL-X with the ground truth's parameters (sections 3.2, 3.5).
-# : *Released code.* The female SMPL-X with the neutral body's coefficients: [`dataset.py:157–158`], [`dataset.py:357–363`]. Samples labelled as male, and files without gender, end the training with an error: [`dataset.py:159–160`], [`dataset.py:364–372`].
+# : *Released code.* The female SMPL-X with the neutral body's coefficients, for samples not labelled as male: [`dataset.py:157–158`], [`dataset.py:357–363`]. The others, and files without gender, end the training with an error: [`dataset.py:159–160`], [`dataset.py:364–372`].
 # : *Here.* The body that the label names: {py:obj}`dpose.body.Bodies`; `tests/test_data_labels.py::test_the_body_is_a_column_and_never_follows_from_the_gender`
 #
 # **22. Joints of SMPL-X**
 # : *Paper.* 54 (section 3.2).
-# : *Released code.* The model's file has 55, of which 22 are predicted: [`constants.py:22`].
+# : *Released code.* SMPL-X's file has 55; 22 are predicted: [`constants.py:22`].
 # : *Here.* 55, 22 predicted: `tests/test_body.py::test_names_and_tree_are_those_of_smplx`
 #
 # [`dpose_conf.yaml:3–11`]: https://github.com/nvasilik/D-PoSE/blob/7cedf7435f8e4b07f6ea03afcbde8cd37ac2e5d4/configs/dpose_conf.yaml#L3-L11
@@ -339,8 +339,8 @@ Markdown(
 # : *Here.* F₁, the finest, to F₄, and $F_\mathrm{up}$: {py:obj}`dpose.model.hrnet.EncoderFeatures`; `tests/test_model.py::test_every_map_has_the_documented_shape`
 #
 # **24. Up-sampling step of a decoder**
-# : *Paper.* Bilinear up-sampling, then a 1 × 1 convolution (section 3.8). The refinement halves the channels ({eqn}`9`).
-# : *Released code.* Convolution, batch normalisation and ReLU, then up-sampling with aligned corners. The convolution halves the channels, too: [`unet_advanced.py:107–118`], [`unet_advanced.py:162–168`].
+# : *Paper.* Bilinear up-sampling, then a 1 × 1 convolution (section 3.8). The refinement outputs the channels of the next finer map ({eqn}`9`).
+# : *Released code.* Convolution, batch normalisation and ReLU, then up-sampling with aligned corners. The refinement outputs the channels of its own map: [`unet_advanced.py:107–118`], [`unet_advanced.py:162–168`].
 # : *Here.* As in the released code: {py:obj}`dpose.model.decoder.UpFuse`; `tests/test_released.py::test_a_loaded_checkpoint_computes_what_plain_functions_compute_from_its_keys`
 #
 # **25. Side of the output maps**
