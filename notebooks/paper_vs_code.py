@@ -86,7 +86,7 @@ crops = [
 # **3. Training split**
 # : *Paper.* 80 % of BEDLAM and AGORA (section 4.2).
 # : *Released code.* The first 80 % of each BEDLAM file and all of AGORA. The rest is not used at all: [`dataset.py:187–190`], [`dpose_conf.yaml:14`].
-# : *Here.* `dpose prepare` puts about a fifth of BEDLAM's sequences into a validation split; AGORA is not divided: {py:obj}`dpose.data.prepare.plan.split_of`; `tests/test_data_prepare.py::test_a_fifth_of_the_sequences_goes_to_val`
+# : *Here.* `dpose prepare` puts about a fifth of BEDLAM's sequences into a validation split; AGORA is not divided: {py:obj}`dpose.data.prepare.driver.prepare`; `tests/test_data_prepare.py::test_a_fifth_of_the_sequences_goes_to_val`
 #
 # **4. Strengths of the augmentation**
 # : *Paper.* A list of kinds without numbers (section 4.2).
@@ -694,7 +694,7 @@ assert naive.isnan() and here == 0 and gradient.count_nonzero() == 0
 #
 # **61. Gender of the ground truth**
 # : *Paper.* Neutral (section 3.2).
-# : *Released code.* Gendered: SMPL on 3DPW and EMDB, SMPL-X on RICH. Whatever is not labelled as male counts as female: [`dataset.py:76–77`], [`dataset.py:157–158`], [`dataset.py:290–331`].
+# : *Released code.* Gendered: SMPL on 3DPW and EMDB, SMPL-X on RICH. Whatever is not labelled as male counts as female: [`dataset.py:76–77`], [`dataset.py:156–158`], [`dataset.py:290–331`].
 # : *Here.* The body that the label names, gendered on these three sets: `tests/test_evaluate.py::test_each_truth_is_posed_by_the_body_of_its_label_and_the_prediction_by_the_checkpoint_s`
 #
 # **62. Direction of the conversion**
@@ -736,7 +736,7 @@ assert naive.isnan() and here == 0 and gradient.count_nonzero() == 0
 # [`hmr_trainer.py:295–306`]: https://github.com/nvasilik/D-PoSE/blob/7cedf7435f8e4b07f6ea03afcbde8cd37ac2e5d4/train/core/hmr_trainer.py#L295-L306
 # [`tester.py:135–147`]: https://github.com/nvasilik/D-PoSE/blob/7cedf7435f8e4b07f6ea03afcbde8cd37ac2e5d4/train/core/tester.py#L135-L147
 # [`dataset.py:76–77`]: https://github.com/nvasilik/D-PoSE/blob/7cedf7435f8e4b07f6ea03afcbde8cd37ac2e5d4/train/dataset/dataset.py#L76-L77
-# [`dataset.py:157–158`]: https://github.com/nvasilik/D-PoSE/blob/7cedf7435f8e4b07f6ea03afcbde8cd37ac2e5d4/train/dataset/dataset.py#L157-L158
+# [`dataset.py:156–158`]: https://github.com/nvasilik/D-PoSE/blob/7cedf7435f8e4b07f6ea03afcbde8cd37ac2e5d4/train/dataset/dataset.py#L156-L158
 # [`dataset.py:290–331`]: https://github.com/nvasilik/D-PoSE/blob/7cedf7435f8e4b07f6ea03afcbde8cd37ac2e5d4/train/dataset/dataset.py#L290-L331
 # [`hmr.py:58–64`]: https://github.com/nvasilik/D-PoSE/blob/7cedf7435f8e4b07f6ea03afcbde8cd37ac2e5d4/train/models/hmr.py#L58-L64
 # [`hmr.py:63–64`]: https://github.com/nvasilik/D-PoSE/blob/7cedf7435f8e4b07f6ea03afcbde8cd37ac2e5d4/train/models/hmr.py#L63-L64

@@ -91,7 +91,9 @@ def test_a_difference_has_the_paper_the_released_code_and_this_package_with_evid
 
 def test_each_link_into_the_released_code_names_file_and_lines_at_one_commit():
     text = markdown("notebooks/paper_vs_code.py")
-    definitions = dict(re.findall(r"^\[`([\w.-]+:[\d–]+)`\]: (\S+)$", text, re.M))
+    found = re.findall(r"^\[`([\w.-]+:[\d–]+)`\]: (\S+)$", text, re.M)
+    definitions = dict(found)
+    assert len(found) == len(definitions)  # a second one would be a warning of the build
     used = set(re.findall(r"\[`([\w.-]+:\d+(?:–\d+)?)`\](?!: http)", text))
     assert used == set(definitions) and len(used) > 60
     for label, address in definitions.items():
