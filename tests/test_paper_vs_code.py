@@ -125,7 +125,7 @@ def test_the_map_has_all_sections_equations_figures_and_tables_of_the_paper():
 
 
 @pytest.mark.parametrize("term", MAP)
-def test_an_entry_of_the_map_has_a_page_that_exists_and_what_is_more_than_text_a_function_and_a_test(term):
+def test_an_entry_of_the_map_names_a_page_a_function_and_a_test(term):
     text = "\n".join(MAP[term])
     pages = re.findall(r"\]\(([\w./]+)\)", text)
     assert pages
