@@ -160,7 +160,7 @@ crops = [
 #
 # **18. Part of a vertex**
 # : *Paper.* That of the joint to which the vertex belongs; 22 parts (section 3.5).
-# : *Released code.* A list of vertices per part, in which 474 vertices have two parts and 6 none: [`part-segm.json:1`], [`losses.py:77–81`].
+# : *Released code.* A list of vertices per part, in which 422 vertices have several parts and 6 none: [`part-segm.json:1`], [`losses.py:77–81`].
 # : *Here.* That of the joint with the largest skinning weight, with fingers counted to the wrist, jaw and eyes to the head: {py:obj}`dpose.body.model.Body`
 #
 # **19. Numbers of the parts**
