@@ -10,15 +10,24 @@ these, and is dropped when the key changes.
 from __future__ import annotations
 
 import argparse
+import atexit
 import hashlib
+import io
+import json
 import os
 import shutil
-import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
+from jupyter_book.config import get_final_config
+from myst_nb.core.execute import ExecutionError
+from sphinx.application import Sphinx
+from sphinx.util.console import nocolor
+from sphinx.util.docutils import docutils_namespace
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -72,8 +81,7 @@ def main() -> int:
         }
         (output / "toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
         # Links to the other pages are broken here, so warnings are no errors.
-        options = ["--toc", str(output / "toc.yml"), "--path-output", str(output)]
-        return build(options, output / "_build" / "html", started)
+        return build(output / "toc.yml", output / "_build" / "html", started, strict=False)
 
     key = execution_key()
     stale = not KEY.exists() or KEY.read_text(encoding="utf-8").strip() != key
@@ -82,30 +90,108 @@ def main() -> int:
         shutil.rmtree(CACHE)
     BUILD.mkdir(exist_ok=True)
     KEY.write_text(key + "\n", encoding="utf-8")
-
-    # --all: pages are rendered anew (seconds), since Sphinx would not notice that a notebook's outputs
-    # changed.
-    return build(["--all", "--warningiserror", "--keep-going"], BUILD / "html", started)
+    return build(ROOT / "_toc.yml", BUILD / "html", started)
 
 
-def build(options: list[str], html: Path, started: float) -> int:
-    """Run jupyter-book, and print the address of the first page. Returns the exit status."""
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), *options]
-    environment = os.environ | {"DPOSE_BOOK": "1", "PYTHONUNBUFFERED": "1"}
-    environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    status = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
-    if status:
-        for report in sorted((html / "reports").rglob("*.log")):
-            print(f"--- {report.relative_to(ROOT)}\n{report.read_text(encoding='utf-8')}", file=sys.stderr)
-        print("error: the book was not built; see above", file=sys.stderr)
-        return status
+def build(toc: Path, html: Path, started: float, strict: bool = True) -> int:
+    """Build the pages of a table of contents, print the address of the first one; returns the exit status.
 
-    from plotly.offline import get_plotlyjs
-
-    (html / "_static" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    strict: warnings are errors.
+    """
+    prepare_kernels()
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    nocolor()
+    shutil.rmtree(html, ignore_errors=True)  # no pages of former builds
+    warnings = io.StringIO()
+    try:
+        with docutils_namespace():
+            app = Sphinx(
+                srcdir=ROOT,
+                confdir=None,
+                outdir=html,
+                doctreedir=html.parent / ".doctrees",
+                buildername="html",
+                confoverrides=configuration(toc),
+                status=None,
+                warning=warnings,
+                # All pages are rendered anew (seconds), since Sphinx would not notice that outputs changed.
+                freshenv=True,
+            )
+            show_progress(app)
+            app.build(force_all=True)
+    except Exception as error:
+        print(f"\n{warnings.getvalue()}error: {describe(error)}", file=sys.stderr)
+        return 1
+    if app.statuscode or (warnings.getvalue() and strict):
+        print(f"\n{warnings.getvalue()}error: the book was built with these warnings", file=sys.stderr)
+        return 1
+    print(warnings.getvalue(), end="", file=sys.stderr)
     print(f"\n==> the book is built ({time.monotonic() - started:.0f} s). Open it in a browser:")
     print(f"    {(html / 'index.html').as_uri()}")
     return 0
+
+
+def configuration(toc: Path) -> dict[str, Any]:
+    """Sphinx's configuration, which jupyter-book makes of _config.yml."""
+    config, _ = get_final_config(
+        user_yaml=ROOT / "_config.yml",
+        cli_config={"external_toc_path": str(toc), "latex_individualpages": False},
+        sourcedir=ROOT,
+    )
+    return config
+
+
+def prepare_kernels() -> None:
+    """Set what the kernels inherit: pictures inline, the book's form of outputs, no messages of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="dpose-book-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "profile_default").mkdir()
+    settings = "c = get_config()\nc.IPKernelApp.log_level = 'ERROR'\n"
+    (folder / "profile_default" / "ipython_kernel_config.py").write_text(settings, encoding="utf-8")
+    os.environ |= {
+        "DPOSE_BOOK": "1",
+        "IPYTHONDIR": str(folder),  # and nobody's startup files
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+
+
+def show_progress(app: Sphinx) -> None:
+    """Print a line for each page that is read, with the seconds that it took, and one for the rendering."""
+    started = 0.0
+
+    def begin(app: Sphinx, page: str, source: list[str]) -> None:
+        nonlocal started
+        started = time.monotonic()
+        print(f"    {page:30}", end="", flush=True)
+
+    def end(app: Sphinx, document: Any) -> None:
+        data = getattr(app.env, "nb_metadata", {}).get(app.env.docname, {}).get("exec_data")
+        seconds = time.monotonic() - started
+        cached = data and data["runtime"] and data["runtime"] > seconds
+        print(f"{seconds:7.1f} s{'  (outputs from the cache)' if cached else ''}", flush=True)
+
+    def rendering(app: Sphinx, env: Any) -> None:
+        print("==> rendering", flush=True)
+
+    app.connect("source-read", begin)
+    app.connect("doctree-read", end, priority=900)
+    app.connect("env-updated", rendering)
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong, with page, cell and exception if a notebook failed."""
+    cause = error.__cause__
+    if not isinstance(error, ExecutionError) or cause is None:
+        return f"{type(error).__name__}: {error}"
+    page = Path(str(error))
+    page = page.relative_to(ROOT) if page.is_relative_to(ROOT) else page
+    text = str(cause)
+    cells = json.loads((ROOT / page).read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]).strip() for cell in cells]
+    number = next((i for i, source in enumerate(sources, 1) if source and source in text), None)
+    where = f"{page}, cell {number} of {len(cells)}" if number else f"{page}"
+    return f"{text}\n{where}: {getattr(cause, 'ename', type(cause).__name__)}: {getattr(cause, 'evalue', '')}"
 
 
 if __name__ == "__main__":
