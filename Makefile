@@ -74,7 +74,7 @@ sync: $(INSTALLED) ## write notebooks/*.ipynb from their .py
 	@$(RUN)/python scripts/sync_notebooks.py
 
 clean: ## remove the built book and its cache
-	rm -rf _build book/_static/plotly.min.js
+	rm -rf _build
 
 clean-all: clean ## remove the virtual environments too
 	rm -rf $(VENV) $(VENV)-lowest

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import base64
 import hashlib
 import io
 import json
@@ -19,12 +20,15 @@ import shutil
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jupyter_book.config import get_final_config
 from myst_nb.core.execute import ExecutionError
+from plotly.offline import get_plotlyjs
+from slim_book import slim
 from sphinx.application import Sphinx
 from sphinx.util.console import nocolor
 from sphinx.util.docutils import docutils_namespace
@@ -101,14 +105,15 @@ def build(toc: Path, html: Path, started: float, strict: bool = True) -> int:
     prepare_kernels()
     sys.path.insert(0, str(ROOT / "book" / "_ext"))
     nocolor()
-    shutil.rmtree(html, ignore_errors=True)  # no pages of former builds
+    new = html.with_name("new")  # takes the place of the former book in the end
+    shutil.rmtree(new, ignore_errors=True)
     warnings = io.StringIO()
     try:
         with docutils_namespace():
             app = Sphinx(
                 srcdir=ROOT,
                 confdir=None,
-                outdir=html,
+                outdir=new,
                 doctreedir=html.parent / ".doctrees",
                 buildername="html",
                 confoverrides=configuration(toc),
@@ -122,6 +127,10 @@ def build(toc: Path, html: Path, started: float, strict: bool = True) -> int:
     except Exception as error:
         print(f"\n{warnings.getvalue()}error: {describe(error)}", file=sys.stderr)
         return 1
+    slim(new)
+    add_plotly(new)
+    shutil.rmtree(html, ignore_errors=True)
+    new.rename(html)
     if app.statuscode or (warnings.getvalue() and strict):
         print(f"\n{warnings.getvalue()}error: the book was built with these warnings", file=sys.stderr)
         return 1
@@ -177,6 +186,14 @@ def show_progress(app: Sphinx) -> None:
     app.connect("source-read", begin)
     app.connect("doctree-read", end, priority=900)
     app.connect("env-updated", rendering)
+
+
+def add_plotly(html: Path) -> None:
+    """Write the library of interactive figures, deflated to a third, if a page has one (plotly_figure.js)."""
+    if any("dpose-plotly" in page.read_text(encoding="utf-8") for page in html.glob("notebooks/*.html")):
+        packed = base64.b64encode(zlib.compress(get_plotlyjs().encode(), 9)).decode()
+        script = f'window.dposePlotlyPacked = "{packed}";\n'
+        (html / "_static" / "plotly.js").write_text(script, encoding="utf-8")
 
 
 def describe(error: BaseException) -> str:

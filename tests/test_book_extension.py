@@ -22,7 +22,7 @@ FIRST = r"""
 :learn: what *one* is; how `two` works
 :::
 
-See {eqn}`5` and {eqn}`7b`. {source}`dpose.model.hrnet:HRModule._fuse_path:34`
+See {eqn}`5` and {eqn}`7b`. {source}`dpose.model.hrnet:34`
 {py:obj}`dpose.preset` and {py:obj}`~library.Thing.size`
 """
 
@@ -111,8 +111,7 @@ $$ no = number $$""",
     ({}, "HTML('<table class=\"dpose\"><tr><td>1</td></tr></table>')"),
     (
         {},
-        "Markdown('{source}`dpose.model.attention:SoftAttention.weights:12`"
-        " {source}`dpose.model.hrnet:HRModule._fuse_path:34`')",
+        "Markdown('{source}`dpose.model.attention:12` {source}`dpose.model.hrnet:34`')",
     ),
 ]
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -257,18 +256,17 @@ def test_a_picture_has_the_caption_as_alternative_text_and_one_without_either_is
     assert re.findall(r"(\w+)\.\w+:.*picture", warnings) == ["third"]
 
 
-def test_shown_code_links_to_a_page_of_the_book_with_the_code(book):
+def test_shown_code_links_to_its_line_on_a_page_of_the_book(book):
     html, _ = book
     text = page(html, "notebooks/second.html")
-    for module, name, line in (
-        ("attention", "SoftAttention.weights", 12),
-        ("hrnet", "HRModule._fuse_path", 34),
-    ):
-        link = f"_modules/dpose/model/{module}.html#{name}"
-        found = re.search(rf'href="\.\./{re.escape(link)}"(.*?)</a>', text, re.DOTALL)
+    for module, line in (("attention", 12), ("hrnet", 34)):
+        link = f"source/dpose/model/{module}.html"
+        found = re.search(rf'href="\.\./{re.escape(link)}#line-{line}"(.*?)</a>', text, re.DOTALL)
         assert f"dpose/model/{module}.py:{line}" in re.sub("<.*?>", "", found[1] + "<i>")
-        assert f'id="{name}"' in page(html, link.split("#")[0])
-        assert f'id="dpose.model.{module}.{name}"' in text  # where the page of the code links back to
+        code = (ROOT / "dpose" / "model" / f"{module}.py").read_text(encoding="utf-8").splitlines()
+        shown = re.split(rf'id="line-(?:{line}|{line + 1})"', page(html, link))[1]
+        assert re.sub("<[^>]*>", "", f"<a{shown}>").rstrip("\n") == code[line - 1]
+    assert not (html / "source" / "dpose" / "losses.html").exists()
 
 
 def test_names_of_the_package_lead_to_the_api_page_also_where_they_are_imported_from_elsewhere(book):

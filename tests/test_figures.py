@@ -231,7 +231,7 @@ def test_source_is_shown_dedented_without_docstrings_and_with_its_place(monkeypa
 
     monkeypatch.setenv("DPOSE_BOOK", "1")
     text = figures.show_source(SoftAttention.weights).data
-    assert f"{{source}}`dpose.model.attention:SoftAttention.weights:{places[0]}`" in text
+    assert f"{{source}}`dpose.model.attention:{places[0]}`" in text
 
 
 def test_only_docstrings_are_left_out_of_shown_source_and_long_source_is_folded():

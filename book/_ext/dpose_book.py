@@ -3,13 +3,13 @@ r"""Sphinx extension of the book.
     :::{chapter}            the box at the top of a page: what it needs and teaches, times, downloads
     \tag{5} in an equation  anchor eq-5 of that equation
     {eqn}`5`                "eq. 5", a link to it from any page
-    {source}`MODULE:NAME`   link to the code, which `dpose.figures.show_source` puts out
+    {source}`MODULE:LINE`   link to the code, which `dpose.figures.show_source` puts out
     pictures                alternative text from the caption; a picture with neither is a warning
     {py:obj}`NAME`          a warning if the API reference does not have the name
     footer                  version, commit, date, machine, licence
 
 `dpose_repository` in _config.yml is the public address of the repository, https://github.com/OWNER/NAME. As
-long as it is empty, nothing links to it, to Binder or to Colab, and code is linked to the pages of viewcode.
+long as it is empty, nothing links to it, to Binder or to Colab, and code is linked to pages of the book.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx
-from sphinx.ext import viewcode
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.nodes import make_refnode
@@ -207,40 +210,37 @@ class EquationRole(SphinxRole):
 
 
 class SourceRole(SphinxRole):
-    """A link to the code of MODULE:NAME, with file and line as its text."""
+    """A link to the code of MODULE:LINE, with file and line as its text."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        module, name, line = self.text.split(":")
-        path = module.replace(".", "/") + ".py"
-        text = nodes.literal(text=f"{path}:{line}")
+        module, line = self.text.split(":")
+        path = module.replace(".", "/")
+        text = nodes.literal(text=f"{path}.py:{line}")
         if self.config.dpose_repository:
             revision = (commit() or "main").removesuffix("+changes")
-            address = f"{self.config.dpose_repository}/blob/{revision}/{path}#L{line}"
+            address = f"{self.config.dpose_repository}/blob/{revision}/{path}.py#L{line}"
             return [nodes.reference("", "", text, refuri=address, internal=False)], []
-        return [source_link("", "", text, module=module, name=name)], []
+        self.env.metadata[self.env.docname].setdefault("dpose_sources", set()).add(module)
+        return [source_link("", "", text, target=f"source/{path}", anchor=f"line-{line}")], []
 
 
 class source_link(nodes.Inline, nodes.TextElement):
-    """A link to a page of sphinx.ext.viewcode, before it is resolved."""
-
-
-def note_sources(app: Sphinx, document: nodes.document) -> None:
-    """Let viewcode write a page for each module whose code is linked to."""
-    for link in document.findall(source_link):
-        name = f"{link['module']}.{link['name']}"
-        if not any(name in node["ids"] for node in document.findall(nodes.Element)):
-            link["ids"].append(name)  # where viewcode's page links back to
-        described = addnodes.desc("", domain="py")
-        described += addnodes.desc_signature("", "", module=link["module"], fullname=link["name"])
-        viewcode.doctree_read(app, described)
+    """A link to a page of code, before it is resolved."""
 
 
 def resolve_sources(app: Sphinx, document: nodes.document, page: str) -> None:
     for link in list(document.findall(source_link)):
-        target = f"{viewcode.OUTPUT_DIRNAME}/{link['module'].replace('.', '/')}"
-        resolved = make_refnode(app.builder, page, target, link["name"], link.children)
-        resolved["ids"] = link["ids"]
-        link.replace_self(resolved)
+        link.replace_self(make_refnode(app.builder, page, link["target"], link["anchor"], link.children))
+
+
+def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """A page with the code of each module that a page links to."""
+    pages = app.env.metadata.values()
+    for module in sorted(set().union(*(page.get("dpose_sources", ()) for page in pages))):
+        code = ModuleAnalyzer.for_module(module).code
+        body = highlight(code, PythonLexer(), HtmlFormatter(lineanchors="line"))
+        path = module.replace(".", "/")
+        yield f"source/{path}", {"title": module, "body": f"<h1>{path}.py</h1>{body}"}, "page.html"
 
 
 # --- pictures and references
@@ -306,14 +306,14 @@ def licence_page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.setup_extension("sphinx.ext.viewcode")
     app.add_config_value("dpose_repository", "", "html")
     app.add_directive("chapter", Chapter)
     app.add_role("eqn", EquationRole())
     app.add_role("source", SourceRole())
-    for handler in (describe_pictures, anchor_equations, fill_chapter, note_sources, require_references):
+    for handler in (describe_pictures, anchor_equations, fill_chapter, require_references):
         app.connect("doctree-read", handler)
     app.connect("doctree-resolved", resolve_sources)
     app.connect("html-page-context", write_footer)
     app.connect("html-collect-pages", licence_page)
+    app.connect("html-collect-pages", source_pages)
     return {"version": dpose.__version__, "parallel_read_safe": False}

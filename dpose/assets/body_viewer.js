@@ -6,7 +6,7 @@
   const metres = ({step, data}) => Float32Array.from(array(Int16Array, data), (n) => n * step);
   const template = metres(model.template); // x, y, z of each vertex
   const directions = model.directions.map(metres); // the same for each beta
-  const faces = array(Uint32Array, model.faces);
+  const faces = Uint32Array.from(array(template.length < 3 * 2 ** 16 ? Uint16Array : Uint32Array, model.faces));
   const parts = array(Uint8Array, model.parts); // the joint that each vertex moves with most
   const [counts, movers] = [array(Uint8Array, model.counts), array(Uint8Array, model.movers)];
   const weights = Float32Array.from(array(Uint16Array, model.weights), (n) => n / 65535);

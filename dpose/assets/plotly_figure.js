@@ -1,4 +1,4 @@
-// An interactive plotly figure: loads plotly.min.js from the book's _static folder if the page does not have it, and
+// An interactive plotly figure: loads plotly.js from the book's _static folder if the page does not have it, and
 // draws in the colours of the page's light or dark theme. dpose.figures.plotly_html calls this function.
 (div, figure) => {
   const root = document.documentElement;
@@ -19,12 +19,17 @@
     if (window.dposePlotly) return window.dposePlotly;
     if (root.dataset.content_root === undefined)
       return Promise.reject(new Error("plotly.js is not on this page; run the notebook again from the top"));
-    window.dposePlotly = new Promise((resolve, reject) => {
+    const load = new Promise((resolve, reject) => {
       const script = document.createElement("script");
-      script.src = root.dataset.content_root + "_static/plotly.min.js";
+      script.src = root.dataset.content_root + "_static/plotly.js";
       script.onload = resolve;
       script.onerror = () => reject(new Error("cannot load " + script.src));
-      document.head.appendChild(script);
+      document.head.append(script);
+    });
+    window.dposePlotly = load.then(async () => { // the script holds the library, deflated
+      const bytes = Uint8Array.from(atob(window.dposePlotlyPacked), (c) => c.charCodeAt(0));
+      const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+      document.head.append(Object.assign(document.createElement("script"), {text: await new Response(inflated).text()}));
     });
     return window.dposePlotly;
   };

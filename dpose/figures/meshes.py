@@ -23,7 +23,7 @@ def plotly_html(figure: go.Figure, height: int = 460) -> HTML:
     """A plotly figure as HTML for a notebook cell.
 
     In the book (scripts/build_book.py sets DPOSE_BOOK=1) the output holds the figure only, and the page loads
-    `_static/plotly.min.js` once. Otherwise the first figure of a kernel brings the library of the installed
+    `_static/plotly.js` once. Otherwise the first figure of a kernel brings the library of the installed
     plotly package along (4.8 MB).
 
     Args:
@@ -54,7 +54,7 @@ def mesh_figure(
 ) -> go.Figure:
     """Meshes that the reader can turn with the mouse; to be shown with `plotly_html`.
 
-    Vertices are merged and rounded to millimetres, so that a body takes about 150 KB of the page.
+    Vertices are merged and rounded to millimetres, so that a body takes about 100 KB of the page.
 
     Args:
         meshes: (V, 3) each, metres, camera frame.
@@ -67,7 +67,7 @@ def mesh_figure(
     for i, vertices in enumerate(meshes):
         points, triangles = decimate(vertices, faces[i] if isinstance(faces, list) else faces, CELL)
         right, down, forward = np.round(points.T * 1000).astype(np.int16)  # mm
-        a, b, c = triangles.T.astype(np.int32)
+        a, b, c = triangles.T.astype(np.uint16 if len(points) < 2**16 else np.int32)
         figure.add_trace(
             go.Mesh3d(
                 x=right,

@@ -70,7 +70,7 @@ def show_source(*things: object) -> Markdown:
             block = f'<details class="dpose">{summary}\n\n{block}\n\n</details>'
         line = inspect.getsourcelines(thing)[1]
         if os.environ.get("DPOSE_BOOK"):  # a role of book/_ext/dpose_book.py
-            place = f"{{source}}`{thing.__module__}:{thing.__qualname__}:{line}`"
+            place = f"{{source}}`{thing.__module__}:{line}`"
         else:
             place = f"`{thing.__module__.replace('.', '/')}.py:{line}`"
         blocks.append(f"{block}\n\n{place}")

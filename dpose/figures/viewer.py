@@ -49,7 +49,7 @@ def body_viewer(body: Body, betas: int = 4, poses: Mapping[str, np.ndarray] | No
             {
                 "template": _quantised(template.numpy().T),
                 "directions": [_quantised(direction.T) for direction in directions],
-                "faces": _base64(model["faces"].numpy(), "<u4"),
+                "faces": _base64(model["faces"].numpy(), "<u2" if vertices < 2**16 else "<u4"),
                 "parts": _base64(model["part_of_vertex"].numpy(), "u1"),
                 "counts": _base64(np.bincount(carried, minlength=vertices), "u1"),
                 "movers": _base64(movers, "u1"),
