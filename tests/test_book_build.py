@@ -18,7 +18,7 @@ PAGE = """<script defer src="../_static/scripts/fontawesome.js?digest=1"></scrip
 <img alt="a" src="../_images/diagram.png"/><a href="../_images/photo.png">x</a>
 <img src="../_static/kept.png"/>
 <code><span class="pre">name</span></code>
-<pre><span class="k">def</span><span class="w"> </span><span class="nf">f</span><span class="p">()</span></pre>
+<pre><span class="k">def</span><span class="w"> </span><span class="nf">f</span><span class="n">a</span></pre>
 """
 
 
@@ -93,7 +93,7 @@ def test_pages_name_the_new_files_and_lose_only_tags_that_do_nothing(html):
     assert 'src="../_images/diagram.webp"' in text and 'href="../_images/photo.webp"' in text
     assert "kept.png" in text and "fontawesome" not in text and "scripts/theme.js" in text
     assert "<code>name</code>" in text
-    assert '<pre><span class="k">def</span> <span class="nf">f</span>()</pre>' in text
+    assert '<pre><span class="k">def</span> <span class="nf">f</span>a</pre>' in text
 
 
 def test_a_failed_notebook_is_reported_with_page_cell_and_exception(tmp_path, monkeypatch):
