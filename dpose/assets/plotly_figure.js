@@ -13,7 +13,7 @@
     for (const key of axes) out[key] = Object.assign({gridcolor: grid, zerolinecolor: grid}, out[key]);
     return out;
   };
-  const draw = () => window.Plotly.react(div, figure.data, layout(), {responsive: true, displaylogo: false});
+  const draw = () => window.Plotly.react(div, figure.data, layout(), {responsive: true, displayModeBar: false});
   const library = () => {
     if (window.Plotly) return Promise.resolve();
     if (window.dposePlotly) return window.dposePlotly;
