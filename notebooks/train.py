@@ -479,22 +479,22 @@ Markdown(text)
 #
 # ```sh
 # papermill notebooks/train.ipynb run.ipynb -p preset paper -p steps 200000 \
-#   -y "data: [/shards/bedlam, /shards/agora]" -y "mix: [4, 1]" -p init pose_hrnet_w48_256x192.pth
+#   -y "data: [/shards/bedlam, /shards/agora]" -p init pose_hrnet_w48_256x192.pth
 # papermill notebooks/train.ipynb run.ipynb -p preset lite -p steps 4000
 # ```
 #
-# With one data set `-p data /shards/bedlam` is enough. A parameter that the notebook does not have is an error at once. The
+# With one data set `-p data /shards/bedlam` is enough; `-y "mix: [4, 1]"` sets the weights of several. A parameter that the notebook does not have is an error at once. The
 # same runs from the command line, and how an interrupted one continues:
 #
 # ```sh
-# dpose train --preset paper --data /shards/bedlam /shards/agora --mix 4 1 --init pose_hrnet_w48_256x192.pth
+# dpose train --preset paper --data /shards/bedlam /shards/agora --init pose_hrnet_w48_256x192.pth
 # dpose train --preset lite --steps 4000
 # dpose train --resume runs/lite/last.ckpt
 # ```
 #
 # `--devices auto` uses all GPUs of a machine. On several machines the same command is started on each, by torchrun or by
 # srun; the batch is divided over all processes. `--accumulate 4` computes the gradient of a batch in four
-# pieces, for a quarter of the memory.
+# pieces, for less memory.
 #
 # ```sh
 # torchrun --nnodes 2 --nproc-per-node 8 -m dpose.cli train --nodes 2 --devices 8 --preset paper --out /shared/run
