@@ -23,17 +23,12 @@ from dpose.experiment import EXPERIMENTS
 from dpose.training import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"^([ \t]*)(`{3,})(sh|bash|python)\n(.*?)^\1\2[ \t]*$", re.MULTILINE | re.DOTALL)
-CELL = re.compile(
-    r"^```\{code-cell\}[^\n]*\n(?:---\n.*?^---\n|(?::[^\n]*\n)*)(.*?)^```$", re.MULTILINE | re.DOTALL
-)
-PAGES = [
-    ROOT / "README.md",
-    *sorted((ROOT / "book").glob("*.md")),
-    *sorted((ROOT / "notebooks").glob("*.py")),
-]
+BLOCK = re.compile(r"^([ \t]*)(`{3,})(sh|bash|python)\n(.*?)^\1\2[ \t]*$", re.M | re.S)
+CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?:---\n.*?^---\n|(?::[^\n]*\n)*)(.*?)^```$", re.M | re.S)
+PROSE = sorted((ROOT / "book").glob("*.md"))
+PAGES = [ROOT / "README.md", *PROSE, *sorted((ROOT / "notebooks").glob("*.py"))]
 
-# Of the programs in a shell block: each call is one line of JSON-like fields, separated by unit separators.
+# Every program is a function that writes its name and arguments to a pipe, with separators of ASCII.
 STUB = r"""
 call() { local IFS=$'\x1f'; printf '%s\x1e' "$*" >&3; }
 command_not_found_handle() { call "$@"; }
@@ -52,9 +47,10 @@ def prose(path: Path) -> str:
 
 
 def blocks(path: Path, *languages: str) -> list[str]:
-    found = BLOCK.findall(prose(path))
     return [
-        re.sub(rf"^{indent}", "", code, flags=re.M) for indent, _, name, code in found if name in languages
+        re.sub(rf"^{indent}", "", code, flags=re.M)
+        for indent, _, language, code in BLOCK.findall(prose(path))
+        if language in languages
     ]
 
 
@@ -62,10 +58,8 @@ def calls(script: str, folder: Path) -> list[list[str]]:
     """The programs that a shell script would start, with their arguments."""
     read, write = os.pipe()
     environment = {"PATH": "/nowhere", "HOME": str(folder)}
-    bash = shutil.which("bash")
-    redirect = f"exec 3>&{write}\n"
     done = subprocess.run(
-        [bash, "--norc", "--noprofile", "-c", redirect + STUB + script],
+        [shutil.which("bash"), "--norc", "--noprofile", "-c", f"exec 3>&{write}\n{STUB}{script}"],
         env=environment,
         cwd=folder,
         pass_fds=[write],
@@ -115,9 +109,8 @@ def check_papermill(call: list[str]) -> None:
     script = notebook.with_suffix(".py")
     assert notebook.suffix == ".ipynb" and script.is_file(), f"there is no notebook {call[1]}"
     text = script.read_text(encoding="utf-8")
-    cell = next(
-        part for part in re.split(r"^# %%", text, flags=re.M) if '"parameters"' in part.split("\n")[0]
-    )
+    cells = re.split(r"^# %%", text, flags=re.M)
+    cell = next(part for part in cells if '"parameters"' in part.split("\n")[0])
     names = {target.id for line in ast.parse(f"#{cell}").body for target in line.targets}
     given = [call[i + 1] for i, word in enumerate(call) if word in ("-p", "-r")]
     for i, word in enumerate(call):
@@ -170,6 +163,16 @@ def check_python(code: str) -> None:
             inspect.signature(target).bind(*node.args, **{one.arg: one.value for one in node.keywords})
 
 
+def old_bash() -> bool:
+    """Whether bash is missing, or has no `command_not_found_handle` (before version 4)."""
+    bash = shutil.which("bash")
+    return bash is None or subprocess.run([bash, "-c", "((BASH_VERSINFO >= 4))"], check=False).returncode != 0
+
+
+needs_bash = pytest.mark.skipif(old_bash(), reason="needs bash 4")
+
+
+@needs_bash
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_command_of_a_page_exists_with_its_options(path, tmp_path):
     for call in all_calls(path, tmp_path):
@@ -182,7 +185,7 @@ def test_the_python_code_in_the_prose_of_a_page_uses_what_exists(path):
         check_python(code)
 
 
-EXECUTED = [path for path in sorted((ROOT / "book").glob("*.md")) if CELL.search(path.read_text("utf-8"))]
+EXECUTED = [path for path in PROSE if CELL.search(path.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.name)
@@ -200,15 +203,12 @@ TRAINED = ("paper", "paper-no-depth", "paper-cliff", "paper-hmr", "paper-pare")
 SETS = ("3dpw", "emdb", "rich")
 
 
+@needs_bash
 def test_the_page_of_real_data_trains_every_preset_of_the_papers_size_and_measures_it_on_every_set(tmp_path):
-    parsed = [
-        check_dpose(one)
-        for call in all_calls(REAL_DATA, tmp_path)
-        if (one := dpose_arguments(call)) and "--help" not in one
-    ]
-    trained = {
-        Path(args.out).name: args for args in parsed if hasattr(args, "data") and hasattr(args, "preset")
-    }
+    commands = [one for call in all_calls(REAL_DATA, tmp_path) if (one := dpose_arguments(call))]
+    parsed = [check_dpose(arguments) for arguments in commands if "--help" not in arguments]
+    training = [args for args in parsed if hasattr(args, "data") and hasattr(args, "preset")]
+    trained = {Path(args.out).name: args for args in training}
     assert {args.preset for args in trained.values()} == set(TRAINED)
     assert set(TRAINED) == {name for name in dpose.config.PRESETS if name.startswith("paper")}
     measured = [args for args in parsed if hasattr(args, "checkpoint")]
@@ -220,6 +220,7 @@ def test_the_page_of_real_data_trains_every_preset_of_the_papers_size_and_measur
     assert len({args.out for args in measured}) == len(measured)  # no record replaces another one
 
 
+@needs_bash
 def test_records_of_the_page_of_real_data_are_shown_by_the_page_of_tables(tmp_path):
     tables = (ROOT / "notebooks" / "tables.py").read_text(encoding="utf-8")
     shown = ast.literal_eval(re.search(r"= (\{\"3dpw\": .*?\})", tables, flags=re.S)[1])
@@ -249,6 +250,7 @@ def test_the_folders_of_the_page_are_found_as_they_are_drawn(tmp_path):
 # --- the check itself
 
 
+@needs_bash
 @pytest.mark.parametrize(
     ("script", "fact"),
     [
