@@ -229,7 +229,7 @@ html_table(
 # %% tags=["remove-input"]
 per_image = {kind: BEDLAM[kind] / BEDLAM["images"] / BEDLAM["rate"] / 1e3 for kind in ("png", "depth")}
 Markdown(
-    f"On average a frame here has {mean_kb['image']:,.0f} kB of image, {mean_kb['depth']:,.0f} kB of depth and {mean_kb['masks']:,.0f} kB "
+    f"On average over {len(spread)} frames a frame here has {mean_kb['image']:,.0f} kB of image, {mean_kb['depth']:,.0f} kB of depth and {mean_kb['masks']:,.0f} kB "
     f"of masks. BEDLAM has about {BEDLAM['images']:,} images at six frames per second, with about {BEDLAM['people']:,} people; by the sizes that "
     f"its makers state, {BEDLAM['png'] / 1e12:g} TB of images and {BEDLAM['depth'] / 1e12:g} TB of depth at thirty frames per second, a frame has "
     f"{per_image['png']:,.0f} kB of image and {per_image['depth']:,.0f} kB of depth."

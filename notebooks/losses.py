@@ -233,12 +233,12 @@ CHOICES = {  # field: what it decides, and its values in words
     "num_joints": ("3D and 2D joints, number", {}),
     "joints3d_frame": ("3D joints, relative to", {"pelvis": "pelvis", "body": "body frame"}),
     "joints2d_frame": (
-        "2D joints, unit",
+        "2D joints, errors in units of half the",
         {
-            "image": "½ image",
-            "image/box": "½ image, × image / box",
-            "crop": "½ box",
-            "person": "½ box or person",
+            "image": "image",
+            "image/box": "image, weighted",
+            "crop": "box",
+            "person": "box or person",
         },
     ),
 }
@@ -253,7 +253,9 @@ LONG = {
 rows = [
     (
         LONG.get(name, NAMES[name]),
-        field.replace("lambda_", "λ"),
+        field.replace("lambda_", "λ").translate(str.maketrans("12345678", "₁₂₃₄₅₆₇₈"))
+        if "lambda" in field
+        else field,
         *(f"{getattr(weights, field):g}" for weights in RECIPES.values()),
     )
     for name, field in COEFFICIENTS.items()
@@ -265,7 +267,8 @@ for field, (what, words) in CHOICES.items():
 html_table(
     ("what", "symbol or field", *RECIPES),
     rows,
-    "Weights of the loss terms, and details in which the four losses differ",
+    "Weights of the loss terms, and details in which the four losses differ. Weighted: squared errors are multiplied "
+    "by image side / box side",
     align="llrrrr",
 )
 
@@ -282,7 +285,7 @@ Markdown(
     f"Relative to the paper, the losses of `lite` and `mini` multiply the three map terms by "
     f"{times(('depth_l1', 'depth_ssim', 'segm'))}, the pose term by {times(('pose',))}, the terms of 3D joints and "
     f"vertices by {times(('joints3d', 'vertices'))} and the shape term by {times(('shape',))}. What this does to the gradients is measured "
-    "[below](#which-terms-train-the-encoder). The two differ in the 2D term alone, whose weight and unit in `lite` were chosen by trials "
+    "below, under *Which terms train the encoder?* The two differ in the 2D term alone, whose weight and unit in `lite` were chosen by trials "
     "on [photographs](photographs.ipynb). What the released code does differently from the paper, file by file, is "
     "on the page [Paper against code](paper_vs_code.ipynb)."
 )
@@ -408,8 +411,8 @@ Markdown(
 )
 
 # %% [markdown]
-# The pose term flattens for large angles, because it depends on the sine of half the angle: the
-# [first exercise](#exercises) derives the formula.
+# The pose term flattens for large angles, because it depends on the sine of half the angle; exercise 1
+# derives the formula.
 #
 # ### A flat depth map
 #
@@ -504,7 +507,7 @@ plt.show()
 # NaN ends a training run. As a check, the next cell computes the gradient of both depth terms with respect to a random depth map of
 # four people: the second has no depth, and of the third no pixel is visible.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Depth targets of four people, and the size of the gradient at each pixel with the losses of the paper and of the released code (dark blue: zero; square roots, so that small values show).", "name": "fig-masks"}}
 mixed = {name: value[:4] for name, value in everybody.items()}
 mixed["has_depth"] = torch.tensor([True, False, True, True])
 mixed["depth"] = mixed["depth"] * torch.tensor([1.0, 1, 0, 1]).view(4, 1, 1, 1)
@@ -528,7 +531,6 @@ for weights in RECIPES.values():
     gradient, value = depth_gradient(no_depth, weights)
     assert value == 0 and not gradient.any()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Depth targets of four people, and the size of the gradient at each pixel with the losses of the paper and of the released code (dark blue: zero; square roots, so that small values show).", "name": "fig-masks"}}
 pictures = [
     [colour_depth(d[0].numpy()) for d in mixed["depth"] * mixed["has_depth"].view(4, 1, 1, 1)],
     *(

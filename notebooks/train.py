@@ -191,7 +191,7 @@ Markdown(
 # The paper trains on two data sets, BEDLAM and AGORA. A batch is drawn person by person: the next person comes from data
 # set $i$ with the probability $w_i / \sum_k w_k$. By default the weight of a set is its number of people, so that all
 # people count alike; `--mix` sets other weights. Each set is shuffled by itself and starts over at its end. People without depth
-# have no depth loss ([why](losses.ipynb#samples-without-depth)). All sets must be labelled with the same body model.
+# have no depth loss (see [the losses](losses.ipynb), *Samples without depth*). All sets must be labelled with the same body model.
 #
 # Data can also be rendered while training: `--data synth:` makes people in the loader processes, from a seed and the
 # number of the scene, so that no image is used twice.
@@ -413,7 +413,7 @@ plt.show()
 # `samples/`, and keeps the weights with the smallest MPJPE as `best.safetensors`. It changes neither weights nor random
 # numbers, so that the run takes the same steps with and without it. `--validate-every` sets the interval.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The validations of this run.", "name": "fig-validation"}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The validations of this run.", "name": "fig-validation"}}
 if (result.checkpoint.parent / "val.csv").exists():
     display(validation_curves(result.checkpoint.parent / "val.csv", result.log))
 
