@@ -152,7 +152,7 @@ assert loss.isfinite() and norm.isfinite()
 Markdown(
     f"The loss is {loss:.2f} and the norm of its gradient {norm:.2f}; clipping reduces the norm to 1.5 if it is larger. Training "
     "repeats this with new batches. {py:obj}`dpose.training.step.Training` is the same step for several devices, and "
-    "{py:obj}`dpose.training.train` runs it, with the order of the data, logs, checkpoints and validation."
+    "{py:obj}`dpose.training.run.train` runs it, with the order of the data, logs, checkpoints and validation."
 )
 
 # %% [markdown]
