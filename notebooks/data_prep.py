@@ -229,10 +229,10 @@ html_table(
 # %% tags=["remove-input"]
 per_image = {kind: BEDLAM[kind] / BEDLAM["images"] / BEDLAM["rate"] / 1e3 for kind in ("png", "depth")}
 Markdown(
-    f"On average over {len(spread)} frames a frame here has {mean_kb['image']:,.0f} kB of image, {mean_kb['depth']:,.0f} kB of depth and {mean_kb['masks']:,.0f} kB "
-    f"of masks. BEDLAM has about {BEDLAM['images']:,} images at six frames per second, with about {BEDLAM['people']:,} people; by the sizes that "
-    f"its makers state, {BEDLAM['png'] / 1e12:g} TB of images and {BEDLAM['depth'] / 1e12:g} TB of depth at thirty frames per second, a frame has "
-    f"{per_image['png']:,.0f} kB of image and {per_image['depth']:,.0f} kB of depth."
+    f"On average over {len(spread)} frames a frame here has {mean_kb['image']:,.0f} kB of image, {mean_kb['depth']:,.0f} kB of depth and {mean_kb['masks']:,.0f} kB "
+    f"of masks. BEDLAM has about {BEDLAM['images']:,} images at six frames per second, with about {BEDLAM['people']:,} people; by the sizes that "
+    f"its makers state, {BEDLAM['png'] / 1e12:g} TB of images and {BEDLAM['depth'] / 1e12:g} TB of depth at thirty frames per second, a frame has "
+    f"{per_image['png']:,.0f} kB of image and {per_image['depth']:,.0f} kB of depth."
 )
 
 # %% [markdown]
@@ -245,7 +245,7 @@ Markdown(
 MEANING = {
     "imgname": "the frame",
     "center": "centre of the person's square box, pixels",
-    "scale": "side of the box / 200 pixels",
+    "scale": "side of the box / 200 pixels",
     "pose_cam": "rotations of 55 joints, axis-angle, radians; the root relative to the camera",
     "shape": "shape coefficients (betas)",
     "trans_cam": "translation in the camera frame, metres, to which the last column of cam_ext is added",
@@ -337,7 +337,7 @@ for row in members:
         bbox={"facecolor": "black", "alpha": 0.6, "pad": 2, "linewidth": 0},
     )
 focal = labels.cam_int[members[0], 0, 0]
-bare(axes["image"], f"{width} × {height} pixels, focal length {focal:.0f} pixels")
+bare(axes["image"], f"{width} × {height} pixels, focal length {focal:.0f} pixels")
 if len(panels) > 1:
     near = np.isfinite(metres) & (metres < 50)
     far = np.percentile(metres[near], 97) if near.any() else 1
@@ -363,7 +363,7 @@ off = np.concatenate(distances)
 Markdown(
     f"The same check in numbers: the body is posed with the labelled rotations, shape and translation, and its joints are projected "
     f"with the labelled camera. For all {len(off):,} joints inside of the {count_frames:,} frames, the distance from the labelled 2D "
-    f"joints is {np.median(off):.2g} pixels (median) and at most {off.max():.2g} pixels. `dpose prepare` checks each label file in this way "
+    f"joints is {np.median(off):.2g} pixels (median) and at most {off.max():.2g} pixels. `dpose prepare` checks each label file in this way "
     "and refuses one whose bodies do not fit."
 )
 
@@ -414,7 +414,7 @@ html_table(
         for kind, text in WHAT.items()
         if kind in sizes
     ],
-    f"What a shard stores per person, for crops of {manifest['size']} pixels",
+    f"What a shard stores per person, for crops of {manifest['size']} pixels",
     align="lrl",
 )
 
@@ -511,9 +511,9 @@ Markdown(
     f"**Speed.** The record `results/loader.json` compares prepared shards with frames that are read as the released code reads them, for the same "
     f"{raced['people']} people: {rates['prepared shards']:.0f} and {rates['raw frames, the released way']:.0f} people per second and core, "
     f"a ratio of **{raced['times_as_fast']:.0f}** ({raced['hardware']['cpu']}, `benchmarks/raw_frames.py`). With raw frames a person takes "
-    f"{sum(slow_steps.values()):.0f} ms, most of it for "
-    + ", ".join(f"{step} ({slow_steps[step]:.0f} ms)" for step in largest)
-    + f". The loader's memory does not grow: {before:.0f} MB after 1,000 people and {after:.0f} MB after 11,000."
+    f"{sum(slow_steps.values()):.0f} ms, most of it for "
+    + ", ".join(f"{step} ({slow_steps[step]:.0f} ms)" for step in largest)
+    + f". The loader's memory does not grow: {before:.0f} MB after 1,000 people and {after:.0f} MB after 11,000."
 )
 
 # %% [markdown]
@@ -607,9 +607,9 @@ plt.show()
 
 # %% tags=["remove-input"]
 Markdown(
-    f"{len(counted):,} people, {heights.mean():.2f} ± {heights.std():.2f} m tall. {100 * np.mean(together > 1):.0f} % share the "
-    f"frame with another labelled person; {100 * np.mean(abs(turn) < 45):.0f} % face the camera within 45°; on average "
-    f"{100 * np.mean(visible):.0f} % of the silhouette is visible."
+    f"{len(counted):,} people, {heights.mean():.2f} ± {heights.std():.2f} m tall. {100 * np.mean(together > 1):.0f} % share the "
+    f"frame with another labelled person; {100 * np.mean(abs(turn) < 45):.0f} % face the camera within 45°; on average "
+    f"{100 * np.mean(visible):.0f} % of the silhouette is visible."
 )
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Stored crops of the training split, drawn at random. Black is outside of the frame.", "name": "fig-crops"}}
@@ -666,27 +666,27 @@ CORES = (1, 16, 64)
 
 def time_on_cores(seconds):
     times = (seconds / cores for cores in CORES)
-    return [f"{t / 3600:.2g} hours" if t >= 3600 else f"{t / 60:.2g} minutes" for t in times]
+    return [f"{t / 3600:.2g} hours" if t >= 3600 else f"{t / 60:.2g} minutes" for t in times]
 
 
 costs = {size: measure(size) for size in (PRESETS["lite"], PRESETS["paper"])}
 rows = [
     (
-        f"frames to shards, {size} pixels",
+        f"frames to shards, {size} pixels",
         *time_on_cores(BEDLAM["images"] * per_frame_s + BEDLAM["people"] * per_person_s),
         f"{BEDLAM['people'] * stored / 1e9:,.0f}",
     )
     for size, (per_frame_s, per_person_s, stored) in costs.items()
 ]
 loading = 200_000 * 64 / rates["prepared shards"]
-rows.append((f"loading 200,000 batches of 64, {raced['stored_side']} pixels", *time_on_cores(loading), "–"))
+rows.append((f"loading 200,000 batches of 64, {raced['stored_side']} pixels", *time_on_cores(loading), "–"))
 for name, kind in (("images", "png"), ("depth", "depth")):
     size_gb = BEDLAM[kind] / BEDLAM["rate"] / 1e9
     rows.append((f"BEDLAM's {name}, 6 frames per second", *["–"] * len(CORES), f"{size_gb:,.0f}"))
 html_table(
     ("what", *(f"{cores} core{'s' * (cores > 1)}" for cores in CORES), "GB"),
     rows,
-    f"All of BEDLAM, estimated: {BEDLAM['images']:,} images, {BEDLAM['people']:,} people",
+    f"All of BEDLAM, estimated: {BEDLAM['images']:,} images, {BEDLAM['people']:,} people",
 )
 
 # %% tags=["remove-input"]
@@ -694,9 +694,9 @@ read_tb = (BEDLAM["png"] + BEDLAM["depth"]) / BEDLAM["rate"] / 1e12
 disk = 150e6  # bytes per second
 frame_s, person_s, stored = costs[PRESETS["paper"]]
 Markdown(
-    f"A frame takes {1000 * frame_s:.0f} ms and a person {1000 * person_s:.0f} ms (crops of {PRESETS['paper']} pixels). The shards are "
-    f"{1e12 * read_tb / (BEDLAM['people'] * stored):.0f} times smaller than the images and depth maps they are cut from. A hard disk that reads {disk / 1e6:.0f} MB per "
-    f"second needs {1e12 * read_tb / disk / 3600:.1f} hours for those {read_tb:.1f} TB, so with many cores the disk is the limit. The row about loading "
+    f"A frame takes {1000 * frame_s:.0f} ms and a person {1000 * person_s:.0f} ms (crops of {PRESETS['paper']} pixels). The shards are "
+    f"{1e12 * read_tb / (BEDLAM['people'] * stored):.0f} times smaller than the images and depth maps they are cut from. A hard disk that reads {disk / 1e6:.0f} MB per "
+    f"second needs {1e12 * read_tb / disk / 3600:.1f} hours for those {read_tb:.1f} TB, so with many cores the disk is the limit. The row about loading "
     "is for as many batches as the paper's training has."
 )
 
@@ -738,10 +738,10 @@ html_table(
 # eight of them. Validation and test have none.
 #
 # ```sh
-# dpose synth --root /data/open --hard 250                       # with 250 scenes of the split "hard"
-# dpose synth --root /data/open --without groups tone            # without two options in training
-# dpose synth --root /data/open --train 1000000 --part 3/16      # one of 16 jobs that share a folder
-# dpose train --data synth: --preset lite --out runs/own         # renders people while training
+# dpose synth --root /data/open --hard 250                   # with 250 scenes "hard"
+# dpose synth --root /data/open --without groups tone        # without two options
+# dpose synth --root /data/open --train 1000000 --part 3/16  # one of 16 jobs
+# dpose train --data synth: --preset lite --out runs/own     # renders while training
 # ```
 
 # %% tags=["remove-input"]
@@ -785,8 +785,8 @@ plt.show()
 speed = read_json(results / "synthetic.json")
 rate = {name: run["samples_per_second_and_core"] for name, run in speed["rates"].items()}
 texts = [
-    f"One core ({speed['hardware']['cpu']}) renders {rate['training, 160 pixels']:.0f} training crops of 160 pixels per second, and "
-    f"{rate['validation and test, 160 pixels']:.0f} of validation and test (`results/synthetic.json`)."
+    f"One core ({speed['hardware']['cpu']}) renders {rate['training, 160 pixels']:.0f} training crops of 160 pixels per second, and "
+    f"{rate['validation and test, 160 pixels']:.0f} of validation and test (`results/synthetic.json`)."
 ]
 if bedlam is None:
     stored = {}
@@ -802,11 +802,11 @@ if bedlam is None:
             apart.append(np.abs(np.subtract(ours["label"]["joints2d"], other["label"]["joints2d"])).max())
     texts.append(
         f"Crops are rendered directly, by a camera that covers the box. For a sample of {len(equal)} people, crops cut out of full frames "
-        f"by the code that reads BEDLAM have the same labels (2D joints within {max(apart):.2g} pixels) and the same parts in {100 * np.mean(equal):.1f} % of the pixels."
+        f"by the code that reads BEDLAM have the same labels (2D joints within {max(apart):.2g} pixels) and the same parts in {100 * np.mean(equal):.1f} % of the pixels."
     )
     per_split = ", ".join(f"{name} {number:,}" for name, number in synthetic["splits"].items())
     each = sum(s["bytes"] for s in synthetic["shards"]) / sum(synthetic["splits"].values())
-    texts.append(f"The open data used here: {per_split} people, {each / 1e3:.0f} kB each.")
+    texts.append(f"The open data used here: {per_split} people, {each / 1e3:.0f} kB each.")
 Markdown(" ".join(texts))
 
 # %% [markdown]

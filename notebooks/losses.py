@@ -161,7 +161,7 @@ def label_ends(axis, lines, gap=0.075):
 # $$
 #
 # The first factor compares the level, the second the pattern; both are 1 if the windows are equal. The
-# constants $c_1 = 0.01^2$ and $c_2 = 0.03^2$ keep the fractions finite. Windows are Gaussian, 11 pixels wide with
+# constants $c_1 = 0.01^2$ and $c_2 = 0.03^2$ keep the fractions finite. Windows are Gaussian, 11 pixels wide with
 # $\sigma = 1.5$ pixels. Outside of $P$ both maps are set to zero, and the mean is over the windows that contain a pixel
 # of $P$.
 #
@@ -407,7 +407,7 @@ one_degree = int(np.abs(fine - 1).argmin())
 Markdown(
     f"On such axes $c\\,x^n$ is a straight line of slope $n$. Between 1° and 4° the exponents are {exponents}. The gradient of a "
     "squared term fades with the error; that of the vertex term, an absolute value, does not. For this person and joint "
-    f"the vertex term has the largest derivative {until}; at 1° it makes up {100 * share[one_degree]:.0f} % of the four."
+    f"the vertex term has the largest derivative {until}; at 1° it makes up {100 * share[one_degree]:.0f} % of the four."
 )
 
 # %% [markdown]
@@ -549,9 +549,9 @@ background = (mixed["depth"] == 0) & mixed["has_depth"].view(4, 1, 1, 1)
 background[2] = False  # not visible: no pixel of this sample is supervised
 used = ", ".join(f"{int(g.count_nonzero()):,}" for g in gradient)
 Markdown(
-    f"With the paper's losses {used} of the {gradient[0].numel():,} pixels of the four maps have a gradient that is not zero "
-    f"({{numref}}`fig-masks`); on the background of the two people with depth it is {int(gradient[background].count_nonzero())} pixels. "
-    f"The released code's losses have a gradient at {100 * released[background].count_nonzero() / background.sum():.0f} % of these background pixels. In a batch without any depth both "
+    f"With the paper's losses {used} of the {gradient[0].numel():,} pixels of the four maps have a gradient that is not zero "
+    f"({{numref}}`fig-masks`); on the background of the two people with depth it is {int(gradient[background].count_nonzero())} pixels. "
+    f"The released code's losses have a gradient at {100 * released[background].count_nonzero() / background.sum():.0f} % of these background pixels. In a batch without any depth both "
     "terms are exactly zero, with zero gradients."
 )
 
@@ -613,7 +613,7 @@ plt.show()
 
 # %% tags=["remove-input"]
 def map_share(state):
-    return "; ".join(f"{sum(state[name][term] for term in MAPS):.1f} % ({name})" for name in COMPARED)
+    return "; ".join(f"{sum(state[name][term] for term in MAPS):.1f} % ({name})" for name in COMPARED)
 
 
 Markdown(
@@ -662,9 +662,9 @@ plt.show()
 smallest = int(order[share[order] > 0][-1])
 b = MINI_WEIGHTS.parts_balance
 Markdown(
-    f"In this sample of {count} people the background has {100 * share[0]:.0f} % of the pixels, and the smallest part, the "
-    f"{classes[smallest]}, {100 * share[smallest]:.2f} %. With b = {b:g} their shares of the loss are {weight_of[b][0]:.0f} % and "
-    f"{weight_of[b][smallest]:.2f} %."
+    f"In this sample of {count} people the background has {100 * share[0]:.0f} % of the pixels, and the smallest part, the "
+    f"{classes[smallest]}, {100 * share[smallest]:.2f} %. With b = {b:g} their shares of the loss are {weight_of[b][0]:.0f} % and "
+    f"{weight_of[b][smallest]:.2f} %."
 )
 
 # %% [markdown]

@@ -158,7 +158,7 @@ Markdown(
 # %% [markdown]
 # ## The settings of the paper
 #
-# The paper trains for 200,000 steps of 64 images with Adam, without weight decay, at a constant learning rate of
+# The paper trains for 200,000 steps of 64 images with Adam, without weight decay, at a constant learning rate of
 # $10^{-5}$. Gradients are clipped at 1.5. (The paper says "value"; the released code clips the norm, and so
 # does this implementation.) There is one stage: no part of the network is trained before another one, and no loss is
 # switched off. The encoder starts from weights that were trained on keypoints of COCO; HRNet's authors publish them as
@@ -181,8 +181,8 @@ Markdown(
 ours, theirs = recipe("lite"), recipe("paper")
 higher = [f"{recipe(name).lr / theirs.lr:.0f} times (`{name}`)" for name in ("lite", "mini")]
 Markdown(
-    f"The highest learning rates are {' and '.join(higher)} the paper's. That of `lite` is reached after {100 * ours.warmup:.0f} % of a "
-    f"run; at the end the rate is {100 * ours.final_lr:.0f} % of it."
+    f"The highest learning rates are {' and '.join(higher)} the paper's. That of `lite` is reached after {100 * ours.warmup:.0f} % of a "
+    f"run; at the end the rate is {100 * ours.final_lr:.0f} % of it."
 )
 
 # %% [markdown]
@@ -220,9 +220,9 @@ html_table(
         ("preset", config.preset),
         ("data", ", ".join(Path(str(root)).name for root in data_roots(config.data))),
         ("starting weights", starting),
-        ("steps", f"{settings.steps:,} of {settings.batch_size} images"),
+        ("steps", f"{settings.steps:,} of {settings.batch_size} images"),
         ("learning rate", f"{settings.lr:g}, {settings.decay}"),
-        ("warm-up", f"{100 * settings.warmup:.0f} % of the steps"),
+        ("warm-up", f"{100 * settings.warmup:.0f} % of the steps"),
         ("largest gradient norm", f"{settings.clip:g}"),
         ("arithmetic of the network", settings.precision),
         ("vertices in the loss", "all" if settings.vertex_stride == 1 else f"1 in {settings.vertex_stride}"),
@@ -270,7 +270,7 @@ smoke = (
     f"{whole_run / images:,.0f} times as many images; at this speed so many would take `{config.preset}` {duration(whole_run / result.images_per_second)}."
 )
 Markdown(
-    f"{result.steps:,} steps, {images:,} images, in {duration(result.seconds)}: {result.images_per_second:.0f} images per second. "
+    f"{result.steps:,} steps, {images:,} images, in {duration(result.seconds)}: {result.images_per_second:.0f} images per second. "
     + (smoke if result.steps < 1000 else "")
 )
 
@@ -322,7 +322,7 @@ change = {
     for name, text in names.items()
     if name in log
 }
-texts = ", ".join(f"{text} {value:+.0f} %".replace("-", "−") for text, value in change.items())
+texts = ", ".join(f"{text} {value:+.0f} %".replace("-", "−") for text, value in change.items())
 Markdown(f"Change from the first to the last fifth of the steps: {texts}.")
 
 # %% [markdown]
@@ -374,7 +374,7 @@ for name, (label, digits) in ERRORS.items():
         )
     )
 html_table(
-    ("error", "this run", "95 % interval", "constant", "with true orientation", "ratio to constant"),
+    ("error", "this run", "95 % interval", "constant", "with true orientation", "ratio to constant"),
     rows,
     f"{measured['samples']} people of the {measured_on} split, who are not in the training data",
 )
@@ -457,15 +457,15 @@ runs = (
 )
 machine = facts["hardware"]
 text = (
-    f"{runs}{training['images']:,} images in {duration(training['seconds'])} on {machine['cores']} cores ({machine['cpu']}); "
-    f"the last run has {facts['images']:,} images at {facts['images'] / facts['seconds']:.0f} per second. "
+    f"{runs}{training['images']:,} images in {duration(training['seconds'])} on {machine['cores']} cores ({machine['cpu']}); "
+    f"the last run has {facts['images']:,} images at {facts['images'] / facts['seconds']:.0f} per second. "
 )
 if facts.get("init") and "recipe" in facts["init"]:
     text += "A new run begins with a warm-up and with fresh statistics of the optimiser, so the loss need not fall at once. "
 scores = read_json(repository / "results" / "lite.json")
 text += (
-    f"On {scores['samples']:,} test people its MPJPE is {scores['metrics']['mpjpe']['mean']:.0f} mm, "
-    f"{scores['ratios']['mpjpe']:.2f} times that of the mean pose, and its PA-MPJPE {scores['metrics']['pa_mpjpe']['mean']:.0f} mm, "
+    f"On {scores['samples']:,} test people its MPJPE is {scores['metrics']['mpjpe']['mean']:.0f} mm, "
+    f"{scores['ratios']['mpjpe']:.2f} times that of the mean pose, and its PA-MPJPE {scores['metrics']['pa_mpjpe']['mean']:.0f} mm, "
     f"{scores['ratios']['pa_mpjpe']:.2f} times. All scores are in the [tables](tables.ipynb)."
 )
 Markdown(text)
@@ -487,7 +487,8 @@ Markdown(text)
 # same runs from the command line, and how an interrupted one continues:
 #
 # ```sh
-# dpose train --preset paper --data /shards/bedlam /shards/agora --init pose_hrnet_w48_256x192.pth
+# dpose train --preset paper --data /shards/bedlam /shards/agora \
+#   --init pose_hrnet_w48_256x192.pth
 # dpose train --preset lite --steps 4000
 # dpose train --resume runs/lite/last.ckpt
 # ```
@@ -497,8 +498,10 @@ Markdown(text)
 # pieces, for less memory.
 #
 # ```sh
-# torchrun --nnodes 2 --nproc-per-node 8 -m dpose.cli train --nodes 2 --devices 8 --preset paper --out /shared/run
-# srun --nodes 2 --ntasks-per-node 8 dpose train --nodes 2 --devices 8 --preset paper --out /shared/run
+# torchrun --nnodes 2 --nproc-per-node 8 -m dpose.cli train \
+#   --nodes 2 --devices 8 --preset paper --out /shared/run
+# srun --nodes 2 --ntasks-per-node 8 dpose train \
+#   --nodes 2 --devices 8 --preset paper --out /shared/run
 # ```
 
 # %% tags=["remove-input"]
@@ -509,7 +512,7 @@ if (repository / "results" / "training_speed.json").exists():
         where = ", ".join(case["hardware"].get("gpus", ())) or f"one core of {case['hardware']['cpu']}"
         speeds.append(
             f"`{case['preset']}` in { ({'32': 'float32'}.get(case['precision'], case['precision'])) }: "
-            f"{case['wall']['full']:.0f} images per second on {where}, {100 * case['wall']['ratio']:.0f} % of forward and backward pass alone"
+            f"{case['wall']['full']:.0f} images per second on {where}, {100 * case['wall']['ratio']:.0f} % of forward and backward pass alone"
         )
 Markdown(
     "Recorded speed of the full step with loading, augmentation, losses, clipping, Adam and logging "
@@ -547,7 +550,7 @@ axis.set(xlabel="share of the run", ylabel="rate / maximum")
 style_axis(axis)
 plt.show()
 Markdown(
-    "; ".join(f"{part:g} of the maximum at {100 * at:.0f} % of the run" for part, at in reached.items()) + "."
+    "; ".join(f"{part:g} of the maximum at {100 * at:.0f} % of the run" for part, at in reached.items()) + "."
 )
 
 # %% [markdown]
@@ -560,7 +563,7 @@ for name, path in (("long run", repository / "results" / "lite-log.csv"), ("shor
     norms = read_log(path)["grad_norm"]
     above = 100 * (norms > limit).mean()
     lines.append(
-        f"{name}: {above:.0f} % of the rows above {limit:g} (median {np.median(norms):.2f}, largest {norms.max():.2f})"
+        f"{name}: {above:.0f} % of the rows above {limit:g} (median {np.median(norms):.2f}, largest {norms.max():.2f})"
     )
 Markdown(
     f"{'; '.join(lines).capitalize()}. Clipping keeps the direction of a longer gradient and reduces its length to {limit:g}, so that "
