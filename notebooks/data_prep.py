@@ -785,8 +785,8 @@ plt.show()
 speed = read_json(results / "synthetic.json")
 rate = {name: run["samples_per_second_and_core"] for name, run in speed["rates"].items()}
 texts = [
-    f"One core ({speed['hardware']['cpu']}) renders {rate['training, 160 pixels']:.0f} training crops of 160 pixels per second, and "
-    f"{rate['validation and test, 160 pixels']:.0f} of validation and test (`results/synthetic.json`)."
+    f"One core ({speed['hardware']['cpu']}) renders {rate['training, 160 pixels']:.0f} training crops of 160 pixels per second, and "
+    f"{rate['validation and test, 160 pixels']:.0f} of validation and test (`results/synthetic.json`)."
 ]
 if bedlam is None:
     stored = {}
