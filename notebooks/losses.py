@@ -9,24 +9,32 @@
 # %% [markdown]
 # # The losses
 #
-# A loss is a taste: it says which mistakes hurt. D-PoSE {cite:p}`dpose` adds up eight of them (eqs. 1–4),
+# Training changes the weights of a network so that one number becomes small, the loss. This page writes out the
+# loss of D-PoSE {cite:p}`dpose`, eqs. 1 to 4 of the paper, and shows what each of its eight terms measures. It
+# then measures how each term responds to a known error, and how much each one contributes to the gradient
+# that reaches the encoder.
+#
+# :::{chapter}
+# :needs: [The body model](body_model.ipynb), [the decoders](decoders.ipynb), [the camera](camera.ipynb), [the regressor](regressor.ipynb); gradients
+# :learn: the eight terms of the loss and their units; which weights the paper, the released code and the shipped networks use; what an absolute and what a squared error do to the gradient; why samples without depth do not disturb training
+# :::
+#
+# ## Three groups of terms
+#
+# The loss has one group for each output of the network, the depth map, the part map and the body:
 #
 # $$
-# L = \underbrace{\lambda_1 L_\mathrm{L1} + \lambda_2 L_\mathrm{SSIM}}_{\text{depth}}
-#   + \underbrace{\lambda_3 L_\mathrm{CE}}_{\text{parts}}
-#   + \underbrace{\lambda_4 L_\mathrm{pose} + \lambda_5 L_\mathrm{shape} + \lambda_6 L_\mathrm{3D}
-#   + \lambda_7 L_\mathrm{V} + \lambda_8 L_\mathrm{2D}}_{\text{body}} .
+# L = L_\mathrm{depth} + L_\mathrm{segm} + L_\mathrm{human} \tag{1}
 # $$
 #
-# $L_\mathrm{L1}$ and $L_\mathrm{V}$ are mean absolute values, $L_\mathrm{CE}$ is the cross-entropy, and the other
-# body terms are mean squares.
+# Its gradient with respect to the weights is the sum of the gradients of the terms. All three outputs are
+# computed from the same encoder maps, so every term also trains the encoder.
 #
-# This page starts from a perfect answer for one person, turns a dial that makes it wrong in one way, and
-# watches what each term says about it, and how hard it pulls. It does so for three sets of weights: the
-# paper's, `MINI`'s, and those of the code that the authors released, which is not the same as the paper in
-# several places ([all of them](paper_vs_code.ipynb)).
+# {py:obj}`dpose.losses.compute_losses` computes the terms of a batch and their weighted sum. Symbols with a hat
+# are predictions, symbols without are the ground truth. $\langle\cdot\rangle$ is the mean over the batch
+# and over all entries.
 
-# %% tags=["parameters"] nbmake={"mock": {"points": 5, "people": 8, "count": 8}}
+# %% tags=["parameters", "hide-input"] nbmake={"mock": {"points": 5, "people": 8, "count": 8}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 data = None  # data root; None: $DPOSE_DATA, else the open data
 sample = 3  # which test person
 points = 21  # of each curve
@@ -34,8 +42,10 @@ people = 16  # for the gradients that reach the encoder
 count = 96  # people whose pixels are counted
 seed = 0
 
-# %% tags=["hide-input"]
-from dataclasses import fields
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,68 +66,264 @@ from dpose.figures import (
     html_table,
     overlay,
     picture_grid,
-    show_source,
     style_axis,
     to_picture,
 )
-from dpose.losses import MINI_WEIGHTS, PAPER_WEIGHTS, RELEASED_WEIGHTS, TERMS, LossWeights, compute_losses
+from dpose.losses import (
+    COEFFICIENTS,
+    LITE_WEIGHTS,
+    MINI_WEIGHTS,
+    PAPER_WEIGHTS,
+    RELEASED_WEIGHTS,
+    compute_losses,
+)
 from dpose.model.inference import to_device
 from dpose.skeleton import JOINT_NAMES, NUM_CLASSES
+from dpose.training import recipe
 
 torch.manual_seed(seed)
 plt.rcParams["figure.dpi"] = 130
-RECIPES = {"PAPER": PAPER_WEIGHTS, "MINI": MINI_WEIGHTS, "RELEASED": RELEASED_WEIGHTS}
+RECIPES = {
+    "paper": PAPER_WEIGHTS,
+    "released code": RELEASED_WEIGHTS,
+    "lite": LITE_WEIGHTS,
+    "mini": MINI_WEIGHTS,
+}
+COMPARED = ("paper", "released code", "lite")
+NAMES = {
+    "depth_l1": "depth, pixel error",
+    "depth_ssim": "depth, 1 − SSIM",
+    "segm": "parts",
+    "pose": "pose",
+    "shape": "shape",
+    "joints3d": "3D joints",
+    "vertices": "vertices",
+    "joints2d": "2D joints",
+    "camera": "camera scale",
+}
+# Contrast above 4.5:1 on white and on black.
 COLOUR = {
-    "pose": "#0072B2", "joints3d": "#009E73", "vertices": "#E69F00", "joints2d": "#CC79A7", "shape": "#56B4E9",
-    "depth_l1": "#0072B2", "depth_ssim": "#E69F00", "segm": "#D55E00", "camera": "#D55E00",
-}  # fmt: skip
-config = dpose.preset("mini")
+    "pose": "#127CB7",
+    "joints3d": "#008662",
+    "vertices": "#C15500",
+    "joints2d": "#A36085",
+    "depth_l1": "#127CB7",
+    "depth_ssim": "#C15500",
+    "paper": "#127CB7",
+    "released code": "#C15500",
+    "lite": "#008662",
+}
+config = dpose.preset("lite")
 body, light_body = dpose.load_body(), dpose.load_body(vertex_stride=8)  # the light one: every eighth vertex
 
-# %% [markdown]
-# ## The three sets of weights
 
-# %% tags=["hide-input"]
-rows = [
-    (field.name.replace("lambda_", "λ") + (f", {TERMS[i]}" if i < len(TERMS) else ""),)
-    + tuple(str(getattr(weights, field.name)) for weights in RECIPES.values())
-    for i, field in enumerate(fields(LossWeights))
-]
-html_table(("", *RECIPES), rows, "Coefficients, and the variants of the terms (dpose.losses.LossWeights)")
+def power(value):
+    """A number with a power of ten: 1.3 × 10⁻⁷."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa} × 10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def label_ends(axis, lines, gap=0.075):
+    """Names of curves {name: (colour, last value)} right of a logarithmic axis, moved apart where they collide."""
+    low, high = np.log(axis.get_ylim())
+    ends = sorted(
+        ((np.log(last) - low) / (high - low), name, colour) for name, (colour, last) in lines.items()
+    )
+    height = -1.0
+    for end, name, colour in ends:
+        height = max(end, height + gap)
+        axis.text(1.02, height, name, color=colour, fontsize=8.5, va="center", transform=axis.transAxes)
+
 
 # %% [markdown]
-# ## A perfect answer
+# ## Depth
 #
-# Take one person of the test set and answer with the truth: its rotations, its shape, a camera that puts the
-# body where it is, the true parts with full confidence, the true depth.
+# Two terms compare the predicted depth map $\hat d$ with the true one $d$:
+#
+# $$
+# L_\mathrm{depth} = \lambda_1\, |d - \hat d| + \lambda_2\, \bigl(1 - \mathrm{SSIM}(d, \hat d)\bigr) \tag{2}
+# $$
+#
+# The first is the L1 error, a mean over the set $P$ of pixels that show the person. "Background is ignored", as the
+# paper says:
+#
+# $$
+# |d - \hat d| = \frac{1}{|P|} \sum_{p \in P} \bigl| d_p - \hat d_p \bigr|
+# $$
+#
+# The second compares small windows by their structural similarity ({term}`SSIM`) {cite:p}`ssim`. With the means
+# $\mu$, variances $\sigma^2$ and covariance $\sigma_{d\hat d}$ of the two maps in a window,
+#
+# $$
+# \mathrm{SSIM}(d, \hat d) =
+# \frac{2 \mu_d\, \mu_{\hat d} + c_1}{\mu_d^2 + \mu_{\hat d}^2 + c_1} \cdot
+# \frac{2 \sigma_{d \hat d} + c_2}{\sigma_d^2 + \sigma_{\hat d}^2 + c_2} .
+# $$
+#
+# The first factor compares the level, the second the pattern; both are 1 if the windows are equal. The
+# constants $c_1 = 0.01^2$ and $c_2 = 0.03^2$ keep the fractions finite. Windows are Gaussian, 11 pixels wide with
+# $\sigma = 1.5$ pixels. Outside of $P$ both maps are set to zero, and the mean is over the windows that contain a pixel
+# of $P$.
+#
+# The functions are {py:obj}`dpose.losses.depth_l1` and {py:obj}`dpose.losses.depth_ssim`. Both get $P$ from
+# {py:obj}`dpose.losses.supervised_pixels`: pixels with a positive target, of samples that have depth.
+#
+# ## Parts
+#
+# The part map is trained by the {term}`cross-entropy` over the 23 classes, 22 parts and the background:
+#
+# $$
+# L_\mathrm{segm} = \lambda_3\, \mathrm{CrossEntropy}(c, S), \qquad
+# \mathrm{CrossEntropy}(c, S) = - \biggl\langle \log \frac{\exp S_{c_p,\,p}}{\sum_k \exp S_{k,\,p}} \biggr\rangle_{\!p}
+# \tag{3}
+# $$
+#
+# Here $S_{k,p}$ is the {term}`logit` of class $k$ at pixel $p$, and $c_p$ is the true class. The mean is over all pixels,
+# background included, and over the whole of the training: PARE {cite:p}`pare` switches this supervision off
+# after a while, D-PoSE does not. The function is {py:obj}`dpose.losses.segmentation`.
+#
+# ## Body
+#
+# Five terms compare the body: its pose, its shape, its joints in 3D, its vertices, and its joints in the image.
+#
+# $$
+# L_\mathrm{human} = \lambda_4 L_\mathrm{SMPLpose} + \lambda_5 L_\mathrm{SMPLshape}
+#   + \lambda_6 L_{J3D} + \lambda_7 L_{V3D} + \lambda_8 L_{J2D} \tag{4}
+# $$
+#
+# $$
+# \begin{aligned}
+# L_\mathrm{SMPLpose} &= \bigl\langle (\hat R_j - R_j)^2 \bigr\rangle
+#   && \text{entries of the rotation matrices of 22 joints} \\
+# L_\mathrm{SMPLshape} &= \bigl\langle (\hat \beta - \beta)^2 \bigr\rangle
+#   && \text{11 shape coefficients} \\
+# L_{J3D} &= \bigl\langle (\hat J_{3D} - J_{3D})^2 \bigr\rangle
+#   && \text{22 joints relative to the pelvis, m}^2 \\
+# L_{V3D} &= \bigl\langle |\hat V - V| \bigr\rangle
+#   && \text{coordinates of the vertices, m} \\
+# L_{J2D} &= \bigl\langle w_j\, (\hat J_{2D} - J_{2D})^2 \bigr\rangle
+#   && \text{22 projected joints, half image sides}
+# \end{aligned}
+# $$
+#
+# The functions are {py:obj}`dpose.losses.pose`, {py:obj}`dpose.losses.shape`, {py:obj}`dpose.losses.joints3d`,
+# {py:obj}`dpose.losses.vertices` and {py:obj}`dpose.losses.joints2d`. The paper writes four of the terms as norms, and calls
+# them mean squared errors (MSE). Some details are not in its equations; this implementation decides them as follows.
+#
+# - *Pose.* Rotations are compared as matrices $R_j$, global orientation included. Matrices change continuously with
+#   the rotation, where {term}`axis-angle` vectors jump at 180°.
+# - *3D joints and vertices.* The translation is left out: joints are relative to the pelvis, vertices are in the
+#   frame of the posed body. Where the body is follows from the camera alone.
+# - *2D joints.* $\hat J_{2D}$ is the projection of the predicted joints by {eqn}`6`, in the full image. Coordinates
+#   are divided by half the width and height of the image, and $w_j$ is the confidence of the label.
+#
+# ## Weights
+#
+# The weights $\lambda_1$ to $\lambda_8$ balance terms of different units. The next table shows those of the paper, those of
+# the code that its authors released, and those of the two networks of this book. In the lower part are
+# the details in which the four differ. All are fields of {py:obj}`dpose.losses.LossWeights`.
+
+# %% tags=["remove-input"]
+CHOICES = {  # field: what it decides, and its values in words
+    "depth_error": ("depth, pixel error", {"l1": "absolute", "mse": "squared"}),
+    "depth_pixels": ("depth, pixels", {"person": "person", "all": "all"}),
+    "ssim_window": ("depth, SSIM window, pixels", {}),
+    "parts_balance": ("parts, balance of classes b", {0.0: "0"}),
+    "pose_root": ("pose, with global orientation", {True: "yes", False: "no"}),
+    "num_joints": ("3D and 2D joints, number", {}),
+    "joints3d_frame": ("3D joints, relative to", {"pelvis": "pelvis", "body": "body frame"}),
+    "joints2d_frame": (
+        "2D joints, errors in units of half the",
+        {
+            "image": "image",
+            "image/box": "image, weighted",
+            "crop": "box",
+            "person": "box or person",
+        },
+    ),
+}
+LONG = {
+    "depth_l1": "depth, pixel error",
+    "segm": "parts, cross-entropy",
+    "pose": "pose, rotation matrices",
+    "shape": "shape coefficients",
+    "vertices": "vertices, absolute error",
+    "camera": "camera scale (see below)",
+}
+rows = [
+    (
+        LONG.get(name, NAMES[name]),
+        field.replace("lambda_", "λ").translate(str.maketrans("12345678", "₁₂₃₄₅₆₇₈"))
+        if "lambda" in field
+        else field,
+        *(f"{getattr(weights, field):g}" for weights in RECIPES.values()),
+    )
+    for name, field in COEFFICIENTS.items()
+]
+rows.append(("common factor", "factor", *(f"{weights.factor:g}" for weights in RECIPES.values())))
+for field, (what, words) in CHOICES.items():
+    values = (getattr(weights, field) for weights in RECIPES.values())
+    rows.append((what, field, *(words.get(value, str(value)) for value in values)))
+html_table(
+    ("what", "symbol or field", *RECIPES),
+    rows,
+    "Weights of the loss terms, and details in which the four losses differ. Weighted: squared errors are multiplied "
+    "by image side / box side",
+    align="llrrrr",
+)
+
+
+# %% tags=["remove-input"]
+def times(names, weights=LITE_WEIGHTS):
+    """How many times the paper's a weight is, for terms that share the ratio."""
+    ratios = {round(weights.of(name) / PAPER_WEIGHTS.of(name), 6) for name in names}
+    (ratio,) = ratios
+    return f"{ratio:g}"
+
+
+Markdown(
+    f"Relative to the paper, the losses of `lite` and `mini` multiply the three map terms by "
+    f"{times(('depth_l1', 'depth_ssim', 'segm'))}, the pose term by {times(('pose',))}, the terms of 3D joints and "
+    f"vertices by {times(('joints3d', 'vertices'))} and the shape term by {times(('shape',))}. What this does to the gradients is measured "
+    "below, under *Which terms train the encoder?* The two differ in the 2D term alone, whose weight and unit in `lite` were chosen by trials "
+    "on [photographs](photographs.ipynb). What the released code does differently from the paper, file by file, is "
+    "on the page [Paper against code](paper_vs_code.ipynb)."
+)
+
+# %% [markdown]
+# ## A loss as a function of one error
+#
+# To see what a term responds to, take one test person and let the prediction be the ground truth: its
+# rotations, its shape, the camera that puts the body in its place, its depth map, and its parts with a large logit
+# for the true class. Then change this prediction in one way, by an amount that a dial sets. Every term becomes a
+# function of one number, and automatic differentiation gives its slope.
 
 # %%
 everybody = next(iter(make_loader(data, "test", config, max(people, sample + 1))))
 everybody = to_device(everybody, "cpu")
 batch = {name: value[sample : sample + 1] for name, value in everybody.items()}
 true_cam = weak_perspective(batch)  # (1, 3), `full_translation` undone
-certain = 30 * torch.nn.functional.one_hot(batch["parts"], NUM_CLASSES).movedim(-1, 1).float()
-truth = Prediction(batch["pose"], batch["betas"], true_cam, certain, batch["depth"])
-
+sure = 30 * torch.nn.functional.one_hot(batch["parts"], NUM_CLASSES).movedim(-1, 1).float()
+truth = Prediction(batch["pose"], batch["betas"], true_cam, sure, batch["depth"])
 perfect = compute_losses(truth, batch, light_body)
-assert (
-    perfect["total"] - PAPER_WEIGHTS.of("joints2d") * perfect["joints2d"] < 1e-6
-)  # 2D labels may be measured
+
+# %% tags=["remove-input"]
+labels_off = PAPER_WEIGHTS.of("joints2d") * perfect["joints2d"]  # 2D labels of other data may be measured
+assert perfect["total"] - labels_off < 1e-6
 Markdown(
-    f"The loss of the perfect answer is {perfect['total']:.1e}: zero, but for the rounding of stored labels."
+    f"The loss of this prediction is {power(perfect['total'].item())}, which is the rounding of stored labels and of "
+    "float32."
 )
 
+
 # %% [markdown]
-# ## One elbow
+# ### An elbow
 #
-# Now bend the left elbow, and nothing else. Four terms notice: the rotation is wrong, and so are the joints
-# and vertices further down the arm, and where they are seen in the image.
-
-# %%
-show_source(terms.pose, terms.joints3d, terms.vertices)
+# The first dial turns the left elbow and nothing else ({numref}`fig-elbow`). Four terms respond: the rotation is wrong, the
+# joints and vertices further down the arm are in the wrong place, and so are their projections.
 
 
-# %%
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The left elbow of a test person, turned away from the true angle. Below: the four terms that respond, with the paper's weights, and the absolute value of their derivative with respect to the angle. All axes are logarithmic.", "name": "fig-elbow"}}
 ELBOW = JOINT_NAMES.index("left_elbow")
 
 
@@ -128,92 +334,92 @@ def bend(degrees):
     return truth._replace(rotmats=torch.cat([before, elbow @ turn, after], 1))
 
 
-# %% tags=["hide-input"]
 def dial(move, values, weights):
     """Every weighted term at each setting of a dial, and its derivative: two dicts of lists."""
     value, slope = {}, {}
     for setting in values:
         x = torch.tensor(float(setting), requires_grad=True)
-        said = compute_losses(move(x), batch, light_body, weights)
-        for name in (*TERMS, "camera"):
-            if name in said and said[name].requires_grad:
-                weighted = weights.of(name) * said[name]
+        found = compute_losses(move(x), batch, light_body, weights)
+        for name in NAMES:
+            if name in found and found[name].requires_grad:
+                weighted = weights.of(name) * found[name]
                 (g,) = torch.autograd.grad(weighted, x, retain_graph=True, allow_unused=True)
                 if g is not None:
                     value.setdefault(name, []).append(weighted.item())
                     slope.setdefault(name, []).append(abs(g.item()))
-    return value, slope
+    responding = [name for name, line in value.items() if max(line) > 1e-9]
+    return {name: value[name] for name in responding}, {name: slope[name] for name in responding}
 
 
-def curves(move, values, unit, log_x=True):
-    """Values (above) and derivatives (below) of all terms that move, for each recipe."""
-    figure, axes = plt.subplots(2, 3, figsize=(8.6, 4.6), sharex=True, sharey="row", layout="constrained")
-    for column, (recipe, weights) in zip(axes.T, RECIPES.items(), strict=True):
-        for axis, lines in zip(column, dial(move, values, weights), strict=True):
-            for name, line in lines.items():
-                if max(line) > 1e-9:
-                    axis.plot(values, line, color=COLOUR[name], linewidth=2, label=name)
-            axis.set_yscale("log")
-            if log_x:
-                axis.set_xscale("log")
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.minorticks_off()
-        column[0].set_title(recipe, fontsize=10)
-        column[1].set_xlabel(unit)
-    axes[0, 0].set_ylabel("weighted term")
-    axes[1, 0].set_ylabel("its gradient")
-    axes[0, 0].legend(fontsize=8, frameon=False)
-    for axis in axes.flat:
+def dial_figure(strip, titles, move, values, label, slope_label):
+    """A strip of pictures over two panels: the weighted terms and their slopes, with the paper's weights."""
+    figure = plt.figure(figsize=(8, 5.1), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.9))
+    for part in (figure, upper, lower):
+        part.patch.set_alpha(0)
+    for axis, picture, title in zip(upper.subplots(1, len(strip)), strip, titles, strict=True):
+        axis.imshow(picture, interpolation="nearest")
+        axis.set_axis_off()
+        axis.set_title(title, fontsize=9, color=INK)
+    axes = lower.subplots(1, 2)
+    names = ("weighted term", slope_label)
+    for axis, lines, name in zip(axes, dial(move, values, PAPER_WEIGHTS), names, strict=True):
+        for term, line in lines.items():
+            axis.loglog(values, line, color=COLOUR[term], linewidth=2)
+        axis.set(xlabel=label, title=name)
+        axis.title.set_fontsize(9.5)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.minorticks_off()
         style_axis(axis)
+        label_ends(axis, {NAMES[term]: (COLOUR[term], line[-1]) for term, line in lines.items()})
     return figure
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The dial: the elbow of one test person, from right to wrong.", "name": "fig-elbow"}}
 picture = to_picture(batch["image"][0])
 geometry = batch["cam_int"][0], batch["center"][0], batch["scale"][0]
 strip = []
 for degrees in (0.0, 30.0, 60.0, 90.0, 120.0):
     posed = body(batch["betas"], bend(torch.tensor(degrees)).rotmats, batch["trans"])
     strip.append(overlay(picture, posed.vertices[0], body.faces, *geometry))
-figure = picture_grid([strip], titles=[f"{d}°" for d in (0, 30, 60, 90, 120)], side=1.72)
-plt.show()
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What the terms say about the bent elbow, for the three sets of weights: weighted value, and its derivative by the angle (per degree). All axes logarithmic.", "name": "fig-elbow-curves"}}
+titles = [f"{degrees}°" for degrees in (0, 30, 60, 90, 120)]
 degrees = np.geomspace(1, 120, points)
-figure = curves(bend, degrees, "elbow off by, degrees")
+figure = dial_figure(strip, titles, bend, degrees, "error of the elbow, degrees", "derivative, per degree")
 plt.show()
 
 
-# %% tags=["hide-input"]
-def growth(name, weights, low=1.0, high=4.0):
-    """Exponent of a term between two settings: 2 for squares, 1 for absolute values."""
-    value, _ = dial(bend, (low, high), weights)
+# %% tags=["remove-input"]
+def growth(name, low=1.0, high=4.0):
+    """Exponent of a term between two angles: 2 for squares, 1 for absolute values."""
+    value, _ = dial(bend, (low, high), PAPER_WEIGHTS)
     return np.log(value[name][1] / value[name][0]) / np.log(high / low)
 
 
+exponents = ", ".join(
+    f"{growth(name):.2f} ({NAMES[name]})" for name in ("pose", "joints3d", "joints2d", "vertices")
+)
+fine = np.geomspace(0.1, 120, 40)
+_, slopes = dial(bend, fine, PAPER_WEIGHTS)
+largest = [max(slopes, key=lambda name: slopes[name][i]) for i in range(len(fine))]
+share = [slopes["vertices"][i] / sum(line[i] for line in slopes.values()) for i in range(len(fine))]
+crossing = next((angle for angle, name in zip(fine, largest, strict=True) if name != "vertices"), None)
+until = "at all angles shown" if crossing is None else f"below about {crossing:.0f}°"
+one_degree = int(np.abs(fine - 1).argmin())
 Markdown(
-    "On such axes a power is a straight line and its exponent the slope. Between 1° and 4° the exponents of PAPER are "
-    + ", ".join(
-        f"{growth(name, PAPER_WEIGHTS):.2f} ({name})" for name in ("pose", "joints3d", "vertices", "joints2d")
-    )
-    + "."
+    f"On such axes $c\\,x^n$ is a straight line of slope $n$. Between 1° and 4° the exponents are {exponents}. The gradient of a "
+    "squared term fades with the error; that of the vertex term, an absolute value, does not. For this person and joint "
+    f"the vertex term has the largest derivative {until}; at 1° it makes up {100 * share[one_degree]:.0f} % of the four."
 )
 
 # %% [markdown]
-# Squares forgive small errors, and their pull fades as the error does; the absolute value of the vertex term
-# pulls with the same force down to the last millimetre. So the vertices do the fine work. The pose term
-# flattens for large angles, because a matrix cannot be more wrong than upside down.
+# The pose term flattens for large angles, because it depends on the sine of half the angle; exercise 1
+# derives the formula.
 #
-# ## Depth
+# ### A flat depth map
 #
-# Two terms look at the depth map. The first compares pixel by pixel. SSIM compares small windows, and asks
-# more for the same pattern than for the same level. Both see the person only, in `PAPER` and `MINI`; the dial
-# here mixes the true depth with the mean depth of this person, until at 1 the map is flat.
+# The second dial mixes the true depth map with the mean depth of the person, until at 1 the map is flat
+# ({numref}`fig-flat`).
 
-# %%
-show_source(terms.supervised_pixels, terms.depth_l1, terms.depth_ssim)
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The dial: from the true depth (0) to a flat one (1).", "name": "fig-flat"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The depth map of the person, mixed with its own mean: the pictures show shares of 0 to 1. Below: the two depth terms with the paper's weights, and the absolute value of their derivative with respect to the share.", "name": "fig-flat"}}
 person = batch["depth"] > 0
 flat = torch.where(person, batch["depth"][person].mean(), 0.0)
 
@@ -225,206 +431,307 @@ def flatten(share):
 
 shares = (0.0, 0.25, 0.5, 0.75, 1.0)
 maps = [colour_depth(flatten(share).depth[0, 0].numpy(), person[0, 0].numpy()) for share in shares]
-figure = picture_grid([maps], titles=[f"{share:g}" for share in shares], side=1.72)
+values = np.geomspace(0.01, 1, points)
+figure = dial_figure(
+    maps, [f"{share:g}" for share in shares], flatten, values, "share of the flat map", "derivative"
+)
 plt.show()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What the two depth terms say. In RELEASED, the line called depth_l1 is a mean square.", "name": "fig-depth-curves"}}
-figure = curves(flatten, np.geomspace(0.01, 1, points), "share of flatness")
-plt.show()
+# %% tags=["remove-input"]
+low, high = 0.02, 0.04
+depth_value, depth_slope = dial(flatten, (low, high, 1.0), PAPER_WEIGHTS)
+exponents = {term: np.log2(line[1] / line[0]) for term, line in depth_value.items()}
+ratios = {i: depth_slope["depth_l1"][i] / depth_slope["depth_ssim"][i] for i in (0, 2)}
+Markdown(
+    f"For small shares the pixel error grows with the power {exponents['depth_l1']:.2f} of the share, 1 − SSIM with the power "
+    f"{exponents['depth_ssim']:.2f}. Small errors of the depth map are therefore corrected by the first term: its derivative is "
+    f"{ratios[0]:.0f} times that of the second at a share of {low:g}, and {ratios[2]:.1f} times at 1."
+)
 
 # %% [markdown]
-# ## The camera
+# ### The camera
 #
-# Only one term sees where the body stands: the projected joints. In `MINI` it is measured in boxes, not in
-# images, so a small person counts as much as a large one. The released code also penalises small or negative
-# scales $s$, for which the body would stand very far away or behind the camera. Here nothing would have to be:
-# in all three sets, below $s = 0.1$, the translation continues $1/s$ by its tangent, so value and gradient
-# stay finite.
+# Only the 2D term depends on the predicted camera $(s, t_x, t_y)$. {numref}`fig-camera-loss` moves the body sideways, and then
+# decreases the scale $s$ from its true value to below zero. By the formula of the [camera](camera.ipynb) page the
+# distance is proportional to $1/s$, which would be infinite at $s = 0$ and negative below; in all losses here it
+# continues as the tangent of $1/s$ below $s = 0.1$, so that value and gradient stay finite
+# ({py:obj}`dpose.camera.full_translation`). The released code has the same formula without that, and a ninth term
+# that keeps $s$ positive, $\bigl\langle \exp(-10\, s)^2 \bigr\rangle$ with $s$ clamped to $\pm 0.5$
+# ({py:obj}`dpose.losses.camera`). The paper does not mention it.
 
-# %%
-show_source(terms.joints2d)
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The body shifted sideways (left), and its camera scale turned from the true value to below zero (right): all weighted terms that notice.", "name": "fig-camera-curves"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The 2D term while the body is moved sideways (left), and while the camera scale s decreases from its true value to below zero (right), with the weights of the paper, of the released code and of lite; dotted: the released code's term of the camera scale. The vertical line is at s = 0.1. Vertical axes are logarithmic.", "name": "fig-camera-loss"}}
 
 
 def shift(metres):
+    """The truth, moved to the right."""
     return truth._replace(cam=true_cam + metres * torch.tensor([0.0, 1.0, 0.0]))
 
 
 def rescale(scale):
+    """The truth, with another camera scale."""
     return truth._replace(cam=torch.cat([scale.view(1, 1), true_cam[:, 1:]], 1))
 
 
-figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.0), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.1), layout="constrained")
 dials = (
-    (shift, np.linspace(0.01, 0.8, points)),
-    (rescale, np.linspace(true_cam[0, 0] - 0.01, -0.3, 2 * points)),
+    (shift, np.linspace(0.01, 0.8, points), "moved by, metres"),
+    (rescale, np.linspace(true_cam[0, 0] - 0.01, -0.3, 2 * points), "camera scale s"),
 )
-for axis, (move, values) in zip(axes, dials, strict=True):
-    for recipe, style in zip(RECIPES, ("-", "--", ":"), strict=True):
-        for name, line in dial(move, values, RECIPES[recipe])[0].items():
-            axis.semilogy(values, line, style, color=COLOUR[name], linewidth=2, label=f"{recipe}, {name}")
+for axis, (move, values, label) in zip(axes, dials, strict=True):
+    ends = {}
+    for name in COMPARED:
+        lines, _ = dial(move, values, RECIPES[name])
+        axis.semilogy(values, lines["joints2d"], color=COLOUR[name], linewidth=2)
+        ends[name] = COLOUR[name], lines["joints2d"][-1]
+        if move is rescale and "camera" in lines:
+            axis.semilogy(values, lines["camera"], ":", color=COLOUR[name], linewidth=2)
+            ends["its scale term"] = COLOUR[name], lines["camera"][-1]
+    axis.set(xlabel=label, ylabel="weighted term")
     axis.spines[["top", "right"]].set_visible(False)
-axes[0].set(xlabel="shifted by, metres", ylabel="weighted term", ylim=(1e-3, 1e5))
-axes[1].set(xlabel="camera scale s")
-axes[1].axvline(0.1, color=INK, linewidth=0.8)
-axes[1].invert_xaxis()
-axes[1].legend(fontsize=8, frameon=False)
-for axis in axes:
+    axis.minorticks_off()
     style_axis(axis)
+    if move is rescale:
+        axis.invert_xaxis()
+        axis.axvline(0.1, color=INK, linewidth=0.8)
+    label_ends(axis, ends)
 plt.show()
 
 # %% [markdown]
-# ## One property to doubt: where there is no truth, nothing is learned
+# In `lite` errors are in units of the box, not of the image, so that people count alike whatever their size in the
+# image. Where the box shows only a part of a person, the unit is the extent of the person's joints.
 #
-# Some data sets have no depth, and after a jittered crop even a sample with depth may show nobody. Such
-# samples sit in the same batch as others. They must not pull at the depth map at all; "hardly" would not do,
-# because a mean over no pixels is 0/0, and one NaN ends a training run. Four people: the second has no depth,
-# of the third nobody is in view.
+# ## Samples without depth
+#
+# AGORA's people have no depth {cite:p}`agora`, and a jittered crop may miss the person altogether. Such samples share a
+# batch with others and must not change the depth map at all. A mean over no pixels would be 0/0, and a single
+# NaN ends a training run. As a check, the next cell computes the gradient of both depth terms with respect to a random depth map of
+# four people: the second has no depth, and of the third no pixel is visible.
 
-# %%
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Depth targets of four people, and the size of the gradient at each pixel with the losses of the paper and of the released code (dark blue: zero; square roots, so that small values show).", "name": "fig-masks"}}
 mixed = {name: value[:4] for name, value in everybody.items()}
 mixed["has_depth"] = torch.tensor([True, False, True, True])
 mixed["depth"] = mixed["depth"] * torch.tensor([1.0, 1, 0, 1]).view(4, 1, 1, 1)
-answer = torch.rand(mixed["depth"].shape, requires_grad=True)
-
-
-def pull(batch, weights):
-    """Gradient of both depth terms at a random depth map, (B, 1, M, M), and their sum."""
-    said = Prediction(
-        batch["pose"], batch["betas"], true_cam.expand(4, 3), certain.expand(4, -1, -1, -1), answer
-    )
-    found = compute_losses(said, batch, light_body, weights)
-    value = weights.of("depth_l1") * found["depth_l1"] + weights.of("depth_ssim") * found["depth_ssim"]
-    return torch.autograd.grad(value, answer)[0], value.item()
-
-
-nobody = mixed | {"has_depth": torch.zeros(4, dtype=torch.bool)}
-for weights in RECIPES.values():
-    gradient, _ = pull(mixed, weights)
-    assert gradient.isfinite().all() and gradient[[1, 2]].count_nonzero() == 0 and gradient[[0, 3]].any()
-    gradient, value = pull(nobody, weights)
-    assert value == 0 and gradient.count_nonzero() == 0
-gradient, _ = pull(mixed, PAPER_WEIGHTS)
-background = mixed["depth"] == 0
-Markdown(
-    f"Gradients that are not exactly zero, PAPER: {', '.join(str(int(g.count_nonzero())) for g in gradient)} of "
-    f"{gradient[0].numel():,} pixels of the four people; on the background: "
-    f"{int(gradient[background].count_nonzero())}. In a batch without any depth: value {value:g}, all gradients zero. "
-    "The same holds for MINI and RELEASED, except that RELEASED looks at the background."
+depth_map = torch.rand(mixed["depth"].shape, requires_grad=True)
+prediction = Prediction(
+    mixed["pose"], mixed["betas"], true_cam.expand(4, 3), sure.expand(4, -1, -1, -1), depth_map
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Target, and size of the gradient at each pixel under PAPER and RELEASED (dark blue: zero), for the four people.", "name": "fig-masks"}}
-rows = [
+
+def depth_gradient(batch, weights):
+    """Gradient of both weighted depth terms w.r.t. the depth map, (B, 1, M, M), and their sum."""
+    found = compute_losses(prediction, batch, light_body, weights)
+    value = sum(weights.of(name) * found[name] for name in ("depth_l1", "depth_ssim"))
+    return torch.autograd.grad(value, depth_map)[0], value.item()
+
+
+no_depth = mixed | {"has_depth": torch.zeros(4, dtype=torch.bool)}
+for weights in RECIPES.values():
+    gradient, _ = depth_gradient(mixed, weights)
+    assert gradient.isfinite().all() and not gradient[[1, 2]].any() and gradient[[0, 3]].any()
+    gradient, value = depth_gradient(no_depth, weights)
+    assert value == 0 and not gradient.any()
+
+pictures = [
     [colour_depth(d[0].numpy()) for d in mixed["depth"] * mixed["has_depth"].view(4, 1, 1, 1)],
-    *(list(colour_values(pull(mixed, w)[0].abs().sqrt()[:, 0])) for w in (PAPER_WEIGHTS, RELEASED_WEIGHTS)),
+    *(
+        list(colour_values(depth_gradient(mixed, weights)[0].abs().sqrt()[:, 0]))
+        for weights in (PAPER_WEIGHTS, RELEASED_WEIGHTS)
+    ),
 ]
-titles = ("with depth", "without", "nobody in view", "with depth")
-figure = picture_grid(rows, titles=titles, labels=("target", "PAPER", "RELEASED"), side=1.55)
+titles = ("with depth", "without depth", "not visible", "with depth")
+figure = picture_grid(pictures, titles=titles, labels=("target", "paper", "released code"), side=1.75)
 plt.show()
 
-# %% [markdown]
-# ## Why MINI's weights differ
-#
-# The paper's weights assume an encoder that has already learned to find people's joints. From random weights
-# all is to be learned at once, through the same features, and what counts is how hard each term pulls at
-# *them*. So here is an untrained `MINI`, one batch of people, and the gradient that each term sends back into
-# the encoder's four feature maps.
+# %% tags=["remove-input"]
+gradient, _ = depth_gradient(mixed, PAPER_WEIGHTS)
+released, _ = depth_gradient(mixed, RELEASED_WEIGHTS)
+background = (mixed["depth"] == 0) & mixed["has_depth"].view(4, 1, 1, 1)
+background[2] = False  # not visible: no pixel of this sample is supervised
+used = ", ".join(f"{int(g.count_nonzero()):,}" for g in gradient)
+Markdown(
+    f"With the paper's losses {used} of the {gradient[0].numel():,} pixels of the four maps have a gradient that is not zero "
+    f"({{numref}}`fig-masks`); on the background of the two people with depth it is {int(gradient[background].count_nonzero())} pixels. "
+    f"The released code's losses have a gradient at {100 * released[background].count_nonzero() / background.sum():.0f} % of these background pixels. In a batch without any depth both "
+    "terms are exactly zero, with zero gradients."
+)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Size of the gradient of each weighted term at the encoder's feature maps, in an untrained MINI, as a share of the sum over the terms.", "name": "fig-pull"}}
+# %% [markdown]
+# ## Which terms train the encoder?
+#
+# All terms share the encoder. How much a term changes it depends on the gradient that it sends into the four encoder
+# maps $F_1$ to $F_4$. {numref}`fig-shares` compares the norms of these gradients, for one batch of people, in two states of the
+# network `lite`: before training, when everything after the pretrained backbone is random, and after.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Norm of the gradient of each weighted term with respect to the encoder maps F1 to F4, in % of the sum over the terms, with three sets of weights. Bars and first numbers: the network before training; diamonds and second numbers: the trained network.", "name": "fig-shares"}}
+trained = dpose.load("lite").train()
 fresh = dpose.DPose(config).train()
-means = dpose.load("mini").regressor
+fresh.encoder.load_pretrained()
+means = trained.regressor
 fresh.set_means(means.init_pose, means.init_shape, means.init_cam)
 crowd = {name: value[:people] for name, value in everybody.items()}
-share = torch.bincount(crowd["parts"].flatten(), minlength=NUM_CLASSES) / crowd["parts"].numel()
-fresh.init_head_priors(share, crowd["depth"][crowd["depth"] > 0].mean())
+frequency = torch.bincount(crowd["parts"].flatten(), minlength=NUM_CLASSES) / crowd["parts"].numel()
+fresh.init_head_priors(frequency, crowd["depth"][crowd["depth"] > 0].mean())
 box = bbox_info(crowd["center"], crowd["scale"], crowd["cam_int"])
-said, features = fresh(crowd["image"], box, return_features=True)
-inner = (features.f1, features.f2, features.f3, features.f4)
 
 
-def pulls(weights):
-    """Norm of each weighted term's gradient at the encoder's maps."""
-    found = compute_losses(said, crowd, light_body, weights)
-    out = {}
-    for name in (*TERMS, "camera"):
-        if name in found:
-            gradients = torch.autograd.grad(weights.of(name) * found[name], inner, retain_graph=True)
-            out[name] = torch.cat([g.flatten() for g in gradients]).norm().item()
-    return out
+def shares(network):
+    """{loss: {term: per cent}} of the gradient norms at the encoder maps."""
+    predicted, features = network(crowd["image"], box, return_features=True)
+    maps = (features.f1, features.f2, features.f3, features.f4)
+    result = {}
+    for name in COMPARED:
+        found = compute_losses(predicted, crowd, light_body, RECIPES[name])
+        norms = {}
+        for term in found.keys() - {"total"}:
+            gradients = torch.autograd.grad(RECIPES[name].of(term) * found[term], maps, retain_graph=True)
+            norms[term] = torch.cat([g.flatten() for g in gradients]).norm().item()
+        result[name] = {term: 100 * norm / sum(norms.values()) for term, norm in norms.items()}
+    return result
 
 
-names = (*TERMS, "camera")
-figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.9), sharex=True, sharey=True, layout="constrained")
-share_of_maps = {}
-for axis, (recipe, weights) in zip(axes, RECIPES.items(), strict=True):
-    strength = pulls(weights)
-    total = sum(strength.values())
-    percent = [100 * strength.get(name, 0.0) / total for name in names]
-    share_of_maps[recipe] = sum(percent[:3])
-    axis.barh(names, percent, color=[COLOUR["segm"]] * 3 + [COLOUR["pose"]] * 6, height=0.7)
-    for i, value in enumerate(percent):
-        axis.text(
-            value + 1.5,
-            i,
-            f"{value:.1f}" if names[i] in strength else "–",
-            color=INK,
-            fontsize=8,
-            va="center",
-        )
-    axis.set(xlabel="% of the pull", title=recipe, xlim=(0, 100))
+before, after = shares(fresh), shares(trained)
+MAPS = ("depth_l1", "depth_ssim", "segm")
+figure, axes = plt.subplots(1, 3, figsize=(8, 3.3), sharex=True, sharey=True, layout="constrained")
+for axis, name in zip(axes, COMPARED, strict=True):
+    colours = ["#C15500" if term in MAPS else "#127CB7" for term in NAMES]
+    start = [before[name].get(term, 0.0) for term in NAMES]
+    axis.barh(list(NAMES.values()), start, color=colours, height=0.62)
+    for i, value in enumerate(start):
+        end = after[name].get(list(NAMES)[i])
+        if end is not None:
+            axis.plot(end, i, "D", color=INK, markersize=4.5)
+            text = f"{value:.1f} → {end:.1f}" if max(value, end) < 9.95 else f"{value:.0f} → {end:.0f}"
+            axis.text(max(value, end) + 4, i, text, color=INK, fontsize=8.5, va="center")
+    axis.set(xlabel="% of the norms", title=name, xlim=(0, 100))
+    axis.title.set_fontsize(10)
     axis.spines[["top", "right"]].set_visible(False)
     style_axis(axis)
     axis.grid(visible=False)
 axes[0].invert_yaxis()
 plt.show()
 
-# %% tags=["hide-input"]
+
+# %% tags=["remove-input"]
+def map_share(state):
+    return "; ".join(f"{sum(state[name][term] for term in MAPS):.1f} % ({name})" for name in COMPARED)
+
+
 Markdown(
-    "Depth and parts together (vermilion) have "
-    + ", ".join(f"{value:.1f} % of the pull in {recipe}" for recipe, value in share_of_maps.items())
-    + ". MINI's weights give the maps a voice, because depth and parts are what is to be learned first."
+    f"The three map terms together (orange bars) have these shares before training: {map_share(before)}. After "
+    f"training: {map_share(after)}. With the paper's weights nearly all of the gradient comes from the body terms. The weights of "
+    "`lite` and `mini` give the maps a larger share. A share of the gradient is not a result, though: what the released code's "
+    "losses do to the errors after equal training is measured in the [ablation](ablation.ipynb)."
 )
 
 # %% [markdown]
 # ## Small parts
 #
-# A cross-entropy counts pixels, and most pixels are background. A toe that is never found costs next to
-# nothing. `parts_balance` $= b$ gives a pixel of a class with share $f$ of the pixels the weight $f^{-b}$: 0
-# leaves all pixels alike, as in the paper, at 1 all *classes* count alike. `MINI` takes a value in between:
-# small parts count for more, and the background still for most. What it finds of them is on the page of
-# [tables](tables.ipynb).
+# A cross-entropy counts pixels, and most pixels are background. The weights of `lite` and `mini` therefore multiply the
+# pixels of a class by $f^{-b}$, where $f$ is the share of the class in the batch: with $b = 0$, as in the paper, all pixels
+# count alike; with $b = 1$ all classes do. The two networks use a value between them.
 
-# %%
-show_source(terms.segmentation)
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "How much each class weighs in the cross-entropy, as a share of all, for three exponents b. Classes by size.", "name": "fig-balance"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of each class in the cross-entropy for three exponents b, for a sample of test people. Classes are sorted by their number of pixels; the vertical axis is logarithmic.", "name": "fig-balance"}}
 counts = torch.zeros(NUM_CLASSES)
 for some in make_loader(data, "test", config, 16, limit=count):
     some = to_device(some, "cpu")
     counts += torch.bincount(some["parts"].flatten(), minlength=NUM_CLASSES)
 share = counts / counts.sum()
 order = share.argsort(descending=True)
-labels = ("background", *(name.replace("_", " ") for name in JOINT_NAMES[:22]))
-figure, axis = plt.subplots(figsize=(8.6, 3.2), layout="constrained")
-for b, colour in (
-    (PAPER_WEIGHTS.parts_balance, "#0072B2"),
-    (MINI_WEIGHTS.parts_balance, "#D55E00"),
-    (1.0, INK),
-):
+classes = ("background", *(name.replace("_", " ") for name in JOINT_NAMES[:22]))
+weight_of = {}
+figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
+for b, colour in ((0.0, "#127CB7"), (MINI_WEIGHTS.parts_balance, "#C15500"), (1.0, INK)):
     weight = torch.where(share > 0, share ** (1 - b), 0.0)
-    axis.semilogy(
-        range(NUM_CLASSES),
-        100 * (weight / weight.sum())[order],
-        "o-",
-        color=colour,
-        markersize=4,
-        label=f"b = {b:g}",
-    )
+    weight_of[b] = 100 * weight / weight.sum()
+    axis.semilogy(range(NUM_CLASSES), weight_of[b][order], "o-", color=colour, markersize=4)
 axis.set(ylabel="% of the weight")
-axis.set_xticks(range(NUM_CLASSES), [labels[i] for i in order], rotation=50, ha="right", fontsize=8)
-axis.legend(fontsize=9, frameon=False)
+axis.set_xticks(range(NUM_CLASSES), [classes[i] for i in order], rotation=55, ha="right", fontsize=8.5)
 axis.minorticks_off()
 axis.spines[["top", "right"]].set_visible(False)
 style_axis(axis)
+label_ends(
+    axis,
+    {
+        f"b = {b:g}": (colour, weight_of[b][order][-1].item())
+        for b, colour in ((0.0, "#127CB7"), (MINI_WEIGHTS.parts_balance, "#C15500"), (1.0, INK))
+    },
+)
 plt.show()
+
+# %% tags=["remove-input"]
+smallest = int(order[share[order] > 0][-1])
+b = MINI_WEIGHTS.parts_balance
+Markdown(
+    f"In this sample of {count} people the background has {100 * share[0]:.0f} % of the pixels, and the smallest part, the "
+    f"{classes[smallest]}, {100 * share[smallest]:.2f} %. With b = {b:g} their shares of the loss are {weight_of[b][0]:.0f} % and "
+    f"{weight_of[b][smallest]:.2f} %."
+)
+
+# %% [markdown]
+# ## Takeaways
+#
+# - The loss is a weighted sum of eight terms: two for the depth map, one for the part map, and five for the body,
+#   which compare rotations, shape, 3D joints, vertices and projected joints.
+# - A squared term has a gradient that fades with the error; the absolute value of the vertex term keeps its
+#   gradient, so for small errors of the elbow it is the largest of the body terms.
+# - Samples without depth, and crops without the person, have exactly zero depth loss and zero gradient, so
+#   data sets with and without depth can share a batch.
+#
+# ## Exercises
+#
+# **Exercise 1.** One joint of one person is rotated away from the truth by the angle $a$; all other rotations are
+# right. Show that $L_\mathrm{SMPLpose} = 8 \sin^2(a/2) / (9 \cdot 22)$. At which angle is the derivative with respect to $a$ largest?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+# |R' - R|² = tr(R'ᵀR') + tr(RᵀR) - 2 tr(R'ᵀR) = 6 - 2 (1 + 2 cos a) = 4 (1 - cos a) = 8 sin²(a / 2),
+# and the term is the mean over 22 matrices of 9 entries. Its derivative, 4 sin(a) / 198, is largest at 90°.
+angles = torch.linspace(0, torch.pi, 181)
+measured = torch.stack([terms.pose(bend(angle.rad2deg()).rotmats, truth.rotmats) for angle in angles])
+torch.testing.assert_close(measured, 8 * (angles / 2).sin() ** 2 / (9 * 22), atol=1e-6, rtol=1e-4)
+steepest = angles[1:-1][(measured[2:] - measured[:-2]).argmax()].rad2deg()
+assert abs(steepest - 90) < 2
+Markdown(f"The formula holds at all {len(angles)} angles. The measured slope is largest at {steepest:.0f}°.")
+
+# %% [markdown]
+# **Exercise 2.** The released code multiplies the whole loss by 60. Adam divides each gradient by a running mean of its
+# size, so without clipping a common factor has almost no effect. Gradients are clipped at a norm of 1.5, though, before
+# Adam gets them. For which norms does the factor change what Adam gets? Is this so for the paper's loss, before and
+# after training?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+# Let n be the norm without the factor. Adam gets a gradient of norm min(n, 1.5) without it and min(60 n, 1.5)
+# with it, in the same direction. If n is at least 1.5 the two are equal; if it is smaller, the step counts for
+# more with the factor, up to 60 times.
+clip, norms = recipe("paper").clip, {}
+for name, network in (("before training", fresh), ("after training", trained)):
+    total = compute_losses(network(crowd["image"], box), crowd, light_body, PAPER_WEIGHTS)["total"]
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    norms[name] = torch.cat([g.flatten() for g in gradients if g is not None]).norm().item()
+same = all(norm >= clip for norm in norms.values())
+Markdown(
+    f"The norm is {norms['before training']:.0f} before and {norms['after training']:.0f} after training (`lite`, {people} people). "
+    + (
+        "Both are clipped in any case, so the factor changes nothing here."
+        if same
+        else "The factor has an effect."
+    )
+)
+
+# %% [markdown]
+# **Exercise 3.** Suppose the depth decoder could only output one constant for all pixels. Which constant has the smallest
+# first depth term, with the paper's loss (absolute error on the person) and with the released code's (squared error
+# on all pixels)? Compute both for the batch above.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+target, has_depth = crowd["depth"], crowd["has_depth"]
+median, mean = target[target > 0].median(), target.mean()
+grid = torch.linspace(0, 1, 401)
+constants = [torch.full_like(target, c) for c in grid]
+best_l1 = grid[torch.stack([terms.depth_l1(c, target, has_depth) for c in constants]).argmin()]
+best_mse = grid[torch.stack([terms.depth_mse(c, target, has_depth, "all") for c in constants]).argmin()]
+assert abs(best_l1 - median) < 0.01 and abs(best_mse - mean) < 0.01
+Markdown(
+    f"The median of the person's pixels, {median:.2f}, for the paper's loss; the mean over all pixels, {mean:.2f}, for the "
+    "released code's. Most pixels are background, whose target is 0, so the second constant is far from the depth of a person."
+)

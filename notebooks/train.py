@@ -9,21 +9,25 @@
 # %% [markdown]
 # # Training
 #
-# One network, one stage, one optimiser. This page trains it: here for a minute, on a GPU with the real data
-# for days, in both cases with the same code and the same cells. To train in earnest, run the page with
-# other parameters:
+# This page trains the network: one stage, one {term}`optimiser`, all losses at once. It explains what a training step does and
+# which settings the paper uses {cite:p}`dpose`, runs a few steps while the book is built, measures the outcome against
+# constant predictions, and then shows the log of the long run behind the shipped network.
 #
-# ```bash
-# papermill notebooks/train.ipynb run.ipynb -p steps 200000               # on a GPU, if there is one
-# papermill notebooks/train.ipynb run.ipynb -p preset lite -p steps 4000  # an hour on two idle processor cores
-# ```
+# :::{chapter}
+# :needs: [The losses](losses.ipynb), [metrics](metrics.ipynb); gradient descent
+# :learn: the five parts of a training step; the settings of the paper and of the small networks; how several data sets are mixed; how to judge a training run; the commands for a run of 200,000 steps
+# :::
 #
-# `dpose train` does the same on the command line.
+# ## One step
+#
+# A training step needs five things: a batch, a prediction, the loss, its gradient, and the optimiser that changes
+# the weights. In code, for a batch of 16 people and the network `lite`:
 
-# %% tags=["parameters"] nbmake={"mock": {"steps": 2, "batch_size": 4, "test_people": 8, "workers": 0}}
-steps = 80  # optimizer steps; the paper: 200000
+# %% tags=["parameters", "hide-input"] nbmake={"mock": {"steps": 2, "batch_size": 4, "test_people": 8, "workers": 0}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
+steps = 60  # optimizer steps; the paper: 200000
 preset = "auto"  # "paper" on a GPU, "lite" otherwise; or mini, or one of them with -no-depth
-data = None  # data root; None: $DPOSE_DATA, else the open data
+data = None  # data root, or a list of several; None: $DPOSE_DATA, else the open data
+mix = None  # weights of several data sets; None: their numbers of people
 batch_size = None  # samples a step, over all devices; None: the recipe's
 lr = None  # learning rate; None: the recipe's
 seed = None  # of weights, data order and augmentation; None: 0, or the resumed run's
@@ -36,63 +40,86 @@ devices = None  # how many, or "auto"; None: 1
 workers = None  # loader processes; None: as many as there are spare cores
 test_people = 256  # how many are measured at the end; None: all
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
+
 import shutil
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 import dpose
 from dpose.data.loader import make_loader
 from dpose.data.sources import find_shards
 from dpose.evaluate import evaluate
 from dpose.figures import (
+    INK,
     PREDICTION_TITLES,
     colour_depth,
     colour_parts,
     html_table,
-    loss_curves,
     picture_grid,
     prediction_pictures,
+    read_log,
+    style_axis,
     to_picture,
     validation_curves,
 )
-from dpose.losses import TERMS
+from dpose.losses import compute_losses
 from dpose.model import checkpoint
 from dpose.model.encoder import BACKBONES
 from dpose.model.inference import run_network, to_device
-from dpose.paths import shard_folder
+from dpose.paths import data_roots, is_url, shard_folder
 from dpose.results import read_json, totals
-from dpose.training import TrainConfig, train
+from dpose.training import TrainConfig, recipe, train
+from dpose.training.recipe import learning_rate
 
-# %% [markdown]
-# ## What will be run
-#
-# A parameter left at `None` is filled in from the preset's recipe. The `paper` recipe is the paper's: Adam at
-# a constant $10^{-5}$, 200,000 steps of 64 images, gradients clipped at a norm of 1.5. The authors start
-# from an encoder trained on COCO keypoints; so does this page if `init` is the path of those weights
-# (`pose_hrnet_w48_256x192.pth`, which HRNet's authors publish). Without them the encoder starts from random
-# weights, for which a rate of $10^{-5}$ is too small.
-#
-# The recipes of the small networks, `lite` and `mini`, are ours and made for two processor cores: a far higher
-# rate, which rises first and then falls along a cosine; another balance of the losses; every eighth vertex in
-# the vertex loss; other augmentation, with mirrored images; output layers that start at the frequencies of the
-# training set. `lite` starts from a backbone that has learned keypoints in photographs and keeps its weights
-# fixed ([photographs](photographs.ipynb)); `mini` starts from random weights.
+plt.rcParams["figure.dpi"] = 130
+repository = Path(dpose.__file__).parents[1]
+BLUE, ORANGE, GREEN, PINK = "#127CB7", "#C15500", "#008662", "#A36085"  # 4.5:1 on white and on black
 
-# %% tags=["hide-input"]
-if out is None and resume is None:
-    out = Path("runs") / (f"{datetime.now():%Y-%m-%d-%H%M%S}" if steps >= 1000 else "short")
-    if out.name == "short":
-        shutil.rmtree(out, ignore_errors=True)
+
+def duration(seconds):
+    """A time in seconds, minutes, hours or days, whichever is readable."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def run_folder():
+    if out is not None or resume is not None:
+        return out
+    folder = Path("runs") / (f"{datetime.now():%Y-%m-%d-%H%M%S}" if steps >= 1000 else "short")
+    if folder.name == "short":
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def measured_split(data):
+    """The data set and split to measure on, preferably "test": (folder, name). Raises if there is none."""
+    folders = [root for root in data_roots(data) if not is_url(root)]
+    folders += [] if folders else [data_roots()[0]]  # `synth:` or a URL alone: the default data
+    for split in ("test", "val"):
+        for folder in folders:
+            if any(shard_folder(folder).glob(f"{split}-*.tar")):
+                find_shards(folder, split)
+                return folder, split
+    raise ValueError(f"none of {', '.join(map(str, folders))} has a split test or val to measure on")
+
+
 config = TrainConfig(
     preset=preset,
     data=data,
-    out=out,
+    mix=mix,
+    out=run_folder(),
     steps=steps,
     batch_size=batch_size,
     lr=lr,
@@ -103,108 +130,213 @@ config = TrainConfig(
     accelerator=accelerator,
     devices=devices,
     workers=workers,
-    log_every=max(1, min(20, steps // 40)),
+    log_every=max(1, min(20, steps // 30)),
 ).resolve()
-recipe, network = config.recipe, dpose.preset(config.preset)
-splits = {path.name.rsplit("-", 1)[0] for path in shard_folder(config.data).glob("*.tar")}
-measured_on = "test" if "test" in splits else "val"  # data of one's own may have no test split
-find_shards(config.data, measured_on)  # better now than after the training
+settings, network = config.recipe, dpose.preset(config.preset)
+measured_data, measured_on = measured_split(config.data)  # better now than after the training
+
+# %%
+model, mesh = dpose.load("lite").train(), dpose.load_body()
+optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+loader = make_loader(measured_data, measured_on, dpose.preset("lite"), batch_size=16)
+
+batch = to_device(next(iter(loader)), "cpu")  # 1. images, labels and targets
+prediction = run_network(model, batch)  # 2. maps, rotations, shape, camera
+loss = compute_losses(prediction, batch, mesh, recipe("lite").weights)["total"]  # 3. eqs. 1 to 4
+loss.backward()  # 4. the gradient with respect to all weights, its norm clipped
+norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.5)
+optimiser.step()  # 5. new weights
+
+# %% tags=["remove-input"]
+assert loss.isfinite() and norm.isfinite()
+Markdown(
+    f"The loss is {loss:.2f} and the norm of its gradient {norm:.2f}; clipping reduces the norm to 1.5 if it is larger. Training "
+    "repeats this with new batches. {py:obj}`dpose.training.step.Training` is the same step for several devices, and "
+    "{py:obj}`dpose.training.run.train` runs it, with the order of the data, logs, checkpoints and validation."
+)
+
+# %% [markdown]
+# ## The settings of the paper
+#
+# The paper trains for 200,000 steps of 64 images with Adam, without weight decay, at a constant learning rate of
+# $10^{-5}$. Gradients are clipped at 1.5. (The paper says "value"; the released code clips the norm, and so
+# does this implementation.) There is one stage: no part of the network is trained before another one, and no loss is
+# switched off. The encoder starts from weights that were trained on keypoints of COCO; HRNet's authors publish them as
+# `pose_hrnet_w48_256x192.pth`. From random weights a rate of $10^{-5}$ is too small, and training warns of that. The paper
+# reports three days on one GPU.
+#
+# ## The settings of the small networks
+#
+# `lite` and `mini` are made for two processor cores, where 200,000 steps are out of reach. Their recipes differ
+# from the paper's as follows.
+#
+# - *Learning rate.* It is far higher, rises linearly at the start (warm-up) and then falls along a cosine.
+# - *Losses.* The weights favour the maps, see [the losses](losses.ipynb). Only every eighth vertex is in the vertex term.
+# - *Augmentation.* Crops vary less than in the paper, and half of the images are mirrored.
+# - *Start.* `lite` takes a backbone that was trained on keypoints in photographs and keeps its weights fixed
+#   ([photographs](photographs.ipynb)); `mini` starts from random weights. In both, the last layers of the decoders start at
+#   the class frequencies and the mean depth of the training set.
+
+# %% tags=["remove-input"]
+ours, theirs = recipe("lite"), recipe("paper")
+higher = [f"{recipe(name).lr / theirs.lr:.0f} times (`{name}`)" for name in ("lite", "mini")]
+Markdown(
+    f"The highest learning rates are {' and '.join(higher)} the paper's. That of `lite` is reached after {100 * ours.warmup:.0f} % of a "
+    f"run; at the end the rate is {100 * ours.final_lr:.0f} % of it."
+)
+
+# %% [markdown]
+# ## Several data sets
+#
+# The paper trains on two data sets, BEDLAM and AGORA. A batch is drawn person by person: the next person comes from data
+# set $i$ with the probability $w_i / \sum_k w_k$. By default the weight of a set is its number of people, so that all
+# people count alike; `--mix` sets other weights. Each set is shuffled by itself and starts over at its end. People without depth
+# have no depth loss (see [the losses](losses.ipynb), *Samples without depth*). All sets must be labelled with the same body model.
+#
+# Data can also be rendered while training: `--data synth:` makes people in the loader processes, from a seed and the
+# number of the scene, so that no image is used twice.
+#
+# ```sh
+# dpose train --data ~/shards/bedlam ~/shards/agora --mix 4 1 --preset paper
+# dpose train --data synth:seed=1 ~/shards/mine --mix 1 3 --preset lite
+# ```
+#
+# ## A short run
+#
+# The rest of this page is a real training run, with these settings:
+
+# %% tags=["remove-input"]
+starting = (
+    Path(init or resume).name
+    if init or resume
+    else BACKBONES[network.encoder].asset
+    if network.encoder in BACKBONES
+    else "random"
+)
+changed = [name for name, value in asdict(settings.augmentation).items() if name.endswith("_p") and value]
 html_table(
     ("setting", "value"),
     [
         ("preset", config.preset),
-        (
-            "starting weights",
-            Path(init or resume).name
-            if init or resume
-            else BACKBONES[network.encoder].asset
-            if network.encoder in BACKBONES
-            else "random",
-        ),
-        ("steps x batch size", f"{recipe.steps:,} x {recipe.batch_size}"),
-        ("learning rate", f"{recipe.lr:g}, {recipe.decay}, {100 * recipe.warmup:.0f} % warm-up"),
-        ("gradient norm, at most", f"{recipe.clip:g}"),
-        ("arithmetic of the network", recipe.precision),
-        ("vertices in the loss", "all" if recipe.vertex_stride == 1 else f"1 in {recipe.vertex_stride}"),
-        ("loss weights", ", ".join(f"{term} {recipe.weights.of(term):g}" for term in TERMS)),
-        (
-            "augmentation",
-            ", ".join(f"{k} {v}" for k, v in asdict(recipe.augmentation).items() if k.endswith("_p")),
-        ),
+        ("data", ", ".join(Path(str(root)).name for root in data_roots(config.data))),
+        ("starting weights", starting),
+        ("steps", f"{settings.steps:,} of {settings.batch_size} images"),
+        ("learning rate", f"{settings.lr:g}, {settings.decay}"),
+        ("warm-up", f"{100 * settings.warmup:.0f} % of the steps"),
+        ("largest gradient norm", f"{settings.clip:g}"),
+        ("arithmetic of the network", settings.precision),
+        ("vertices in the loss", "all" if settings.vertex_stride == 1 else f"1 in {settings.vertex_stride}"),
+        ("augmentation", ", ".join(name.removesuffix("_p").replace("_", " ") for name in changed)),
         ("seed", str(config.seed)),
     ],
-    "The run",
+    "Settings of the run",
+    align="ll",
 )
 
 # %% [markdown]
-# ## What the network gets to see
-#
-# Crops as the loader hands them out, augmented: mirrored, shifted, blurred, recoloured, partly covered. Below
-# each image its two targets, the parts of the body and the person's depth (bright is near). Both are rendered
-# or read for this very crop. Where something in the scene hides the person, depth is left out, while the parts
-# go on; the augmentation's boxes of noise cover the image only, and both targets go on beneath them.
+# The network receives the crops of {numref}`fig-batch`. They are changed at random every time: mirrored, shifted, scaled,
+# blurred, recoloured, partly covered. The two targets are cut out in the same way. Where an object
+# in the scene hides the person, the depth target is empty while the parts continue; the noise boxes of the augmentation
+# cover the image only.
 
-# %% tags=["hide-input"]
-batch = next(
-    iter(
-        make_loader(
-            config.data, "train", network, 8, train=True, seed=config.seed, augment=recipe.augmentation
-        )
-    )
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Augmented training images and their targets: body parts, and the depth of the visible person (near is bright).", "name": "fig-batch"}}
+augmented = make_loader(
+    config.data,
+    "train",
+    network,
+    6,
+    train=True,
+    seed=config.seed,
+    mix=config.mix,
+    augment=settings.augmentation,
 )
-batch = to_device(batch, "cpu")
+batch = to_device(next(iter(augmented)), "cpu")
 pictures = [
     list(to_picture(batch["image"])),
     list(colour_parts(batch["parts"].numpy())),
     list(colour_depth(batch["depth"][:, 0].numpy())),
 ]
-picture_grid(pictures, labels=("image", "parts", "depth"), side=1.15)
+picture_grid(pictures, labels=("image", "parts", "depth"), side=1.35)
 plt.show()
-
-# %% [markdown]
-# ## The run
 
 # %%
 result = train(config)
+
+# %% tags=["remove-input"]
+images = result.steps * settings.batch_size
+whole_run = recipe("paper").steps * recipe("paper").batch_size
+smoke = (
+    f"This is a smoke test: it shows that everything works, not what the method can do. The paper's training has "
+    f"{whole_run / images:,.0f} times as many images; at this speed so many would take `{config.preset}` {duration(whole_run / result.images_per_second)}."
+)
 Markdown(
-    f"{result.steps:,} steps in {result.seconds:.0f} s, {result.images_per_second:.0f} images/s. "
-    f"The weights are in `{result.checkpoint}`; `resume='{result.resume}'` goes on from here."
+    f"{result.steps:,} steps, {images:,} images, in {duration(result.seconds)}: {result.images_per_second:.0f} images per second. "
+    + (smoke if result.steps < 1000 else "")
 )
 
 # %% [markdown]
-# Every term of the loss, each in its own unit and before weighting. Which falls first depends on the weights.
+# {numref}`fig-short-losses` shows every term of the loss, before weighting, relative to its value at the beginning.
 
-# %% tags=["hide-input"]
-loss_curves(result.log)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}}
+TERMS = (
+    {"depth_l1": "depth", "depth_ssim": "1 − SSIM", "segm": "parts"},
+    {
+        "pose": "pose",
+        "shape": "shape",
+        "joints3d": "3D joints",
+        "vertices": "vertices",
+        "joints2d": "2D joints",
+    },
+)
+log = read_log(result.log)
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constrained")
+for axis, names in zip(axes, TERMS, strict=True):
+    ends = []
+    for (name, text), colour in zip(names.items(), (BLUE, ORANGE, GREEN, PINK, INK), strict=False):
+        if log.get(name, np.zeros(1))[0] > 0:
+            relative = log[name] / log[name][0]
+            axis.semilogy(log["step"], relative, color=colour, linewidth=1.5)
+            ends.append((np.log(relative[-1]), text, colour))
+    axis.set(xlabel="step")
+    axis.spines[["top", "right"]].set_visible(False)
+    style_axis(axis)
+    axis.ends = sorted(ends)
+limits = axes[0].get_ylim()
+low, high = np.log(limits)
+ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5) if limits[0] <= tick <= limits[1]]
+for axis in axes:
+    axis.minorticks_off()
+    axis.set(yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks], ylim=limits)
+    height = -1.0
+    for end, text, colour in axis.ends:  # names beside the last values, moved apart where they collide
+        height = max((end - low) / (high - low), height + 0.07)
+        axis.text(1.02, height, text, color=colour, fontsize=9, va="center", transform=axis.transAxes)
+axes[0].set_ylabel("term / first value")
 plt.show()
 
-# %% [markdown]
-# ## Validation
-#
-# About twenty times per run the network is measured on 256 people of the validation split, never of the test
-# split: MPJPE, PA-MPJPE and MVE, the part map's IoU, and the depth error as a share of the best constant's.
-# `val.csv` has a row per validation, `curves.png` draws them beside the loss, `samples/` shows four people each
-# time, and `best.safetensors` keeps the weights with the smallest MPJPE. A validation changes neither weights
-# nor random state: the run takes the same steps with and without it. `--validate-every` sets the interval.
-
-# %% tags=["hide-input"]
-if (result.checkpoint.parent / "val.csv").exists():
-    validation_curves(result.checkpoint.parent / "val.csv", result.log)
-    plt.show()
+# %% tags=["remove-input"]
+part = max(1, len(log["step"]) // 5)
+change = {
+    text: 100 * (log[name][-part:].mean() / max(log[name][:part].mean(), 1e-12) - 1)
+    for names in TERMS
+    for name, text in names.items()
+    if name in log
+}
+texts = ", ".join(f"{text} {value:+.0f} %".replace("-", "−") for text, value in change.items())
+Markdown(f"Change from the first to the last fifth of the steps: {texts}.")
 
 # %% [markdown]
-# ## Better than a constant?
+# ## Compared with constants
 #
-# An error in millimetres means little without something to hold it against. The *mean pose* is the answer of
-# somebody who has not looked: the average pose of the training set, the same for every image. *With the true
-# orientation* it is told which way the person faces. For depth, the constant is the one number that fits the
-# test pixels best. A ratio below 1 means that looking has helped. MPJPE is the mean distance of the joints,
-# PA-MPJPE the same after the best rotation, scale and shift, MVE that of all vertices.
+# An error in millimetres says little alone. It is compared with three constants that use no image: the *mean pose* of
+# the training set, the same for everybody; the mean pose with the *true* {term}`global orientation`; and, for depth, the one value
+# that fits the test pixels best. A ratio below 1 means that the network does better than the constant.
+# The [metrics](metrics.ipynb) page defines the errors.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 measured = evaluate(
     result.checkpoint,
-    config.data,
+    measured_data,
     measured_on,
     samples=test_people,
     workers=config.workers,
@@ -212,130 +344,244 @@ measured = evaluate(
     progress=False,
 )
 ERRORS = {
-    "mpjpe": "MPJPE (mm)",
-    "pa_mpjpe": "PA-MPJPE (mm)",
-    "mve": "MVE (mm)",
-    "orientation": "orientation (°)",
+    "mpjpe": ("MPJPE, mm", 0),
+    "pa_mpjpe": ("PA-MPJPE, mm", 0),
+    "mve": ("MVE, mm", 0),
+    "orientation": ("orientation, °", 0),
+    "depth_l1": ("depth, person's pixels", 3),
+    "parts_miou": ("parts, mean IoU (1 is best)", 3),
 }
-rows = []
-for name, label in ERRORS.items():
-    score, constant = measured["metrics"][name], measured["baselines"]["mean_pose"][name]["mean"]
-    told = measured["baselines"]["mean_pose_true_orientation"].get(name)
-    span = "{:.0f} to {:.0f}".format(*score["ci95"])
-    told_text = f"{told['mean']:.0f}" if told else "0"
-    rows.append(
-        (label, f"{score['mean']:.0f}", span, f"{constant:.0f}", told_text, f"{score['mean'] / constant:.2f}")
-    )
-if "depth_l1" in measured["metrics"]:
-    score = measured["metrics"]["depth_l1"]
-    constant = measured["baselines"]["constant_depth"]["depth_l1"]["mean"]
-    span = "{:.3f} to {:.3f}".format(*score["ci95"])
+baselines = measured["baselines"]
+rows, ratios = [], {}
+for name, (label, digits) in ERRORS.items():
+    if name not in measured["metrics"]:
+        continue
+    score = measured["metrics"][name]
+    span = "–" if score["ci95"] is None else "{:.{d}f} to {:.{d}f}".format(*score["ci95"], d=digits)
+    kind = "constant_depth" if name == "depth_l1" else "mean_pose"
+    constant = baselines.get(kind, {}).get(name)
+    oriented = baselines.get("mean_pose_true_orientation", {}).get(name)
+    if constant:
+        ratios[name] = score["mean"] / constant["mean"]
     rows.append(
         (
-            "depth, person's pixels",
-            f"{score['mean']:.3f}",
+            label,
+            f"{score['mean']:.{digits}f}",
             span,
-            f"{constant:.3f}",
-            "",
-            f"{score['mean'] / constant:.2f}",
+            f"{constant['mean']:.{digits}f}" if constant else "–",
+            f"{oriented['mean']:.{digits}f}" if oriented else "–",
+            f"{ratios[name]:.2f}" if name in ratios else "–",
         )
     )
-score = measured["metrics"]["parts_miou"]
-span = "{:.3f} to {:.3f}".format(*score["ci95"])
-rows.append(("parts, mean IoU (more is better)", f"{score['mean']:.3f}", span, "", "", ""))
 html_table(
-    ("", "this run", "95 % interval", "constant", "with true orientation", "ratio"),
+    ("error", "this run", "95 % interval", "constant", "with true orientation", "ratio to constant"),
     rows,
-    f"{measured['samples']} people of the {measured_on} split, unseen in training",
+    f"{measured['samples']} people of the {measured_on} split, who are not in the training data",
+)
+
+# %% tags=["remove-input"]
+worse = [ERRORS[name][0].split(",")[0] for name, ratio in ratios.items() if ratio >= 1]
+Markdown(
+    f"After {result.steps:,} steps the run is "
+    + (
+        f"no better than the constant in {', '.join(worse)}. "
+        if worse
+        else "better than the constant in all of these. "
+    )
+    + ("It has not learned to predict poses yet." if ratios.get("pa_mpjpe", 0) >= 1 else "")
 )
 
 # %% [markdown]
-# ## A look
-#
-# The first test people, and what the network makes of them after this much training. How a longer training
-# looks is on the page of [examples](qualitative.ipynb).
+# {numref}`fig-short-predictions` shows predictions of this run; those of a longer training are on the page of
+# [predictions](qualitative.ipynb).
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The first people of the measured split, with the network of the short run.", "name": "fig-short-predictions"}}
 model = dpose.load(result.checkpoint)
 mesh = dpose.load_body(body or checkpoint.metadata(result.checkpoint)["body"]["name"])
-batch = to_device(next(iter(make_loader(config.data, measured_on, network, batch_size=4))), "cpu")
+batch = to_device(next(iter(make_loader(measured_data, measured_on, network, batch_size=3))), "cpu")
 with torch.inference_mode():
-    said = run_network(model, batch)
-    rows = [prediction_pictures(said, batch, mesh, i) for i in range(len(batch["key"]))]
-picture_grid(rows, PREDICTION_TITLES, side=1.5)
+    prediction = run_network(model, batch)
+    rows = [prediction_pictures(prediction, batch, mesh, i) for i in range(len(batch["key"]))]
+picture_grid(rows, PREDICTION_TITLES, side=1.35)
 plt.show()
 
 # %% [markdown]
-# ## Larger runs
+# ## Validation
 #
-# **Data without files.** `--data synth:` renders people in the loader processes, from the generator's seed and
-# the number of the scene alone, so that the network never sees a picture twice. The stream is resumed like any
-# other. `synth:seed=7,size=280` sets the seed and the side of the crops; `--data synth:seed=1 FOLDER --mix 1 3`
-# mixes such people with a folder of shards.
-#
-# **An array of jobs** makes a large data set on a shared folder; the last job writes the manifest, and the
-# files are those of one run, byte for byte. `dpose prepare` takes the same option:
-#
-# ```bash
-# sbatch --array=1-16 --wrap \
-#   'dpose synth --root DIR --train 1000000 --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT'
-# ```
-#
-# **Several GPUs and nodes.** `--devices auto` uses all GPUs of a machine. On several machines the same command is
-# started on each, by torchrun or by srun; the batch is divided over all processes:
-#
-# ```bash
-# torchrun --nnodes 2 --nproc-per-node 8 ... -m dpose.cli train --nodes 2 --devices 8 --preset paper --out /shared/run
-# srun --nodes 2 --ntasks-per-node 8 dpose train --nodes 2 --devices 8 --preset paper --out /shared/run
-# ```
-#
-# `--accumulate 4` handles the batch of a step in four pieces, for a quarter of the memory. If a process dies,
-# the run ends with a message, and `--resume` goes on from the last checkpoint, on the same number of devices
-# exactly.
+# A longer run is measured while it trains, about twenty times, on 256 people of the validation split. The
+# test split is never used. Each validation adds a row to `val.csv`, draws `curves.png`, stores the predictions for four people in
+# `samples/`, and keeps the weights with the smallest MPJPE as `best.safetensors`. It changes neither weights nor random
+# numbers, so that the run takes the same steps with and without it. `--validate-every` sets the interval.
 
-# %% tags=["hide-input"]
-repository = Path(dpose.__file__).parents[1]
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The validations of this run.", "name": "fig-validation"}}
+if (result.checkpoint.parent / "val.csv").exists():
+    display(validation_curves(result.checkpoint.parent / "val.csv", result.log))
+
+# %% [markdown]
+# ## The long run
+#
+# The shipped network `lite` was trained by the same code. {numref}`fig-long-run` is the log of its last run.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The last training run of lite: total loss of the training batches, averaged over each row of the log, and errors on 256 people of the validation split.", "name": "fig-long-run"}}
+log = read_log(repository / "results" / "lite-log.csv")
+validation = read_log(repository / "results" / "lite-val.csv")
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.1), layout="constrained")
+axes[0].plot(log["images"] / 1000, log["total"], color=BLUE, linewidth=1.4)
+axes[0].set(title="training loss, total", ylim=(0, None))
+for name, label, colour in (("mpjpe", "MPJPE", BLUE), ("pa_mpjpe", "PA-MPJPE", ORANGE)):
+    axes[1].plot(validation["images"] / 1000, validation[name], ".-", color=colour)
+    height = validation[name][-1]
+    axes[1].annotate(
+        label,
+        (validation["images"][-1] / 1000, height),
+        (6, 0),
+        textcoords="offset points",
+        color=colour,
+        va="center",
+    )
+axes[1].set(title="validation, mm", ylim=(0, None))
+for axis in axes:
+    axis.set(xlabel="images, thousands")
+    axis.xaxis.set_major_locator(plt.MaxNLocator(4))
+    axis.spines[["top", "right"]].set_visible(False)
+    style_axis(axis)
+plt.show()
+
+# %% tags=["remove-input"]
+facts = checkpoint.metadata("lite")
+training = totals(facts)  # with the runs whose weights it started from
+runs = (
+    f"`lite` was trained in {training['runs']} runs, each of which started from the weights of the one before: "
+    if training["runs"] > 1
+    else "`lite` was trained in one run: "
+)
+machine = facts["hardware"]
+text = (
+    f"{runs}{training['images']:,} images in {duration(training['seconds'])} on {machine['cores']} cores ({machine['cpu']}); "
+    f"the last run has {facts['images']:,} images at {facts['images'] / facts['seconds']:.0f} per second. "
+)
+if facts.get("init") and "recipe" in facts["init"]:
+    text += "A new run begins with a warm-up and with fresh statistics of the optimiser, so the loss need not fall at once. "
+scores = read_json(repository / "results" / "lite.json")
+text += (
+    f"On {scores['samples']:,} test people its MPJPE is {scores['metrics']['mpjpe']['mean']:.0f} mm, "
+    f"{scores['ratios']['mpjpe']:.2f} times that of the mean pose, and its PA-MPJPE {scores['metrics']['pa_mpjpe']['mean']:.0f} mm, "
+    f"{scores['ratios']['pa_mpjpe']:.2f} times. All scores are in the [tables](tables.ipynb)."
+)
+Markdown(text)
+
+# %% [markdown]
+# ## Run it yourself
+#
+# This page runs with other parameters by papermill, which writes a copy of the notebook with all figures. The first
+# command is the paper's training, for a machine with a GPU; it needs the data sets, see
+# [Real data, step by step](../book/real_data.md). The second trains `lite` on the open data.
+#
+# ```sh
+# papermill notebooks/train.ipynb run.ipynb -p preset paper -p steps 200000 \
+#   -y "data: [/shards/bedlam, /shards/agora]" -p init pose_hrnet_w48_256x192.pth
+# papermill notebooks/train.ipynb run.ipynb -p preset lite -p steps 4000
+# ```
+#
+# With one data set `-p data /shards/bedlam` is enough; `-y "mix: [4, 1]"` sets the weights of several. A parameter that the notebook does not have is an error at once. The
+# same runs from the command line, and how an interrupted one continues:
+#
+# ```sh
+# dpose train --preset paper --data /shards/bedlam /shards/agora \
+#   --init pose_hrnet_w48_256x192.pth
+# dpose train --preset lite --steps 4000
+# dpose train --resume runs/lite/last.ckpt
+# ```
+#
+# `--devices auto` uses all GPUs of a machine. On several machines the same command is started on each, by torchrun or by
+# srun; the batch is divided over all processes. `--accumulate 4` computes the gradient of a batch in four
+# pieces, for less memory.
+#
+# ```sh
+# torchrun --nnodes 2 --nproc-per-node 8 -m dpose.cli train \
+#   --nodes 2 --devices 8 --preset paper --out /shared/run
+# srun --nodes 2 --ntasks-per-node 8 dpose train \
+#   --nodes 2 --devices 8 --preset paper --out /shared/run
+# ```
+
+# %% tags=["remove-input"]
 speeds = []
 if (repository / "results" / "training_speed.json").exists():
-    for case in read_json(repository / "results" / "training_speed.json")["cases"]:
-        cpu, precision = case["cpu"], {"32": "float32"}.get(case["precision"], case["precision"])
+    record = read_json(repository / "results" / "training_speed.json")
+    for case in record["cases"]:
+        where = ", ".join(case["hardware"].get("gpus", ())) or f"one core of {case['hardware']['cpu']}"
         speeds.append(
-            f"{cpu['full']:.0f} images per second of processor time in {precision}, {cpu['ratio']:.0%} of what "
-            "forward and backward pass alone reach"
+            f"`{case['preset']}` in { ({'32': 'float32'}.get(case['precision'], case['precision'])) }: "
+            f"{case['wall']['full']:.0f} images per second on {where}, {100 * case['wall']['ratio']:.0f} % of forward and backward pass alone"
         )
 Markdown(
-    f"**Speed.** The full step of `{case['preset']}` (loading, augmentation, losses, clipping, Adam, logging) "
-    f"processes {'; '.join(speeds)} ({case['hardware']['cpu']}, `benchmarks/train_throughput.py`)."
+    "Recorded speed of the full step with loading, augmentation, losses, clipping, Adam and logging "
+    f"(`benchmarks/train_throughput.py`): {'; '.join(speeds)}."
     if speeds
     else ""
 )
 
 # %% [markdown]
-# ## The long run
+# ## Takeaways
 #
-# The network that comes with the package was trained by the same code for longer. These are its losses, read
-# from the log of its last run; the model card lies beside the weights in `dpose/assets`.
+# - A training step is a batch, a prediction, the sum of all losses, a clipped gradient and an update by Adam; the
+#   whole network is trained in one stage.
+# - The paper uses a small constant learning rate, which needs a pretrained encoder; the small networks use a rate that
+#   is much larger and decreases during the run.
+# - Errors in millimetres need a comparison: a short run can lower every loss and still be worse than the mean pose.
+#
+# ## Exercises
+#
+# **Exercise 1.** At which share of a run has the learning rate of `lite` fallen to half of its maximum, and to a tenth? Draw
+# the schedule.
 
-# %% tags=["hide-input"]
-shipped = "lite"
-long_log = repository / "results" / f"{shipped}-log.csv"
-if long_log.exists():
-    loss_curves(long_log)
-    plt.show()
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "image": {"alt": "The learning rate of lite over a run: a short linear rise, then half a cosine"}}
+ours = recipe("lite")
+share = np.linspace(0, 1, 1001)
+relative = np.array([learning_rate(int(s * (ours.steps - 1)), ours) for s in share]) / ours.lr
+peak = int(relative.argmax())
+reached = {part: share[peak:][relative[peak:] <= part][0] for part in (0.5, 0.1)}
+assert abs(reached[0.5] - 0.51) < 0.01  # the middle of the cosine, after 2 % of warm-up
 
-# %% tags=["hide-input"]
-facts = checkpoint.metadata(shipped)
-training = totals(facts)  # with the runs whose weights it started from
-text = (
-    f"`{shipped}` was trained in {training['runs']} runs, {training['images']:,} images in "
-    f"{training['seconds'] / 3600:.1f} hours on {facts['hardware']['cores']} processor cores. The curves are of the last run."
+figure, axis = plt.subplots(figsize=(6, 2.2), layout="constrained")
+axis.plot(share, relative, color=BLUE)
+axis.plot(list(reached.values()), list(reached), "o", color=ORANGE)
+axis.set(xlabel="share of the run", ylabel="rate / maximum")
+style_axis(axis)
+plt.show()
+Markdown(
+    "; ".join(f"{part:g} of the maximum at {100 * at:.0f} % of the run" for part, at in reached.items()) + "."
 )
-long_result = repository / "results" / f"{shipped}.json"
-if long_result.exists():
-    scores = read_json(long_result)
-    text += (
-        f" On {scores['samples']:,} test people its MPJPE is {scores['metrics']['mpjpe']['mean']:.0f} mm, "
-        f"{scores['ratios']['mpjpe']:.2f} times that of the mean pose; all its scores are on the page of "
-        "[tables](tables.ipynb)."
+
+# %% [markdown]
+# **Exercise 2.** The log has the norm of the gradient before clipping (`grad_norm`), averaged over the steps of a row. In
+# how many rows of the logs of both runs is it above the limit? What does clipping do then?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+limit, lines = settings.clip, []
+for name, path in (("long run", repository / "results" / "lite-log.csv"), ("short run", result.log)):
+    norms = read_log(path)["grad_norm"]
+    above = 100 * (norms > limit).mean()
+    lines.append(
+        f"{name}: {above:.0f} % of the rows above {limit:g} (median {np.median(norms):.2f}, largest {norms.max():.2f})"
     )
-Markdown(text)
+Markdown(
+    f"{'; '.join(lines).capitalize()}. Clipping keeps the direction of a longer gradient and reduces its length to {limit:g}, so that "
+    "a batch with large errors cannot change the weights more than others. Rows are averages: single steps may be above the limit "
+    "where the row is not."
+)
+
+# %% [markdown]
+# **Exercise 3.** How often did the shipped network use each training person, on average? Use the metadata of its
+# checkpoint, earlier runs included. Compare with 200,000 steps of 64 on the million people of BEDLAM.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+samples = checkpoint.metadata("lite")["data_samples"]
+counts = samples if isinstance(samples, list) else [samples]
+endless = any(count is None or not np.isfinite(count) for count in counts)  # rendered while training
+uses = "once, as they were rendered while training"
+if not endless:
+    uses = f"{totals(checkpoint.metadata('lite'))['images'] / sum(counts):.1f} times each"
+Markdown(
+    f"`lite` used its training people {uses}. The paper's training uses BEDLAM's {whole_run / 1e6:.1f} times each."
+)
