@@ -26,7 +26,7 @@ from dpose.detect import Detector, NanoDetector, OnnxDetector, check_detections
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import FastDPose, normalise, run_network, usable_device
 from dpose.model.network import DPose
-from dpose.pictures import SUFFIXES, exif_focal, intrinsics, read_image, square_box
+from dpose.pictures import SUFFIXES, check_view, exif_focal, intrinsics, read_image, square_box
 
 FAR = 1e5  # metres
 # Side of the network's square / longer side of a box around the visible person. Training boxes surround the
@@ -390,7 +390,9 @@ def _camera(
     """Intrinsics of a picture, and where the focal length is from."""
     height, width = image.shape[:2]
     if focal is not None or cam_int is not None:
-        return intrinsics(width, height, focal, cam_int), "given"
+        camera = intrinsics(width, height, focal, cam_int)
+        check_view(camera, width, height)
+        return camera, "given"
     from_exif = exif_focal(source) if source else None
     return intrinsics(width, height, from_exif), "diagonal" if from_exif is None else "EXIF"
 

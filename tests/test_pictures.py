@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpose.pictures import exif_focal, intrinsics, read_image, square_box
+from dpose.pictures import check_view, exif_focal, intrinsics, read_image, square_box
 
 
 @pytest.fixture(scope="module")
@@ -179,21 +179,29 @@ def test_a_focal_length_and_a_camera_at_once_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("size", "focal", "millimetres"), [((4000, 3000), 26, 3005), ((640, 480), 9000, None)]
+    ("size", "focal", "view", "millimetres", "larger"),
+    [  # a 35 mm film frame is 43.27 mm from corner to corner
+        ((4000, 3000), 26, 179, ["3005"], False),
+        ((640, 480), 3500, 13, [], True),
+        ((640, 480), 9000, 5.09, [], True),
+        ((640, 480), 2, 179, [], False),  # no lens
+    ],
 )
-def test_a_focal_length_that_is_hardly_in_pixels_is_used_with_a_warning(size, focal, millimetres):
-    with pytest.warns(UserWarning, match=f"{focal} is taken as pixels") as caught:
-        matrix = intrinsics(*size, focal)
-    assert matrix[0, 0] == focal
-    if millimetres:  # a 35 mm film frame is 43.27 mm from corner to corner
-        assert re.search(rf"give {millimetres}\b", str(caught[0].message))
+def test_a_focal_length_that_is_hardly_in_pixels_gets_a_warning_with_what_it_may_be(
+    size, focal, view, millimetres, larger
+):
+    with pytest.warns(UserWarning, match=f"{focal} is taken as pixels.* {view}") as caught:
+        check_view(intrinsics(*size, focal), *size)
+    text = str(caught[0].message)
+    assert re.findall(r"millimetres, give (\d+)", text) == millimetres
+    assert ("larger version" in text) == larger
 
 
 @pytest.mark.filterwarnings("error")
 def test_usual_focal_lengths_give_no_warning():
     for focal in (None, 250, 800, 3000):
-        intrinsics(640, 480, focal)
-    intrinsics(6000, 600)
+        check_view(intrinsics(640, 480, focal), 640, 480)
+    check_view(intrinsics(6000, 600), 6000, 600)
 
 
 # What cannot be read

@@ -301,6 +301,17 @@ def test_the_focal_length_is_the_given_one_or_exif_s_or_the_diagonal(picture, mo
         assert (person.cam_int[0, 0], person.focal_from) == (pytest.approx(focal), source)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_long_lens_in_the_exif_data_needs_no_warning(picture, model, tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 600  # millimetres
+    Image.fromarray(picture).save(tmp_path / "bird.jpg", exif=exif)
+    (person,) = Predictor(model, None, "cpu")(tmp_path / "bird.jpg", [BOX])
+    assert person.cam_int[0, 0] == pytest.approx(600 * 800 / np.hypot(36, 24))
+    with pytest.warns(UserWarning, match="larger version"):
+        Predictor(model, None, "cpu")(picture, [BOX], focal=11_000)
+
+
 def test_without_detector_and_boxes_it_says_so(picture, model):
     with pytest.raises(ValueError, match="boxes"):
         Predictor(model, None)(picture)
