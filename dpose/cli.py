@@ -311,7 +311,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="X,Y,W,H",
         help="a visible person, tightly, in pixels of the upright image: left, top, width, height; may "
-        "extend beyond the image; may be repeated (default: the detector's)",
+        "extend beyond the image; the network receives a square of its longer side; may be repeated "
+        "(default: the detector's)",
     )
     add("--out", default="prediction", metavar="FOLDER", help="folder to write to")
     add(
