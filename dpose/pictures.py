@@ -10,6 +10,7 @@ import io
 import math
 import re
 import struct
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".
 _HEIC = re.compile(rb"....ftyp(heic|heix|hevc|heim|heis|mif1|msf1)", re.DOTALL)
 _RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
 _EXIF_IFD, _FOCAL_35MM = 0x8769, 0xA405  # tags
+_opening = threading.Lock()
 
 
 def read_image(image: str | Path | np.ndarray | torch.Tensor) -> np.ndarray:
@@ -78,10 +80,10 @@ def exif_focal(path: str | Path) -> float | None:
     that was cropped later the tag is wrong.
     """
     try:
-        with Image.open(path) as picture:
+        with _open(path) as picture:
             millimetres = float(picture.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_35MM) or 0)
             width, height = picture.size
-    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, TypeError, SyntaxError):
         return None
     if not LENSES[0] <= millimetres <= LENSES[1]:
         return None
@@ -186,12 +188,22 @@ def _decode(data: bytes) -> np.ndarray | None:
     whole = cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)  # the orientation of EXIF is not applied
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == rgb.shape[:2]:
         if whole.dtype == np.uint8:  # OpenCV multiplies the colours of some TIFF files by alpha
-            with Image.open(io.BytesIO(data)) as picture:
+            with _open(io.BytesIO(data)) as picture:
                 rgba = np.asarray(ImageOps.exif_transpose(picture).convert("RGBA"))
         else:
             rgba = _to_bytes(whole)[..., [2, 1, 0, 3]]
         return _over_grey(rgba[..., :3], rgba[..., 3])
     return rgb
+
+
+def _open(file: str | Path | io.BytesIO) -> Image.Image:
+    """`Image.open` without Pillow's limit of 90 megapixels; `_check_pixels` has its own."""
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _from_array(image: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -231,8 +243,8 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _over_grey(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    share = alpha[..., None].astype(np.float32) / 255
-    return (rgb * share + BEHIND * (1 - share)).round().astype(np.uint8)
+    alpha = alpha[..., None].astype(np.uint16)  # 16 bits suffice; large pictures need much memory
+    return ((rgb * alpha + BEHIND * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _size_in_header(data: bytes) -> tuple[int, int] | None:

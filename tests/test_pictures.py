@@ -82,9 +82,18 @@ def test_arrays_and_tensors_in_the_usual_forms_are_the_same_picture(picture):
     np.testing.assert_array_equal(read_image(opaque), picture)
 
 
-def test_a_picture_of_100_megapixels_is_read(tmp_path):
-    cv2.imwrite(str(tmp_path / "large.jpg"), np.full((10_000, 10_000, 3), 90, np.uint8))
-    assert read_image(tmp_path / "large.jpg").shape == (10_000, 10_000, 3)
+@pytest.mark.filterwarnings("error")
+def test_pillow_s_limit_on_pixels_does_not_count(picture, tmp_path, monkeypatch):
+    """Pillow warns of more than 89 megapixels, and refuses more than 179; phones make 200. Here 89 pixels."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 26
+    Image.fromarray(picture).save(tmp_path / "phone.jpg", exif=exif)
+    Image.new("RGBA", (640, 480)).save(tmp_path / "clear.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89)
+    assert exif_focal(tmp_path / "phone.jpg") == pytest.approx(26 * 800 / 43.2666, rel=1e-4)
+    assert read_image(tmp_path / "clear.png")[7, 8].tolist() == [114] * 3
+    with pytest.raises(Image.DecompressionBombError):  # of other callers
+        Image.open(tmp_path / "clear.png")
 
 
 def test_the_orientation_in_a_jpeg_is_applied(picture, tmp_path):
