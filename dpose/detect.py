@@ -26,11 +26,11 @@ STRIDES = (8, 16, 32)  # of its grids
 PERSON = 0  # COCO's label
 MIN_SCORE = 0.3
 MAX_OVERLAP = 0.6  # IoU above which the box with the smaller score is dropped
-# A box of which a larger share lies inside a better one, and which ends higher above the better one's lower
-# edge (share of its height), is half of the same person. A person in front of another ends as low, and one
-# behind is rarely inside. On 320 rendered groups (901 people) this removes 58 of 338 wrong boxes and 3 of 669
-# right ones.
-HALF_INSIDE, HALF_ENDS = 0.9, 0.25
+# A box is the upper half of a person who has a better box if it lies inside that box by a larger share of its
+# area, ends higher above the lower edge (share of the height), and is nearly as wide (share of the width). Somebody
+# in front ends as low, somebody behind or a child in the arms is narrower. In 520 rendered groups (1,413 people)
+# this drops 32 boxes of people who keep another one, or of nothing, and 3 of people who do not.
+HALF_INSIDE, HALF_ENDS, HALF_WIDE = 0.9, 0.25, 0.6
 
 
 class NanoDetector:
@@ -148,14 +148,14 @@ def boxes_from_corners(corners: Tensor, scores: Tensor, shape: tuple[int, ...]) 
 
 
 def _whole(boxes: np.ndarray) -> list[int]:
-    """The boxes (N, 4), best first, without those of half a person who has a better box (`HALF_INSIDE`)."""
+    """The boxes (N, 4), best first, without the halves of people who have a better one (`HALF_INSIDE`)."""
     kept: list[int] = []
     for i, (x, y, w, h) in enumerate(boxes):
         left, top, width, height = boxes[kept].T
         across = np.minimum(x + w, left + width) - np.maximum(x, left)
         along = np.minimum(y + h, top + height) - np.maximum(y, top)
         inside = across.clip(0) * along.clip(0) > HALF_INSIDE * w * h
-        if not (inside & (y + h < top + (1 - HALF_ENDS) * height)).any():
+        if not (inside & (y + h < top + (1 - HALF_ENDS) * height) & (w > HALF_WIDE * width)).any():
             kept.append(i)
     return kept
 

@@ -87,6 +87,7 @@ def test_the_better_of_two_boxes_of_one_person_stays():
         ((-5, 10, 95, 90), False),  # a little beyond the side
         ((30, 100, 75, 200), True),  # a child in front
         ((60, 0, 120, 100), True),  # somebody behind, half of it beside
+        ((40, 20, 90, 120), True),  # a child in the arms
     ],
 )
 def test_half_of_a_person_is_no_second_person(other, stays):
@@ -114,8 +115,12 @@ def test_boxes_are_dropped_by_counted_pixels():
         expected: list[int] = []
         for i in overlapping:
             better = [j for j in expected if (masks[i] & masks[j]).sum() > 0.9 * masks[i].sum()]
-            rows = {j: np.flatnonzero(masks[j].any(1)) for j in (i, *better)}
-            if all(len(rows[j]) * 0.75 + rows[j][0] <= rows[i][-1] + 1 for j in better):
+            rows, columns = ([np.flatnonzero(mask.any(axis)) for mask in masks] for axis in (1, 0))
+            halves = [
+                len(rows[j]) * 0.75 + rows[j][0] > rows[i][-1] + 1 and len(columns[i]) > 0.6 * len(columns[j])
+                for j in better
+            ]
+            if not any(halves):
                 expected.append(i)
         found = boxes_from_corners(torch.from_numpy(corners), torch.from_numpy(scores), (80, 80))
         np.testing.assert_allclose(found[:, 4], scores[expected], rtol=1e-6)
