@@ -167,10 +167,9 @@ picture_grid(rows, tuple(columns), labels, side=1.5)
 plt.show()
 
 # %% [markdown]
-# The part map follows each person's outline, also where clothes hide the body. The bodies are coarser: head and
-# arms are beside those of the picture, although their parts are found. The legs of people who are cut off at
-# the waist, and the distance, are guesses. [The page on photographs](photographs.ipynb) measures this on many
-# people.
+# The part maps follow the outlines of the people, also where clothes hide the body. The bodies are less accurate:
+# heads and arms are beside those in the picture. Of people who are cut off at the waist, the legs and the distance
+# are guesses. [The page on photographs](photographs.ipynb) measures the errors on people with annotated joints.
 #
 # ## Several people, and the truth
 #
@@ -404,9 +403,9 @@ html_table(
 )
 
 # %% [markdown]
-# The distance is roughly proportional to the focal length. The pose changes little. It changes at all because the
-# direction from the camera to the box is an input of the network, and depends on the focal length. The principal
-# point of a cropped photo is not its middle: pass `cam_int`.
+# The distance increases with the focal length, a little less than in proportion. The pose changes little. It changes
+# because the direction from the camera to the box is an input of the network, and depends on the focal length. The
+# principal point of a cropped photo is not its middle: pass `cam_int`.
 #
 # ## Files for other programs
 #
@@ -427,7 +426,8 @@ CONTENTS = {
     "person-1-depth.png": "the depth map",
 }
 sizes = {file.name: f"{file.stat().st_size / 1000:.0f} kB" for file in files}
-html_table(("file", "content", "size"), [(*item, sizes[item[0]]) for item in CONTENTS.items()], align="llr")
+rows = [(name, content, sizes[name]) for name, content in CONTENTS.items() if name in sizes]
+html_table(("file", "content", "size"), rows, align="llr")
 
 # %% [markdown]
 # The parameters make the same mesh in the [smplx](https://pypi.org/project/smplx/) package. `num_betas` has to be
