@@ -311,7 +311,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="X,Y,W,H",
         help="a visible person, tightly, in pixels of the upright image: left, top, width, height; may "
-        "extend beyond the image; may be repeated (default: the detector's)",
+        "extend beyond the image; the network receives a square of its longer side; may be repeated "
+        "(default: the detector's)",
     )
     add("--out", default="prediction", metavar="FOLDER", help="folder to write to")
     add(
@@ -530,7 +531,7 @@ def _predict(args: argparse.Namespace) -> int:
     print(summary)
     if summary.written:
         print(f"written to {summary.written[0] if len(summary.written) == 1 else args.out}")
-    names = {"given": "as given", "EXIF": "of the EXIF data", "diagonal": "unknown, the image diagonal taken"}
+    names = {"given": "as given", "EXIF": "of the EXIF data", "diagonal": "unknown; the image diagonal is used"}
     for source, count in summary.focal_from.items():
         print(f"focal length {names[source]}: {count} of {len(summary.written)}; distances are in proportion")
     if summary.failed:

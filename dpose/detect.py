@@ -26,6 +26,11 @@ STRIDES = (8, 16, 32)  # of its grids
 PERSON = 0  # COCO's label
 MIN_SCORE = 0.3
 MAX_OVERLAP = 0.6  # IoU above which the box with the smaller score is dropped
+# A box is the upper half of a person who has a better box if it lies inside that box by a larger share of its
+# area, ends higher above the lower edge (share of the height), and is nearly as wide (share of the width). Somebody
+# in front ends as low, somebody behind or a child in the arms is narrower. In 520 rendered groups (1,413 people)
+# this drops 32 boxes of people who keep another one, or of nothing, and 3 of people who do not.
+HALF_INSIDE, HALF_ENDS, HALF_WIDE = 0.9, 0.25, 0.6
 
 
 class NanoDetector:
@@ -127,15 +132,32 @@ def letterbox(picture: np.ndarray, side: int) -> tuple[np.ndarray, float]:
 
 
 def boxes_from_corners(corners: Tensor, scores: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """Corners (N, 4) x1, y1, x2, y2 in pixels and scores (N,) -> (M, 5), clipped, without duplicates."""
+    """Corners (N, 4) x1, y1, x2, y2 in pixels and scores (N,) -> (M, 5), clipped, without duplicates.
+
+    Best first. Duplicates are boxes that overlap a better one (MAX_OVERLAP), and halves (HALF_INSIDE).
+    """
     height, width = shape[:2]
     corners = corners.float().cpu().clamp(min=0)
     corners = torch.minimum(corners, torch.tensor([width, height, width, height]))
     boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).numpy().astype(np.float64)
     scores = scores.float().cpu().numpy()
     kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), 0.0, MAX_OVERLAP) if len(boxes) else []
-    kept = np.asarray(kept, np.int64).reshape(-1)
+    kept = np.asarray(kept, np.int64).reshape(-1)  # best first
+    kept = kept[_whole(boxes[kept])]
     return np.concatenate([boxes[kept], scores[kept, None]], 1)
+
+
+def _whole(boxes: np.ndarray) -> list[int]:
+    """The boxes (N, 4), best first, without the halves of people who have a better one (`HALF_INSIDE`)."""
+    kept: list[int] = []
+    for i, (x, y, w, h) in enumerate(boxes):
+        left, top, width, height = boxes[kept].T
+        across = np.minimum(x + w, left + width) - np.maximum(x, left)
+        along = np.minimum(y + h, top + height) - np.maximum(y, top)
+        inside = across.clip(0) * along.clip(0) > HALF_INSIDE * w * h
+        if not (inside & (y + h < top + (1 - HALF_ENDS) * height) & (w > HALF_WIDE * width)).any():
+            kept.append(i)
+    return kept
 
 
 def _corners(bins: Tensor, stride: int) -> Tensor:

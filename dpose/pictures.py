@@ -10,6 +10,7 @@ import io
 import math
 import re
 import struct
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +26,17 @@ from dpose.io import no_native_messages
 MAX_PIXELS = 2**28  # of an image
 MIN_BOX = 8  # pixels
 MIN_OVERLAP = 0.04  # of a box with the image, as a share of the box
-USUAL_VIEW = (15.0, 130.0)  # degrees along the image diagonal; outside there is a warning
+USUAL_VIEW = (15.0, 130.0)  # degrees along the image diagonal; outside `check_view` warns
 POSSIBLE_VIEW = (0.1, 179.9)
 FILM_DIAGONAL = math.hypot(36, 24)  # millimetres
+LENSES = (5.0, 2000.0)  # focal lengths in millimetres, as 35 mm equivalents
 BEHIND = 114  # grey level behind transparent pictures
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _HEIC = re.compile(rb"....ftyp(heic|heix|hevc|heim|heis|mif1|msf1)", re.DOTALL)
 _RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
 _EXIF_IFD, _FOCAL_35MM = 0x8769, 0xA405  # tags
+_opening = threading.Lock()
 
 
 def read_image(image: str | Path | np.ndarray | torch.Tensor) -> np.ndarray:
@@ -77,12 +80,12 @@ def exif_focal(path: str | Path) -> float | None:
     that was cropped later the tag is wrong.
     """
     try:
-        with Image.open(path) as picture:
+        with _open(path) as picture:
             millimetres = float(picture.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_35MM) or 0)
             width, height = picture.size
-    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, TypeError, SyntaxError):
         return None
-    if not 5 <= millimetres <= 2000:
+    if not LENSES[0] <= millimetres <= LENSES[1]:
         return None
     return millimetres * math.hypot(width, height) / FILM_DIAGONAL
 
@@ -130,8 +133,6 @@ def intrinsics(
             centre.
     Raises:
         ValueError: both are given, or the camera is impossible.
-    Warns:
-        UserWarning: the field of view is below 15 or above 130 degrees: `focal` is hardly in pixels.
     """
     if focal is not None and cam_int is not None:
         raise ValueError("give either focal or cam_int, which contains the focal length")
@@ -146,16 +147,32 @@ def intrinsics(
             "the camera must be finite numbers of pixels [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], "
             f"got {np.asarray(cam_int).tolist()}"
         )
-    views = [math.degrees(2 * math.atan2(diagonal / 2, f)) for f in (fx, fy)]
+    views = [_view(diagonal, f) for f in (fx, fy)]
     if not POSSIBLE_VIEW[0] <= min(views) <= max(views) <= POSSIBLE_VIEW[1]:
         raise ValueError(f"a focal length of {fx:g} pixels is impossible for {width} x {height} pixels")
-    if not USUAL_VIEW[0] <= views[0] <= USUAL_VIEW[1]:
-        warnings.warn(
-            f"focal length {fx:g} is taken as pixels: a field of view of {views[0]:.3g} degrees. If it is "
-            f"the 35 mm equivalent in millimetres, give {fx * diagonal / FILM_DIAGONAL:.0f}",
-            stacklevel=3,
-        )
     return matrix
+
+
+def check_view(cam_int: np.ndarray, width: int, height: int) -> None:
+    """Warns of a focal length given by hand that is hardly that of the picture in pixels.
+
+    That is a UserWarning for a field of view below 15 or above 130 degrees, with a possible reason.
+    """
+    focal, diagonal = float(cam_int[0, 0]), math.hypot(width, height)
+    view = _view(diagonal, focal)
+    if USUAL_VIEW[0] <= view <= USUAL_VIEW[1]:
+        return
+    text = f"focal length {focal:g} is taken as pixels: a field of view of {view:.3g} degrees"
+    if view < USUAL_VIEW[0]:
+        text += ". If it belongs to a larger version of the picture, scale it down as the picture was"
+    elif LENSES[0] <= focal <= LENSES[1]:
+        text += f". If it is the 35 mm equivalent in millimetres, give {focal * diagonal / FILM_DIAGONAL:.0f}"
+    warnings.warn(text, stacklevel=3)
+
+
+def _view(diagonal: float, focal: float) -> float:
+    """The field of view along the diagonal, degrees; both lengths in pixels."""
+    return math.degrees(2 * math.atan2(diagonal / 2, focal))
 
 
 def _decode(data: bytes) -> np.ndarray | None:
@@ -171,12 +188,22 @@ def _decode(data: bytes) -> np.ndarray | None:
     whole = cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)  # the orientation of EXIF is not applied
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == rgb.shape[:2]:
         if whole.dtype == np.uint8:  # OpenCV multiplies the colours of some TIFF files by alpha
-            with Image.open(io.BytesIO(data)) as picture:
+            with _open(io.BytesIO(data)) as picture:
                 rgba = np.asarray(ImageOps.exif_transpose(picture).convert("RGBA"))
         else:
             rgba = _to_bytes(whole)[..., [2, 1, 0, 3]]
         return _over_grey(rgba[..., :3], rgba[..., 3])
     return rgb
+
+
+def _open(file: str | Path | io.BytesIO) -> Image.Image:
+    """`Image.open` without Pillow's limit of 90 megapixels; `_check_pixels` has its own."""
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _from_array(image: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -216,8 +243,8 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _over_grey(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    share = alpha[..., None].astype(np.float32) / 255
-    return (rgb * share + BEHIND * (1 - share)).round().astype(np.uint8)
+    alpha = alpha[..., None].astype(np.uint16)  # 16 bits suffice; large pictures need much memory
+    return ((rgb * alpha + BEHIND * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _size_in_header(data: bytes) -> tuple[int, int] | None:

@@ -10,12 +10,13 @@
 # # Photo in, people out
 #
 # This page takes photographs through the whole pipeline: a detector finds the people, the network predicts a
-# body for each of them, and the bodies are placed in the camera of the picture. It shows the result, what its
-# numbers depend on, and where it fails. Why photographs are harder than rendered pictures, and by how much, is
-# on [the page about them](photographs.ipynb).
+# body for each of them, and the bodies are placed in the camera of the picture. The page shows the results, what
+# they depend on, and where they are wrong. [The page on photographs](photographs.ipynb) measures how much larger
+# the errors are than on rendered pictures.
 #
-# The same from a terminal is `dpose predict photo.jpg folder/ --out out/`; `dpose app` opens a page in the
-# browser on which to drop pictures. With `-p picture photo.jpg` this page shows a picture of yours.
+# In a terminal, `dpose predict photo.jpg folder/ --out out/` does the same; `dpose app` opens a page in the
+# browser that takes pictures. With `-p picture photo.jpg` this notebook uses another picture, with `-p checkpoint`
+# another network.
 
 # %% tags=["parameters"]
 picture = None  # file of a photograph; None: NASA's portrait of Eileen Collins
@@ -31,24 +32,22 @@ import numpy as np
 import skimage.data
 import smplx
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 import dpose
 from dpose.body import OPEN_BODY, Bodies
 from dpose.camera import crop_intrinsics
-from dpose.data.augment import LITE_AUGMENT
 from dpose.data.frames import frames_of, mask_numbers, read_person_mask
 from dpose.data.labels import Labels
-from dpose.data.shards import decode_sample
-from dpose.data.sources import BadCount, find_shards, read_members
 from dpose.export import DEFAULT, SIDE_VIEW, colour, sheet, turned_view, write
 from dpose.figures import colour_depth, colour_parts, html_table, mesh_figure, picture_grid, plotly_html
 from dpose.paths import body_models, data_root
 from dpose.pictures import read_image
-from dpose.predictor import BOX_FACTOR, overlay
+from dpose.predictor import overlay
 from dpose.render import shade
+from dpose.results import read_json
 from dpose.synthetic import write_frames
 
 torch.set_grad_enabled(False)
@@ -84,8 +83,8 @@ Markdown(f"People found: {len(people)} ({text}).") if people else Markdown("Nobo
 
 # %% [markdown]
 # `dpose.export.sheet` draws everything about one person. The square above is what the network receives. The
-# body is the result; parts and depth are the intermediate maps from which it is predicted. What is outside of
-# the picture is a guess that follows from the poses in the training data.
+# body is the result; parts and depth are the intermediate maps from which it is predicted. Limbs outside of the
+# picture are predicted too, from the poses that are common in the training data.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Six pictures of one person: the photograph, the predicted body over it, the part map, the body from the side and from above, the depth map."}}
 shown(sheet(people[0], photo) if people else photo)
@@ -120,9 +119,9 @@ table
 # ## Good and bad results
 #
 # Two more photographs that installed packages contain: a cameraman from the side (scikit-image, CC0) and Grace
-# Hopper to the waist (matplotlib; US Navy, public domain). A photograph has no true body. But the network
-# contradicts itself where its body does not cover its part map: the number is the intersection over union of
-# the two silhouettes.
+# Hopper to the waist (matplotlib; US Navy, public domain). The true bodies of these people are unknown. A measure
+# that does without them is whether the predicted body covers the predicted part map: the labels give the
+# intersection over union (IoU) of the two silhouettes.
 
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Photographs with predicted bodies, part and depth maps, and the bodies from the side (camera on the left).", "name": "fig-photographs"}, "image": {"alt": "Three people in photographs, each with the predicted body over the photograph, the part map, the depth map and a side view of the body."}}
@@ -135,9 +134,11 @@ def silhouette(person):
 
 
 def agreement(person):
-    """Intersection over union of the body's silhouette and the part map."""
+    """Text with the intersection over union of the body's silhouette and the part map, if there is one."""
+    if person.parts is None:
+        return ""
     body, parts = silhouette(person), person.parts > 0
-    return (body & parts).sum() / (body | parts).sum()
+    return f", IoU {(body & parts).sum() / (body | parts).sum():.2f}"
 
 
 photos = {
@@ -145,25 +146,30 @@ photos = {
     "cameraman": read_image(skimage.data.camera()),
     "Grace Hopper": read_image(get_sample_data("grace_hopper.jpg", asfileobj=False)),
 }
-rows, labels = [], []
+rows, labels, columns = [], [], {}
 for number, (name, image) in enumerate(photos.items(), start=1):
     person = predictor(image)[0]
     crop = cv2.resize(person.crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     square = torch.as_tensor(person.center), torch.tensor(person.scale)
     camera = crop_intrinsics(torch.as_tensor(person.cam_int), *square, SIDE)
-    body = shade(person.vertices, torch.as_tensor(person.faces), camera, crop, colour(number))
-    maps = [colour_parts(person.parts), colour_depth(person.depth, person.parts > 0)]
-    maps = [cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) for one in maps]
-    rows.append([crop, body, *maps, turned_view(person, SIDE_VIEW, SIDE, number)])
-    labels.append(f"{name}, IoU {agreement(person):.2f}")
-picture_grid(rows, ("picture", "body", "parts", "depth", "from the side"), labels, side=1.5)
+    covered = None if person.parts is None else person.parts > 0
+    columns = {
+        "picture": crop,
+        "body": shade(person.vertices, torch.as_tensor(person.faces), camera, crop, colour(number)),
+        "parts": None if person.parts is None else colour_parts(person.parts),
+        "depth": None if person.depth is None else colour_depth(person.depth, covered),
+        "from the side": turned_view(person, SIDE_VIEW, SIDE, number),
+    }
+    columns = {title: one for title, one in columns.items() if one is not None}
+    rows.append([cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) for one in columns.values()])
+    labels.append(name + agreement(person))
+picture_grid(rows, tuple(columns), labels, side=1.5)
 plt.show()
 
 # %% [markdown]
-# The part map follows each person's outline, also where clothes hide the body. The bodies are coarser: head and
-# arms are beside those of the picture, although their parts are found. The legs of people who are cut off at
-# the waist, and the distance, are guesses. [The page on photographs](photographs.ipynb) measures this on many
-# people.
+# The part maps follow the outlines of the people, also where clothes hide the body. The bodies are less accurate:
+# heads and arms are beside those in the picture. Of people who are cut off at the waist, the legs and the distance
+# are guesses. [The page on photographs](photographs.ipynb) measures the errors on people with annotated joints.
 #
 # ## Several people, and the truth
 #
@@ -229,15 +235,16 @@ html_table(("person", "score", "distance", "true distance", "mean joint error, p
 # %% tags=["hide-input"]
 meshes = [mesh for one, i in zip(people, nearest, strict=True) for mesh in (vertices[i], one.vertices)]
 names = [f"{i}, {kind}" for i in range(1, 1 + len(people)) for kind in ("true", "predicted")]
-figure = mesh_figure(meshes, people[0].faces, names)
+figure = mesh_figure(meshes, [truth.faces.numpy(), people[0].faces] * len(people), names)
 plotly_html(figure.update_layout(scene_camera_eye={"x": 0.0, "y": -2.4, "z": 0.1}))
 
 # %% [markdown]
 # ## What the detector misses
 #
-# The detector is NanoDet-g, 3.8 million weights trained on the photographs of COCO. It sees the whole picture
-# shrunk to 416 pixels. The cell compares its boxes with the visible pixels of everybody in the open test
-# frames: a person is found if a box overlaps theirs with an intersection over union (IoU) of 0.5.
+# The detector is NanoDet-g, 3.8 million weights trained on the photographs of COCO. Its input is the whole
+# picture, shrunk to 416 pixels. The cell compares its boxes with the boxes around the visible pixels of all people
+# in the open test frames. A person counts as found if one of the detector's boxes has an IoU of at least 0.5 with
+# the person's box.
 
 
 # %% tags=["hide-input"]
@@ -275,7 +282,7 @@ Markdown(
 )
 
 # %% [markdown]
-# The frames with the most faults. White is a person who was missed, yellow a box that matches nobody.
+# The frames with the most errors. White boxes are people who are not found, yellow boxes match nobody.
 
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Faults of the detector: people who are missed (white) and superfluous boxes (yellow, with scores).", "name": "fig-missed"}, "image": {"alt": "Frames of the open test set with boxes of missed people and of superfluous detections."}}
@@ -307,8 +314,10 @@ picture_grid([drawn[:2], drawn[2:]], side=3.4)
 plt.show()
 
 # %% [markdown]
-# A box can be too large, one person can get several boxes, and things can pass for people. A larger minimum
-# score (`--min-score`) removes such boxes, and people with them. Small people are missed:
+# Some boxes are too large, some people get several boxes, and some objects are detected as people. A larger
+# minimum score (`--min-score`) removes such boxes, but also people. Of several boxes of one person only the best
+# is kept if they overlap by an IoU of 0.6, or if one is only the upper part of another with a larger score. Small
+# people are not found:
 
 # %% tags=["hide-input"]
 portrait, found = photos["astronaut"], []
@@ -330,39 +339,34 @@ Markdown(
 # ## What the box means
 #
 # A box is tight around the visible person: left, top, width, height. The network receives the square around its
-# middle, `BOX_FACTOR` times its longer side. The factor follows from the training data, whose squares surround
-# the *joints*, times 1.2. The cell compares these squares with the boxes around the visible pixels.
+# middle, whose side is the longer side of the box (`dpose.predictor.BOX_FACTOR` is 1). In training, most squares
+# surround the *joints* instead, times 1.2. `benchmarks/box_factor.py` compares the two on the open data.
 
 # %% tags=["hide-input"]
-ratios, complete = [], []
-for split in ("val", "test"):
-    for members in read_members(find_shards(data_root(), split), BadCount(0, 0)):
-        sample = decode_sample(members, codes=True)
-        visible, label = sample["parts"] > 0, sample["label"]
-        square = len(visible) / label["margin"]  # pixels of the stored crop, which is larger
-        ratios.append(square / box_of(visible)[2:].max())
-        at = (label["joints2d"][:22, :2] - label["center"]) * square / (200 * label["scale"]) + len(
-            visible
-        ) / 2
-        near = cv2.dilate(visible.astype(np.uint8), np.ones((7, 7)))  # joints at the body's edge count
-        x, y = at.round().astype(int).clip(0, len(visible) - 1).T
-        pictured = label["joints2d"][:22, :2]
-        inside = ((pictured >= 0) & (pictured <= label["img_size"])).all()
-        complete.append(inside and near[y, x].all())
-ratios, complete = np.array(ratios), np.array(complete)
-Markdown(
-    f"In the open data the square is {np.median(ratios):.2f} times the visible person's box (median of {len(ratios):,} "
-    f"people), {np.median(ratios[complete]):.2f} times for the {complete.sum():,} people with all joints visible; half of "
-    f"all lie between {np.quantile(ratios, 0.25):.2f} and {np.quantile(ratios, 0.75):.2f}. `BOX_FACTOR` is {BOX_FACTOR:g}; training "
-    f"scales the squares at random, by a standard deviation of {LITE_AUGMENT.scale_sigma:.0%}."
-)
+record = Path(dpose.__file__).parents[1] / "results" / "box_factor.json"
+if record.is_file():
+    measured = read_json(record)
+    everybody, whole = (measured["ratios"][name] for name in ("all", "whole"))
+    rows = []
+    for name, errors in measured["errors"].items():
+        around = f"visible person, times {name}" if name[0].isdigit() else "joints, times 1.2"
+        rows.append((around, f"{errors['mpjpe']:.1f} mm", f"{errors['pa_mpjpe']:.1f} mm"))
+    text = (
+        f"A training square is {everybody['quartiles'][1]:.2f} times as large as the box of the visible person (median of "
+        f"{everybody['people']:,} people; half of them lie between {everybody['quartiles'][0]:.2f} and "
+        f"{everybody['quartiles'][2]:.2f}), {whole['quartiles'][1]:.2f} times for the {whole['people']:,} people of whom "
+        f"nothing is hidden or cut off. The table has the errors of `{measured['network']}` with squares of other sizes."
+    )
+    header = ("square around", "MPJPE", "PA-MPJPE")
+    display(Markdown(text), html_table(header, rows, f"{measured['samples']:,} people of the open test set"))
 
 # %% [markdown]
 # ## The focal length decides the distance
 #
 # A small person near a wide-angle lens looks like a tall one far away. The focal length in pixels is taken from
 # the caller (`focal` or `cam_int`), else from the EXIF data of the file (the equivalent for 35 mm film, which
-# phones write), else it is the image diagonal, a common lens. `Person.focal_from` names the source.
+# phones write). Otherwise the image diagonal is used, which corresponds to a common lens. `Person.focal_from`
+# names the source.
 
 # %% tags=["hide-input"]
 image = photos["cameraman"]
@@ -399,13 +403,13 @@ html_table(
 )
 
 # %% [markdown]
-# The distance grows with the focal length, roughly in proportion. The pose changes little; the network also
-# receives where the box is as seen from the camera, and this direction depends on the focal length. In a photo
-# that was cropped the principal point is no longer the middle: pass `cam_int`.
+# The distance increases with the focal length, a little less than in proportion. The pose changes little. It changes
+# because the direction from the camera to the box is an input of the network, and depends on the focal length. The
+# principal point of a cropped photo is not its middle: pass `cam_int`.
 #
 # ## Files for other programs
 #
-# `dpose predict` and `dpose.export.write` make a folder per picture; `--save` chooses the kinds of files.
+# `dpose predict` and `dpose.export.write` make a folder for each picture; `--save` selects the kinds of files.
 
 # %%
 folder = Path(temporary.name) / "prediction" / "photo"
@@ -422,7 +426,8 @@ CONTENTS = {
     "person-1-depth.png": "the depth map",
 }
 sizes = {file.name: f"{file.stat().st_size / 1000:.0f} kB" for file in files}
-html_table(("file", "content", "size"), [(*item, sizes[item[0]]) for item in CONTENTS.items()], align="llr")
+rows = [(name, content, sizes[name]) for name, content in CONTENTS.items() if name in sizes]
+html_table(("file", "content", "size"), rows, align="llr")
 
 # %% [markdown]
 # The parameters make the same mesh in the [smplx](https://pypi.org/project/smplx/) package. `num_betas` has to be
@@ -451,13 +456,14 @@ Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.
 #
 # ## The released checkpoint
 #
-# The authors' network is used in the same way. Nothing of it is shown here: neither its weights nor its body model
-# are part of this repository.
+# The authors' network is used in the same way. No result of it is shown here, because neither its weights nor its
+# body model are part of this repository.
 #
 # 1. Download `paper_arxiv.ckpt` from the authors' page, and SMPL-X (neutral, `SMPLX_NEUTRAL.npz`) from
 #    [its site](https://smpl-x.is.tue.mpg.de), which requires an account.
 # 2. `export DPOSE_BODY_MODELS=~/models`, the folder that contains `smplx/SMPLX_NEUTRAL.npz`. `dpose doctor` reports
 #    whether it is found.
 # 3. `dpose predict photo.jpg --checkpoint paper_arxiv.ckpt`, `dpose app --checkpoint paper_arxiv.ckpt`, or
-#    `dpose.Predictor("paper_arxiv.ckpt")`. Only tensors and plain values of the file are unpickled.
+#    `dpose.Predictor("paper_arxiv.ckpt")`; this page with `-p checkpoint paper_arxiv.ckpt`. Only tensors and plain
+#    values of the file are unpickled.
 #    `dpose convert paper_arxiv.ckpt paper.safetensors` makes a file without pickles.

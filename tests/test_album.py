@@ -2,14 +2,17 @@
 
 import json
 import shutil
+import time
 
 import cv2
 import numpy as np
 import pytest
 import skimage.data
 
-from dpose import detect
+from dpose import album, detect
 from dpose.cli import main
+from dpose.film import FilmWriter, frames
+from dpose.track import iou
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +21,22 @@ def pictures(tmp_path_factory):
     for name in ("astronaut", "coffee"):
         cv2.imwrite(str(folder / f"{name}.png"), getattr(skimage.data, name)()[..., ::-1])
     return folder
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """A portrait that moves to the right, in four frames."""
+    pytest.importorskip("av")
+    path, portrait = (
+        tmp_path_factory.mktemp("films") / "film.mp4",
+        cv2.resize(skimage.data.astronaut(), (240, 240)),
+    )
+    with FilmWriter(path, 10, (320, 240)) as writer:
+        for i in range(4):
+            frame = np.full((240, 320, 3), 128, np.uint8)
+            frame[:, 20 * i : 20 * i + 240] = portrait
+            writer.write(frame)
+    return path
 
 
 def run(*arguments) -> int:
@@ -106,3 +125,86 @@ def test_the_least_score_is_the_detector_s(pictures, tmp_path, monkeypatch):
     )
     assert run(pictures / "astronaut.png", "--min-score", "0.8", "--out", tmp_path) == 3
     assert seen == [0.8]
+
+
+def test_a_picture_of_100_megapixels_takes_seconds(tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "large.jpg"), np.full((10_000, 10_000, 3), 90, np.uint8))
+    begin = time.process_time()
+    options = ["--box", "1000,1000,5000,8000", "--save", "overlay", "--checkpoint", "mini"]
+    assert run(tmp_path / "large.jpg", *options, "--out", tmp_path / "out") == 0
+    assert time.process_time() - begin < 30  # 6 seconds of one core
+    assert capsys.readouterr().err == ""
+    drawn = cv2.imread(str(tmp_path / "out" / "large" / "overlay.jpg"))
+    assert drawn.shape == (10_000, 10_000, 3)
+    changed = np.abs(drawn[::50, ::50].astype(int) - 90).max(-1) > 8
+    assert changed[30:170, 20:120].any() and not changed[:, 180:].any()
+
+
+def test_the_people_of_a_panorama_are_found(tmp_path):
+    portrait = cv2.resize(skimage.data.astronaut(), (900, 900))
+    panorama = np.full((1000, 8000, 3), 150, np.uint8)
+    for x in (500, 6500):
+        panorama[50:950, x : x + 900] = portrait
+    cv2.imwrite(str(tmp_path / "wide.jpg"), panorama[..., ::-1])
+    assert run(tmp_path / "wide.jpg", "--out", tmp_path / "out", "--save", "json") == 0
+    content = json.loads((tmp_path / "out" / "wide" / "people.json").read_text())
+    boxes = np.array(sorted(person["box"] for person in content["people"]))
+    expected = [[x + 26, 75, 614, 867] for x in (500, 6500)]  # as found in the portrait alone
+    assert (np.diag(iou(boxes, np.array(expected, float))) > 0.6).all()
+    assert sorted(person["transl"][0] > 0 for person in content["people"]) == [False, True]
+
+
+def test_a_film_becomes_a_folder_with_numbered_people(film, tmp_path, capsys):
+    options = [film, "--out", tmp_path, "--smooth", "--save", "overlay,params,amass"]
+    assert run(*options) == 0
+    folder = tmp_path / "film"
+    names = {"people.jsonl", "people.npz", "overlay.mp4", "track-1-amass.npz", "people.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    lines = [json.loads(line) for line in (folder / "people.jsonl").read_text().splitlines()]
+    assert [(line["frame"], line["track"], line["time"]) for line in lines] == [
+        (i, 1, i / 10) for i in range(4)
+    ]
+    left = [line["box"][0] for line in lines]
+    np.testing.assert_allclose(np.diff(left[1:]), 20, atol=12)
+    arrays = np.load(folder / "people.npz")
+    np.testing.assert_allclose(arrays["transl"], [line["transl"] for line in lines], atol=1e-5)
+    assert np.load(folder / "track-1-amass.npz")["poses"].shape == (4, 165)
+    about = json.loads((folder / "people.json").read_text())
+    assert (about["frames"], about["lines"], about["tracks"], about["smoothed"]) == (4, 4, 1, True)
+    for drawn, plain in zip(frames(folder / "overlay.mp4"), frames(film), strict=True):
+        assert np.abs(drawn.astype(int) - plain).max(-1)[100:].mean() > 5
+    assert run(*options) == 0 and "1 done before" in capsys.readouterr().out
+
+
+def test_an_interrupted_film_leaves_nothing_and_is_done_the_next_time(film, tmp_path, monkeypatch):
+    options = [film, "--out", tmp_path, "--save", "params"]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patches:
+        patches.setattr(album, "_columns", interrupted)
+        assert run(*options) == 130
+    assert list(tmp_path.iterdir()) == []
+    assert run(*options) == 0 and (tmp_path / "film" / "people.npz").is_file()
+
+
+def test_films_without_people_and_damaged_films_are_counted(film, pictures, tmp_path, capsys):
+    with FilmWriter(tmp_path / "empty.mp4", 10, (64, 64)) as writer:
+        writer.write(np.full((64, 64, 3), 128, np.uint8))
+    assert run(tmp_path / "empty.mp4", "--out", tmp_path / "out") == 3
+    (tmp_path / "broken.mp4").write_bytes(b"a letter, say")
+    inputs = [tmp_path / "empty.mp4", tmp_path / "broken.mp4", pictures / "astronaut.png"]
+    assert run(*inputs, "--out", tmp_path / "out", "--save", "json") == 4
+    printed = capsys.readouterr().out
+    assert "nobody found in 1 picture" in printed and "1 file could not be read" in printed
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["astronaut"]
+
+
+def test_a_film_that_plays_the_camera_is_printed_as_lines_of_json(film, tmp_path, capsys):
+    assert run("--camera", film, "--stream", "--focal", "400") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["frame"], line["track"]) for line in lines] == [(i, 1) for i in range(4)]
+    for wrong in (["--stream"], ["--camera", film], [film, "--camera", film, "--stream"]):
+        assert run(*wrong) == 2
+        assert "camera" in capsys.readouterr().err

@@ -80,6 +80,52 @@ def test_the_better_of_two_boxes_of_one_person_stays():
     assert boxes_from_corners(corners[:0], torch.zeros(0), (9, 9)).shape == (0, 5)
 
 
+@pytest.mark.parametrize(
+    ("other", "stays"),
+    [
+        ((20, 0, 90, 100), False),  # head and trunk of the same person
+        ((-5, 10, 95, 90), False),  # a little beyond the side
+        ((30, 100, 75, 200), True),  # a child in front
+        ((60, 0, 120, 100), True),  # somebody behind, half of it beside
+        ((40, 20, 90, 120), True),  # a child in the arms
+    ],
+)
+def test_half_of_a_person_is_no_second_person(other, stays):
+    corners = torch.tensor([[0.0, 0, 100, 200], other]) + 50
+    found = boxes_from_corners(corners, torch.tensor([0.6, 0.4]), (400, 400))
+    assert len(found) == 1 + stays
+    found = boxes_from_corners(corners, torch.tensor([0.4, 0.6]), (400, 400))
+    assert len(found) == 2  # a whole person with a smaller score stays
+
+
+def test_boxes_are_dropped_by_counted_pixels():
+    """The rules, best box first, with the boxes as masks of pixels."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        low = rng.integers(0, 30, (12, 2))
+        corners = np.concatenate([low, low + rng.integers(4, 40, (12, 2))], 1)
+        scores = rng.uniform(0.3, 1, 12)
+        masks = np.zeros((12, 80, 80), bool)
+        for mask, (x1, y1, x2, y2) in zip(masks, corners, strict=True):
+            mask[y1:y2, x1:x2] = True
+        overlapping: list[int] = []
+        for i in np.argsort(-scores):
+            if all((masks[i] & masks[j]).sum() <= 0.6 * (masks[i] | masks[j]).sum() for j in overlapping):
+                overlapping.append(i)
+        expected: list[int] = []
+        for i in overlapping:
+            better = [j for j in expected if (masks[i] & masks[j]).sum() > 0.9 * masks[i].sum()]
+            rows, columns = ([np.flatnonzero(mask.any(axis)) for mask in masks] for axis in (1, 0))
+            halves = [
+                len(rows[j]) * 0.75 + rows[j][0] > rows[i][-1] + 1 and len(columns[i]) > 0.6 * len(columns[j])
+                for j in better
+            ]
+            if not any(halves):
+                expected.append(i)
+        found = boxes_from_corners(torch.from_numpy(corners), torch.from_numpy(scores), (80, 80))
+        np.testing.assert_allclose(found[:, 4], scores[expected], rtol=1e-6)
+
+
 def test_a_letterbox_keeps_the_aspect_and_tells_the_scale():
     square, scale = letterbox(np.full((100, 400, 3), 255, np.uint8), 200)
     assert square.shape == (200, 200, 3) and scale == 0.5

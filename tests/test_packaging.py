@@ -176,19 +176,6 @@ def test_the_files_that_the_readme_names_exist():
     assert not [path for path in paths if not (ROOT / path).exists()]
 
 
-@pytest.mark.parametrize("name", ["synth", "train", "evaluate", "predict", "app", "convert"])
-def test_the_commands_of_the_readme_have_the_options_that_it_uses(name):
-    from dpose.cli import _parser
-
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = [
-        line.split("#")[0].split()[1:] for line in text.splitlines() if line.startswith(f"dpose {name}")
-    ]
-    assert commands
-    for command in commands:
-        _parser(command).parse_args(command)  # exits with status 2 for an unknown option
-
-
 def test_the_makefile_has_the_targets_that_readme_and_ci_name():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))

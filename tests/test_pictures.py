@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpose.pictures import exif_focal, intrinsics, read_image, square_box
+from dpose.pictures import check_view, exif_focal, intrinsics, read_image, square_box
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,18 @@ def test_arrays_and_tensors_in_the_usual_forms_are_the_same_picture(picture):
     np.testing.assert_array_equal(read_image(opaque), picture)
 
 
-def test_a_picture_of_100_megapixels_is_read(tmp_path):
-    cv2.imwrite(str(tmp_path / "large.jpg"), np.full((10_000, 10_000, 3), 90, np.uint8))
-    assert read_image(tmp_path / "large.jpg").shape == (10_000, 10_000, 3)
+@pytest.mark.filterwarnings("error")
+def test_pillow_s_limit_on_pixels_does_not_count(picture, tmp_path, monkeypatch):
+    """Pillow warns of more than 89 megapixels, and refuses more than 179; phones make 200. Here 89 pixels."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 26
+    Image.fromarray(picture).save(tmp_path / "phone.jpg", exif=exif)
+    Image.new("RGBA", (640, 480)).save(tmp_path / "clear.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89)
+    assert exif_focal(tmp_path / "phone.jpg") == pytest.approx(26 * 800 / 43.2666, rel=1e-4)
+    assert read_image(tmp_path / "clear.png")[7, 8].tolist() == [114] * 3
+    with pytest.raises(Image.DecompressionBombError):  # of other callers
+        Image.open(tmp_path / "clear.png")
 
 
 def test_the_orientation_in_a_jpeg_is_applied(picture, tmp_path):
@@ -179,21 +188,29 @@ def test_a_focal_length_and_a_camera_at_once_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("size", "focal", "millimetres"), [((4000, 3000), 26, 3005), ((640, 480), 9000, None)]
+    ("size", "focal", "view", "millimetres", "larger"),
+    [  # a 35 mm film frame is 43.27 mm from corner to corner
+        ((4000, 3000), 26, 179, ["3005"], False),
+        ((640, 480), 3500, 13, [], True),
+        ((640, 480), 9000, 5.09, [], True),
+        ((640, 480), 2, 179, [], False),  # no lens
+    ],
 )
-def test_a_focal_length_that_is_hardly_in_pixels_is_used_with_a_warning(size, focal, millimetres):
-    with pytest.warns(UserWarning, match=f"{focal} is taken as pixels") as caught:
-        matrix = intrinsics(*size, focal)
-    assert matrix[0, 0] == focal
-    if millimetres:  # a 35 mm film frame is 43.27 mm from corner to corner
-        assert re.search(rf"give {millimetres}\b", str(caught[0].message))
+def test_a_focal_length_that_is_hardly_in_pixels_gets_a_warning_with_what_it_may_be(
+    size, focal, view, millimetres, larger
+):
+    with pytest.warns(UserWarning, match=f"{focal} is taken as pixels.* {view}") as caught:
+        check_view(intrinsics(*size, focal), *size)
+    text = str(caught[0].message)
+    assert re.findall(r"millimetres, give (\d+)", text) == millimetres
+    assert ("larger version" in text) == larger
 
 
 @pytest.mark.filterwarnings("error")
 def test_usual_focal_lengths_give_no_warning():
     for focal in (None, 250, 800, 3000):
-        intrinsics(640, 480, focal)
-    intrinsics(6000, 600)
+        check_view(intrinsics(640, 480, focal), 640, 480)
+    check_view(intrinsics(6000, 600), 6000, 600)
 
 
 # What cannot be read

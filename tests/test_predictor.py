@@ -99,7 +99,7 @@ def test_the_shipped_network_finds_the_person_in_a_public_photo():
 
 def test_mini_on_a_public_photo_gives_what_it_gave_when_this_was_written():
     """Eileen Collins to the waist, in scikit-image."""
-    person = one(skimage.data.astronaut(), (60, -23.273, 330, 558.545), "mini")
+    person = one(skimage.data.astronaut(), (60, -51.2, 330, 614.4), "mini")
     np.testing.assert_allclose(person.transl, [-0.1286, -0.0717, 2.0949], atol=2e-3)
     np.testing.assert_allclose(person.betas[:4], [-1.1987, 0.1422, 0.0119, -0.0762], atol=2e-3)
     np.testing.assert_allclose(person.rotmats[12, 0], [0.99999, 0.00447, 0.00202], atol=2e-3)
@@ -111,10 +111,10 @@ def test_mini_on_a_public_photo_gives_what_it_gave_when_this_was_written():
 
 def test_the_network_sees_the_square_around_the_box(picture, model):
     person = one(picture, BOX, model)
-    center, side = np.array([260.0, 210.0]), 330.0
+    center, side = np.array([260.0, 210.0]), 300.0
     np.testing.assert_allclose(person.center, center)
     assert person.scale == pytest.approx(side / 200)
-    reference = picture[45:375, 95:425]
+    reference = picture[60:360, 110:410]
     size = person.crop.shape[0]
     expected = cv2.resize(reference, (size, size), interpolation=cv2.INTER_AREA)
     assert np.abs(person.crop.astype(int) - expected).mean() < 2
@@ -299,6 +299,17 @@ def test_the_focal_length_is_the_given_one_or_exif_s_or_the_diagonal(picture, mo
     ):
         (person,) = predictor(image, [BOX], **options)
         assert (person.cam_int[0, 0], person.focal_from) == (pytest.approx(focal), source)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_long_lens_in_the_exif_data_needs_no_warning(picture, model, tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 600  # millimetres
+    Image.fromarray(picture).save(tmp_path / "bird.jpg", exif=exif)
+    (person,) = Predictor(model, None, "cpu")(tmp_path / "bird.jpg", [BOX])
+    assert person.cam_int[0, 0] == pytest.approx(600 * 800 / np.hypot(36, 24))
+    with pytest.warns(UserWarning, match="larger version"):
+        Predictor(model, None, "cpu")(picture, [BOX], focal=11_000)
 
 
 def test_without_detector_and_boxes_it_says_so(picture, model):
