@@ -156,10 +156,31 @@ def test_table_1_says_if_its_networks_were_measured_on_different_people(tmp_path
     assert "NOT THE SAME PEOPLE" not in shown("tables", tmp_path, "Table 2")
 
 
-@pytest.mark.parametrize(("page", "before"), [("tables", "Table 2"), ("ablation", "Exercises")])
+@pytest.mark.parametrize(
+    ("page", "before"), [("tables", "Table 2"), ("ablation", "Exercises"), ("performance", "Exercises")]
+)
 def test_a_page_without_records_names_the_command_that_makes_them(page, before, tmp_path):
     text = shown(page, tmp_path, before)
-    assert "dpose evaluate --out" in text or "dpose experiment ablation" in text
+    commands = {
+        "tables": "dpose evaluate --out",
+        "ablation": "dpose experiment ablation",
+        "performance": "predict.py --out",
+    }
+    assert commands[page] in text
+
+
+def test_the_performance_page_tells_which_goals_are_missed(tmp_path):
+    record = results.read_json(NOTEBOOKS.parent / "results" / "training_speed.json")
+    for case, ratio in zip(record["cases"], (0.85, 0.849, 0.9), strict=True):
+        case["cpu"]["ratio"] = ratio
+    (tmp_path / "training_speed.json").write_text(json.dumps(record))
+    text = shown("performance", tmp_path, "Exercises")
+    names = [
+        f"training, share of the bare network's speed, {name}"
+        for name in ("MINI, 32 bits", "MINI, bf16", "LITE, 32 bits")
+    ]
+    assert [row(text, name)[3] for name in names] == ["met", "missed", "met"]
+    assert "2 of 3 goals" in text
 
 
 def test_the_gains_that_the_paper_states_in_its_text_follow_from_the_quoted_tables():
