@@ -324,6 +324,9 @@ conditions() if measured else NOTHING
 
 # %% [markdown]
 # ### Depth, heads, attention and losses
+#
+# The first table and the upper part of {numref}`fig-ablation` compare D-PoSE with the network without depth, the second
+# table and the lower part with the other arms.
 
 # %% tags=["remove-input"]
 found = {}  # arm -> metric -> difference of the arm's errors and D-PoSE's
@@ -420,11 +423,10 @@ if found:
 
 # %% tags=["remove-input"]
 html_table(
-    ("arm", "seeds", *(f"{name}{f' ({unit})' if unit else ''}" for name, unit, _ in METRICS.values())),
+    ("arm", *(f"{name}{f' ({unit})' if unit else ''}" for name, unit, _ in METRICS.values())),
     [
         (
             unbroken(NAMES[arm]),
-            str(max(len(one.by_seed) for one in found[arm].values())),
             *(
                 f"{signed(one.mean, digits)} ± {one.interval[1] - one.mean:.{digits}f}"
                 if (one := found[arm].get(metric))
@@ -492,7 +494,8 @@ def verdict():
                 "no difference shown in": [m for m, one in ones.items() if not one.found],
             }
             text = "; ".join(f"{k} {listed([ERRORS[m] for m in ms])}" for k, ms in groups.items() if ms)
-            lines.append(f"* {NAMES[arm]}: {text}.")
+            mark = " (preconditions not met)" if arm in unmet.values() else ""
+            lines.append(f"* {NAMES[arm]}{mark}: {text}.")
     count = len(found) * len(ERRORS)
     lines.append(
         f"\nThere are {count} intervals of joint and vertex errors. If no arm differed from D-PoSE, {0.05 * count:.1f} of "

@@ -63,6 +63,14 @@ def signed(value, digits=1):
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def power_of_ten(value):
+    """0.003 or 5 · 10⁻⁷."""
+    if value == 0 or value >= 0.001:
+        return f"{value:.1g}"
+    digit, exponent = f"{value:.0e}".split("e-")
+    return f"{digit}{NBSP}·{NBSP}10⁻{''.join('⁰¹²³⁴⁵⁶⁷⁸⁹'[int(figure)] for figure in str(int(exponent)))}"
+
+
 def threads(record):
     count = record["hardware"]["threads"]
     return f"{record['hardware']['cpu']}, {count} thread{'s' * (count > 1)}"
@@ -207,7 +215,10 @@ def precision_text():
 precision_text() if "precision" in records else None
 
 # %% [markdown]
-# ## The paper's network
+# ## The network of the paper's size
+#
+# PAPER has a large HRNet. The first table compares the network as trained (*eager*) with FastDPose and with `torch.compile`, in
+# batches; the second one shows all networks with one image at a time, beside the transformers of Table 2.
 
 
 # %% tags=["remove-input"]
@@ -220,9 +231,7 @@ def inference_table():
                 name,
                 f"{one['images_per_second']:.1f}",
                 f"{one['times_as_fast']:.1f}",
-                f"{one['largest_difference']['rotmats']:.1g}"
-                if one["largest_difference"]["rotmats"]
-                else "0",
+                power_of_ten(one["largest_difference"]["rotmats"]),
             )
             for name, one in record["variants"].items()
         ],

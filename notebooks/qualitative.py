@@ -363,7 +363,7 @@ Markdown(
 # **Exercise 2.** Draw the blocks of the people with the smallest PA-MPJPE and with the largest. Do their maps differ as
 # much as their bodies?
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "image": {"alt": "Two blocks of image, predicted parts and depth, and predicted body: the people with the smallest and with the largest PA-MPJPE."}}
 ends = np.argsort(errors["pa_mpjpe"])[[0, -1]]
 titles = [f"PA-MPJPE {errors['pa_mpjpe'][i]:.0f} mm" for i in ends]
 picture_grid([[block(i) for i in ends]], titles, side=4.3)

@@ -48,12 +48,12 @@ folder = Path(results or Path(dpose.__file__).parents[1] / "results")
 ERRORS = {"mve": "MVE", "mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE"}
 ARMS = {  # of the ablation, as they are called in tables
     "lite": "D-PoSE",
-    "lite-no-depth": "D-PoSE without depth",
-    "lite-pare": "PARE",
-    "lite-cliff": "CLIFF",
-    "lite-hmr": "HMR",
-    "lite-no-attention": "D-PoSE without attention",
-    "lite-released-losses": "D-PoSE, released losses",
+    "lite-no-depth": "without depth",
+    "lite-pare": "PARE head",
+    "lite-cliff": "CLIFF head",
+    "lite-hmr": "HMR head",
+    "lite-no-attention": "without attention",
+    "lite-released-losses": "released losses",
 }
 DATA = {"3dpw": "3DPW", "emdb": "EMDB", "rich": "RICH", "bedlam": "BEDLAM", "agora": "AGORA"}
 NOTHING = Markdown(
@@ -104,18 +104,15 @@ for run in runs("ablation", folder / "ablation"):
     if run.done and on_open_test_people(record := read_json(run.record)):
         arms.setdefault(run.arm, []).append(record)
 outdated = {name: stale(record) for name, record in records.items()}
-for arm, arm_records in arms.items():
-    wanted = ABLATION.recipe(ABLATION.arms[arm])
-    outdated[arm] = sorted({reason for record in arm_records for reason in stale(record, wanted)})
+outdated_arms = {
+    arm: sorted({reason for record in group for reason in stale(record, ABLATION.recipe(ABLATION.arms[arm]))})
+    for arm, group in arms.items()
+}
 
 
 def label(name):
-    """The name of a network in a table."""
-    text = (
-        ARMS[name]
-        if name in arms and name not in records
-        else {"lite": "LITE", "mini": "MINI"}.get(name, name)
-    )
+    """The name of a record's network in a table."""
+    text = {"lite": "LITE", "mini": "MINI"}.get(name, name)
     return f"{text} (stale)" if outdated[name] else text
 
 
@@ -174,7 +171,11 @@ best = {
 lost = {column: method for column, method in best.items() if method != "D-PoSE"}
 Markdown(
     f"D-PoSE has the smallest error in {len(best) - len(lost)} of the {len(best)} columns"
-    + ("; " + listed([f"in {column} {method} has" for column, method in lost.items()]) if lost else "")
+    + (
+        f"; the exception is {listed([f'{column} ({method})' for column, method in lost.items()])}"
+        if lost
+        else ""
+    )
     + ". No row has an interval or a second seed, so the table does not tell which differences would remain after "
     "another training run."
 )
@@ -187,43 +188,53 @@ Markdown(
 # on it tell how well a network has learned *these* people. They are not comparable with the columns above.
 #
 # The first two rows are constant predictions: the {term}`mean pose` of the training people, and the same with the
-# *true* {term}`global orientation`. LITE and MINI are the shipped networks. The rows below them are the small networks
-# of the [ablation](ablation.ipynb), with the heads of the methods in Table 1 on one common encoder, each trained on
-# fewer images with several random seeds.
+# *true* {term}`global orientation`. LITE and MINI are the shipped networks. Rows below them are from the
+# [ablation](ablation.ipynb): small networks with one common encoder, with the head of D-PoSE or that of another method
+# in Table 1, trained on fewer images with several random seeds.
 
 
 # %% tags=["remove-input"]
+def short(score):
+    """A mean with its interval, which is rounded to millimetres."""
+    return (
+        f"{score['mean']:.1f} [{', '.join(f'{end:.0f}' for end in score['ci95'])}]"
+        if score["ci95"]
+        else f"{score['mean']:.1f}"
+    )
+
+
 def open_table():
     first = next(iter(on_open.values()), None) or next(iter(arms.values()))[0]
-    constants = {"mean_pose": "mean pose", "mean_pose_true_orientation": "mean pose, true orientation"}
+    constants = {"mean_pose": "mean pose", "mean_pose_true_orientation": "with true orientation"}
     rows = [
-        (text, *(with_interval(first["baselines"][name][error]) for error in ERRORS), "–", "–")
+        (unbroken(text), "–", *(short(first["baselines"][name][error]) for error in ERRORS), "–", "–")
         for name, text in constants.items()
         if name in first["baselines"]
     ]
-    everything = {name: [record] for name, record in on_open.items()} | arms
-    for name, group in everything.items():
+    named = [(label(name), [record]) for name, record in on_open.items()]
+    named += [(ARMS[arm] + " (stale)" * bool(outdated_arms[arm]), group) for arm, group in arms.items()]
+    for text, group in named:
         sums = [totals(record["checkpoint"]["metadata"]) for record in group]
-        if group[0] is records.get(name):
-            cells = [with_interval(group[0]["metrics"][error]) for error in ERRORS]
+        if len(group) == 1:
+            cells = [short(group[0]["metrics"][error]) for error in ERRORS]
         else:
             cells = [over_seeds([record["metrics"][error]["mean"] for record in group]) for error in ERRORS]
         images = " or ".join(f"{count:,}" for count in sorted({one["images"] for one in sums}))
         hours = f"{np.mean([one['seconds'] for one in sums]) / 3600:.1f}"
-        seeds = f", {len(group)} seed{'s' * (len(group) > 1)}" if name in arms and name not in on_open else ""
-        rows.append((f"{label(name)}{seeds}", *cells, images, hours))
+        rows.append((unbroken(text), str(len(group)), *cells, images, hours))
     measured_on = {
         f"{record['samples']:,} of data {record['data']['fingerprint']} ({record['protocol']})"
-        for group in everything.values()
+        for _, group in named
         for record in group
     }
     other_data = f". NOT THE SAME PEOPLE: {', '.join(sorted(measured_on))}" if len(measured_on) > 1 else ""
     return html_table(
-        ("network", *ERRORS.values(), "training images", "hours"),
+        ("network", "seeds", *ERRORS.values(), "images", "hours"),
         rows,
         f"Measured: {first['samples']:,} people of the open test split, protocol {first['protocol']}, mm. Brackets: "
         f"95 % bootstrap interval over {first['intervals']['clusters']:,} scenes. ±: standard deviation over the "
-        f"seeds. Images and hours include the runs from whose weights a network started{other_data}",
+        "seeds. Images and hours of training include the runs from whose weights a network started"
+        f"{other_data}",
     )
 
 
@@ -324,10 +335,9 @@ def origin(name, record):
 
 lines = [origin(name, record) for name, record in records.items()]
 lines += [
-    f"* **{label(arm)}** (ablation): {'; '.join(outdated[arm])}."
-    for arm in arms
-    if outdated[arm] and arm not in records
+    f"* {ARMS[arm]} (ablation): **stale**: {'; '.join(why)}." for arm, why in outdated_arms.items() if why
 ]
+lines += ["* The records of the ablation are listed on [its page](ablation.ipynb)."] if arms else []
 Markdown("\n".join(lines))
 
 # %% [markdown]
@@ -451,9 +461,9 @@ costs = {
 for case in latency["cases"]:
     if case["threads"] == 1:
         bits = "32 bits" if case["variant"] == "eager" else "16 bits"
-        costs.setdefault(f"time, {bits}", {})[case["network"]] = case["ms"]
-        costs.setdefault(f"memory, {bits}", {})[case["network"]] = case["running_mb"] - case["imports_mb"]
-costs = {cost: costs[cost] for cost in sorted(costs, key=lambda cost: cost.partition(",")[0] == "memory")}
+        costs.setdefault(f"time ({bits})", {})[case["network"]] = case["ms"]
+        costs.setdefault(f"memory ({bits})", {})[case["network"]] = case["running_mb"] - case["imports_mb"]
+costs = {cost: costs[cost] for cost in sorted(costs, key=lambda cost: cost.startswith("memory"))}
 relative = {cost: {n: v / values["paper"] for n, v in values.items()} for cost, values in costs.items()}
 
 figure, axis = plt.subplots(figsize=(7.4, 0.9 + 0.42 * len(relative)), layout="constrained")
@@ -492,11 +502,10 @@ if latency["cases"]:
     )
     measured = f" Times and memory were measured with {latency['hardware']['cpu']}, commit `{latency['commit'][:12]}`{busy}."
 Markdown(
-    "{numref}`fig-costs` compares the costs. "
-    + " ".join(
-        f"{name}: " + ", ".join(f"{ratios[name]:.1f} ({cost})" for cost, ratios in relative.items()) + "."
-        for name in times
-    )
+    "{numref}`fig-costs` compares the costs. In multiples of D-PoSE (PAPER), "
+    + f"{' and '.join(times)} have: "
+    + "; ".join(f"{cost} {each(ratios, 1, '')}" for cost, ratios in relative.items())
+    + "."
     + " The factor by which D-PoSE is smaller thus depends on which cost matters."
     + measured
     + " [Performance](performance.ipynb) has the times themselves."
@@ -521,7 +530,7 @@ def depth_rows():
             over_seeds([record["metrics"][error]["mean"] for record in seeds]) if seeds else "–"
             for error in list(ERRORS)[::-1]
         ]
-        mark = ", stale" if outdated.get(arm) else ""
+        mark = ", stale" if outdated_arms.get(arm) else ""
         rows.append(
             (
                 f"open people, {text}",
