@@ -632,7 +632,7 @@ Markdown(
 )
 
 # %% [markdown]
-# **Exercise 3.** The paper's encoder is trained together with the decoders. Describe an experiment that tells whether depth
+# **Exercise 3.** The paper's encoder is trained together with the decoders. Describe an experiment that shows whether depth
 # helps by improving the encoder's features or by giving the regressor additional input.
 #
 # :::{dropdown} Solution

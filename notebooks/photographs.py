@@ -448,7 +448,7 @@ for text, picture in changed.items():
 html_table(("change", *(name.upper() for name in networks)), rows, "Mean movement of the 22 body joints, mm")
 
 # %% [markdown]
-# **Exercise 2.** How many people would be needed to tell two networks apart whose error differs by 0.005 of the box side? Use
+# **Exercise 2.** How many photographs would be needed to tell two networks apart whose error differs by 0.005 of the box side? Use
 # the interval of LITE above, and assume that its width falls with the square root of the number of photographs.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}

@@ -176,7 +176,7 @@ Markdown(
         if lost
         else ""
     )
-    + ". No row has an interval or a second seed, so the table does not tell which differences would remain after "
+    + ". No row has an interval or a second seed, so the table does not show which differences would remain after "
     "another training run."
 )
 
@@ -185,7 +185,7 @@ Markdown(
 #
 # The paper's test sets and body models need an account with their publishers, so this repository cannot contain them.
 # The open test set is always available: rendered people with other identities than the training people. Errors
-# on it tell how well a network has learned *these* people. They are not comparable with the columns above.
+# on it show how well a network has learned *these* people. They are not comparable with the columns above.
 #
 # The first two rows are constant predictions: the {term}`mean pose` of the training people, and the same with the
 # *true* {term}`global orientation`. LITE and MINI are the shipped networks. Rows below them are from the
