@@ -403,6 +403,7 @@ if found:
     parts = [name for name, arms in (("depth", NO_DEPTH in found), ("others", others)) if arms]
     rows = {"depth": len(ERRORS), "others": len(others)}
     figure = plt.figure(figsize=(7.4, sum(0.9 + 0.42 * rows[name] for name in parts)), layout="constrained")
+    figure.patch.set_alpha(0)
     panels = figure.subfigures(
         len(parts), 1, squeeze=False, height_ratios=[2 + rows[name] for name in parts]
     )[:, 0]

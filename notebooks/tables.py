@@ -207,7 +207,7 @@ def open_table():
     first = next(iter(on_open.values()), None) or next(iter(arms.values()))[0]
     constants = {"mean_pose": "mean pose", "mean_pose_true_orientation": "with true orientation"}
     rows = [
-        (unbroken(text), "–", *(short(first["baselines"][name][error]) for error in ERRORS), "–", "–")
+        (unbroken(text), "–", *(short(first["baselines"][name][error]) for error in ERRORS), "–")
         for name, text in constants.items()
         if name in first["baselines"]
     ]
@@ -220,8 +220,7 @@ def open_table():
         else:
             cells = [over_seeds([record["metrics"][error]["mean"] for record in group]) for error in ERRORS]
         images = " or ".join(f"{count:,}" for count in sorted({one["images"] for one in sums}))
-        hours = f"{np.mean([one['seconds'] for one in sums]) / 3600:.1f}"
-        rows.append((unbroken(text), str(len(group)), *cells, images, hours))
+        rows.append((unbroken(text), str(len(group)), *cells, images))
     measured_on = {
         f"{record['samples']:,} of data {record['data']['fingerprint']} ({record['protocol']})"
         for _, group in named
@@ -229,11 +228,11 @@ def open_table():
     }
     other_data = f". NOT THE SAME PEOPLE: {', '.join(sorted(measured_on))}" if len(measured_on) > 1 else ""
     return html_table(
-        ("network", "seeds", *ERRORS.values(), "images", "hours"),
+        ("network", "seeds", *ERRORS.values(), "images"),
         rows,
         f"Measured: {first['samples']:,} people of the open test split, protocol {first['protocol']}, mm. Brackets: "
         f"95 % bootstrap interval over {first['intervals']['clusters']:,} scenes. ±: standard deviation over the "
-        "seeds. Images and hours of training include the runs from whose weights a network started"
+        "seeds. Training images include those of the runs from whose weights a network started"
         f"{other_data}",
     )
 
@@ -324,9 +323,10 @@ real_table()
 
 # %% tags=["remove-input"]
 def origin(name, record):
-    hardware = record["hardware"]
+    hardware, trained = record["hardware"], totals(record["checkpoint"]["metadata"])
     text = (
-        f"* **{label(name)}**: weights `{record['checkpoint']['sha256'][:12]}`, data "
+        f"* **{label(name)}**: weights `{record['checkpoint']['sha256'][:12]}`, trained in {trained['runs']} "
+        f"run{'s' * (trained['runs'] != 1)}, {trained['seconds'] / 3600:.1f} hours; test data "
         f"`{record['data']['fingerprint']}`, commit `{(record['commit'] or 'unknown')[:12]}`, "
         f"{', '.join(hardware.get('gpus', ())) or hardware['cpu']}: `{record['command']}`"
     )
