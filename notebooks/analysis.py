@@ -9,23 +9,31 @@
 # %% [markdown]
 # # What the errors depend on
 #
-# A mean over a test set does not say which joints are wrong, for whom, or why. The paper reports means only.
-# This page measures one network on the people of the test split and answers five questions: where the errors
-# are; whether the depth map orders limbs correctly; whether people with a wrong depth map also have a wrong
-# pose; which of its inputs the regressor uses; and whether the two maps are calibrated.
+# A mean over a test set does not show which joints are wrong, for which people, or why, and the paper reports means
+# only. This page examines one network on the people of the test split: where its errors are, which people have large
+# ones, whether the depth map orders limbs correctly, and which inputs the regressor uses.
 #
-# Everything is computed when the page is built, by `dpose.analysis`. Intervals are 95 % bootstrap intervals
-# over scenes. They cover the choice of test people. They do not cover the choice of the network: another one,
-# trained with another seed, may differ by more.
+# :::{chapter}
+# :needs: [Metrics](metrics.ipynb), [decoders](decoders.ipynb), [regressor](regressor.ipynb)
+# :learn: how errors grow along the limbs; how a linear model and partial correlations separate causes that occur together; what the depth features contribute to the body; what calibration of a map means
+# :::
+#
+# Everything is computed when the page is built, by `dpose.analysis`. Brackets are 95 % {term}`bootstrap` intervals over
+# the test scenes. They describe the choice of test people, not the choice of the network: another one, trained from
+# another seed, may differ by more.
 
-# %% tags=["parameters"] nbmake={"mock": {"people": 24}}
+# %% tags=["parameters", "hide-input"] nbmake={"mock": {"people": 24}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 checkpoint = "lite"  # the shipped network, or a .safetensors file; it needs a depth branch
 data = None  # data root; None: $DPOSE_DATA, else the open data
 split = "test"
 people = None  # how many are measured; None: all
 body = None  # body model file or name; None: the one recorded in the checkpoint
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -52,7 +60,10 @@ column = {name: values.numpy() for name, values in table.items() if isinstance(v
 bootstrap = ClusterBootstrap(table["key"])
 
 
-def mean(values, digits=0, unit=" mm", sign=""):
+NBSP = "\u00a0"
+
+
+def mean(values, digits=0, unit=f"{NBSP}mm", sign=""):
     """Mean over people with its interval, as text."""
     return text(bootstrap.means({"x": values})["x"], digits, unit, sign)
 
@@ -84,20 +95,19 @@ def interval(axis, score, at, colour, factor=1.0, horizontal=True, **options):
 
 
 Markdown(
-    f"The network is `{network.config.name}`. There are {len(table['key']):,} people in {bootstrap.clusters} scenes. "
-    f"MPJPE is {mean(column['mpjpe'])}, PA-MPJPE {mean(column['pa_mpjpe'])}, the error of the global orientation "
+    f"The network is `{network.config.name}`, measured on {len(table['key']):,} people in {bootstrap.clusters} scenes: MPJPE "
+    f"{mean(column['mpjpe'])}, PA-MPJPE {mean(column['pa_mpjpe'])}, error of the global orientation "
     f"{mean(column['orientation'], unit='°')}."
 )
 
 # %% [markdown]
-# ## Which joints
+# ## Which joints are wrong?
 #
-# Each circle has its joint in the centre, and the joint's mean error as its radius, at the scale of the body.
-# Left: as MPJPE counts, with both pelvises at the origin. Middle: the same prediction, with the true global
-# orientation in place of the predicted one. Right: as PA-MPJPE counts, after each person was rotated, scaled and
-# moved to fit best.
+# {numref}`fig-joint-errors` draws the mean error of each joint as the radius of a circle, at the scale of the body.
+# Left: MPJPE, both pelvises at the origin. Middle: the same prediction with the true {term}`global orientation` instead of
+# the predicted one. Right: PA-MPJPE, after {term}`Procrustes alignment`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint, drawn to scale: a joint lies within its circle if its error is the mean one. Numbers in mm, means of left and right.", "name": "fig-joint-errors"}, "image": {"alt": "Three drawings of a body with circles around the joints. The circles grow from the pelvis to hands and feet; they are much smaller after Procrustes alignment."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint as the radius of a circle, at the scale of the body. Numbers: mm, mean of left and right. Left: MPJPE. Middle: with the true global orientation. Right: PA-MPJPE.", "name": "fig-joint-errors"}}
 with torch.inference_mode():
     turned = torch.cat([table["truth"]["rotmats"][:, :1], table["rotmats"][:, 1:]], 1)
     upright = mesh(table["betas"], turned, surface=False).joints[:, :24]
@@ -145,7 +155,7 @@ for axis, (title, errors) in zip(axes, panels.items(), strict=True):
 figure.patch.set_alpha(0)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 order = np.argsort(-column["joints"].mean(0))
 order_aligned = np.argsort(-column["joints_aligned"].mean(0))
 reach = np.linalg.norm((shown.joints[0, :24] - shown.joints[0, :1]).numpy(), axis=1)
@@ -155,37 +165,37 @@ worst = order[0]
 fixed = oriented.numpy()
 kept = fixed[:, worst].mean() / column["joints"][:, worst].mean()
 Markdown(
-    f"The worst joint is the {plain(JOINT_NAMES[worst])} ({mean(column['joints'][:, worst])}), then come "
-    f"{listed([plain(JOINT_NAMES[j]) for j in order[1:6]])}. Errors add up along the limbs: over the 24 joints, the "
-    f"mean error and the distance from the pelvis have a correlation of {along:.2f}. With the true global orientation "
-    f"MPJPE would be {mean(fixed.mean(1))}, and the {plain(JOINT_NAMES[worst])} would keep {kept:.0%} of its error, so "
+    f"The largest mean error has the {plain(JOINT_NAMES[worst])} ({mean(column['joints'][:, worst])}), followed by "
+    f"{listed([plain(JOINT_NAMES[j]) for j in order[1:6]])}. Rotations multiply along the {{term}}`kinematic tree`, so errors grow "
+    f"with the distance from the pelvis: over the 24 joints, distance and mean error have a correlation of {along:.2f}. With the true "
+    f"global orientation MPJPE would be {mean(fixed.mean(1))}, and the {plain(JOINT_NAMES[worst])} would keep {100 * kept:.0f}{NBSP}% of its "
+    "error, so "
     + (
-        "most of that error is in the angles along the limb. "
+        "most of that error is in the rotations along the limb. "
         if kept > 0.5
         else "most of that error comes from the orientation of the whole body. "
     )
-    + "After Procrustes alignment the order is another one: worst are "
-    f"{listed([plain(JOINT_NAMES[j]) for j in order_aligned[:2]])} ({mean(column['joints_aligned'][:, order_aligned[0]])} "
-    f"for the {first})."
+    + "After Procrustes alignment the largest errors are those of "
+    f"{listed([plain(JOINT_NAMES[j]) for j in order_aligned[:2]])} ({mean(column['joints_aligned'][:, order_aligned[0]])} for the "
+    f"{first})."
 )
 
 # %% [markdown]
-# ## For whom
+# ## Which people have large errors?
 #
-# Five properties of a person, and the mean errors of the people in each range:
+# Five properties of a person, and the mean errors of the people in each range ({numref}`fig-circumstances`):
 #
-# - *Direction of view*: the angle, about the body's own axis, between where the body faces and the camera. 0° is
-#   a person who faces the camera, 180° one seen from behind.
-# - *Hidden*: the share of the person's silhouette that other people or objects hide, measured as the body's
-#   pixels (true parts) without depth.
-# - *Cut off*: the share of the 22 body joints that lie outside of the image or of the box.
-# - *Size*: the side of the person's box in pixels of the full image. Each crop is scaled to the same size.
-# - *Unusual pose*: PA-MPJPE of the mean pose for this person.
+# - *direction of view*: the angle about the body's own axis between the direction it faces and the camera; 0° for a
+#   person viewed from the front, 180° from behind;
+# - *hidden*: the share of the person's silhouette (true parts) that other people or objects hide;
+# - *cut off*: the share of the 22 body joints outside the image or the box;
+# - *size*: the side of the person's box in pixels of the full image. All crops are scaled to the same size;
+# - *unusual pose*: PA-MPJPE of the mean pose for this person.
 #
-# The last panel has all five in one linear model (least squares): the change of the error for a stated step of one
-# property, while the other four stay the same.
+# The last panel contains all five in one linear model (least squares): how much the error changes for a stated step
+# of one property while the other four stay the same.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean errors with 95 % intervals, by five properties of the person; blue MPJPE, orange PA-MPJPE. Last panel: effects in one linear model; hollow: of this property alone.", "name": "fig-circumstances"}, "image": {"alt": "Five panels of mean error against direction of view, hidden share, share of joints cut off, size and unusual pose, and one panel of their effects in a linear model."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean errors with 95 % intervals by five properties of the person; blue: MPJPE, orange: PA-MPJPE. Last panel: effects of the five properties in one linear model (filled) and of each property alone (hollow).", "name": "fig-circumstances"}}
 away = np.abs(column["azimuth"])
 QUINTILES = np.linspace(0, 1, 6)
 properties = {  # values, bin edges, what the axis shows: factor and label
@@ -202,7 +212,7 @@ properties = {  # values, bin edges, what the axis shows: factor and label
 }
 quartiles = np.quantile(column["unusual"], [0.25, 0.75])
 factors = {  # one unit of a factor is the step that its name states
-    "seen from behind": away / 180,
+    "viewed from behind": away / 180,
     "30 % hidden": column["hidden"] / 0.3,
     "30 % cut off": column["outside"] / 0.3,
     "half the size": -np.log2(column["side"]),
@@ -237,7 +247,7 @@ for row, name in enumerate(factors):
         last.plot(
             alone[error][name]["mean"], row + shift, "o", color=colour, fillstyle="none", markersize=8.5
         )
-    last.text(0.03, row - 0.12, name, color=INK, fontsize=9, transform=last.get_yaxis_transform())
+    last.text(0.07, row - 0.12, name, color=INK, fontsize=9, transform=last.get_yaxis_transform())
 last.axvline(0, color=INK, linewidth=1)
 last.set_yticks([])
 last.set(xlabel="change (mm)", ylim=(len(factors) - 0.45, -0.6))
@@ -251,7 +261,7 @@ for axis in axes.flat:
 plt.show()
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 def effects_as_text(error):
     """The effects of a linear model, largest first, and those that may be zero, as text."""
     effects = together[error]
@@ -259,9 +269,9 @@ def effects_as_text(error):
         name for name, e in effects.items() if e["ci95"] and np.sign(e["ci95"][0]) == np.sign(e["ci95"][1])
     ]
     clear.sort(key=lambda name: -abs(effects[name]["mean"]))
-    found = "; ".join(f"{name} {text(effects[name], 0, ' mm', '+')}" for name in clear) or "none"
+    found = "; ".join(f"{name} {text(effects[name], 0, f'{NBSP}mm', '+')}" for name in clear) or "none"
     unclear = [name for name in effects if name not in clear]
-    return found + (f". Not distinguishable from zero: {listed(unclear)}" if unclear else "")
+    return found + (f"; not distinguishable from 0: {listed(unclear)}" if unclear else "")
 
 
 correlations = np.corrcoef(np.stack(list(factors.values()))) - np.eye(len(factors))
@@ -270,34 +280,35 @@ shift = max(
     abs(together[error][name]["mean"] - alone[error][name]["mean"]) for error in together for name in factors
 )
 Markdown(
-    f"Effects on MPJPE, others held equal: {effects_as_text('mpjpe')}.\n\nEffects on PA-MPJPE: {effects_as_text('pa_mpjpe')}. "
-    f"(The step of *unusual pose* is from the first to the third quartile, {quartiles[0]:.0f} to {quartiles[1]:.0f} mm.)\n\n"
+    f"Effects on MPJPE: {effects_as_text('mpjpe')}.\n\nEffects on PA-MPJPE: {effects_as_text('pa_mpjpe')}.\n\n"
+    f"The step of *unusual pose* is from the first to the third quartile ({quartiles[0]:.0f} to {quartiles[1]:.0f}{NBSP}mm). "
     + (
-        f"In these data the five are nearly independent (the largest correlation is {strongest:.2f}), so holding the others equal changes no effect by more than {shift:.0f} mm. "
+        f"The five properties are nearly independent in these data (largest correlation {strongest:.2f}), so keeping the "
+        f"others equal changes no effect by more than {shift:.0f}{NBSP}mm. "
         if strongest < 0.2
-        else f"The five are correlated (up to {strongest:.2f}); holding the others equal changes an effect by up to "
-        f"{shift:.0f} mm. "
+        else f"The five properties are correlated (up to {strongest:.2f}), and keeping the others equal changes an effect by "
+        f"up to {shift:.0f}{NBSP}mm. "
     )
-    + f"Together they explain {explained['mpjpe']:.0%} of the variance of MPJPE and {explained['pa_mpjpe']:.0%} of that "
-    "of PA-MPJPE."
+    + f"Together they explain {100 * explained['mpjpe']:.0f}{NBSP}% of the variance of MPJPE and {100 * explained['pa_mpjpe']:.0f}{NBSP}% "
+    "of that of PA-MPJPE."
 )
 
 # %% [markdown]
 # ## Does the depth map order limbs correctly?
 #
-# The depth map is only useful to a pose if it tells which limb is in front. Take pairs of body parts that are
-# both visible (at least five pixels of the map each): left and right hand, forearm, shin and foot, each hand and the
-# chest, each foot and the pelvis. Which of the two is nearer to the camera is read in four ways:
+# A depth map helps a pose if it shows which limb is in front. Consider pairs of body parts that are both visible (at
+# least five map pixels each): left and right hand, forearm, shin and foot, each hand and the chest, each foot and the
+# pelvis. The part that is nearer to the camera is read in four ways:
 #
-# - from the *true* depth map, as the mean at each part's visible pixels. The map shows surfaces, the truth is the mean
-#   depth of all vertices of a part; this row says how much that matters;
+# - from the *true* depth map, as the mean over the part's visible pixels. The map shows surfaces, while the true order is
+#   that of all vertices of a part, so this reading is not perfect;
 # - from the *predicted* map at the same pixels;
-# - from the predicted map under the predicted parts, the mean weighted with each part's probability;
+# - from the predicted map under the *predicted parts*: the mean weighted with each part's probability;
 # - from the *predicted body*.
 #
-# Chance is 50 %.
+# Chance is 50 %. {numref}`fig-order` shows the shares of correct pairs.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of pairs of body parts in the correct order. Left: by their true difference in depth. Right: by kind of pair, for differences of at least 10 cm.", "name": "fig-order"}, "image": {"alt": "Left: four curves of the share of correct pairs, rising with the true difference; the predicted body's is above the predicted map's. Right: the same for six kinds of pairs."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of pairs of body parts in the correct order, with 95 % intervals. Left: by their true difference in depth. Right: by kind of pair, for differences of at least 10 cm. Dashed: chance.", "name": "fig-order"}}
 CLEAR, SEEN = 0.1, 5  # metres, and map pixels
 READINGS = {  # label, colour
     "true map": ("true map", INK),
@@ -344,9 +355,9 @@ for axis in (left, right):
 plt.show()
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 def percent(right, used):
-    return text(analysis.share_of_pairs(right, used, bootstrap), 0, " %", factor=100)
+    return text(analysis.share_of_pairs(right, used, bootstrap), 0, f"{NBSP}%", factor=100)
 
 
 disagree = clear & (correct["body"] != correct["map"])
@@ -354,32 +365,32 @@ body_wins = analysis.share_of_pairs(correct["body"], disagree, bootstrap)
 follows = [percent(correct["body"], clear & held) for held in (correct["map"], ~correct["map"])]
 low, high = body_wins["ci95"] or (0, 1)
 Markdown(
-    f"Of {int(clear.sum()):,} visible pairs that differ by at least {100 * CLEAR:.0f} cm, the predicted map has "
-    f"{percent(correct['map'], clear)} in the correct order, and {percent(correct['map and parts'], clear)} if it is read "
-    f"under the predicted parts. A perfect map would have {percent(correct['true map'], clear)}. The predicted body has "
-    f"{percent(correct['body'], clear)}.\n\nMap and body disagree on {percent(disagree, clear)} of these pairs. There the body "
-    f"is correct in {text(body_wins, 0, ' %', factor=100)}: "
+    f"Of {int(clear.sum()):,} visible pairs that differ by at least {100 * CLEAR:.0f}{NBSP}cm, the predicted map orders "
+    f"{percent(correct['map'], clear)} correctly, and {percent(correct['map and parts'], clear)} if it is read under the predicted "
+    f"parts. The true map orders {percent(correct['true map'], clear)} correctly, the predicted body {percent(correct['body'], clear)}.\n\n"
+    f"Map and body disagree on {percent(disagree, clear)} of these pairs. Of those, the body is correct in "
+    f"{text(body_wins, 0, f'{NBSP}%', factor=100)}: "
     + (
         "the body is better than the map"
         if low > 0.5
         else "the map is better than the body"
         if high < 0.5
-        else "with this many people neither can be called the better one"
+        else "with this many people neither is shown to be better"
     )
-    + f". The body is correct in {follows[0]} of the pairs where the map is correct, and in {follows[1]} of those where the map "
-    "is wrong. It cannot copy the map's errors, because the regressor does not read the map, only the mean of "
-    "the depth decoder's features over all places. Beyond that mean, map and body have only the encoder in common."
+    + f". The body is correct in {follows[0]} of the pairs that the map orders correctly, and in {follows[1]} of the others. "
+    "The regressor does not receive the map. It receives the mean of the depth decoder's features over all positions; apart from "
+    "that mean, map and body share only the encoder."
 )
 
 # %% [markdown]
 # ## Does a wrong depth map go with a wrong pose?
 #
-# If depth is what the pose rests on, people with a large depth error should have a large pose error. They may also have
-# both for a common reason: somebody who is hidden is hard in every respect. So the rank correlation is
-# computed twice, as it is, and with the other map's error and the five properties above taken out first (partial
-# correlation of the ranks).
+# If the pose depends on depth, people with a large depth error should have a large pose error. Both may also have a
+# common cause: a hidden person is difficult in every respect. {numref}`fig-depth-pose` therefore shows the rank correlation
+# twice: as it is, and after removing the linear effect of the other map's error and of the five properties above
+# (partial correlation of the ranks).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: one dot per person; line: means of tenths of the people with 95 % intervals. Right: rank correlation of the errors of the two maps with three errors of the body; filled: with the other map's error and five properties of the person taken out.", "name": "fig-depth-pose"}, "image": {"alt": "Scatter plot of PA-MPJPE against depth error, and rank correlations of depth error and part error with body errors."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: PA-MPJPE against depth error, one dot per person; line: means of tenths of the people with 95 % intervals. Right: rank correlation of the errors of the two maps with three errors of the body. Hollow: as it is. Filled: partial correlation, given the other map's error and five properties of the person.", "name": "fig-depth-pose"}}
 others = [away, column["hidden"], column["outside"], column["side"], column["unusual"]]
 MAPS = {"depth_error": ("depth", ORANGE), "parts_error": ("parts", BLUE)}
 BODY_ERRORS = {"mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "orientation": "orientation"}
@@ -423,39 +434,38 @@ for axis in (left, right):
     style_axis(axis)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 raw, partial = (rank["depth_error", "pa_mpjpe", kind] for kind in ("as it is", "others taken out"))
 parts_partial = rank["parts_error", "pa_mpjpe", "others taken out"]
 low, high = partial["ci95"] or (-1, 1)
 Markdown(
-    f"Depth error and PA-MPJPE have a rank correlation of {text(raw, 2)}; with the other causes taken out it is "
-    f"{text(partial, 2)}. "
+    f"Depth error and PA-MPJPE have a rank correlation of {text(raw, 2)}, and a partial correlation of {text(partial, 2)}. "
     + (
-        "So depth error predicts pose error beyond those causes"
+        "Depth error thus predicts pose error beyond the other causes"
         + (", but weakly. " if partial["mean"] < 0.3 else ". ")
         if low > 0
-        else "With this many people, that cannot be distinguished from zero. "
+        else "With this many people, the latter cannot be distinguished from 0. "
         if high > 0
-        else "So, given the other causes, people with worse depth have better poses. "
+        else "Given the other causes, people with worse depth have better poses. "
     )
-    + f"The part map's error has {text(parts_partial, 2)} after the same treatment"
+    + f"The partial correlation of the part map's error is {text(parts_partial, 2)}"
     + (
-        ": of the two maps, it is the parts whose errors go with those of the pose."
+        ": the errors of the parts go more closely with those of the pose."
         if parts_partial["ci95"] and parts_partial["ci95"][0] > high
         else "."
     )
-    + " A correlation is no cause; the next section changes the inputs."
+    + " A correlation does not show a cause; the next section changes the inputs."
 )
 
 # %% [markdown]
-# ## What the regressor uses
+# ## Which inputs does the regressor use?
 #
-# The regressor has three inputs: the attended features of the 22 joints, the three numbers of the box, and the mean
-# of the depth decoder's features. Here one of them is taken from another person, or replaced by its mean over all
-# people, while the others stay. The increase of the error is what the regressor owes to that input. Two inputs
-# that contradict each other do not occur in training, so another person's input is the harder test.
+# The regressor receives the attended features $A$ of the 22 joints, the box information $q$, and the mean of the depth
+# features $D$. Here one of them is replaced while the others stay: by that of another person, or by its mean over all
+# people. The increase of the error measures how much the regressor relies on that input ({numref}`fig-inputs`). Inputs
+# of two different people contradict each other, which does not occur in training, so this is the harder test.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors after an input of the regressor is replaced: by another person's (filled) or by the mean over all people (hollow). Dashed: nothing replaced. Last panel: pairs of body parts in the correct order, as above; 50 % is chance.", "name": "fig-inputs"}, "image": {"alt": "Five panels with errors after replacing attended features, box information, depth features or all three."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors after an input of the regressor is replaced by another person's (filled) or by its mean over all people (hollow). Dashed: nothing replaced. Distance: relative error of the pelvis's depth. Last panel: pairs of body parts in the correct order; 50 % is chance.", "name": "fig-inputs"}}
 SWAPS = {name: (i,) for i, name in enumerate(analysis.INPUTS)} | {"all three": (0, 1, 2)}
 MEASURES = {  # label, factor
     "mpjpe": ("MPJPE (mm)", 1),
@@ -499,11 +509,11 @@ for axis, (measure, (label, factor)) in zip(axes, MEASURES.items(), strict=True)
 plt.show()
 
 # %% [markdown]
-# The error of the global orientation has three components. A body may lean towards the camera or away from it (a rotation about
-# the camera's horizontal axis), face another way (about its vertical axis), or tilt in the image plane (about its
+# The error of the global orientation has three components: leaning towards the camera or away from it (a rotation about
+# the camera's horizontal axis), facing another direction (about its vertical axis), and tilting in the image (about its
 # viewing axis).
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 AXES = ("leaning", "facing", "tilting")
 true_root = table["truth"]["rotmats"][:, 0]
 results = {"nothing": table} | {name: swapped[name, "other"] for name in SWAPS}
@@ -511,13 +521,13 @@ errors_about = {
     name: analysis.turns(result["rotmats"][:, 0], true_root).numpy() for name, result in results.items()
 }
 html_table(
-    ("taken from another person", *AXES),
+    ("input of another person", *AXES),
     [(name, *(mean(values, 1, "°") for values in errors.T)) for name, errors in errors_about.items()],
-    "Mean error of the global orientation about the camera's axes",
+    "Mean error of the global orientation about the camera's axes, by the input that is replaced",
 )
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 def compared(one, two):
     """Whether the values (N,) in `one` are larger than those in `two`, by the interval of their difference."""
     low, high = bootstrap.means({"x": one - two})["x"]["ci95"] or (0, 0)
@@ -532,43 +542,46 @@ cost = {
 }
 added = (errors_about[depth] - errors_about["nothing"]).mean(0)  # (3,) degrees
 most = int(added.argmax())
+only_orientation = cost[depth, "mpjpe"].mean() > 5 * max(cost[depth, "pa_mpjpe"].mean(), 0.1)
 Markdown(
-    f"Another person's attended features cost {mean(cost[attended, 'mpjpe'], sign='+')} of MPJPE, another box "
-    f"{mean(cost[box, 'mpjpe'], sign='+')}, other depth features {mean(cost[depth, 'mpjpe'], sign='+')}. "
+    f"Another person's attended features add {mean(cost[attended, 'mpjpe'])} to MPJPE, another person's box information "
+    f"{mean(cost[box, 'mpjpe'])}, another person's depth features {mean(cost[depth, 'mpjpe'])}. "
     + {
-        1: "The depth features count more than the box. ",
-        0: "Depth features and box count about equally. ",
-        -1: "The depth features count less than the box. ",
+        1: "The regressor relies more on the depth features than on the box. ",
+        0: "The regressor relies on depth features and box about equally. ",
+        -1: "The regressor relies less on the depth features than on the box. ",
     }[compared(cost[depth, "mpjpe"], cost[box, "mpjpe"])]
-    + f"On PA-MPJPE other depth features cost {mean(cost[depth, 'pa_mpjpe'], 1, sign='+')}"
+    + f"To PA-MPJPE other depth features add {mean(cost[depth, 'pa_mpjpe'], 1)}"
     + (
-        ": the regressor uses them to orient the whole body, and hardly for the limbs. "
-        if cost[depth, "mpjpe"].mean() > 5 * max(cost[depth, "pa_mpjpe"].mean(), 0.1)
+        ": they serve the orientation of the whole body and hardly the pose of the limbs. "
+        if only_orientation
         else ". "
     )
-    + f"They add most to the error of {AXES[most]}: {added[most]:.1f}°, where other attended features add "
-    f"{(errors_about[attended] - errors_about['nothing']).mean(0)[most]:.1f}°. "
+    + f"Of the three components of the orientation they affect *{AXES[most]}* most ({added[most]:+.1f}°; other attended features "
+    f"{(errors_about[attended] - errors_about['nothing']).mean(0)[most]:+.1f}°). "
     + (
-        "Leaning hardly changes the outline of a person, but it changes which end of the body is nearer. "
+        "Leaning changes the outline of a person little, but it changes which end of the body is nearer. "
         if most == 0
         else ""
     )
-    + f"With other depth features {text(after[depth, 'other']['order'], 0, ' %', factor=100)} of the pairs of limbs are in "
-    f"the correct order, otherwise {text(before['order'], 0, ' %', factor=100)}.\n\n"
-    "This is what the trained regressor reads from the depth branch. Whether a network without that branch is worse is "
-    "another question: it may read the same from the attended features. See [the ablation](ablation.ipynb)."
+    + f"With other depth features {text(after[depth, 'other']['order'], 0, f'{NBSP}%', factor=100)} of the pairs of limbs are in the "
+    f"correct order, otherwise {text(before['order'], 0, f'{NBSP}%', factor=100)}.\n\n"
+    "This shows what the trained regressor reads from the depth branch. Whether a network without that branch is worse is "
+    "another question, because it may find the same information in the attended features: see the "
+    "[ablation](ablation.ipynb)."
 )
 
 # %% [markdown]
 # ## Are the maps calibrated?
 #
-# *Parts.* A pixel whose part has a probability of 80 % should be that part in 80 % of the cases. The reliability diagram
-# compares the two; the expected calibration error is the mean distance from the diagonal.
+# *Parts.* A probability is *calibrated* if pixels with a confidence of 80 % are correct in 80 % of the cases. The
+# reliability diagram ({numref}`fig-calibration`, left) compares the two; the expected {term}`calibration` error is the mean
+# distance from its diagonal.
 #
-# *Depth.* The map is one number per pixel, without an uncertainty. A loss with the absolute error has its minimum at the median
-# of what is possible, so among the pixels with the same predicted depth half should be nearer and half farther.
+# *Depth.* The map is one number per pixel without an uncertainty. The absolute error in the loss has its minimum at the
+# median of the possible depths, so among pixels with the same predicted depth half should be nearer and half farther.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: accuracy against confidence of the pixels predicted as a body part, with the confidences as trained and with the class weights of the training undone. Middle: how much confidence exceeds accuracy, by part; parts are named after the joint that moves them, so foot means the toes, ankle the foot, wrist the hand. Right: true against predicted depth on the person's pixels; line: median, band: the middle 80 %.", "name": "fig-calibration"}, "image": {"alt": "Reliability diagram of parts, overconfidence by part, and the distribution of true depth for each predicted depth."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: accuracy against confidence of the pixels predicted as a body part, as trained and without the class weights of the training. Middle: confidence minus accuracy by part; parts have the name of the joint that moves them (foot: toes, ankle: foot, wrist: hand). Right: true against predicted depth on the person's pixels; line: median, band: middle 80 %.", "name": "fig-calibration"}}
 counts = {"as trained": table["reliability"], "weights undone": table["reliability_unweighted"]}
 colours = {"as trained": ORANGE, "weights undone": BLUE}
 
@@ -651,7 +664,7 @@ for axis in (left, middle, right):
     style_axis(axis)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 plain_error, undone = (calibration(values) for values in counts.values())
 per_person = column["depth_counts"].astype(np.float64)
 below = np.tril(np.ones_like(histogram), -1) + 0.5 * np.eye(len(histogram))  # a step's own pixels count half
@@ -665,28 +678,96 @@ off = np.nanmax(np.abs(median - steps))
 spread = np.nanmean(high - low)
 gap = by_part["as trained"]
 Markdown(
-    f"*Parts.* The expected calibration error over the pixels that are predicted as a body part is "
-    f"{text(plain_error, 1, ' %', factor=100)}. Confidence exceeds accuracy most for {ordered[0]} ({gap[ordered[0]]:.0f} points) "
-    f"and {ordered[1]} ({gap[ordered[1]]:.0f}), least for {ordered[-1]} ({text({'mean': gap[ordered[-1]], 'ci95': None}, sign='+')}). "
+    f"*Parts.* The expected calibration error is {text(plain_error, 1, f'{NBSP}%', factor=100)}. Confidence exceeds accuracy most for "
+    f"{ordered[0]} ({gap[ordered[0]]:.0f} points) and {ordered[1]} ({gap[ordered[1]]:.0f}), least for {ordered[-1]} "
+    f"({text({'mean': gap[ordered[-1]], 'ci95': None}, sign='+')}). "
     + (
-        f"The small parts are overconfident because the training asks for it: its cross-entropy weights a pixel by "
-        f"$f^{{-{balance}}}$, with $f$ the share of the pixel's class, so the probabilities of rare classes come out too large. "
-        f"Multiplied by $f^{{{balance}}}$, they have an error of {text(undone, 1, ' %', factor=100)}."
+        f"The training causes it: its cross-entropy weights a pixel by $f^{{-{balance}}}$, with $f$ the share of the pixel's "
+        f"class, which raises the probabilities of rare classes. Multiplied by $f^{{{balance}}}$, the probabilities have an error "
+        f"of {text(undone, 1, f'{NBSP}%', factor=100)}."
         if balance and undone["mean"] < 0.5 * plain_error["mean"]
         else f"Undoing the class weights of the training ($f^{{-{balance}}}$) changes the error to "
-        f"{text(undone, 1, ' %', factor=100)}, so they are not what causes it."
+        f"{text(undone, 1, f'{NBSP}%', factor=100)}, so they are not its main cause."
         if balance
         else "The training did not weight the classes."
     )
-    + f"\n\n*Depth.* {text(nearer, 0, ' %', factor=100)} of the pixels are nearer than predicted, and the median of the "
+    + f"\n\n*Depth.* {text(nearer, 0, f'{NBSP}%', factor=100)} of the pixels are nearer than predicted, and the median of the "
     f"true depth at a predicted value differs from that value by at most {off:.2f}"
     + (
         ". The map is not the median that the loss asks for"
         if not nearest <= 0.5 <= farthest
-        else ": the map is the median that the loss asks for, over the whole range"
+        else ": the map is that median over the whole range"
         if off < 0.05
-        else ": over all pixels the map is the median that the loss asks for"
+        else ": over all pixels the map is that median, but not at each predicted value"
     )
-    + f". The mean error is {text(bias, 3, sign='+')} (positive: predicted too far). The spread is large: the middle 80 % of "
-    f"the true depths at a predicted value are {spread:.2f} wide on average, of a range of 0.9."
+    + f". The mean error is {text(bias, 3, sign='+')} (positive: predicted too far). The middle 80{NBSP}% of the true depths at a "
+    f"predicted value span {spread:.2f} on average, of a range of 0.9, so single values are uncertain."
+)
+
+# %% [markdown]
+# ## Takeaways
+
+# %% tags=["remove-input"]
+Markdown(
+    f"* Errors grow along the limbs (correlation with the distance from the pelvis {along:.2f}), and of the MPJPE of "
+    f"{column['mpjpe'].mean():.0f}{NBSP}mm the global orientation accounts for {column['mpjpe'].mean() - fixed.mean():.0f}{NBSP}mm.\n"
+    f"* The predicted map orders {percent(correct['map'], clear)} of the visible pairs of limbs correctly, the predicted body "
+    f"{percent(correct['body'], clear)}.\n"
+    f"* Depth features of another person add {mean(cost[depth, 'mpjpe'])} to MPJPE and {mean(cost[depth, 'pa_mpjpe'], 1)} to "
+    f"PA-MPJPE, attended features {mean(cost[attended, 'mpjpe'])} and {mean(cost[attended, 'pa_mpjpe'], 1)}"
+    + ("; the depth features serve the global orientation." if only_orientation else ".")
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1.** Does a person viewed from behind have a larger error because the orientation is wrong? Compare the mean
+# error with the predicted and with the true global orientation, for people viewed from the front (direction below 60°)
+# and from behind (above 120°). The arrays `away`, `column["mpjpe"]` and `oriented` hold what you need.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+views = {"front": away < 60, "behind": away > 120}
+errors = {"predicted": column["mpjpe"], "true": oriented.numpy().mean(1)}
+html_table(
+    ("orientation", *(f"from the {view}".replace("the behind", "behind") for view in views), "difference"),
+    [
+        (
+            name,
+            *(f"{value[seen].mean():.0f}" for seen in views.values()),
+            f"{value[views['behind']].mean() - value[views['front']].mean():+.0f}".replace("-", "−"),
+        )
+        for name, value in errors.items()
+    ],
+    "MPJPE (mm) by direction of view. What remains of the difference with the true orientation is the pose's",
+)
+
+# %% [markdown]
+# **Exercise 2.** Two errors $x$ and $y$ both depend on a common cause $z$ and on nothing else in common. Simulate 1,000 people
+# and show that the rank correlation of $x$ and $y$ is large and their partial correlation given $z$ is near 0.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+random = np.random.default_rng(0)
+z = random.normal(size=1000)
+x, y = z + 0.7 * random.normal(size=1000), z + 0.7 * random.normal(size=1000)
+single = ClusterBootstrap([f"person{i}" for i in range(1000)])
+plain_rank = analysis.rank_correlation(x, y, single)
+given_z = analysis.rank_correlation(x, y, single, [z])
+assert plain_rank["ci95"][0] > 0.5 and abs(given_z["mean"]) < 0.1
+Markdown(f"Rank correlation {text(plain_rank, 2)}; given $z$ {text(given_z, 2)}.")
+
+# %% [markdown]
+# **Exercise 3.** Show that calibration is not accuracy: a map that predicts the overall share of each class at every pixel
+# is calibrated and useless. Use `analysis.reliability` and `analysis.calibration_error` on random labels.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+shares = torch.tensor([0.5, 0.3, 0.2])
+labels = torch.multinomial(shares, 40_000, replacement=True, generator=torch.Generator().manual_seed(0))[None]
+constant = shares[None, :, None].expand(1, 3, labels.shape[1])
+counts = analysis.reliability(constant, labels).sum((0, 1))  # (bins, 3)
+error = analysis.calibration_error(counts).item()
+number, _, hits = counts.sum(0).tolist()
+assert error < 0.01
+Markdown(
+    f"The calibration error is {100 * error:.1f}{NBSP}%, the accuracy {100 * hits / number:.0f}{NBSP}%: the share of the most "
+    "frequent class, which is predicted everywhere."
 )

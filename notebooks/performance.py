@@ -7,9 +7,534 @@
 # ---
 
 # %% [markdown]
-# # Performance
+# # Performance: time and memory
 #
-# Time and memory of the network and of its parts, on CPUs and GPUs.
+# How long does a prediction take, where does the time go, and what do 16-bit and 8-bit numbers gain and cost? The scripts
+# in `benchmarks/` measure this, and their records are in `results/`. This page shows the records; nothing is measured while it
+# is built.
+#
+# :::{chapter}
+# :needs: [The network at a glance](architecture.ipynb), [training](train.ipynb), [metrics](metrics.ipynb)
+# :learn: which steps of a prediction take the time; what 16-bit and 8-bit numbers gain and cost; whether loading and rendering keep up with training; which of the package's speed goals are met
+# :::
 
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
-seed = 0
+results = None  # folder of measured numbers; None: the repository's results/
+
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown
+
+import dpose
+from dpose.figures import INK, html_table, style_axis
+from dpose.results import read_json
+
+folder = Path(results or Path(dpose.__file__).parents[1] / "results")
+NBSP = "\u00a0"
+SCRIPTS = {  # record: benchmark
+    "predict": "predict.py",
+    "precision": "precision.py",
+    "inference": "inference.py",
+    "latency": "latency.py",
+    "training_speed": "train_throughput.py",
+    "synthetic": "synthetic.py",
+    "loader": "raw_frames.py",
+    "body": "body.py",
+    "render": "render.py",
+}
+NAMES = {"lite": "LITE", "mini": "MINI", "paper": "PAPER"}
+records = {name: read_json(path) for name in SCRIPTS if (path := folder / f"{name}.json").exists()}
+
+
+def missing(name):
+    return Markdown(
+        f"*Not measured yet: `python benchmarks/{SCRIPTS[name]} --out {folder.name}/{name}.json` makes the record.*"
+    )
+
+
+def signed(value, digits=1):
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def power_of_ten(value):
+    """0.003 or 5 · 10⁻⁷."""
+    if value == 0 or value >= 0.001:
+        return f"{value:.1g}"
+    digit, exponent = f"{value:.0e}".split("e-")
+    return f"{digit}{NBSP}·{NBSP}10⁻{''.join('⁰¹²³⁴⁵⁶⁷⁸⁹'[int(figure)] for figure in str(int(exponent)))}"
+
+
+def threads(record):
+    count = record["hardware"]["threads"]
+    return f"{record['hardware']['cpu']}, {count} thread{'s' * (count > 1)}"
+
+
+# %% [markdown]
+# ## From picture to overlay
+#
+# A prediction for a picture consists of the detector (boxes), the bodies (crops, network, body model), and the overlay (the
+# bodies, shaded over the picture). {numref}`fig-stages` shows these steps, and reading the picture and writing the other
+# files, for a picture of 1280 × 720 pixels. The network runs as {py:obj}`~dpose.model.inference.FastDPose`, which
+# `dpose predict` uses: {term}`batch normalisation` folded into the convolutions, and maps computed in 16 bits. PAPER has random
+# weights, which do not change the time of the network; the time of its overlay has no meaning, because its bodies are not
+# where the people are.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of the steps of a prediction for a picture with one person (left) and with eight people (right), after the first picture. The scales differ.", "name": "fig-stages"}}
+STAGES = {
+    "read": "#8C6BB1",
+    "detector": "#0072B2",
+    "bodies": "#D55E00",
+    "overlay": "#009E73",
+    "files": "#A08020",
+}
+cases = {
+    (case["network"], case["path"], case["people"]): case
+    for case in records.get("predict", {}).get("cases", ())
+}
+if cases:
+    figure, axes = plt.subplots(1, 2, figsize=(7.4, 2.5), layout="constrained", sharey=True)
+    networks = [name for name in NAMES if (name, "fast", 1) in cases]
+    for axis, people in zip(axes, (1, 8), strict=True):
+        left = [0.0] * len(networks)
+        for stage, colour in STAGES.items():
+            values = [cases[name, "fast", people][stage] for name in networks]
+            axis.barh(range(len(networks)), values, 0.6, left, color=colour, label=stage)
+            left = [one + value for one, value in zip(left, values, strict=True)]
+        axis.set_yticks(range(len(networks)), [NAMES[name] for name in networks], fontsize=10)
+        axis.tick_params(axis="x", labelsize=10)
+        axis.set_xlabel(f"ms per picture, {people} {'person' if people == 1 else 'people'}", fontsize=10)
+        axis.set_ylim(len(networks) - 0.5, -0.5)
+        style_axis(axis)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=5,
+        fontsize=10,
+        labelcolor=INK,
+        frameon=False,
+    )
+    plt.show()
+
+# %% tags=["remove-input"]
+html_table(
+    ("network", "people", "as trained", "FastDPose", "ONNX", "first picture, s"),
+    [
+        (
+            NAMES[name],
+            str(people),
+            *(f"{cases[name, path, people]['picture']:.0f}" for path in ("eager", "fast", "onnx")),
+            f"{cases[name, 'fast', people]['first'] / 1000:.1f}",
+        )
+        for name in networks
+        for people in (1, 8)
+    ],
+    "Measured: ms per picture for detector, bodies and overlay together (median), and time from the start of the process to the "
+    f"first overlay with FastDPose. {threads(records['predict'])}",
+) if cases else missing("predict")
+
+
+# %% tags=["remove-input"]
+def predict_text():
+    one, eight = (cases["lite", "fast", people] for people in (1, 8))
+    largest = {case["people"]: max(("detector", "bodies", "overlay"), key=case.get) for case in (one, eight)}
+    memory = records["predict"]["resident_mb"]
+    return Markdown(
+        f"With LITE the largest step is the {largest[1]} for one person ({one[largest[1]]:.0f} of {one['picture']:.0f}{NBSP}ms) and the "
+        f"{largest[8]} for eight ({eight[largest[8]]:.0f} of {eight['picture']:.0f}{NBSP}ms). Each further person adds "
+        f"{(eight['picture'] - one['picture']) / 7:.0f}{NBSP}ms. With PAPER the network dominates: its bodies take "
+        f"{cases['paper', 'fast', 8]['bodies'] / 8:.0f}{NBSP}ms per person. The first picture of a process takes much longer, because "
+        f"libraries, weights and render kernels are loaded. Resident memory changes by {signed(memory['1000'] - memory['100'])}{NBSP}MB "
+        "from picture 100 to picture 1,000."
+    )
+
+
+predict_text() if cases else None
+
+# %% [markdown]
+# ## What do 16 and 8 bits gain and cost?
+#
+# Numbers with fewer bits need less memory and are faster where the processor computes with them, and they are less exact. The
+# table measures both sides for LITE: time of one pass of the network on one core, and how far the vertices of the predicted bodies
+# move, both bodies at the origin. *bf16* has the 8 exponent bits of float32 and 8 significant bits. *int8* is onnxruntime's static
+# quantisation, with ranges from training people.
+
+
+# %% tags=["remove-input"]
+def precision_table():
+    record = records["precision"]
+    return html_table(
+        ("variant", "1 person, ms", "8 people, ms", "vertices moved, mm", "95 % below, mm", "MPJPE, mm"),
+        [
+            (
+                name,
+                f"{one['ms_1']:.1f}",
+                f"{one['ms_8']:.1f}",
+                f"{one['vertices_mean_mm']:.1f}",
+                f"{one['vertices_p95_mm']:.1f}",
+                f"{one['mpjpe_mm']:.1f}",
+            )
+            for name, one in record["variants"].items()
+        ],
+        f"Measured: the network {NAMES.get(record['network'], record['network'])} on {record['samples']} test people. {threads(record)}",
+    )
+
+
+precision_table() if "precision" in records else missing("precision")
+
+
+# %% tags=["remove-input"]
+def precision_text():
+    variants = records["precision"]["variants"]
+    base = variants["torch, as trained"]
+
+    def less(name, key="ms_8", than=base):
+        return f"{100 * (1 - variants[name][key] / than[key]):.0f}{NBSP}%"
+
+    fast, everywhere = variants["FastDPose, bf16"], variants["FastDPose, bf16 in the backbone too"]
+    onnx, int8 = variants["onnxruntime, 32 bits"], variants["onnxruntime, int8"]
+    return Markdown(
+        f"* *FastDPose* in bf16 takes {less('FastDPose, bf16')} less time for eight people and moves vertices by "
+        f"{fast['vertices_mean_mm']:.1f}{NBSP}mm on average. With the pretrained backbone in bf16, too, it would be "
+        f"{everywhere['vertices_mean_mm']:.0f}{NBSP}mm, so the backbone stays in 32 bits. MPJPE changes by "
+        f"{signed(everywhere['mpjpe_mm'] - base['mpjpe_mm'])}{NBSP}mm only: a mean error can stay the same although single bodies move.\n"
+        f"* *ONNX* in 32 bits takes {less('onnxruntime, 32 bits')} less time than PyTorch and moves vertices by "
+        f"{onnx['vertices_mean_mm']:.1f}{NBSP}mm.\n"
+        f"* *int8* takes {less('onnxruntime, int8', than=onnx)} less time than ONNX in 32 bits, but moves vertices by "
+        f"{int8['vertices_mean_mm']:.0f}{NBSP}mm and changes MPJPE by {signed(int8['mpjpe_mm'] - base['mpjpe_mm'])}{NBSP}mm. The package "
+        "therefore has no int8 path."
+    )
+
+
+precision_text() if "precision" in records else None
+
+# %% [markdown]
+# ## The network of the paper's size
+#
+# PAPER has a large HRNet. The first table compares the network as trained (*eager*) with FastDPose and with `torch.compile`, in
+# batches; the second one shows all networks with one image at a time, beside the transformers of Table 2.
+
+
+# %% tags=["remove-input"]
+def inference_table():
+    record = records["inference"]
+    return html_table(
+        ("variant", "images per second", "times as fast", "largest change of a rotation matrix"),
+        [
+            (
+                name,
+                f"{one['images_per_second']:.1f}",
+                f"{one['times_as_fast']:.1f}",
+                power_of_ten(one["largest_difference"]["rotmats"]),
+            )
+            for name, one in record["variants"].items()
+        ],
+        f"Measured: the network {NAMES[record['preset']]} with random weights, batches of {record['batch_size']}. {threads(record)}",
+    )
+
+
+inference_table() if "inference" in records else missing("inference")
+
+
+# %% tags=["remove-input"]
+def latency_table():
+    record = records["latency"]
+    found = {}  # network, bits -> case on one thread
+    for case in record["cases"]:
+        if case["threads"] == 1:
+            found[case["network"], 32 if case["variant"] == "eager" else 16] = case
+    rows = []
+    for name in dict.fromkeys(network for network, _ in found):
+        both = [found[name, bits] for bits in (32, 16)]
+        times = [f"{case['ms']:,.0f}" for case in both]
+        memory = [f"{case['running_mb'] - case['imports_mb']:,.0f}" for case in both]
+        rows.append((NAMES.get(name, name), *times, *memory))
+    busy = f", other programs running (load {record['load']:.1f})" if record["load"] > 0.5 else ""
+    return html_table(
+        ("network", "32 bits, ms", "16 bits, ms", "32 bits, MB", "16 bits, MB"),
+        rows,
+        "Measured: one image, network only; memory beyond that of a process that has imported PyTorch and this package. "
+        f"{record['hardware']['cpu']}, 1 thread{busy}",
+    )
+
+
+latency_table() if "latency" in records else missing("latency")
+
+# %% [markdown]
+# [Tables](tables.ipynb) compares these costs with parameters and multiply-adds.
+#
+# ## Does the data keep up with training?
+#
+# A training step needs images as fast as the network consumes them. The table lists both, in people per second and core.
+# *Raw frames* are decoded for each person as the released code does it: a full picture, its depth and masks. *Shards* contain
+# crops that were cut once ([data](data_prep.ipynb)).
+
+
+# %% tags=["remove-input"]
+def data_table():
+    rows = []
+    if loader := records.get("loader"):
+        for name, rate in loader["samples_per_second_and_core"].items():
+            rows.append((f"load: {name}", f"{NAMES[loader['network']]}, 224 pixels", f"{rate:.0f}"))
+    if synthetic := records.get("synthetic"):
+        for name, one in synthetic["rates"].items():
+            split, _, size = name.partition(", ")
+            rows.append((f"generate: people of {split}", size, f"{one['samples_per_second_and_core']:.0f}"))
+    for case in records.get("training_speed", {}).get("cases", ()):
+        size = f"{dpose.preset(case['preset']).image_size} pixels"
+        text = f"train: {NAMES[case['preset']]}, {case['precision']}{' bits' if case['precision'] == '32' else ''}"
+        rows.append((text, f"{NAMES[case['preset']]}, {size}", f"{case['cpu']['full']:.0f}"))
+    return html_table(
+        ("step", "crops", "people per second and core"),
+        rows,
+        "Measured, by CPU time of one core",
+        align="ll",
+    )
+
+
+data_names = [name for name in ("loader", "synthetic", "training_speed") if name in records]
+data_table() if data_names else missing("loader")
+
+
+# %% tags=["remove-input"]
+def data_text():
+    lines = []
+    if loader := records.get("loader"):
+        steps = loader["raw_ms_by_step"]
+        texts = {
+            "png": "the PNG file",
+            "exr": "the depth file",
+            "masks": "the masks",
+            "scikit-image resize": "resizing",
+        }
+        slowest = sorted(steps, key=steps.get)[:-4:-1]
+        lines.append(
+            f"Loading from shards is {loader['times_as_fast']:.0f} times as fast as from raw frames, whose time goes to "
+            + ", ".join(f"{texts.get(name, name)} ({steps[name]:.0f}{NBSP}ms)" for name in slowest)
+            + f" and less for other steps, per person. Cutting a crop for the shards takes {loader['cutting_ms_per_sample']:.0f}{NBSP}ms, once."
+        )
+    if cases := records.get("training_speed", {}).get("cases"):
+        lines.append(
+            "Training includes loading, augmentation, losses and optimiser. Compared with the bare network (forward and backward "
+            "pass) it reaches "
+            + ", ".join(
+                f"{case['cpu']['ratio']:.2f} ({NAMES[case['preset']]}, {case['precision']}{' bits' if case['precision'] == '32' else ''})"
+                for case in cases
+            )
+            + " of the images per CPU second."
+        )
+    return Markdown(" ".join(lines))
+
+
+data_text() if data_names else None
+
+# %% [markdown]
+# ## Body model and renderer
+
+
+# %% tags=["remove-input"]
+def parts_table():
+    rows = []
+    if body := records.get("body"):
+        for name, one in body["bodies"].items():
+            rows.append(
+                (
+                    f"body model, {name}",
+                    f"smplx: {one['smplx_ms']:.1f} ms",
+                    f"{one['dpose_ms']:.1f} ms",
+                    f"{one['smplx_ms'] / one['dpose_ms']:.1f}",
+                    f"vertices within {1e6 * one['largest_distance_m']:.0f} µm",
+                )
+            )
+    if render := records.get("render"):
+        rates = render["people_per_second"]
+        rows.append(
+            (
+                "part labels",
+                f"Embree: {max(rates['embree'], rates['embree, threads']):.0f} people/s",
+                f"{rates['ours']:.0f} people/s",
+                f"{render['times_as_fast_as_the_faster_embree']:.1f}",
+                f"{100 * render['labels_equal']:.0f} % of the pixels equal",
+            )
+        )
+    machines = " and ".join(
+        sorted({threads(records[name]) for name in ("body", "render") if name in records})
+    )
+    return html_table(
+        ("step", "reference", "this package", "times as fast", "agreement"),
+        rows,
+        f"Measured: batches of {body['batch_size'] if body else '–'} bodies, labels of {render['size'] if render else '–'} pixels. {machines}",
+        align="lllrl",
+    )
+
+
+parts_table() if {"body", "render"} & records.keys() else missing("body")
+
+# %% [markdown]
+# ## Goals
+#
+# The benchmarks state goals for speed and agreement. A missed goal stays in the table.
+
+# %% tags=["remove-input"]
+goals = []  # what, goal, measured, met
+if body := records.get("body"):
+    ratio = min(one["smplx_ms"] / one["dpose_ms"] for one in body["bodies"].values())
+    distance = max(one["largest_distance_m"] for one in body["bodies"].values())
+    goals.append(("body model, times as fast as smplx", "at least 2", f"{ratio:.1f}", ratio >= 2))
+    goals.append(
+        ("body model, largest distance from smplx", "10 µm", f"{1e6 * distance:.0f} µm", distance <= 1e-5)
+    )
+if render := records.get("render"):
+    ratio = render["times_as_fast_as_the_faster_embree"]
+    goals.append(
+        (
+            "part labels, times as fast as Embree",
+            f"at least {render['goal']:g}",
+            f"{ratio:.1f}",
+            ratio >= render["goal"],
+        )
+    )
+if loader := records.get("loader"):
+    ratio = loader["times_as_fast"]
+    goals.append(
+        (
+            "loading, times as fast as from raw frames",
+            f"at least {loader['goal']:g}",
+            f"{ratio:.0f}",
+            ratio >= loader["goal"],
+        )
+    )
+if synthetic := records.get("synthetic"):
+    for name, one in synthetic["rates"].items():
+        if name.startswith("training"):
+            rate = one["samples_per_second_and_core"]
+            text = f"generator, people per second and core, {name}"
+            goals.append((text, f"at least {synthetic['goal']:g}", f"{rate:.0f}", rate >= synthetic["goal"]))
+for case in (speed := records.get("training_speed", {"cases": []}))["cases"]:
+    ratio = case["cpu"]["ratio"]
+    bits = f"{case['precision']}{' bits' if case['precision'] == '32' else ''}"
+    text = f"training, share of the bare network's speed, {NAMES[case['preset']]}, {bits}"
+    goals.append((text, f"at least {speed['goal']:g}", f"{ratio:.2f}", ratio >= speed["goal"]))
+if inference := records.get("inference"):
+    ratio, change = inference["best_times_as_fast"], abs(inference["mini"]["change"]["mpjpe"])
+    goals.append(("FastDPose, times as fast, PAPER", "at least 3", f"{ratio:.1f}", ratio >= 3))
+    goals.append(("FastDPose, change of MPJPE, MINI", "below 0.1 mm", f"{change:.3f} mm", change < 0.1))
+if cases:
+    for people, limit in ((1, 150), (8, 500)):
+        time = cases["mini", "fast", people]["picture"]
+        text = f"picture to overlay, MINI, {people} {'person' if people == 1 else 'people'}"
+        goals.append((text, f"below {limit} ms", f"{time:.0f} ms", time < limit))
+    memory = records["predict"]["resident_mb"]
+    growth = 100 * (memory["1000"] / memory["100"] - 1)
+    goals.append(("memory, from picture 100 to 1,000", "growth below 1 %", f"{signed(growth)} %", growth < 1))
+html_table(
+    ("what", "goal", "measured", "result"),
+    [(text, goal, value.replace(" ", NBSP), "met" if met else "missed") for text, goal, value, met in goals],
+    "Goals of the benchmarks",
+    align="lrrl",
+) if goals else missing("predict")
+
+# %% [markdown]
+# ## Where the numbers come from
+#
+# Times depend on the machine, and wall times also on other programs. A table states if others were running. Goals of loading,
+# generation and training are measured by CPU time, which depends on them little.
+
+# %% tags=["remove-input"]
+html_table(
+    ("record", "command", "commit", "machine"),
+    [
+        (name, f"python benchmarks/{command}", commit[:12] + ("+" if "+" in commit else ""), machine)
+        for name, record in records.items()
+        for command, commit, machine in sorted(
+            {
+                (one["command"], one["commit"] or "unknown", threads(one))
+                for one in ([record] if "command" in record else record["cases"])
+            }
+        )
+    ],
+    "Records in results/, the commands and commits that made them (+: with uncommitted changes)",
+    align="llll",
+) if records else missing("predict")
+
+# %% [markdown]
+# ## Takeaways
+
+
+# %% tags=["remove-input"]
+def takeaways():
+    met = sum(goal[-1] for goal in goals)
+    lines = []
+    if cases:
+        one, eight = (cases["lite", "fast", people] for people in (1, 8))
+        lines.append(
+            f"* On {records['predict']['hardware']['cpu']} with {records['predict']['threads']} threads LITE takes {one['picture']:.0f}{NBSP}ms from picture to overlay with one person and "
+            f"{eight['picture']:.0f}{NBSP}ms with eight; the bodies are {100 * one['bodies'] / one['picture']:.0f} and "
+            f"{100 * eight['bodies'] / eight['picture']:.0f}{NBSP}% of it."
+        )
+    if "precision" in records:
+        variants = records["precision"]["variants"]
+        lines.append(
+            f"* bf16 moves the vertices of LITE by {variants['FastDPose, bf16']['vertices_mean_mm']:.1f}{NBSP}mm, int8 by "
+            f"{variants['onnxruntime, int8']['vertices_mean_mm']:.0f}{NBSP}mm; the cost of fewer bits has to be measured on single bodies, because "
+            "a mean error hides it."
+        )
+    lines.append(
+        f"* {met} of {len(goals)} goals of speed and agreement are met."
+        if goals
+        else "* Nothing is measured yet."
+    )
+    return Markdown("\n".join(lines))
+
+
+takeaways()
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1.** Suppose that the network of LITE took no time at all. By how much would a picture with one person, and one with
+# eight people, become faster? (This bound is known as Amdahl's law.) Use the step *bodies* as the network's time.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+texts = []
+for people in (1, 8) if cases else ():
+    case = cases["lite", "fast", people]
+    texts.append(
+        f"{people}: at most {case['picture'] / (case['picture'] - case['bodies']):.2f} times as fast"
+    )
+Markdown(
+    "; ".join(texts) + ". Beyond this, only a faster detector and overlay help." if texts else "*No record.*"
+)
+
+# %% [markdown]
+# **Exercise 2.** A GPU trains PAPER in the paper's three days: 200,000 steps of 64. How many CPU cores must load crops, from raw
+# frames and from shards?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+needed = 200_000 * 64 / (3 * 24 * 3600)  # people per second
+rates = records["loader"]["samples_per_second_and_core"] if "loader" in records else {}
+Markdown(
+    f"The training needs {needed:.0f} people per second: "
+    + ", ".join(f"{needed / rate:.1f} cores ({name})" for name, rate in rates.items())
+    + "."
+)
+
+# %% [markdown]
+# **Exercise 3.** bf16 has 8 significant bits. Round random numbers to bf16 and compute the largest relative error. Why can a
+# network with such errors in each layer still be as accurate on average?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+values = 1 + torch.rand(100_000, generator=torch.Generator().manual_seed(0))
+relative = ((values.bfloat16().float() - values) / values).numpy()
+assert abs(relative).max() < 2**-8
+Markdown(
+    f"The largest relative error is {100 * abs(relative).max():.2f}{NBSP}% (below $2^{{-8}}$), the mean is {100 * relative.mean():.4f}{NBSP}%: "
+    "rounding has no preferred direction. Errors partly cancel in the sums of a convolution, and what remains can move a "
+    "prediction towards the truth as well as away from it, so a mean error may not show it."
+)

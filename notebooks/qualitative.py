@@ -7,24 +7,33 @@
 # ---
 
 # %% [markdown]
-# # Figures 1 to 6: what the network predicts
+# # What the network predicts: Figures 1 and 3 to 6
 #
-# Averages hide what a network is good and bad at. This page makes the paper's figures {cite:p}`dpose` of
-# people from a test split, none of whom was in the training data. No person is chosen by eye: each figure
-# states its rule. Figure 2, the architecture, is on the page of [the network](architecture.ipynb).
+# Averages do not show in which situations a network is good or bad. This page makes the paper's figures
+# {cite:p}`dpose` from people of a test split, failures included. None of them is in the training data, and none was
+# chosen by eye: each figure states its rule.
 #
-# By default the people are those of the open test set. With the parameter `data`, the cells make the same
-# figures of any prepared data set, or of several: `-p data /data/3dpw`, or a list in a file of parameters
-# (`papermill -f`).
+# :::{chapter}
+# :needs: [The network at a glance](architecture.ipynb), [decoders](decoders.ipynb), [metrics](metrics.ipynb)
+# :learn: what the intermediate maps and the body look like for typical people; how a body that fits the image can be wrong in depth; what the worst predictions have in common
+# :::
+#
+# Figure 2, the architecture, is on the page [The network at a glance](architecture.ipynb). By default the people are
+# those of the open test set. With the parameter `data`, the cells make the same figures from any prepared data set, or
+# from several: `-p data /data/3dpw`, or a list in a file of parameters (`papermill -f`).
 
-# %% tags=["parameters"] nbmake={"mock": {"people": 12}}
+# %% tags=["parameters", "hide-input"] nbmake={"mock": {"people": 12}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 checkpoint = "lite"  # the shipped network, or a .safetensors file
 data = None  # folder of a prepared data set, or a list of them; None: $DPOSE_DATA, else the open data
 split = "test"  # of each data set; "val" where it is missing (BEDLAM)
 people = 300  # how many are measured of each data set, from all over the split
 body = None  # body model file or name; None: the one recorded in the checkpoint
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
+from dpose.figures import check_parameters
+
+check_parameters()
+
 import itertools
 from pathlib import Path
 
@@ -41,32 +50,46 @@ from dpose.camera import crop_intrinsics
 from dpose.data.loader import make_loader
 from dpose.data.shards import read_manifest
 from dpose.data.targets import part_targets
-from dpose.evaluate import body_errors, measure, some_of
+from dpose.evaluate import body_errors, measure, some_of, true_points
 from dpose.figures import (
     BACKGROUND,
     PREDICTION_TITLES,
     colour_parts,
     draw_mesh,
     html_table,
-    mesh_figure,
     picture_block,
     picture_grid,
-    plotly_html,
     prediction_pictures,
     to_picture,
 )
+from dpose.metrics import PROTOCOLS
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import run_network, to_device
 from dpose.paths import data_roots, shard_folder
+from dpose.render import shade
 
 torch.set_grad_enabled(False)
 plt.rcParams["figure.dpi"] = 100
 SIDE = 256  # pixels of a picture; crops are enlarged to it
+NBSP = "\u00a0"
 
 network = dpose.load(checkpoint)
 mesh = checkpoints.body_of(network, body)
 samples, sets = [], []  # of each person: its batch and row; its data set
 errors, records = {}, {}  # columns of `measure`; bodies of the labels
+offsets = []  # (people x joints, 3) mm: predicted minus true joints in the camera frame, pelvises at the origin
+
+
+def joint_offsets(batch):
+    """Predicted minus true joints of a batch, with both pelvises at the origin: (B, J, 3) mm."""
+    batch = to_device(batch, "cpu")
+    prediction = run_network(network, batch)
+    points = compared.points(mesh(prediction.betas, prediction.rotmats)).joints
+    offset = points - true_points(batch, bodies, compared).joints
+    rule = PROTOCOLS[compared.protocol]
+    return 1000 * (offset[:, list(rule.joints)] - offset[:, list(rule.pelvis)].mean(1, keepdim=True))
+
+
 for root in map(Path, data_roots(data)):
     manifest = read_manifest(shard_folder(root)) or {}
     records |= manifest.get("bodies", {})
@@ -78,6 +101,7 @@ for root in map(Path, data_roots(data)):
     rows = [(batch, row) for batch in batches for row in range(len(batch["key"]))]
     samples += rows[: len(table["key"])]
     sets += [root.name] * len(table["key"])
+    offsets.append(torch.cat([joint_offsets(batch) for batch in batches])[: len(table["key"])].flatten(0, 1))
     for name in ("key", "mpjpe", "pa_mpjpe", "orientation"):
         errors[name] = np.append(errors.get(name, []), table[name])
 order = np.argsort(errors["mpjpe"])
@@ -129,17 +153,18 @@ def error(i):
 
 
 Markdown(
-    f"The network is `{network.config.name}` with {sum(p.numel() for p in network.parameters()):,} parameters. Of "
-    f"{', '.join(dict.fromkeys(sets))}, split {split}, {len(samples)} people are measured: MPJPE "
-    f"{errors['mpjpe'].mean():.0f} mm, PA-MPJPE {errors['pa_mpjpe'].mean():.0f} mm."
+    f"The network is `{network.config.name}` with {sum(p.numel() for p in network.parameters()):,} parameters, measured on "
+    f"{len(samples)} people of {', '.join(dict.fromkeys(sets))}, split {split}: MPJPE {errors['mpjpe'].mean():.0f}{NBSP}mm, PA-MPJPE "
+    f"{errors['pa_mpjpe'].mean():.0f}{NBSP}mm."
 )
 
 # %% [markdown]
 # ## Figure 1: image, intermediate maps, body
 #
-# The person with the median MPJPE. Which colour is which part is on the page of [the body](body_model.ipynb).
+# {numref}`fig-teaser` shows the person with the median MPJPE. The colours of the parts are explained on the page of the
+# [body model](body_model.ipynb).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 1: an image, the predicted parts (above) and depth (below; yellow is near, blue is far), and the predicted body over the image.", "name": "fig-teaser"}, "image": {"alt": "One person as photograph, as map of body parts, as depth map, and with a grey body drawn over the photograph."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 1 for the person with the median MPJPE: image, predicted parts (top) and depth (bottom; yellow: near, blue: far), and predicted body over the image.", "name": "fig-teaser"}}
 (middle,) = at_quantiles([0.5])
 picture_grid([[block(middle)]], [error(middle)], side=6)
 plt.show()
@@ -147,19 +172,20 @@ plt.show()
 # %% [markdown]
 # ## Figure 3: image and depth
 #
-# The first person of each of the first scenes. The depth map is shown where the part map has a person;
-# elsewhere it is not trained.
+# {numref}`fig-depth-pairs` shows the first person of each of the first three scenes. The depth map is drawn where the part
+# map predicts a person; elsewhere it is not trained.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 3: images, and the depth predicted for the person in the middle of each.", "name": "fig-depth-pairs"}, "image": {"alt": "Three pairs of an image of a person and a depth map of this person in yellow and blue."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 3 for the first person of each of the first three scenes: image, and predicted depth of the person in its middle (yellow: near, blue: far).", "name": "fig-depth-pairs"}}
 side_by_side([(drawn["image"], drawn["depth"]) for drawn in map(pictures, first_of_scene[:3])])
 
 # %% [markdown]
-# ## Figure 4: what the maps are trained towards
+# ## Figure 4: the targets of the two maps
 #
-# The same people. Depth comes from the renderer and covers what is visible; parts come from the posed body
-# and cover all of it. How both are made is on [the page of the targets](targets.ipynb).
+# {numref}`fig-target-pairs` shows the targets for the same people. The depth target covers what is visible of the person,
+# clothes included. The part target covers the labelled body, also where it is hidden. [Decoders](decoders.ipynb) describes
+# how both are made.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 4: the depth target, dark is near, and the labelled body, rendered with its 22 parts. A data set without depth has a black depth target.", "name": "fig-target-pairs"}, "image": {"alt": "Three pairs: a grey depth map of a person, and the person's body model with body parts in different colours."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 4 for the same people: depth target (dark: near) and labelled body with its 22 parts. A data set without depth has a black depth target.", "name": "fig-target-pairs"}}
 
 
 def true_body(one):
@@ -188,15 +214,15 @@ def target_pictures(i):
 side_by_side(map(target_pictures, first_of_scene[:3]))
 
 # %% [markdown]
-# ## Figure 5: blocks
+# ## Figure 5: image, parts, depth, body
 #
-# Of several data sets, one person each, as in the paper; of one data set, four people: those at equally
-# spaced quantiles of the error.
+# {numref}`fig-blocks` shows the people at equally spaced quantiles of the MPJPE: four of one data set, or, as in the paper,
+# one of each of four.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 5: in each block the image, the predicted parts and depth, and the predicted body.", "name": "fig-blocks"}, "image": {"alt": "Four blocks, each of an image of a person, two small maps, and the image with a body drawn over it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 5 for people at equally spaced quantiles of the MPJPE: in each block the image, predicted parts and depth, and predicted body.", "name": "fig-blocks"}}
 names = list(dict.fromkeys(sets))
 shares = np.linspace(0, 1, -(-4 // len(names)) + 2)[1:-1]
-chosen = [i for name in names for i in at_quantiles(shares, name)]
+chosen = in_blocks = [i for name in names for i in at_quantiles(shares, name)]
 titles = [f"{sets[i]}, {error(i)}" for i in chosen]
 picture_grid(
     [[block(i) for i in chosen[k : k + 2]] for k in range(0, len(chosen), 2)],
@@ -206,20 +232,20 @@ picture_grid(
 plt.show()
 
 # %% [markdown]
-# ## Figure 6: more results, and failures
+# ## Figure 6: more people, and the largest errors
 #
-# Above, the first people of the next six scenes; below, the six people with the largest errors.
+# The upper half of {numref}`fig-more` shows the first people of the next six scenes, the lower half the six people with the
+# largest MPJPE.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 6: further people (upper two rows), and those with the largest errors (lower two rows), each with the predicted body.", "name": "fig-more"}, "image": {"alt": "Twelve people, each as an image and as the image with the predicted body over it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 6: further people (upper two rows) and those with the largest errors (lower two rows), each with the predicted body over the image.", "name": "fig-more"}}
 chosen = [*first_of_scene[3:9], *order[::-1][:6]]
 drawn = map(pictures, chosen)
 side_by_side([(d["image"], d["mesh"]) for d in drawn], [error(i) for i in chosen])
 
-# %% tags=["hide-input"]
 
-
+# %% tags=["remove-input"]
 def properties(i):
-    """Possible reasons of an error, of person i."""
+    """Possible causes of a large error of person i."""
     one = person(i)
     joints, (width, height) = one["joints2d"][0, :22], one["img_size"][0].tolist()
     up = one["pose"][0, 0, :, 1]  # axis of the trunk in the camera frame, whose y axis points down
@@ -238,27 +264,107 @@ for reasons in found:
     reasons["none of these"] = not any(reasons.values())
 worst = order[len(order) * 9 // 10 :]
 html_table(
-    ("", "worst tenth", "all people"),
+    ("property", "worst tenth", "all people"),
     [
-        (reason, *(f"{100 * np.mean([found[i][reason] for i in group]):.0f} %" for group in (worst, order)))
+        (
+            reason,
+            *(f"{100 * np.mean([found[i][reason] for i in group]):.0f}{NBSP}%" for group in (worst, order)),
+        )
         for reason in found[0]
     ],
-    f"Shares of the {len(worst)} people with the largest MPJPE and of all {len(order)}. The first property "
-    "is the prediction's, the others are the label's",
+    f"Shares of the {len(worst)} people with the largest MPJPE and of all {len(order)}. The first property is the "
+    "prediction's, the others are the label's",
 )
 
 # %% [markdown]
-# ## In three dimensions
+# ## The same bodies from the side
 #
-# The person of Figure 1: the labelled body and the predicted one, pelvis on pelvis, seen from the camera.
-# Drag to turn, scroll to zoom, click a name to hide that body.
+# A body that covers the person in the image may still have the wrong depth. {numref}`fig-sides` shows the true body and the
+# predicted one, both pelvises in the same place, from the camera and from the side.
 
-# %% tags=["hide-input"]
-one = person(middle)
-prediction = run_network(network, one)
-posed, model = true_body(one)
-pairs = (posed, model), (mesh(prediction.betas, prediction.rotmats), mesh)
-vertices = [(each.vertices[0] - each.joints[0, 1:3].mean(0)).numpy() for each, _ in pairs]
-plotly_html(
-    mesh_figure(vertices, [each.faces.numpy() for _, each in pairs], ["true", "predicted"]), height=520
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "True body (blue) and predicted body (orange, half transparent) of the people of the previous blocks with the smallest and the largest of the four errors: over the image, from the camera, and from the person's left or right, 90° about the vertical axis.", "name": "fig-sides"}}
+TRUE, PREDICTED = (0.0, 0.16, 0.45), (0.85, 0.25, 0.02)  # linear RGB
+
+
+def views(i):
+    """The image with the predicted body, and both bodies from the camera and from the side."""
+    one = person(i)
+    prediction = run_network(network, one)
+    posed, model = true_body(one)
+    pairs = (posed, model), (mesh(prediction.betas, prediction.rotmats), mesh)
+    found = [((body.vertices[0] - body.joints[0, 1:3].mean(0)), model.faces) for body, model in pairs]
+    reach = max(vertices.abs().max().item() for vertices, _ in found)
+    focal = 20 * 0.47 * SIDE / reach  # of a camera 20 m away
+    camera = torch.tensor([[focal, 0, SIDE / 2], [0, focal, SIDE / 2], [0, 0, 1]])
+    side = torch.tensor([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])  # 90 degrees about the vertical axis
+    drawn = [pictures(i)["mesh"]]
+    for turn in (torch.eye(3), side):
+        picture = np.full((SIDE, SIDE, 3), BACKGROUND, np.uint8)
+        for (vertices, faces), colour, opacity in zip(found, (TRUE, PREDICTED), (1.0, 0.6), strict=True):
+            placed = vertices @ turn.T + torch.tensor([0, 0, 20.0])
+            picture = shade(placed, faces, camera, picture, colour, opacity=opacity)
+        drawn.append(picture)
+    return drawn
+
+
+shown = sorted(in_blocks, key=lambda i: errors["mpjpe"][i])
+shown = list(dict.fromkeys((shown[0], shown[-1])))
+picture_grid(
+    [views(i) for i in shown],
+    ("image", "from the camera", "from the side"),
+    [error(i) for i in shown],
+    side=2.4,
 )
+plt.show()
+
+# %% tags=["remove-input"]
+right, down, forward = torch.cat(offsets).abs().mean(0).tolist()
+Markdown(
+    f"Over all {len(samples)} people, with both pelvises at the origin, the mean error of a joint is {right:.0f}{NBSP}mm along the "
+    f"image's horizontal axis, {down:.0f}{NBSP}mm along its vertical axis, and {forward:.0f}{NBSP}mm along the viewing direction."
+)
+
+# %% [markdown]
+# ## Takeaways
+
+# %% tags=["remove-input"]
+reasons = {
+    name: np.mean([found[i][name] for i in worst]) / max(np.mean([f[name] for f in found]), 1e-9)
+    for name in found[0]
+}
+reasons.pop("none of these")
+common = max(reasons, key=reasons.get)
+angles = errors["orientation"]
+Markdown(
+    f"* The median person has an MPJPE of {errors['mpjpe'][middle]:.0f}{NBSP}mm, the worst tenth more than "
+    f"{errors['mpjpe'][worst[0]]:.0f}{NBSP}mm: a mean hides a long tail.\n"
+    f"* Of the four listed properties, “{common}” is the most over-represented among the worst tenth, "
+    f"{reasons[common]:.1f} times as frequent as among all people.\n"
+    f"* Along the viewing direction the mean error of a joint is {2 * forward / (right + down):.1f} times as large as along "
+    "the axes of the image, so a body that fits the image can be wrong in depth."
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1.** Are the people with the largest MPJPE also those with the largest PA-MPJPE? Compute the share of the worst
+# tenth by MPJPE that is also in the worst tenth by PA-MPJPE, and compare it with chance.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+by_pose = np.argsort(errors["pa_mpjpe"])[-len(worst) :]
+both = np.isin(worst, by_pose).mean()
+Markdown(
+    f"{100 * both:.0f}{NBSP}% of the worst tenth by MPJPE are in the worst tenth by PA-MPJPE; by chance it would be "
+    f"{100 * len(worst) / len(order):.0f}{NBSP}%. The others have a large error because of their orientation, which "
+    "Procrustes alignment removes."
+)
+
+# %% [markdown]
+# **Exercise 2.** Draw the blocks of the people with the smallest PA-MPJPE and with the largest. Do their maps differ as
+# much as their bodies?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "image": {"alt": "Two blocks of image, predicted parts and depth, and predicted body: the people with the smallest and with the largest PA-MPJPE."}}
+ends = np.argsort(errors["pa_mpjpe"])[[0, -1]]
+titles = [f"PA-MPJPE {errors['pa_mpjpe'][i]:.0f} mm" for i in ends]
+picture_grid([[block(i) for i in ends]], titles, side=4.3)
+plt.show()

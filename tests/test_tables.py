@@ -1,4 +1,4 @@
-"""The pages of tables and of the ablation: what they show follows from the records that they are given."""
+"""The pages of results: what they show follows from the records that they are given."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ import pytest
 import torch
 from shard_files import write_manifest
 
-from dpose import results
+from dpose import paper, results
 from dpose.body import load_body
 from dpose.evaluate import evaluate
 from dpose.experiment import ABLATION
@@ -71,12 +71,11 @@ def test_changing_a_checkpoint_changes_the_tables(trained, open_people, tmp_path
         record = evaluate(weights, open_people, out=folder / "net.json", **options)
         text = shown("tables", folder, "Table 2")
         cells = row(text, "net")
-        for name, cell in zip(("mve", "mpjpe", "pa_mpjpe"), cells[-3:], strict=True):
+        for name, cell in zip(("mve", "mpjpe", "pa_mpjpe"), cells[2:5], strict=True):
             assert cell.startswith(f"{record['metrics'][name]['mean']:.1f} [")
-        trained_on = row(text.partition("runs<")[2], "net")
-        assert trained_on[2] == f"{metadata['images']:,}" and record["checkpoint"]["sha256"][:12] in text
+        assert cells[5] == f"{metadata['images']:,}" and record["checkpoint"]["sha256"][:12] in text
         pages.append(cells)
-    assert all(one != two for one, two in zip(pages[0][-3:], pages[1][-3:], strict=True))
+    assert all(one != two for one, two in zip(pages[0][2:5], pages[1][2:5], strict=True))
 
 
 def write_runs(folder: Path, shifts: dict[str, float], seeds: int = 3, images: int = 60_000) -> None:
@@ -103,16 +102,20 @@ def write_runs(folder: Path, shifts: dict[str, float], seeds: int = 3, images: i
 
 def test_the_ablation_shows_the_differences_that_its_records_have(tmp_path):
     write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": 5.0, "lite-hmr": -4.0})
-    text = shown("ablation", tmp_path, "The paper's size")
-    tables = re.findall(r"<table.*?</table>", text)
-    differences = [table for table in tables if "detectable" in table]
-    cells = row(differences[0], "lite-no-depth")
-    assert cells[1:4] == ["MPJPE", "3", "+5.0"]
+    text = shown("ablation", tmp_path, "Exercises")
+    depth, others = [
+        table
+        for table in re.findall(r"<table.*?</table>", text)
+        if "D-PoSE is better" in table or "detectable" in table
+    ]
+    cells = row(depth, "MPJPE (mm)")
+    assert cells[1:3] == ["3", "+5.0"]
     low, high = (float(value) for value in cells[4].split(" to "))
     assert 4 < low < 5 < high < 6 and float(cells[5]) < 1
-    assert row(differences[1], "lite-hmr")[3] == "−4.0"
-    assert "Depth helps in this experiment" in text and "Equal conditions" in text
-    assert "not met" not in text and "stale" not in text and "9 of the 25" in text
+    assert row(others, "HMR")[1].startswith("−4.0 ±")
+    assert "Depth helps" in text and "9 of the 25" in text
+    assert "HMR: better in MPJPE, PA-MPJPE and MVE" in text
+    assert "not met" not in text and "stale" not in text
 
 
 def test_the_ablation_says_what_is_stale_or_unequal_and_draws_no_conclusion_from_too_few_runs(tmp_path):
@@ -123,12 +126,36 @@ def test_the_ablation_says_what_is_stale_or_unequal_and_draws_no_conclusion_from
     record["checkpoint"]["metadata"]["recipe"]["clip"] = 7.5
     record["checkpoint"]["metadata"] |= {"precision": {"name": "32"}, "workers": 7}
     results.write_record(path, record, results.read_people(path))
-    text = shown("ablation", tmp_path, "The paper's size").replace("\u2011", "-")
-    assert "lite (stale)" in text and "the recipe has changed: clip" in text
+    text = shown("ablation", tmp_path, "Exercises")
+    assert "D\u2011PoSE\u00a0(stale)" in text and "the recipe has changed: clip" in text
     assert "differ in images, steps, precision, order of the images" in text
     assert "Preconditions are not met" in text and "no effect of depth" not in text
-    assert "no difference is shown" in text and "Depth helps" not in text
-    assert text.count("lite-hmr") >= 2 and "lite-hmr (HMR" not in text
+    assert "no difference shown" in text and "Depth helps" not in text
+    assert "HMR: " not in text.replace("HMR: global pooling", "")
+
+
+def test_the_ablation_rejects_networks_that_are_no_better_than_the_mean_pose(tmp_path):
+    write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": 5.0})
+    for path in (tmp_path / "ablation").glob("lite-seed*.json"):
+        record = results.read_json(path)
+        limit = record["baselines"]["mean_pose"]["pa_mpjpe"]["ci95"][0]
+        record["metrics"]["pa_mpjpe"]["ci95"][1] = limit
+        record["ratios"]["depth_l1"] = 0.76
+        path.write_text(json.dumps(record))
+    text = shown("ablation", tmp_path, "Exercises")
+    assert text.count("not met") >= 3 and "Depth helps" not in text
+    assert "Preconditions are not met: PA-MPJPE of D-PoSE, depth of D-PoSE" in text
+
+
+def test_the_tables_show_the_shipped_network_and_the_arm_of_the_same_name(tmp_path):
+    write_runs(tmp_path, {"lite": 30.0}, seeds=2)
+    for name in ("lite.json", "lite.people.npz"):
+        shutil.copy(NOTEBOOKS.parent / "results" / name, tmp_path)
+    shipped = results.read_json(tmp_path / "lite.json")["metrics"]["mpjpe"]["mean"]
+    text = shown("tables", tmp_path, "Table 2").partition("Measured: ")[2]
+    assert row(text, "LITE")[3].startswith(f"{shipped:.1f} [")
+    mean, _, spread = row(text, "D-PoSE")[3].partition(" ± ")
+    assert abs(float(mean) - shipped - 30) < 0.5 and float(spread) < 0.5 and row(text, "D-PoSE")[1] == "2"
 
 
 def test_table_1_says_if_its_networks_were_measured_on_different_people(tmp_path):
@@ -140,7 +167,42 @@ def test_table_1_says_if_its_networks_were_measured_on_different_people(tmp_path
     assert "NOT THE SAME PEOPLE" not in shown("tables", tmp_path, "Table 2")
 
 
-@pytest.mark.parametrize(("page", "before"), [("tables", "Table 2"), ("ablation", "The paper's size")])
+@pytest.mark.parametrize(
+    ("page", "before"), [("tables", "Table 2"), ("ablation", "Exercises"), ("performance", "Exercises")]
+)
 def test_a_page_without_records_names_the_command_that_makes_them(page, before, tmp_path):
     text = shown(page, tmp_path, before)
-    assert "dpose evaluate --out" in text or "dpose experiment ablation" in text
+    commands = {
+        "tables": "dpose evaluate --out",
+        "ablation": "dpose experiment ablation",
+        "performance": "predict.py --out",
+    }
+    assert commands[page] in text
+
+
+def test_the_performance_page_tells_which_goals_are_missed(tmp_path):
+    record = results.read_json(NOTEBOOKS.parent / "results" / "training_speed.json")
+    for case, ratio in zip(record["cases"], (0.85, 0.849, 0.9), strict=True):
+        case["cpu"]["ratio"] = ratio
+    (tmp_path / "training_speed.json").write_text(json.dumps(record))
+    text = shown("performance", tmp_path, "Exercises")
+    names = [
+        f"training, share of the bare network's speed, {name}"
+        for name in ("MINI, 32 bits", "MINI, bf16", "LITE, 32 bits")
+    ]
+    assert [row(text, name)[3] for name in names] == ["met", "missed", "met"]
+    assert "2 of 3 goals" in text
+
+
+def test_the_gains_that_the_paper_states_in_its_text_follow_from_the_quoted_tables():
+    def gains(other, column):
+        ours, theirs = paper.TABLE_1["D-PoSE"][column], paper.TABLE_1[other][column]
+        return [round(a - b, 1) for a, b in zip(theirs, ours, strict=True)]  # MVE, MPJPE, PA-MPJPE
+
+    emdb, wild = 2, 3
+    assert gains("BEDLAM-CLIFF", wild) == [3.6, 3.1, 3.0] and gains("BEDLAM-CLIFF", emdb) == [14.2, 11.6, 8.1]
+    assert gains("TokenHMR", wild) == [4.3, 2.7, 0.4] and gains("TokenHMR", emdb)[:2] == [7.2, 4.1]
+    for data, stated in (("RICH", [4.3, 3.6, 2.3]), ("EMDB", [2.8, 2.1, 0.3])):
+        assert [round(a - b, 1) for a, b in zip(*paper.TABLE_3[data], strict=True)] == stated
+    without, depth = paper.TABLE_3["3DPW"]
+    assert round(without[2] - depth[2], 1) == 0.7 and depth == paper.TABLE_1["D-PoSE"][wild]
