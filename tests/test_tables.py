@@ -101,7 +101,8 @@ def write_runs(folder: Path, shifts: dict[str, float], seeds: int = 3, images: i
 
 
 def test_the_ablation_shows_the_differences_that_its_records_have(tmp_path):
-    write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": 5.0, "lite-hmr": -4.0})
+    write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": 5.0}, seeds=5)
+    write_runs(tmp_path, {"lite-hmr": -4.0})
     text = shown("ablation", tmp_path, "Exercises")
     depth, others = [
         table
@@ -109,13 +110,20 @@ def test_the_ablation_shows_the_differences_that_its_records_have(tmp_path):
         if "D-PoSE is better" in table or "detectable" in table
     ]
     cells = row(depth, "MPJPE (mm)")
-    assert cells[1:3] == ["3", "+5.0"]
+    assert cells[1:3] == ["5", "+5.0"]
     low, high = (float(value) for value in cells[4].split(" to "))
     assert 4 < low < 5 < high < 6 and float(cells[5]) < 1
     assert row(others, "HMR")[1].startswith("−4.0 ±")
-    assert "Depth helps" in text and "9 of the 25" in text
+    assert "Depth lowers MPJPE by 5.0\u00a0mm" in text and "13 of the 25" in text
     assert "HMR: better in MPJPE, PA-MPJPE and MVE" in text
     assert "not met" not in text and "stale" not in text
+
+
+def test_the_ablation_has_no_conclusion_before_all_planned_seeds_are_there(tmp_path):
+    write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": 5.0}, seeds=4)
+    text = shown("ablation", tmp_path, "Exercises")
+    assert "No conclusion about depth yet: 4 of 5" in text and "in this experiment" not in text
+    assert "higher without depth" in text
 
 
 def test_the_ablation_says_what_is_stale_or_unequal_and_draws_no_conclusion_from_too_few_runs(tmp_path):
@@ -130,12 +138,12 @@ def test_the_ablation_says_what_is_stale_or_unequal_and_draws_no_conclusion_from
     assert "D\u2011PoSE\u00a0(stale)" in text and "the recipe has changed: clip" in text
     assert "differ in images, steps, precision, order of the images" in text
     assert "Preconditions are not met" in text and "no effect of depth" not in text
-    assert "no difference shown" in text and "Depth helps" not in text
+    assert "no difference shown" in text and "in this experiment" not in text
     assert "HMR: " not in text.replace("HMR: global pooling", "")
 
 
 def test_the_ablation_rejects_networks_that_are_no_better_than_the_mean_pose(tmp_path):
-    write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": 5.0})
+    write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": 5.0}, seeds=5)
     for path in (tmp_path / "ablation").glob("lite-seed*.json"):
         record = results.read_json(path)
         limit = record["baselines"]["mean_pose"]["pa_mpjpe"]["ci95"][0]
@@ -143,7 +151,7 @@ def test_the_ablation_rejects_networks_that_are_no_better_than_the_mean_pose(tmp
         record["ratios"]["depth_l1"] = 0.76
         path.write_text(json.dumps(record))
     text = shown("ablation", tmp_path, "Exercises")
-    assert text.count("not met") >= 3 and "Depth helps" not in text
+    assert text.count("not met") >= 3 and "in this experiment" not in text
     assert "Preconditions are not met: PA-MPJPE of D-PoSE, depth of D-PoSE" in text
 
 
