@@ -531,7 +531,7 @@ def _predict(args: argparse.Namespace) -> int:
     print(summary)
     if summary.written:
         print(f"written to {summary.written[0] if len(summary.written) == 1 else args.out}")
-    names = {"given": "as given", "EXIF": "of the EXIF data", "diagonal": "unknown; the image diagonal is used"}
+    names = {"given": "as given", "EXIF": "of the EXIF data", "diagonal": "unknown; image diagonal used"}
     for source, count in summary.focal_from.items():
         print(f"focal length {names[source]}: {count} of {len(summary.written)}; distances are in proportion")
     if summary.failed:

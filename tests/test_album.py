@@ -11,7 +11,7 @@ import skimage.data
 
 from dpose import album, detect
 from dpose.cli import main
-from dpose.film import FilmWriter, frames
+from dpose.film import FilmWriter, frame_rate, frames
 from dpose.track import iou
 
 
@@ -168,6 +168,8 @@ def test_a_film_becomes_a_folder_with_numbered_people(film, tmp_path, capsys):
     np.testing.assert_allclose(np.diff(left[1:]), 20, atol=12)
     arrays = np.load(folder / "people.npz")
     np.testing.assert_allclose(arrays["transl"], [line["transl"] for line in lines], atol=1e-5)
+    np.testing.assert_allclose(arrays["time"], [line["time"] for line in lines])
+    assert frame_rate(folder / "overlay.mp4") == frame_rate(film) == 10
     assert np.load(folder / "track-1-amass.npz")["poses"].shape == (4, 165)
     about = json.loads((folder / "people.json").read_text())
     assert (about["frames"], about["lines"], about["tracks"], about["smoothed"]) == (4, 4, 1, True)
