@@ -18,7 +18,7 @@ TABLES ?= tables ablation architecture qualitative analysis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install data book tables check-book test test-unit test-notebooks test-lowest lint format sync clean clean-all
+.PHONY: help install data book tables check-book pdf test test-unit test-notebooks test-lowest lint format sync clean clean-all
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is"
@@ -46,6 +46,9 @@ tables: $(INSTALLED) data ## the pages of tables and figures alone, from checkpo
 
 check-book: $(INSTALLED) ## open each built page in headless Chromium without network, and report faults
 	@$(RUN)/python scripts/check_book.py
+
+pdf: $(INSTALLED) ## print the built book into _build/dpose.pdf with headless Chromium
+	@$(RUN)/python scripts/print_book.py
 
 test: lint test-unit test-notebooks ## lint, unit tests, and shortened runs of all notebooks
 

@@ -14,6 +14,17 @@ const settle = async () => {
   await new Promise((r) => setTimeout(r, 300));
 };
 
+const overflow = () => {
+  const [width, room] = [document.documentElement.scrollWidth, window.innerWidth];
+  return width > room + 2 ? [`page wider than the window: ${width} > ${room}`] : [];
+};
+
+// What axe-core finds: rule, impact and places.
+const accessibility = async (options) => {
+  const {violations} = await axe.run(document, {...options, resultTypes: ["violations"]});
+  return violations.map(({id, impact, nodes}) => ({id, impact, places: nodes.map((node) => node.target.join(" "))}));
+};
+
 // The faults that can be seen from inside the page, its links and anchors, and how many things it shows.
 const inspect = () => {
   const faults = [];
@@ -62,8 +73,13 @@ const inspect = () => {
     faults.push("a cell shows an exception: " + short(output.textContent));
   for (const output of article.querySelectorAll(".cell_output"))
     if (/Traceback \(most recent call last\)/.test(output.textContent)) faults.push("a cell shows a traceback");
-  if (document.documentElement.scrollWidth > window.innerWidth + 2)
-    faults.push(`page wider than the window: ${document.documentElement.scrollWidth} > ${window.innerWidth}`);
+  faults.push(...overflow());
+  for (const table of article.querySelectorAll("table")) {
+    const room = (table.closest(".cell_output") || table.parentElement).clientWidth;
+    if (table.offsetWidth > room + 2) faults.push(`table wider than its column (${table.offsetWidth} > ${room}): ` + short(table.textContent));
+  }
+  for (const code of article.querySelectorAll("pre"))
+    if (code.scrollWidth > code.clientWidth + 2 && code.clientWidth) faults.push("code wider than its column: " + short(code.textContent));
 
   const pictures = [...article.querySelectorAll("img")].map((image) => image.currentSrc || image.src);
   // The inner part of each interactive figure, where its content is, without bars and legends.
@@ -90,5 +106,5 @@ const inspect = () => {
   return {faults: [...new Set(faults)], links, ids, pictures, plots, counts};
 };
 
-return {settle, inspect};
+return {settle, inspect, overflow, accessibility};
 })();

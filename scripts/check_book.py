@@ -2,17 +2,20 @@
 
 Checked on each page: no request leaves the folder of the book, none fails, nothing is logged as an error,
 no TeX is left unrendered, every picture shows something, every interactive figure is drawn, every internal
-link leads somewhere, no cell shows an exception. `--shots DIR` also saves a picture of each page in the
-light and the dark theme. Exits 1 if anything is found.
+link leads somewhere, no cell shows an exception, tables and code fit in their column, nothing is wider than a
+window of 390 pixels. axe-core finds nothing critical or serious in the light theme, in the dark one, and at
+390 pixels. The whole book has less than 15 MB, a page less than 1.5 MB beside the files of all pages.
+`--shots DIR` also saves pictures of each page in these three forms. Exits 1 if anything is found.
 
-Needs Chromium or Chrome (Debian: apt-get install chromium; or name one in CHROME) and the package
-websocket-client.
+Needs Chromium or Chrome (Debian: apt-get install chromium; or name one in CHROME) and the packages
+websocket-client and axe-core-python (axe-core is licensed under the MPL 2.0).
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import importlib.util
 import io
 import itertools
 import json
@@ -26,6 +29,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
 
 import websocket
@@ -50,6 +54,23 @@ FLAGS = [
     "--remote-debugging-port=0",
     "about:blank",
 ]
+
+WIDTH, NARROW = 1200, 390  # of the window, pixels
+# Form, theme, width, and what axe-core looks at: colours, which take it longest, do not depend on the width;
+# all else does not depend on the theme.
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+FORMS = (
+    ("light", "light", WIDTH, WCAG),
+    (
+        "dark",
+        "dark",
+        WIDTH,
+        {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}},
+    ),
+    ("narrow", "light", NARROW, WCAG | {"rules": {"color-contrast": {"enabled": False}}}),
+)
+ALLOWED: set[tuple[str, str]] = set()  # (rule, place) of findings in the theme that cannot be mended here
+PAGE_LIMIT, BOOK_LIMIT = 1_500_000, 15_000_000  # bytes
 
 SCRIPTS = Path(__file__).with_suffix(".js")  # what runs inside the page: settle() and inspect()
 
@@ -121,45 +142,116 @@ def chromium() -> Iterator[Browser]:
                 process.kill()
 
 
-def visit(browser: Browser, page: Path, html: Path, shots: Path | None) -> dict:
-    """Open one page and return {faults, links, ids, pictures, plots, counts}."""
-    context = browser.call("Target.createBrowserContext")["browserContextId"]
-    target = browser.call(
-        "Target.createTarget", url="about:blank", browserContextId=context, width=1400, height=1000
-    )["targetId"]
-    session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-    browser.events.clear()
-    for domain in ("Page", "Runtime", "Log", "Network"):
-        browser.call(f"{domain}.enable", session)
-    browser.call("Page.navigate", session, url=page.as_uri())
-    browser.wait_for("Page.loadEventFired", session)
-    evaluate = {"awaitPromise": True, "returnByValue": True}
-    browser.call("Runtime.evaluate", session, expression=SCRIPTS.read_text(encoding="utf-8"))
-    browser.call("Runtime.evaluate", session, expression="checkBook.settle()", **evaluate)
-    answer = browser.call("Runtime.evaluate", session, expression="checkBook.inspect()", **evaluate)
-    if "exceptionDetails" in answer:
-        raise RuntimeError(f"the inspection failed on {page}: {answer['exceptionDetails']}")
-    found = answer["result"]["value"]
-    found["faults"] += faults_in(browser.events, session, html)
-    found["faults"] += [f"picture of one colour: {path.name}" for path in bitmaps(found) if is_blank(path)]
+class Page:
+    """A page of the book in a tab of its own."""
+
+    def __init__(self, browser: Browser, path: Path) -> None:
+        self.browser = browser
+        self.context = browser.call("Target.createBrowserContext")["browserContextId"]
+        target = {"url": "about:blank", "browserContextId": self.context}
+        self.target = browser.call("Target.createTarget", **target)["targetId"]
+        self.session = browser.call("Target.attachToTarget", targetId=self.target, flatten=True)["sessionId"]
+        browser.events.clear()
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+        self.resize(WIDTH)
+        self.call("Page.navigate", url=path.as_uri())
+        browser.wait_for("Page.loadEventFired", self.session)
+        self.evaluate(SCRIPTS.read_text(encoding="utf-8"))
+        self.evaluate("checkBook.settle()")
+
+    def call(self, method: str, **params: object) -> dict:
+        return self.browser.call(method, self.session, **params)
+
+    def evaluate(self, expression: str) -> Any:
+        options = {"awaitPromise": True, "returnByValue": True}
+        answer = self.call("Runtime.evaluate", expression=expression, **options)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(f"{expression[:60]} failed: {answer['exceptionDetails']}")
+        return answer["result"].get("value")
+
+    def resize(self, width: int, height: int = 1000) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+
+    def theme(self, name: str) -> None:
+        self.evaluate(f"Object.assign(document.documentElement.dataset, {{theme: {name!r}, mode: {name!r}}})")
+        self.evaluate("checkBook.settle()")
+
+    def screenshot(self, **options: object) -> bytes:
+        return base64.b64decode(self.call("Page.captureScreenshot", **options)["data"])
+
+    def whole(self, width: int) -> bytes:
+        """A picture of the page from top to bottom."""
+        height = self.call("Page.getLayoutMetrics")["cssContentSize"]["height"]
+        self.resize(width, int(min(height, 12000)))
+        self.evaluate("checkBook.settle()")
+        picture = self.screenshot()
+        self.resize(width)
+        return picture
+
+    def close(self) -> None:
+        self.browser.call("Target.closeTarget", targetId=self.target)
+        self.browser.call("Target.disposeBrowserContext", browserContextId=self.context)
+
+
+def visit(browser: Browser, path: Path, html: Path, axe: str, shots: Path | None) -> dict:
+    """Open one page in its three forms and return {faults, links, ids, pictures, plots, counts}."""
+    page = Page(browser, path)
+    found = page.evaluate("checkBook.inspect()")
+    faults = found["faults"]
+    faults += [f"picture of one colour: {file.name}" for file in bitmaps(found) if is_blank(file)]
     for plot in found["plots"]:
-        shot = browser.call("Page.captureScreenshot", session, clip=plot["clip"], captureBeyondViewport=True)
-        if is_blank(io.BytesIO(base64.b64decode(shot["data"]))):
-            found["faults"].append(f"interactive figure with nothing in its middle: {plot['name']}")
-    if shots is not None:
-        for theme in ("light", "dark"):
-            switch = f"Object.assign(document.documentElement.dataset, {{theme: {theme!r}, mode: {theme!r}}})"
-            browser.call("Runtime.evaluate", session, expression=switch, **evaluate)
-            height = browser.call("Page.getLayoutMetrics", session)["cssContentSize"]["height"]
-            size = {"width": 1400, "height": int(min(height, 12000)), "deviceScaleFactor": 1, "mobile": False}
-            browser.call("Emulation.setDeviceMetricsOverride", session, **size)
-            browser.call("Runtime.evaluate", session, expression="checkBook.settle()", **evaluate)
-            shot = browser.call("Page.captureScreenshot", session)
-            name = "-".join(page.relative_to(html).with_suffix("").parts)
-            (shots / f"{name}-{theme}.png").write_bytes(base64.b64decode(shot["data"]))
-    browser.call("Target.closeTarget", targetId=target)
-    browser.call("Target.disposeBrowserContext", browserContextId=context)
+        if is_blank(io.BytesIO(page.screenshot(clip=plot["clip"], captureBeyondViewport=True))):
+            faults.append(f"interactive figure with nothing in its middle: {plot['name']}")
+    page.evaluate(axe)
+    for form, theme, width, options in FORMS:
+        if form != "light":
+            page.resize(width)
+            page.theme(theme)
+        if width < 600:
+            faults += [f"at {width} pixels: {fault}" for fault in page.evaluate("checkBook.overflow()")]
+        violations = page.evaluate(f"checkBook.accessibility({json.dumps(options)})")
+        faults += [f"{form}: {fault}" for fault in accessibility_faults(violations)]
+        if shots is not None:
+            name = "-".join(path.relative_to(html).with_suffix("").parts)
+            (shots / f"{name}-{form}.png").write_bytes(page.whole(width))
+    faults += faults_in(browser.events, page.session, html)
+    page.close()
     return found
+
+
+def accessibility_faults(violations: list[dict]) -> Iterator[str]:
+    """A line for each critical or serious finding of axe-core that is not one of the theme's."""
+    for violation in violations:
+        places = [place for place in violation["places"] if (violation["id"], place) not in ALLOWED]
+        if places and violation["impact"] in ("critical", "serious"):
+            yield f"axe {violation['id']} ({violation['impact']}, {len(places)}): {places[0][:120]}"
+
+
+def axe_source() -> str:
+    """The script of axe-core."""
+    spec = importlib.util.find_spec("axe_core_python")
+    if spec is None or spec.origin is None:
+        raise SystemExit("error: the package axe-core-python is not installed; `make install` does it")
+    return (Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+def heavy(html: Path, pages: list[Path]) -> Iterator[tuple[Path, str]]:
+    """(page, fault) for a page, or the whole book under its first page, that has too many bytes."""
+    used: dict[Path, set[Path]] = {}
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        pictures = {page.parent / name for name in re.findall(r'src="([^"]*_images/[^"]+)"', text)}
+        used[page] = {page, *(path.resolve() for path in pictures)}
+    for page, files in used.items():
+        size = sum(path.stat().st_size for path in files if path.is_file())
+        if size > PAGE_LIMIT:
+            yield page, f"{size / 1e6:.2f} MB with its pictures, more than {PAGE_LIMIT / 1e6} MB"
+    total = sum(path.stat().st_size for path in html.rglob("*") if path.is_file())
+    print(f"{total / 1e6:.1f} MB in all")
+    if total > BOOK_LIMIT:
+        yield pages[0], f"the book has {total / 1e6:.1f} MB, more than {BOOK_LIMIT / 1e6} MB"
 
 
 def bitmaps(found: dict) -> Iterator[Path]:
@@ -242,7 +334,7 @@ def main() -> int:
         "--html", type=Path, default=ROOT / "_build" / "html", help="folder of the built book"
     )
     parser.add_argument(
-        "--shots", type=Path, help="save a picture of each page, light and dark, in this folder"
+        "--shots", type=Path, help="save pictures of each page, light, dark and narrow, in this folder"
     )
     arguments = parser.parse_args()
     html = arguments.html.resolve()
@@ -254,17 +346,18 @@ def main() -> int:
         arguments.shots.mkdir(parents=True, exist_ok=True)
 
     found = {}
+    axe = axe_source()
     with chromium() as browser:
         for page in pages:
             if target := redirect(page):
                 faults = [] if target.exists() else [f"redirect to a missing page: {target}"]
                 found[page] = {"faults": faults, "links": [], "ids": []}
                 continue
-            found[page] = visit(browser, page, html, arguments.shots)
+            found[page] = visit(browser, page, html, axe, arguments.shots)
             counts = ", ".join(f"{n} {what}" for what, n in found[page]["counts"].items() if n)
             verdict = f"{len(found[page]['faults'])} faults" if found[page]["faults"] else "ok"
             print(f"{page.relative_to(html)}: {verdict}" + (f" ({counts})" if counts else ""), flush=True)
-    for page, fault in broken_links(found, html):
+    for page, fault in itertools.chain(broken_links(found, html), heavy(html, pages)):
         found[page]["faults"].append(fault)
 
     total = 0

@@ -301,3 +301,23 @@ def test_the_body_in_the_page_is_the_body_of_the_package(path, tmp_path):
     assert np.linalg.norm(there - posed.vertices[0].numpy(), axis=1).max() < 1e-4
     np.testing.assert_allclose(answer["joints"], posed.joints[0, : body.num_rotations], atol=1e-5)
     assert 'data-drawn="yes"' in document and "within 0.0" in document and "fold</button>" in document
+
+
+def test_the_body_in_the_page_turns_with_the_arrow_keys_and_all_controls_have_names(tmp_path):
+    page = figures.body_viewer(load_body(), betas=1).data
+    ask = """
+      const root = document.querySelector(".dpose-body"), canvas = root.querySelector("canvas");
+      const {view} = root.dposeBody;
+      const before = [view.yaw, view.pitch];
+      for (const key of ["ArrowRight", "ArrowRight", "ArrowUp", "a"])
+        canvas.dispatchEvent(new KeyboardEvent("keydown", {key, cancelable: true}));
+      const names = [...root.querySelectorAll("canvas, select, input, button")].map(
+        (e) => e.ariaLabel || e.labels?.[0]?.textContent || e.textContent);
+      const turned = [view.yaw - before[0], view.pitch - before[1]];
+      const answer = JSON.stringify({turned, names, focus: canvas.tabIndex, role: canvas.role});
+      document.body.append(Object.assign(document.createElement("pre"), {textContent: answer}));"""
+    document = in_a_browser(f"{page}<script>{ask}</script>", tmp_path)
+    answer = json.loads(document.split("<pre>")[1].split("</pre>")[0])
+    assert answer["turned"] == pytest.approx([0.2, -0.1])
+    assert answer["focus"] == 0 and answer["role"] == "img"
+    assert len(answer["names"]) > 7 and all(name.strip() for name in answer["names"])

@@ -7,6 +7,7 @@ r"""Sphinx extension of the book.
     pictures                alternative text from the caption; a picture with neither is a warning
     {py:obj}`NAME`          a warning if the API reference does not have the name
     footer                  version, commit, date, machine, licence
+    head                    description of the page, for search engines and link previews
 
 `dpose_repository` in _config.yml is the public address of the repository, https://github.com/OWNER/NAME. As
 long as it is empty, nothing links to it, to Binder or to Colab, and code is linked to pages of the book.
@@ -18,7 +19,7 @@ import datetime
 import pydoc
 import re
 from collections.abc import Iterator
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,7 @@ def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     pages = app.env.metadata.values()
     for module in sorted(set().union(*(page.get("dpose_sources", ()) for page in pages))):
         code = ModuleAnalyzer.for_module(module).code
-        body = highlight(code, PythonLexer(), HtmlFormatter(lineanchors="line"))
+        body = highlight(code, PythonLexer(), HtmlFormatter(linespans="line"))
         path = module.replace(".", "/")
         yield f"source/{path}", {"title": module, "body": f"<h1>{path}.py</h1>{body}"}, "page.html"
 
@@ -251,14 +252,23 @@ def describe_pictures(app: Sphinx, document: nodes.document) -> None:
     for image in document.findall(nodes.image):
         if image.get("alt"):
             continue
-        figure = image.parent
-        while figure is not None and not isinstance(figure, nodes.figure):
-            figure = figure.parent
-        caption = figure and figure.next_node(nodes.caption)
-        if caption:
-            image["alt"] = caption.astext()
+        if caption := caption_of(image):
+            image["alt"] = caption
         else:
             logger.warning("a picture has neither a caption nor an alternative text", location=image)
+
+    for output in document.findall(nodes.raw):  # interactive figures
+        if 'class="dpose-plotly"' in output.astext() and (caption := caption_of(output)):
+            label = f'role="img" aria-label="{escape(caption)}" class="dpose-plotly"'
+            output[:] = [nodes.Text(output.astext().replace('class="dpose-plotly"', label, 1))]
+
+
+def caption_of(node: nodes.Node) -> str:
+    """The text of the caption of the figure that a node belongs to."""
+    while node is not None and not isinstance(node, nodes.figure):
+        node = node.parent
+    caption = node and node.next_node(nodes.caption)
+    return caption.astext() if caption else ""
 
 
 def require_references(app: Sphinx, document: nodes.document) -> None:
@@ -296,6 +306,25 @@ def write_footer(app: Sphinx, page: str, template: str, context: dict[str, Any],
     )
 
 
+def describe_page(app: Sphinx, page: str, template: str, context: dict[str, Any], document: Any) -> None:
+    """Tags for search engines and link previews: the first paragraph of the page, and the book's picture."""
+    paragraphs = document.findall(nodes.paragraph) if document else ()
+    texts = (paragraph.astext() for paragraph in paragraphs if isinstance(paragraph.parent, nodes.section))
+    text = " ".join(next(texts, app.config.html_title).split())
+    if len(text) > 200:
+        text = text[:200].rsplit(" ", 1)[0] + " ..."
+    title = re.sub("<[^>]*>", "", context.get("title", ""))
+    tags = [("name", "description", text), ("property", "og:description", text)]
+    tags += [("property", "og:title", unescape(title)), ("property", "og:type", "article")]
+    tags += [("property", "og:site_name", app.config.html_title)]
+    if app.config.html_baseurl:
+        base = app.config.html_baseurl.rstrip("/")
+        tags += [("property", "og:url", f"{base}/{page}.html")]
+        tags += [("property", "og:image", f"{base}/_images/overview.webp")]
+    lines = (f'<meta {kind}="{name}" content="{escape(content)}" />' for kind, name, content in tags)
+    context["metatags"] = context.get("metatags", "") + "\n".join(lines)
+
+
 def licence_page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     """The page of CITATION.cff, the licence and the changes."""
     body = "<h1>Citation, licence and changes</h1>"
@@ -314,6 +343,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         app.connect("doctree-read", handler)
     app.connect("doctree-resolved", resolve_sources)
     app.connect("html-page-context", write_footer)
+    app.connect("html-page-context", describe_page)
     app.connect("html-collect-pages", licence_page)
     app.connect("html-collect-pages", source_pages)
     return {"version": dpose.__version__, "parallel_read_safe": False}

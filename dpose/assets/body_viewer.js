@@ -82,17 +82,26 @@
   const shape = betas.map((_, k) => slider(`β${k + 1}`, 3, "", (value) => { betas[k] = value; }));
   const turns = ["x", "y", "z"].map((axis, i) =>
     slider(axis, 180, "°", (value) => { pose[chosen][i] = value * Math.PI / 180; }));
-  const joint = element("select", {}, ...names.map((name, j) => element("option", {value: j, textContent: name.replace("_", " ")})));
+  const joint = element("select", {ariaLabel: "Joint to turn"}, ...names.map((name, j) => element("option", {value: j, textContent: name.replace("_", " ")})));
   joint.onchange = () => choose(+joint.value);
   const coloured = box("parts", false), skeleton = box("joints", false);
   const buttons = Object.entries({"T-pose": names.map(() => [0, 0, 0]), ...model.poses}).map(([name, to]) =>
     element("button", {type: "button", textContent: name, onclick: () => move(to)}));
   const mean = element("button", {type: "button", textContent: "mean shape", onclick: () => { betas.fill(0); showAll(); refresh(); }});
-  const canvas = element("canvas"), note = element("p");
+  const canvas = element("canvas", {tabIndex: 0, role: "img", ariaLabel: "The body in 3D. Drag or use the arrow keys to turn it."});
+  canvas.onkeydown = (event) => {
+    const step = {ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1]}[event.key];
+    if (!step) return;
+    event.preventDefault();
+    view.yaw += step[0];
+    view.pitch = Math.max(-1.5, Math.min(1.5, view.pitch + step[1]));
+    refresh();
+  };
+  const note = element("p");
   root.append(
     element("style", {textContent: `
       .dpose-body { display: flex; flex-wrap: wrap; gap: 1em; align-items: center; color: inherit; }
-      .dpose-body canvas { flex: 1 1 320px; min-width: 0; height: ${model.height}px; touch-action: pan-y; cursor: grab; }
+      .dpose-body canvas { flex: 1 1 320px; min-width: 0; height: min(${model.height}px, 105vw); touch-action: pan-y; cursor: grab; }
       .dpose-body form { flex: 0 1 250px; display: grid; gap: 0.3em; font-size: 0.9em; accent-color: #0072B2; }
       .dpose-body .dial { display: grid; grid-template-columns: 1.6em 1fr 3em; align-items: center; }
       .dpose-body .dial input { min-width: 0; } .dpose-body output { text-align: right; font-variant-numeric: tabular-nums; }
@@ -100,7 +109,7 @@
       .dpose-body button, .dpose-body select { font: inherit; color: inherit; background: rgba(127,127,127,0.15);
         border: 1px solid rgba(127,127,127,0.5); border-radius: 4px; padding: 0.1em 0.6em; cursor: pointer; }
       .dpose-body option { color: black; background: white; }
-      .dpose-body p { font-size: 0.85em; opacity: 0.75; margin: 0.3em 0; }`}),
+      .dpose-body p { font-size: 0.85em; margin: 0.3em 0; }`}),
     canvas,
     element("form", {onsubmit: () => false},
       element("strong", {textContent: "Shape"}), ...shape.map((s) => s.row), element("div", {}, mean),
@@ -174,7 +183,7 @@
     const at = check.every * n;
     apart = Math.max(apart, Math.hypot(...[0, 1, 2].map((i) => vertices[at + i] - truth[n + i])));
   }
-  note.textContent = "Drag to turn, click a part to choose its joint. At a random shape and pose, "
+  note.textContent = "Drag or use the arrow keys to turn, click a part to choose its joint. At a random shape and pose, "
     + `${truth.length / 3} vertices computed here are within ${(Math.ceil(1e5 * apart) / 100).toFixed(2)} mm of dpose.body's`
     + (check.correctives ? ", whose pose correctives this page leaves out." : ".");
   set([], names.map(() => [0, 0, 0]));
