@@ -344,6 +344,8 @@ def test_frames_of_another_seed_replace_existing_ones(tmp_path, monkeypatch):
         write_frames(tmp_path, "test", 0)
     with pytest.raises(ValueError, match="seed.*-3"):
         write_frames(tmp_path, "test", 1, seed=-3)
+    with pytest.raises(ValueError, match="hard"):  # its scenes have no mesh to trace
+        write_frames(tmp_path, "hard", 1)
 
 
 # --- generate -----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from dpose.paths import DATA_VARIABLE, data_root
 from dpose.processes import advance, run_jobs, usable_cores
 from dpose.synthetic.samples import open_body, people_labels, person_samples
 from dpose.synthetic.scene import VARIETIES, Scene, check_scenes, sample_scene
-from dpose.synthetic.variety import OPTIONS
+from dpose.synthetic.variety import OPTIONS, PLAIN
 from dpose.synthetic.viewport import SceneRenderer
 
 VERSION = 3  # increase it whenever the same seed gives other people, pictures or labels
@@ -277,9 +277,12 @@ def write_frames(
     One BEDLAM scene `open_<split>` with one frame per sequence: PNG, depth as EXR in Unreal units, and masks
     of skin, clothes and environment. The label file is written last, so a root with labels is complete.
     Frames that were made with the same arguments are kept, others are replaced. Raises ValueError for an
-    unknown split or a number out of range.
+    unknown split, one of varied people ("train", "hard": their scenes are rendered as crops only), or a number
+    out of range.
     """
     check_scenes({split: count}, seed)
+    if VARIETIES[split] != PLAIN:
+        raise ValueError(f"full frames are rendered of the splits val and test only, not of {split}")
     if count < 1:
         raise ValueError(f"the number of frames must be at least 1, got {count}")
     root, name = Path(root), f"open_{split}"
