@@ -276,9 +276,10 @@ def write_frames(
 
     One BEDLAM scene `open_<split>` with one frame per sequence: PNG, depth as EXR in Unreal units, and masks
     of skin, clothes and environment. The label file is written last, so a root with labels is complete.
-    Frames that were made with the same arguments are kept, others are replaced. Raises ValueError for an
-    unknown split, one of varied people ("train", "hard": their scenes are rendered as crops only), or a number
-    out of range.
+    Frames that were made with the same arguments are kept, others are replaced.
+
+    Raises ValueError for an unknown split, one of varied people ("train" and "hard", whose scenes are
+    rendered as crops only), or a number out of range.
     """
     check_scenes({split: count}, seed)
     if VARIETIES[split] != PLAIN:
