@@ -94,6 +94,17 @@ def test_with_equal_effects_on_people_it_is_student_s_interval_of_the_seeds():
     assert (found.people, found.clusters) == (200, 100)
 
 
+def test_seeds_that_agree_by_chance_do_not_make_it_narrower_than_other_people_would():
+    rng = np.random.default_rng(4)
+    first, second = two_arms(rng, 2, scenes=200, each=1)
+    shift = np.diff([np.mean(first[seed]["mpjpe"] - second[seed]["mpjpe"]) for seed in (0, 1)])
+    first[1]["mpjpe"] = first[1]["mpjpe"] - shift  # both seeds have the same mean difference
+    found = paired_difference(first, second, "mpjpe")
+    each = np.mean([first[seed]["mpjpe"] - second[seed]["mpjpe"] for seed in (0, 1)], 0)  # (N,)
+    alone = stats.t.ppf(0.975, 199) * each.std(ddof=1) / 200**0.5
+    assert np.diff(found.interval) / 2 > 0.9 * alone and found.error > 0.9 * each.std() / 200**0.5
+
+
 def test_only_common_seeds_count_each_with_its_own():
     first, second = two_arms(np.random.default_rng(4), 5)
     shuffled = {seed: second[seed] for seed in (3, 1, 4)}
