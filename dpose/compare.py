@@ -14,10 +14,10 @@ A percentile interval of the two-way bootstrap, which resamples seeds and cluste
 "The pigeonhole bootstrap"), is too narrow for few seeds: it underestimates the first term by (S - 1) / S and
 uses normal quantiles. Here the interval is estimate +- q(0.975) x standard error, where q is the mean of
 Student's quantiles with S - 1 and with (clusters - 1) degrees of freedom, weighted by the two terms (Cochran
-1964; Snedecor and Cochran, *Statistical Methods*, on unequal variances). It is at least as wide as the interval
-for other people and the same seeds, whose variance is known from many people, whereas that of two or three
-seeds can be small by chance. With 3 and with 5 seeds it covers the truth in 95 to 97 % of simulated cases
-(`tests/test_compare.py`).
+1964; Snedecor and Cochran, *Statistical Methods*, on unequal variances). It is at least as wide as the
+interval for other people and the same seeds, whose variance is known from many people, whereas that of two or
+three seeds can be small by chance. With 3 and with 5 seeds it covers the truth in 95 to 97 % of simulated
+cases (`tests/test_compare.py`).
 """
 
 from __future__ import annotations
