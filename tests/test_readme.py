@@ -90,7 +90,7 @@ def run(line: str, monkeypatch) -> None:
     if program == "papermill":
         notebook, _, *options = words
         source = (ROOT / notebook).with_suffix(".py").read_text(encoding="utf-8")
-        cell = source[source.index('tags=["parameters"]') :].split("\n# %%")[0]
+        cell = source[source.index('tags=["parameters"') :].split("\n# %%")[0]
         names = set(re.findall(r"^(\w+) =", cell, re.MULTILINE))
         assert options[::3] == ["-p"] * (len(options) // 3) and set(options[1::3]) <= names
         return
