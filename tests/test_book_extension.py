@@ -333,3 +333,28 @@ def test_citation_names_the_paper_as_the_method_and_the_version_of_the_package()
     assert citation["references"][0]["url"].endswith("2410.04889")
     assert all(citation[field] for field in ("cff-version", "message", "title", "authors", "license"))
     json.dumps(citation)  # plain values only
+
+
+def test_references_are_labelled_and_ordered_as_they_are_cited():
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    import dpose_book
+    from pybtex.database import parse_string
+
+    entries = parse_string(
+        r"""
+        @article{z, author = {Zhou, Yi and Barnes, C. and Lu, J.}, title = {b}, journal = {J}, year = 2019}
+        @article{m, author = {von Marcard, Timo}, title = {t}, journal = {J}, year = 2018}
+        @article{y, author = {Yang, Yi and Ramanan, Deva}, title = {t}, journal = {J}, year = 2013}
+        @article{v, author = {Zhou, Yi and Barnes, C. and Lu, J.}, title = {a}, journal = {J}, year = 2019}
+        @article{g, author = {Varol, G{\"u}l}, title = {t}, journal = {J}, year = 2017}
+        """,
+        "bibtex",
+    ).entries.values()
+    labels = [entry.label for entry in dpose_book.AuthorYearStyle().format_entries(entries)]
+    assert labels == [
+        "Varol, 2017",
+        "von Marcard, 2018",
+        "Yang and Ramanan, 2013",
+        "Zhou et al., 2019a",
+        "Zhou et al., 2019b",
+    ]

@@ -24,6 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from pybtex.database import Entry
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.plain import Style as PlainStyle
+from pybtex.style.labels import BaseLabelStyle
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -284,6 +288,37 @@ def require_references(app: Sphinx, document: nodes.document) -> None:
                 names = [getattr(thing, key, None) for key in ("__module__", "__qualname__")]
                 if all(names):
                     link["reftarget"] = ".".join(names)
+
+
+# --- bibliography
+
+
+class AuthorYearLabels(BaseLabelStyle):
+    """Labels as citations in the text have them: "Black et al., 2023"."""
+
+    def format_labels(self, sorted_entries: list[Entry]) -> Iterator[str]:
+        plain = [author_year(entry) for entry in sorted_entries]
+        for i, label in enumerate(plain):
+            same = plain[:i].count(label)
+            yield label + ("abcdefgh"[same] if plain.count(label) > 1 else "")
+
+
+def author_year(entry: Entry) -> str:
+    people = entry.persons.get("author") or entry.persons.get("editor") or []
+    parts = [[*person.rich_prelast_names, *person.rich_last_names] for person in people]
+    names = [" ".join(map(str, name)) for name in parts] or [entry.key]
+    who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+    return f"{who}, {entry.fields.get('year', 'no year')}"
+
+
+class AuthorYearStyle(PlainStyle):
+    """The list of references in the order of their labels."""
+
+    default_label_style = AuthorYearLabels
+    default_sorting_style = "author_year_title"
+
+
+register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
 
 
 # --- footer and licence
