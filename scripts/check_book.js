@@ -96,7 +96,12 @@ const inspect = () => {
       },
     };
   });
-  const links = [...document.querySelectorAll("a[href]")].map((a) => new URL(a.getAttribute("href"), location).href); // SVG, too
+  const links = [];
+  for (const a of document.querySelectorAll("a[href]")) { // in SVG, too
+    const address = a.getAttribute("href");
+    if (URL.canParse(address, location)) links.push(new URL(address, location).href);
+    else faults.push("link to an impossible address: " + short(address));
+  }
   const ids = [...document.querySelectorAll("[id], a[name]")].map((e) => e.id || e.name);
   const counts = {
     equations: article.querySelectorAll("mjx-container").length,

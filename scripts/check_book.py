@@ -20,6 +20,7 @@ import io
 import itertools
 import json
 import os
+import queue
 import re
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,7 @@ FORMS = (
     ("narrow", "light", NARROW, WCAG | {"rules": {"color-contrast": {"enabled": False}}}),
 )
 ALLOWED: set[tuple[str, str]] = set()  # (rule, place) of findings in the theme that cannot be mended here
+BROWSERS_AT_ONCE = min(4, os.cpu_count() or 1)
 PAGE_LIMIT, BOOK_LIMIT = 1_500_000, 15_000_000  # bytes
 
 SCRIPTS = Path(__file__).with_suffix(".js")  # what runs inside the page: settle() and inspect()
@@ -79,12 +82,13 @@ class Browser:
     """A headless Chromium spoken to over its DevTools protocol."""
 
     def __init__(self, address: str) -> None:
-        self.socket = websocket.create_connection(address, timeout=120, suppress_origin=True)
+        self.socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
         self.numbers = itertools.count(1)
         self.events: list[dict] = []
 
     def call(self, method: str, session: str | None = None, **params: object) -> dict:
         """Send one command and wait for its answer; what happens meanwhile is kept in `events`."""
+        self.socket.settimeout(300)
         number = next(self.numbers)
         message = {"id": number, "method": method, "params": params}
         self.socket.send(json.dumps(message | ({"sessionId": session} if session else {})))
@@ -195,8 +199,11 @@ class Page:
         self.browser.call("Target.disposeBrowserContext", browserContextId=self.context)
 
 
-def visit(browser: Browser, path: Path, html: Path, axe: str, shots: Path | None) -> dict:
-    """Open one page in its three forms and return {faults, links, ids, pictures, plots, counts}."""
+def visit(browser: Browser, path: Path, html: Path, axe: str | None, shots: Path | None) -> dict:
+    """Open one page in its three forms and return {faults, links, ids, pictures, plots, counts}.
+
+    axe: the script of axe-core; None: do without it.
+    """
     page = Page(browser, path)
     found = page.evaluate("checkBook.inspect()")
     faults = found["faults"]
@@ -204,15 +211,17 @@ def visit(browser: Browser, path: Path, html: Path, axe: str, shots: Path | None
     for plot in found["plots"]:
         if is_blank(io.BytesIO(page.screenshot(clip=plot["clip"], captureBeyondViewport=True))):
             faults.append(f"interactive figure with nothing in its middle: {plot['name']}")
-    page.evaluate(axe)
+    if axe:
+        page.evaluate(axe)
     for form, theme, width, options in FORMS:
         if form != "light":
             page.resize(width)
             page.theme(theme)
         if width < 600:
             faults += [f"at {width} pixels: {fault}" for fault in page.evaluate("checkBook.overflow()")]
-        violations = page.evaluate(f"checkBook.accessibility({json.dumps(options)})")
-        faults += [f"{form}: {fault}" for fault in accessibility_faults(violations)]
+        if axe:
+            violations = page.evaluate(f"checkBook.accessibility({json.dumps(options)})")
+            faults += [f"{form}: {fault}" for fault in accessibility_faults(violations)]
         if shots is not None:
             name = "-".join(path.relative_to(html).with_suffix("").parts)
             (shots / f"{name}-{form}.png").write_bytes(page.whole(width))
@@ -346,17 +355,30 @@ def main() -> int:
         arguments.shots.mkdir(parents=True, exist_ok=True)
 
     found = {}
+    to_visit: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for page in pages:
+        if target := redirect(page):
+            faults = [] if target.exists() else [f"redirect to a missing page: {target}"]
+            found[page] = {"faults": faults, "links": [], "ids": []}
+        else:
+            to_visit.put(page)
     axe = axe_source()
-    with chromium() as browser:
-        for page in pages:
-            if target := redirect(page):
-                faults = [] if target.exists() else [f"redirect to a missing page: {target}"]
-                found[page] = {"faults": faults, "links": [], "ids": []}
-                continue
-            found[page] = visit(browser, page, html, axe, arguments.shots)
-            counts = ", ".join(f"{n} {what}" for what, n in found[page]["counts"].items() if n)
-            verdict = f"{len(found[page]['faults'])} faults" if found[page]["faults"] else "ok"
-            print(f"{page.relative_to(html)}: {verdict}" + (f" ({counts})" if counts else ""), flush=True)
+    code = [page for page in pages if page.is_relative_to(html / "source")]  # alike: one is enough for axe
+
+    def visit_some() -> None:
+        with chromium() as browser:
+            while not to_visit.empty():
+                page = to_visit.get()
+                script = None if page in code[1:] else axe
+                found[page] = visit(browser, page, html, script, arguments.shots)
+                counts = ", ".join(f"{n} {what}" for what, n in found[page]["counts"].items() if n)
+                verdict = f"{len(found[page]['faults'])} faults" if found[page]["faults"] else "ok"
+                print(f"{page.relative_to(html)}: {verdict}" + (f" ({counts})" if counts else ""), flush=True)
+
+    with ThreadPoolExecutor(BROWSERS_AT_ONCE) as pool:
+        for worker in [pool.submit(visit_some) for _ in range(BROWSERS_AT_ONCE)]:
+            worker.result()
+    found = {page: found[page] for page in pages}
     for page, fault in itertools.chain(broken_links(found, html), heavy(html, pages)):
         found[page]["faults"].append(fault)
 

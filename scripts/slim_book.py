@@ -77,11 +77,12 @@ def as_webp(path: Path) -> bytes:
 
 
 def slim_page(text: str, renamed: dict[str, str]) -> str:
-    """A page with the new names of its pictures, and without tags that do nothing."""
+    """A page with the new names of its pictures, and without tags and labels that do nothing or harm."""
     text = re.sub(r"(?<=_images/)[\w.-]+\.png", lambda name: renamed.get(name[0], name[0]), text)
     text = re.sub(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>', "", text)
     # Labels in place of the text that is seen, and a list without items, which screen readers stumble over.
     text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    text = re.sub(r'(<button class="[^"]*search-button-field[^>]*?) aria-label="Search"', r"\1", text)
     text = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     text = re.sub(r'<span class="pre">([^<]*)</span>', r"\1", text)
     return PLAIN.sub(r"\1", text)

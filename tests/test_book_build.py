@@ -17,7 +17,8 @@ PAGE = """<script defer src="../_static/scripts/fontawesome.js?digest=1"></scrip
 <script defer src="../_static/scripts/theme.js"></script>
 <img alt="a" src="../_images/diagram.png"/><a href="../_images/photo.png">x</a>
 <img src="../_static/kept.png"/>
-<code><span class="pre">name</span></code>
+<code><span class="pre">name</span></code><summary aria-label="Toggle hidden content">Show</summary>
+<button class="btn search-button-field x" title="Search" aria-label="Search">Search <kbd>K</kbd></button>
 <pre><span class="k">def</span><span class="w"> </span><span class="nf">f</span><span class="n">a</span></pre>
 """
 
@@ -92,7 +93,8 @@ def test_pages_name_the_new_files_and_lose_only_tags_that_do_nothing(html):
     text = (html / "notebooks" / "page.html").read_text(encoding="utf-8")
     assert 'src="../_images/diagram.webp"' in text and 'href="../_images/photo.webp"' in text
     assert "kept.png" in text and "fontawesome" not in text and "scripts/theme.js" in text
-    assert "<code>name</code>" in text
+    assert "<code>name</code><summary>Show</summary>" in text
+    assert '<button class="btn search-button-field x" title="Search">Search' in text
     assert '<pre><span class="k">def</span> <span class="nf">f</span>a</pre>' in text
 
 

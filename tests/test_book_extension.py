@@ -41,7 +41,7 @@ LIBRARY = '''
     first = 1 | 2
     second = *first
 
-|text| goes on.
+A place (https://), `LIMIT`s and |text| goes on.
 """
 
 from typing import NamedTuple
@@ -295,10 +295,8 @@ def test_the_api_page_describes_fields_and_constants_by_their_comments(book):
 
 def test_the_api_page_shows_indented_blocks_of_docstrings_as_code(book):
     html, warnings = book
-    assert re.search(
-        r"<pre>.*first.*\|.*\n.*second.*\*.*\s*</pre>\s*</div>\s*</div>\s*<p>\|text\|",
-        page(html, "book/api.html"),
-    )
+    code = r"<pre>.*first.*\|.*\n.*second.*\*.*\s*</pre>\s*</div>\s*</div>\s*"
+    assert re.search(code + r"<p>A place \(https://\), .*LIMIT.*s and \|text\|", page(html, "book/api.html"))
     assert "library" not in warnings
 
 

@@ -32,10 +32,10 @@ def as_rst(lines: list[str]) -> list[str]:
 
 
 def escaped(line: str) -> str:
-    """A line of text in which `name`s may go on with a letter, and | is a character."""
+    """A line of text in which `name`s may go on with a letter, and | and https:// are text."""
     parts = re.split(r"(``.+?``|`[^`]+`)", line)  # the odd ones are names
     texts = [re.sub(r"^(?=\w)", r"\\ ", text) if i else text for i, text in enumerate(parts[::2])]
-    parts[::2] = [text.replace("|", r"\|") for text in texts]
+    parts[::2] = [re.sub(r"://(?!\w)", r"\\://", text.replace("|", r"\|")) for text in texts]
     return "".join(parts)
 
 
