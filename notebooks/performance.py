@@ -14,7 +14,7 @@
 # is built.
 #
 # :::{chapter}
-# :needs: [The network at a glance](architecture.ipynb), [training](train.ipynb), [metrics](metrics.ipynb)
+# :needs: [The network at a glance](architecture.ipynb), [Training](train.ipynb), [Metrics](metrics.ipynb)
 # :learn: which steps of a prediction take the time; what 16-bit and 8-bit numbers gain and cost; whether loading and rendering keep up with training; which of the package's speed goals are met
 # :::
 
@@ -218,7 +218,8 @@ precision_text() if "precision" in records else None
 # ## The network of the paper's size
 #
 # PAPER has a large HRNet. The first table compares the network as trained (*eager*) with FastDPose and with `torch.compile`, in
-# batches; the second one shows all networks with one image at a time, beside the transformers of Table 2.
+# batches; the second one shows all networks with one image at a time, beside the transformers of Table 2. Times of LITE for a
+# prediction are those of the two sections above.
 
 
 # %% tags=["remove-input"]
@@ -250,30 +251,31 @@ def latency_table():
         if case["threads"] == 1:
             found[case["network"], 32 if case["variant"] == "eager" else 16] = case
     rows = []
+    busy = record["load"] > 0.5  # other programs were running: times are not shown
     for name in dict.fromkeys(network for network, _ in found):
         both = [found[name, bits] for bits in (32, 16)]
-        times = [f"{case['ms']:,.0f}" for case in both]
+        times = [] if busy else [f"{case['ms']:,.0f}" for case in both]
         memory = [f"{case['running_mb'] - case['imports_mb']:,.0f}" for case in both]
         rows.append((NAMES.get(name, name), *times, *memory))
-    busy = f", other programs running (load {record['load']:.1f})" if record["load"] > 0.5 else ""
+    note = f". Times are left out: other programs were running (load {record['load']:.1f})" if busy else ""
     return html_table(
-        ("network", "32 bits, ms", "16 bits, ms", "32 bits, MB", "16 bits, MB"),
+        ("network", *(() if busy else ("32 bits, ms", "16 bits, ms")), "32 bits, MB", "16 bits, MB"),
         rows,
         "Measured: one image, network only; memory beyond that of a process that has imported PyTorch and this package. "
-        f"{record['hardware']['cpu']}, 1 thread{busy}",
+        f"{record['hardware']['cpu']}, 1 thread{note}",
     )
 
 
 latency_table() if "latency" in records else missing("latency")
 
 # %% [markdown]
-# [Tables](tables.ipynb) compares these costs with parameters and multiply-adds.
+# [Tables 1 to 3](tables.ipynb) compares these costs with parameters and multiply-adds.
 #
 # ## Does the data keep up with training?
 #
 # A training step needs images as fast as the network consumes them. The table lists both, in people per second and core.
 # *Raw frames* are decoded for each person as the released code does it: a full picture, its depth and masks. *Shards* contain
-# crops that were cut once ([data](data_prep.ipynb)).
+# crops that were cut once ([From download to batch](data_prep.ipynb)).
 
 
 # %% tags=["remove-input"]
@@ -443,7 +445,8 @@ html_table(
 # %% [markdown]
 # ## Where the numbers come from
 #
-# Times depend on the machine, and wall times also on other programs. A table states if others were running. Goals of loading,
+# Times depend on the machine, and wall times also on other programs. A wall time that was measured while others were running is
+# not shown. Goals of loading,
 # generation and training are measured by CPU time, which depends on them little.
 
 # %% tags=["remove-input"]
