@@ -373,7 +373,9 @@ for arm in records:
         if all(metric in columns for columns in both)
     }
 others = [arm for arm in found if arm != NO_DEPTH]
-single = [arm for arm in records if arm not in found and arm != BASE]  # too few seeds for an interval
+single = [
+    arm for arm in records if arm != BASE and len(records[arm].keys() & records.get(BASE, {}).keys()) == 1
+]
 
 
 def wanted_seeds(arm):
@@ -490,7 +492,7 @@ html_table(
         for arm in single
     ],
     "Measured: errors of the other arms minus those of D-PoSE; ±: half of the 95 % interval. Positive errors: D-PoSE is better",
-) if others else UNPAIRED
+) if others or single else UNPAIRED
 
 # %% [markdown]
 # ### What the numbers show
@@ -519,8 +521,8 @@ def sentence(metric, one):
 def claim():
     """One sentence on the effect of depth, from the primary metrics."""
     ones = {metric: found[NO_DEPTH][metric] for metric in PRIMARY}
-    if not {None, BASE, NO_DEPTH}.isdisjoint(unmet.values()):
-        return "The preconditions of the comparison with and without depth are not met, so it has no result."
+    if failed := [condition for condition, arm in unmet.items() if arm in (None, BASE, NO_DEPTH)]:
+        return f"The comparison with and without depth has no result: preconditions are not met ({', '.join(failed)})."
     if not complete(NO_DEPTH):
         return (
             f"Inconclusive until complete: {len(ones['mpjpe'].by_seed)} of {wanted_seeds(NO_DEPTH)} planned seeds are recorded, so "
