@@ -14,8 +14,8 @@
 # ones, whether the depth map orders limbs correctly, and which inputs the regressor uses.
 #
 # :::{chapter}
-# :needs: [Metrics](metrics.ipynb), [decoders](decoders.ipynb), [regressor](regressor.ipynb)
-# :learn: how errors grow along the limbs; how a linear model and partial correlations separate causes that occur together; what the depth features contribute to the body; what calibration of a map means
+# :needs: [Metrics](metrics.ipynb), [The decoders](decoders.ipynb), [The regressor](regressor.ipynb)
+# :learn: how errors grow along the limbs; how a linear model and partial correlations separate causes that occur together; what the depth features contribute to the body; whether the maps are calibrated
 # :::
 #
 # Everything is computed when the page is built, by `dpose.analysis`. Brackets are 95 % {term}`bootstrap` intervals over
@@ -45,7 +45,7 @@ from dpose.bootstrap import ClusterBootstrap
 from dpose.data.loader import make_loader
 from dpose.figures import INK, draw_mesh, html_table, style_axis
 from dpose.model import checkpoint as checkpoints
-from dpose.skeleton import JOINT_NAMES, PART_NAMES
+from dpose.skeleton import JOINT_NAMES
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 plt.rcParams["figure.dpi"] = 130
@@ -185,15 +185,14 @@ Markdown(
 #
 # Five properties of a person, and the mean errors of the people in each range ({numref}`fig-circumstances`):
 #
-# - *direction of view*: the angle about the body's own axis between the direction it faces and the camera; 0° for a
-#   person viewed from the front, 180° from behind;
+# - *direction of view*: 0° for a person viewed from the front, 180° from behind;
 # - *hidden*: the share of the person's silhouette (true parts) that other people or objects hide;
 # - *cut off*: the share of the 22 body joints outside the image or the box;
 # - *size*: the side of the person's box in pixels of the full image. All crops are scaled to the same size;
 # - *unusual pose*: PA-MPJPE of the mean pose for this person.
 #
-# The last panel contains all five in one linear model (least squares): how much the error changes for a stated step
-# of one property while the other four stay the same.
+# The last panel has all five in one linear model (least squares): the change of the error for a stated step of one property,
+# the other four held fixed.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean errors with 95 % intervals by five properties of the person; blue: MPJPE, orange: PA-MPJPE. Last panel: effects of the five properties in one linear model (filled) and of each property alone (hollow).", "name": "fig-circumstances"}}
 away = np.abs(column["azimuth"])
@@ -296,17 +295,12 @@ Markdown(
 # %% [markdown]
 # ## Does the depth map order limbs correctly?
 #
-# A depth map helps a pose if it shows which limb is in front. Consider pairs of body parts that are both visible (at
-# least five map pixels each): left and right hand, forearm, shin and foot, each hand and the chest, each foot and the
-# pelvis. The part that is nearer to the camera is read in four ways:
-#
-# - from the *true* depth map, as the mean over the part's visible pixels. The map shows surfaces, while the true order is
-#   that of all vertices of a part, so this reading is not perfect;
-# - from the *predicted* map at the same pixels;
-# - from the predicted map under the *predicted parts*: the mean weighted with each part's probability;
-# - from the *predicted body*.
-#
-# Chance is 50 %. {numref}`fig-order` shows the shares of correct pairs.
+# A depth map helps a pose if it shows which limb is in front. For pairs of body parts that are both visible (at
+# least five map pixels each), the part that is nearer to the camera is read in four ways: from the *true* depth map, as the
+# mean over the part's visible pixels; from the *predicted* map at the same pixels; from the predicted map under the
+# *predicted parts*; and from the *predicted body*. The true map shows surfaces, while the true order is that of all
+# vertices of a part, so even its reading is not perfect. Chance is 50 %. {numref}`fig-order` shows the shares of correct
+# pairs.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of pairs of body parts in the correct order, with 95 % intervals. Left: by their true difference in depth. Right: by kind of pair, for differences of at least 10 cm. Dashed: chance.", "name": "fig-order"}}
 CLEAR, SEEN = 0.1, 5  # metres, and map pixels
@@ -362,7 +356,6 @@ def percent(right, used):
 
 disagree = clear & (correct["body"] != correct["map"])
 body_wins = analysis.share_of_pairs(correct["body"], disagree, bootstrap)
-follows = [percent(correct["body"], clear & held) for held in (correct["map"], ~correct["map"])]
 low, high = body_wins["ci95"] or (0, 1)
 Markdown(
     f"Of {int(clear.sum()):,} visible pairs that differ by at least {100 * CLEAR:.0f}{NBSP}cm, the predicted map orders "
@@ -377,18 +370,15 @@ Markdown(
         if high < 0.5
         else "with this many people neither is shown to be better"
     )
-    + f". The body is correct in {follows[0]} of the pairs that the map orders correctly, and in {follows[1]} of the others. "
-    "The regressor does not receive the map. It receives the mean of the depth decoder's features over all positions; apart from "
-    "that mean, map and body share only the encoder."
+    + ". The regressor does not receive the map, only the mean of the depth decoder's features."
 )
 
 # %% [markdown]
 # ## Does a wrong depth map go with a wrong pose?
 #
-# If the pose depends on depth, people with a large depth error should have a large pose error. Both may also have a
-# common cause: a hidden person is difficult in every respect. {numref}`fig-depth-pose` therefore shows the rank correlation
-# twice: as it is, and after removing the linear effect of the other map's error and of the five properties above
-# (partial correlation of the ranks).
+# People with a large depth error may have a large pose error because the pose depends on depth, or because both have a
+# common cause: a hidden person is difficult in every respect. {numref}`fig-depth-pose` therefore also shows the partial
+# correlation of the ranks, given the other map's error and the five properties above.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: PA-MPJPE against depth error, one dot per person; line: means of tenths of the people with 95 % intervals. Right: rank correlation of the errors of the two maps with three errors of the body. Hollow: as it is. Filled: partial correlation, given the other map's error and five properties of the person.", "name": "fig-depth-pose"}}
 others = [away, column["hidden"], column["outside"], column["side"], column["unusual"]]
@@ -461,18 +451,17 @@ Markdown(
 # ## Which inputs does the regressor use?
 #
 # The regressor receives the attended features $A$ of the 22 joints, the box information $q$, and the mean of the depth
-# features $D$. Here one of them is replaced while the others stay: by that of another person, or by its mean over all
-# people. The increase of the error measures how much the regressor relies on that input ({numref}`fig-inputs`). Inputs
-# of two different people contradict each other, which does not occur in training, so this is the harder test.
+# features $D$. One of them is replaced: by that of another person, or by its mean over all people. The change of the
+# error measures how much the regressor relies on that input ({numref}`fig-inputs`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors after an input of the regressor is replaced by another person's (filled) or by its mean over all people (hollow). Dashed: nothing replaced. Distance: relative error of the pelvis's depth. Last panel: pairs of body parts in the correct order; 50 % is chance.", "name": "fig-inputs"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the error after an input of the regressor is replaced by another person's (filled) or by its mean over all people (hollow), with 95 % intervals; logarithmic outside of −1 to 1. Distance: relative error of the pelvis's depth, in points. Last panel: loss of pairs of body parts in the correct order, in points.", "name": "fig-inputs"}}
 SWAPS = {name: (i,) for i, name in enumerate(analysis.INPUTS)} | {"all three": (0, 1, 2)}
 MEASURES = {  # label, factor
     "mpjpe": ("MPJPE (mm)", 1),
     "pa_mpjpe": ("PA-MPJPE (mm)", 1),
     "orientation": ("orientation (°)", 1),
     "distance": ("distance (%)", 100),
-    "order": ("correct order (%)", 100),
+    "order": ("order lost (%)", 100),
 }
 donors = {"other": torch.arange(len(table["key"])).roll(len(table["key"]) // 2), "mean": None}
 swapped = {
@@ -484,22 +473,34 @@ swapped = {
 }
 
 
-def scores_of(result):
-    """Mean and interval of each measure."""
-    correct = analysis.differences(result["part_depth/body"]).sign() == truth.sign()
-    means = bootstrap.means({name: result[name].numpy() for name in MEASURES if name != "order"})
-    return means | {"order": analysis.share_of_pairs(correct, clear, bootstrap)}
+def changes_of(result):
+    """Mean change and interval of each measure; positive: worse."""
+    people = {name: (result[name] - table[name]).numpy() for name in MEASURES if name != "order"}
+    right = [analysis.differences(one["part_depth/body"]).sign() == truth.sign() for one in (table, result)]
+    count = clear.sum(1)
+    lost = ((right[0].double() - right[1].double()) * clear).sum(1) / count.clamp(min=1)
+    weighted = bootstrap.means({"order": lost.numpy()}, {"order": count.numpy()})
+    return bootstrap.means(people) | weighted
 
 
-before = scores_of(table)
-after = {key: scores_of(result) for key, result in swapped.items()}
+def order_of(result):
+    """Share of the pairs in the correct order."""
+    right = analysis.differences(result["part_depth/body"]).sign() == truth.sign()
+    return text(analysis.share_of_pairs(right, clear, bootstrap), 0, f"{NBSP}%", factor=100)
+
+
+changes = {key: changes_of(result) for key, result in swapped.items()}
 
 figure, axes = plt.subplots(1, len(MEASURES), figsize=(9, 2.6), layout="constrained", sharey=True)
 for axis, (measure, (label, factor)) in zip(axes, MEASURES.items(), strict=True):
-    axis.axvline(factor * before[measure]["mean"], color=INK, linewidth=1.2, linestyle="--")
+    axis.axvline(0, color=INK, linewidth=1.2, linestyle="--")
     for row, name in enumerate(SWAPS):
         for kind, style, shift in (("other", "full", -0.12), ("mean", "none", 0.12)):
-            interval(axis, after[name, kind][measure], row + shift, BLUE, factor, fillstyle=style)
+            interval(axis, changes[name, kind][measure], row + shift, BLUE, factor, fillstyle=style)
+    axis.set_xscale("symlog", linthresh=1, linscale=0.6)
+    axis.set_xticks([-1, 0, 1, 10, 100], ["−1", "0", "1", "10", "100"])
+    axis.set_xlim(-2, 400)
+    axis.minorticks_off()
     axis.set_yticks(range(len(SWAPS)), [name.replace(" ", "\n", 1) for name in SWAPS])
     axis.set_xlabel(label, fontsize=9)
     axis.set_ylim(len(SWAPS) - 0.5, -0.5)
@@ -508,11 +509,6 @@ for axis, (measure, (label, factor)) in zip(axes, MEASURES.items(), strict=True)
     style_axis(axis)
 plt.show()
 
-# %% [markdown]
-# The error of the global orientation has three components: leaning towards the camera or away from it (a rotation about
-# the camera's horizontal axis), facing another direction (about its vertical axis), and tilting in the image (about its
-# viewing axis).
-
 # %% tags=["remove-input"]
 AXES = ("leaning", "facing", "tilting")
 true_root = table["truth"]["rotmats"][:, 0]
@@ -520,14 +516,8 @@ results = {"nothing": table} | {name: swapped[name, "other"] for name in SWAPS}
 errors_about = {
     name: analysis.turns(result["rotmats"][:, 0], true_root).numpy() for name, result in results.items()
 }
-html_table(
-    ("input of another person", *AXES),
-    [(name, *(mean(values, 1, "°") for values in errors.T)) for name, errors in errors_about.items()],
-    "Mean error of the global orientation about the camera's axes, by the input that is replaced",
-)
 
 
-# %% tags=["remove-input"]
 def compared(one, two):
     """Whether the values (N,) in `one` are larger than those in `two`, by the interval of their difference."""
     low, high = bootstrap.means({"x": one - two})["x"]["ci95"] or (0, 0)
@@ -557,31 +547,27 @@ Markdown(
         if only_orientation
         else ". "
     )
-    + f"Of the three components of the orientation they affect *{AXES[most]}* most ({added[most]:+.1f}°; other attended features "
-    f"{(errors_about[attended] - errors_about['nothing']).mean(0)[most]:+.1f}°). "
+    + f"Of the three components of the orientation they affect *{AXES[most]}* most ({added[most]:+.1f}°"
     + (
-        "Leaning changes the outline of a person little, but it changes which end of the body is nearer. "
+        "): the rotation towards the camera or away from it, which changes the outline little but decides which end of the body is nearer. "
         if most == 0
-        else ""
+        else "). "
     )
-    + f"With other depth features {text(after[depth, 'other']['order'], 0, f'{NBSP}%', factor=100)} of the pairs of limbs are in the "
-    f"correct order, otherwise {text(before['order'], 0, f'{NBSP}%', factor=100)}.\n\n"
+    + f"With other depth features {order_of(swapped[depth, 'other'])} of the pairs of limbs are in the "
+    f"correct order, otherwise {order_of(table)}.\n\n"
     "This shows what the trained regressor reads from the depth branch. Whether a network without that branch is worse is "
-    "another question, because it may find the same information in the attended features: see the "
-    "[ablation](ablation.ipynb)."
+    "another question, because it may find the same information in the attended features: "
+    "[Does depth help? The ablation](ablation.ipynb)."
 )
 
 # %% [markdown]
 # ## Are the maps calibrated?
 #
-# *Parts.* A probability is *calibrated* if pixels with a confidence of 80 % are correct in 80 % of the cases. The
-# reliability diagram ({numref}`fig-calibration`, left) compares the two; the expected {term}`calibration` error is the mean
-# distance from its diagonal.
-#
-# *Depth.* The map is one number per pixel without an uncertainty. The absolute error in the loss has its minimum at the
-# median of the possible depths, so among pixels with the same predicted depth half should be nearer and half farther.
+# A probability is *calibrated* if pixels with a confidence of 80 % are correct in 80 % of the cases; the expected
+# {term}`calibration` error is the mean distance from that. A depth map has no probabilities, but the absolute error in its loss
+# has its minimum at the median of the possible depths, so half of the pixels should be nearer than predicted ({numref}`fig-calibration`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: accuracy against confidence of the pixels predicted as a body part, as trained and without the class weights of the training. Middle: confidence minus accuracy by part; parts have the name of the joint that moves them (foot: toes, ankle: foot, wrist: hand). Right: true against predicted depth on the person's pixels; line: median, band: middle 80 %.", "name": "fig-calibration"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: accuracy against confidence of the pixels predicted as a body part, as trained and without the class weights of the training. Right: true against predicted depth on the person's pixels; line: median, band: middle 80 %.", "name": "fig-calibration"}}
 counts = {"as trained": table["reliability"], "weights undone": table["reliability_unweighted"]}
 colours = {"as trained": ORANGE, "weights undone": BLUE}
 
@@ -596,11 +582,8 @@ def calibration(counts):
     }
 
 
-figure, (left, middle, right) = plt.subplots(
-    1, 3, figsize=(9, 3.9), layout="constrained", gridspec_kw={"width_ratios": (1, 0.75, 1)}
-)
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
 left.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
-gaps = {}
 for label, values in counts.items():
     number, confidence, hits = values[:, 1:].sum((0, 1)).T
     used = number > 0.001 * number.sum()
@@ -612,28 +595,8 @@ for label, values in counts.items():
         markersize=4,
         label=label,
     )
-    number, confidence, hits = values.sum((0, 2)).T
-    gaps[label] = (100 * (confidence - hits) / number)[1:].numpy()
 left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
 left.legend(fontsize=9, loc="upper left")
-
-pairs = {name.removeprefix("left_"): name for name in PART_NAMES if not name.startswith("right_")}
-by_part = {
-    label: {
-        short: np.nanmean([gap[PART_NAMES.index(n)] for n in {name, name.replace("left_", "right_")}])
-        for short, name in pairs.items()
-    }
-    for label, gap in gaps.items()
-}
-ordered = sorted(pairs, key=lambda short: -by_part["as trained"][short])
-for label, gap in by_part.items():
-    middle.plot(
-        [gap[short] for short in ordered], range(len(ordered)), "o", color=colours[label], markersize=4
-    )
-middle.axvline(0, color=INK, linewidth=1, linestyle="--")
-middle.set_yticks(range(len(ordered)), ordered)
-middle.invert_yaxis()
-middle.set_xlabel("overconfidence (points)")
 
 histogram = table["depth_counts"].sum(0).double().numpy()
 steps = (np.arange(len(histogram)) + 0.5) / len(histogram)
@@ -658,7 +621,7 @@ right.fill_between(steps, low, high, color=BLUE, alpha=0.3, linewidth=0)
 right.plot(steps, median, color=BLUE, linewidth=2)
 right.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
 right.set(xlabel="predicted depth", ylabel="true depth", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-for axis in (left, middle, right):
+for axis in (left, right):
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=9)
     style_axis(axis)
@@ -670,38 +633,28 @@ per_person = column["depth_counts"].astype(np.float64)
 below = np.tril(np.ones_like(histogram), -1) + 0.5 * np.eye(len(histogram))  # a step's own pixels count half
 pixels = per_person.sum((1, 2))
 nearer = bootstrap.means({"x": (per_person * below).sum((1, 2)) / pixels}, {"x": pixels})["x"]
-bias = bootstrap.means({"x": (per_person * (steps[:, None] - steps)).sum((1, 2)) / pixels}, {"x": pixels})[
-    "x"
-]
 nearest, farthest = nearer["ci95"] or (0, 1)
-off = np.nanmax(np.abs(median - steps))
 spread = np.nanmean(high - low)
-gap = by_part["as trained"]
 Markdown(
-    f"*Parts.* The expected calibration error is {text(plain_error, 1, f'{NBSP}%', factor=100)}. Confidence exceeds accuracy most for "
-    f"{ordered[0]} ({gap[ordered[0]]:.0f} points) and {ordered[1]} ({gap[ordered[1]]:.0f}), least for {ordered[-1]} "
-    f"({text({'mean': gap[ordered[-1]], 'ci95': None}, sign='+')}). "
+    f"*Parts.* The expected calibration error is {text(plain_error, 1, f'{NBSP}%', factor=100)}"
     + (
-        f"The training causes it: its cross-entropy weights a pixel by $f^{{-{balance}}}$, with $f$ the share of the pixel's "
-        f"class, which raises the probabilities of rare classes. Multiplied by $f^{{{balance}}}$, the probabilities have an error "
-        f"of {text(undone, 1, f'{NBSP}%', factor=100)}."
-        if balance and undone["mean"] < 0.5 * plain_error["mean"]
-        else f"Undoing the class weights of the training ($f^{{-{balance}}}$) changes the error to "
-        f"{text(undone, 1, f'{NBSP}%', factor=100)}, so they are not its main cause."
+        f". The class weights $f^{{-{balance}}}$ of the cross-entropy ($f$: share of the class) "
+        + (
+            "cause it: undone, "
+            if undone["mean"] < 0.5 * plain_error["mean"]
+            else "are not its main cause: undone, "
+        )
+        + f"the error is {text(undone, 1, f'{NBSP}%', factor=100)}."
         if balance
-        else "The training did not weight the classes."
+        else "."
     )
-    + f"\n\n*Depth.* {text(nearer, 0, f'{NBSP}%', factor=100)} of the pixels are nearer than predicted, and the median of the "
-    f"true depth at a predicted value differs from that value by at most {off:.2f}"
+    + f"\n\n*Depth.* {text(nearer, 0, f'{NBSP}%', factor=100)} of the pixels are nearer than predicted"
     + (
-        ". The map is not the median that the loss asks for"
-        if not nearest <= 0.5 <= farthest
-        else ": the map is that median over the whole range"
-        if off < 0.05
-        else ": over all pixels the map is that median, but not at each predicted value"
+        ", so the map is that median over all pixels"
+        if nearest <= 0.5 <= farthest
+        else ", so the map is not that median"
     )
-    + f". The mean error is {text(bias, 3, sign='+')} (positive: predicted too far). The middle 80{NBSP}% of the true depths at a "
-    f"predicted value span {spread:.2f} on average, of a range of 0.9, so single values are uncertain."
+    + f". The middle 80{NBSP}% of the true depths at a predicted value span {spread:.2f} on average, of a range of 0.9: single values are uncertain."
 )
 
 # %% [markdown]
@@ -754,20 +707,3 @@ plain_rank = analysis.rank_correlation(x, y, single)
 given_z = analysis.rank_correlation(x, y, single, [z])
 assert plain_rank["ci95"][0] > 0.5 and abs(given_z["mean"]) < 0.1
 Markdown(f"Rank correlation {text(plain_rank, 2)}; given $z$ {text(given_z, 2)}.")
-
-# %% [markdown]
-# **Exercise 3.** Show that calibration is not accuracy: a map that predicts the overall share of each class at every pixel
-# is calibrated and useless. Use `analysis.reliability` and `analysis.calibration_error` on random labels.
-
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
-shares = torch.tensor([0.5, 0.3, 0.2])
-labels = torch.multinomial(shares, 40_000, replacement=True, generator=torch.Generator().manual_seed(0))[None]
-constant = shares[None, :, None].expand(1, 3, labels.shape[1])
-counts = analysis.reliability(constant, labels).sum((0, 1))  # (bins, 3)
-error = analysis.calibration_error(counts).item()
-number, _, hits = counts.sum(0).tolist()
-assert error < 0.01
-Markdown(
-    f"The calibration error is {100 * error:.1f}{NBSP}%, the accuracy {100 * hits / number:.0f}{NBSP}%: the share of the most "
-    "frequent class, which is predicted everywhere."
-)

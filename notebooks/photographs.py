@@ -319,8 +319,8 @@ def people_text():
     half = (high - low) / 2
     largest = max(map(abs, changes))
     return Markdown(
-        f"Without one of the {len(changes)} groups the error on photographs changes by at most {largest:.3f}. The interval of a single "
-        f"run is ±{half:.3f} wide. "
+        f"Without one of the {len(changes)} groups the error on photographs changes by at most {largest:.3f}. The 95 % interval of a "
+        f"single run is ±{half:.3f}. "
         + (
             "The changes are within this noise: the photographs do not show whether any group helps."
             if largest < half
