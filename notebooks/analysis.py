@@ -9,18 +9,16 @@
 # %% [markdown]
 # # What the errors depend on
 #
-# A mean over a test set does not show which joints are wrong, for which people, or why, and the paper reports means
-# only. This page examines one network on the people of the test split: where its errors are, which people have large
-# ones, whether the depth map orders limbs correctly, and which inputs the regressor uses.
+# A mean over a test set does not show which joints are wrong, for which people, or why. This page examines one network on
+# the people of the test split.
 #
 # :::{chapter}
 # :needs: [Metrics](metrics.ipynb), [The decoders](decoders.ipynb), [The regressor](regressor.ipynb)
 # :learn: how errors grow along the limbs; how a linear model and partial correlations separate causes that occur together; what the depth features contribute to the body; whether the maps are calibrated
 # :::
 #
-# Everything is computed when the page is built, by `dpose.analysis`. Brackets are 95 % {term}`bootstrap` intervals over
-# the test scenes. They describe the choice of test people, not the choice of the network: another one, trained from
-# another seed, may differ by more.
+# Everything is computed when the page is built. Brackets are 95 % {term}`bootstrap` intervals over the test scenes; another
+# network, trained from another seed, may differ by more.
 
 # %% tags=["parameters", "hide-input"] nbmake={"mock": {"people": 24}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 checkpoint = "lite"  # the shipped network, or a .safetensors file; it needs a depth branch
@@ -281,14 +279,8 @@ shift = max(
 Markdown(
     f"Effects on MPJPE: {effects_as_text('mpjpe')}.\n\nEffects on PA-MPJPE: {effects_as_text('pa_mpjpe')}.\n\n"
     f"The step of *unusual pose* is from the first to the third quartile ({quartiles[0]:.0f} to {quartiles[1]:.0f}{NBSP}mm). "
-    + (
-        f"The five properties are nearly independent in these data (largest correlation {strongest:.2f}), so keeping the "
-        f"others equal changes no effect by more than {shift:.0f}{NBSP}mm. "
-        if strongest < 0.2
-        else f"The five properties are correlated (up to {strongest:.2f}), and keeping the others equal changes an effect by "
-        f"up to {shift:.0f}{NBSP}mm. "
-    )
-    + f"Together they explain {100 * explained['mpjpe']:.0f}{NBSP}% of the variance of MPJPE and {100 * explained['pa_mpjpe']:.0f}{NBSP}% "
+    f"The correlation of two properties is at most {strongest:.2f}, so keeping the others fixed changes an effect by at most "
+    f"{shift:.0f}{NBSP}mm. Together they explain {100 * explained['mpjpe']:.0f}{NBSP}% of the variance of MPJPE and {100 * explained['pa_mpjpe']:.0f}{NBSP}% "
     "of that of PA-MPJPE."
 )
 
@@ -499,7 +491,7 @@ for axis, (measure, (label, factor)) in zip(axes, MEASURES.items(), strict=True)
             interval(axis, changes[name, kind][measure], row + shift, BLUE, factor, fillstyle=style)
     axis.set_xscale("symlog", linthresh=1, linscale=0.6)
     axis.set_xticks([-1, 0, 1, 10, 100], ["−1", "0", "1", "10", "100"])
-    axis.set_xlim(-2, 400)
+    axis.set_xlim(-4, 400)
     axis.minorticks_off()
     axis.set_yticks(range(len(SWAPS)), [name.replace(" ", "\n", 1) for name in SWAPS])
     axis.set_xlabel(label, fontsize=9)

@@ -118,7 +118,9 @@ for root in map(Path, data_roots(data)):
     offsets.append(torch.cat([joint_offsets(*pair) for pair in predicted])[:count].flatten(0, 1))
     image_errors.append(torch.cat([image_error(*pair) for pair in predicted])[:count])
     with np.errstate(invalid="ignore"):
-        table["parts_iou"] = np.nanmean((table["intersection"] / table["union"])[:, 1:], 1)  # of a person's parts
+        table["parts_iou"] = np.nanmean(
+            (table["intersection"] / table["union"])[:, 1:], 1
+        )  # of a person's parts
     for name in ("key", "mpjpe", "pa_mpjpe", "orientation", "parts_iou", "depth_l1"):
         errors[name] = np.append(errors.get(name, []), table.get(name, np.full(count, np.nan)))
 order = np.argsort(errors["mpjpe"])

@@ -282,8 +282,8 @@ Markdown(
 
 # %% [markdown]
 # The paper claims that training with this regressor converges faster than with the regressors of PARE and
-# CLIFF (section 3.9), without giving a number. The [ablation](ablation.ipynb) compares
-# the heads in short training runs.
+# CLIFF (section 3.9), without giving a number. This is not tested in this book:
+# [Does depth help? The ablation](ablation.ipynb) compares errors after equally short training.
 #
 # ## What the corrections achieve, joint by joint
 #
