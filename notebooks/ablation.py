@@ -472,7 +472,8 @@ if found:
     plt.show()
 
 # %% tags=["remove-input"]
-shown_metrics = {metric: about for metric, about in METRICS.items() if metric != "mve"}  # MVE is in the figure
+# MVE is in the figure.
+shown_metrics = {metric: about for metric, about in METRICS.items() if metric != "mve"}
 html_table(
     ("arm", *(f"{name}{f' ({unit})' if unit else ''}" for name, unit, _ in shown_metrics.values())),
     [
@@ -487,10 +488,7 @@ html_table(
         )
         for arm in others
     ]
-    + [
-        (f"{NAMES[arm]} (one seed, no interval)", *["–"] * len(shown_metrics))
-        for arm in single
-    ],
+    + [(f"{NAMES[arm]} (one seed, no interval)", *["–"] * len(shown_metrics)) for arm in single],
     "Measured: errors of the other arms minus those of D-PoSE; ±: half of the 95 % interval. Positive errors: D-PoSE is better",
 ) if others or single else UNPAIRED
 

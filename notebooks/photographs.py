@@ -55,7 +55,6 @@ from dpose.metrics import similarity_align
 from dpose.model.encoder import BACKBONES
 from dpose.model.inference import to_device
 from dpose.model.movenet import HEATMAP_SCALE, NUM_KEYPOINTS
-from dpose.results import totals
 
 results = Path(dpose.__file__).parents[1] / "results"
 NBSP = "\u00a0"
