@@ -279,7 +279,7 @@ shift = max(
 Markdown(
     f"Effects on MPJPE: {effects_as_text('mpjpe')}.\n\nEffects on PA-MPJPE: {effects_as_text('pa_mpjpe')}.\n\n"
     f"The step of *unusual pose* is from the first to the third quartile ({quartiles[0]:.0f} to {quartiles[1]:.0f}{NBSP}mm). "
-    f"The correlation of two properties is at most {strongest:.2f}, so keeping the others fixed changes an effect by at most "
+    f"The correlation of two properties is at most {strongest:.2f}, and keeping the others fixed changes an effect by at most "
     f"{shift:.0f}{NBSP}mm. Together they explain {100 * explained['mpjpe']:.0f}{NBSP}% of the variance of MPJPE and {100 * explained['pa_mpjpe']:.0f}{NBSP}% "
     "of that of PA-MPJPE."
 )

@@ -15,7 +15,7 @@
 #
 # :::{chapter}
 # :needs: [The network at a glance](architecture.ipynb), [Metrics](metrics.ipynb)
-# :learn: how D-PoSE compares with other methods in the paper; which errors the networks of this book have on synthetic people; how many parameters D-PoSE has and how they were counted; why parameters, operations and time rank networks differently
+# :learn: how D-PoSE compares with other methods in the paper; which errors the networks of this book have on synthetic people; how many parameters D-PoSE has and how they were counted; why parameters, operations and memory rank networks differently
 # :::
 #
 # All errors are in millimetres; smaller is better. The page [Metrics](metrics.ipynb) defines MVE, MPJPE and
@@ -535,7 +535,7 @@ Markdown(
     + "."
     + " The factor by which D-PoSE is smaller thus depends on which cost matters."
     + measured
-    + " [Performance: time and memory](performance.ipynb) has the times that were measured on an idle machine."
+    + " [Performance: time and memory](performance.ipynb) has the times of predictions."
 )
 
 # %% [markdown]
