@@ -145,9 +145,10 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 #
 # The depth decoder predicts, for each pixel, the relative distance of the visible surface of the person: the target
 # is 0.1 at the nearest visible point and 1 at the farthest. It is a light {term}`U-Net` {cite:p}`unet`: from the coarsest map it
-# doubles the resolution three times, and each time a {term}`skip connection` adds the encoder's map of that size. That
-# gives the features $D$. A few more convolutions and a sigmoid give the depth map $\hat d$. Depth is a training target and never an
-# input: the network needs an RGB image and the box information only.
+# doubles the resolution three times. Each time it concatenates the encoder's map of that size, which a {term}`skip
+# connection` supplies, and mixes both by convolutions. The last of these maps are the features $D$. Two more
+# convolutions and a sigmoid give the depth map $\hat d$. Depth is a training target and never an input: the network
+# needs an RGB image and the box information only.
 #
 # *Input*: $F_1$ to $F_4$. *Output*: $D$, $w$ × $n$ × $n$ (48 × 56 × 56); $\hat d$, 1 × $M$ × $M$ (1 × 224 × 224).
 # *Chapter*: [Decoders](decoders.ipynb).
@@ -187,7 +188,7 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 # into the translation $\mathbf t$ of the body in the camera frame of the full image, so that the mesh can be
 # projected into it.
 #
-# *Input*: $R_j$, $\beta$; $(s, t_x, t_y)$. *Output*: vertices, $V$ × 3; joints, 55 × 3; $\mathbf t$, 3, all in metres.
+# *Input*: $R_j$, $\beta$; $(s, t_x, t_y)$. *Output*: vertices, $n_V$ × 3; joints, 55 × 3; $\mathbf t$, 3, all in metres.
 # *Chapters*: [Body model](body_model.ipynb), [Bounding box and camera](camera.ipynb).
 #
 # In training, a [loss](losses.ipynb) compares both maps, rotations, shape, joints, vertices and projected joints with
@@ -393,7 +394,8 @@ for name, candidate in networks.items():
     sentences.append(f"{name.upper()}: {15 * w} + 3 + {depth_numbers} = {received}")
 Markdown(
     "; ".join(sentences) + ". The first number is the length of $A_j$, which differs from joint to joint. "
-    "Box information and the mean of $D$ are the same for all joints."
+    "Box information and the mean of $D$ are the same for all joints. Together with the six numbers of the joint's mean rotation, "
+    f"the pose head of {preset.upper()} has {network.regressor.pose_hidden.weight.shape[-1]} inputs per joint."
 )
 
 # %% [markdown]
