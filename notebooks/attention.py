@@ -16,7 +16,7 @@
 # covered, and lists what else the regressor receives.
 #
 # :::{chapter}
-# :needs: [The encoder](encoder.ipynb), [The decoders](decoders.ipynb)
+# :needs: [The encoder: features at four resolutions](encoder.ipynb), [The decoders: depth map and body parts](decoders.ipynb)
 # :learn: how part logits become attention weights; what the softmax over positions ignores; how attention and pose change when a part is hidden; the three inputs of the regressor
 # :::
 
@@ -28,7 +28,7 @@ person = 3  # of these, the one to look at
 covered = "left_wrist"  # the joint that is covered by a patch
 steps = 12  # exercise 3: the patch visits this many places along a side
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -417,7 +417,7 @@ Markdown(
 )
 
 # %% [markdown]
-# How much each of the three inputs contributes is measured on the page [Analysis](analysis.ipynb), by exchanging
+# How much each of the three inputs contributes is measured on the page [What the errors depend on](analysis.ipynb), by exchanging
 # one of them between people. The effect of depth on the training of the encoder is another question; the
 # [ablation](ablation.ipynb) compares networks that were trained with and without the depth branch, and without
 # attention.

@@ -24,7 +24,7 @@ activity = "walk"  # the pose of the figures, see dpose.synthetic.poses
 seed = 3
 strength = 2.0  # how far the row of bodies goes from the mean, in standard deviations
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -330,7 +330,7 @@ Markdown(
     f"For the body above, the vertices of this function differ from those of `dpose.body` by at most {1e6 * distance['this function']:.1f} µm, "
     f"and those of the model authors' package `smplx`, which reads the same file, by {1e6 * distance['smplx']:.1f} µm. "
     f"`dpose.body` needs less time ({timing['dpose_ms']:.1f} ms against {timing['smplx_ms']:.1f} ms for {record['batch_size']} bodies on "
-    f"{record['hardware']['cores']} CPU cores, recorded at commit {record['commit'][:7]}); see [Performance](performance.ipynb)."
+    f"{record['hardware']['cores']} CPU cores, recorded at commit {record['commit'][:7]}); see [Performance: time and memory](performance.ipynb)."
 )
 
 # %% [markdown]

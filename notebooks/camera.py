@@ -30,7 +30,7 @@ data = None  # data root; None: $DPOSE_DATA, else the open data
 people = 200  # test people of the measurement, and training people of its range
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()

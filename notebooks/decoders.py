@@ -15,7 +15,7 @@
 # the features of the [encoder](encoder.ipynb), and how close the predicted maps are to the true ones.
 #
 # :::{chapter}
-# :needs: [The encoder](encoder.ipynb), skinning weights from [The body model](body_model.ipynb)
+# :needs: [The encoder: features at four resolutions](encoder.ipynb), skinning weights from [The body model](body_model.ipynb)
 # :learn: how the targets of depth and parts are made; how a U-Net decoder uses skip connections (eqs. 7 to 10); how good the predicted maps are, and where they are undefined; why the order of up-sampling and convolution matters
 # :::
 
@@ -26,7 +26,7 @@ people = 120  # test people whose maps are measured
 shown = [3, 14, 10, 5]  # of these, the ones to look at; the first one in detail
 targets = [3, 15]  # of these, the ones whose targets are shown first
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -341,7 +341,7 @@ Markdown(
 #
 # Whether the predicted probabilities of the parts agree with the frequency of correct predictions
 # ({term}`calibration`), and how the depth errors are distributed, is measured on the page
-# [Analysis](analysis.ipynb) over the whole test split.
+# [What the errors depend on](analysis.ipynb) over the whole test split.
 #
 # ## Order of up-sampling and convolution
 #

@@ -25,7 +25,7 @@ data = None  # data root; None: $DPOSE_DATA, else the open data
 people = [3, 10, 14, 24]  # test people; the first one is looked at in detail
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()

@@ -25,7 +25,7 @@ people = 64  # test people whose true bodies are changed
 training_people = 512  # training people of the mean pose
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()

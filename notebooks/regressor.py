@@ -15,7 +15,7 @@
 # differences from a mean body in a single pass.
 #
 # :::{chapter}
-# :needs: [The body model](body_model.ipynb), [Soft attention](attention.ipynb), [Bounding box and camera](camera.ipynb)
+# :needs: [The body model](body_model.ipynb), [Soft attention: features for each joint](attention.ipynb), [Bounding box and camera](camera.ipynb)
 # :learn: what the input of each joint consists of; the equations of the pose, shape and camera heads; why six numbers are a better output than three for a rotation; what the mean pose is for, and how one pass differs from iterative regression; for which joints a trained network is better than the mean pose
 # :::
 
@@ -28,7 +28,7 @@ people = 200  # test people of the measurements
 draws = 300_000  # random inputs for the 6D property
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -283,8 +283,8 @@ Markdown(
 
 # %% [markdown]
 # The paper claims that training with this regressor converges faster than with the regressors of PARE and
-# CLIFF (section 3.9), without giving a number. This book does not test the claim. [The
-# ablation](ablation.ipynb) compares the errors of networks with these heads after training, not how fast they
+# CLIFF (section 3.9), without giving a number. This book does not test the claim.
+# [Does depth help? The ablation](ablation.ipynb) compares the errors of networks with these heads after training, not how fast they
 # converge.
 #
 # ## What the corrections achieve, joint by joint
