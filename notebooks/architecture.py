@@ -87,8 +87,8 @@ display(diagram, metadata={"scrapbook": {"name": "fig-network", "mime_prefix": "
 # ```{glue:figure} fig-network
 # :name: fig-network
 #
-# The modules of the network with their numbers of parameters, and the tensors that pass between them. The
-# pictures are the input and the outputs of a small trained network for one test person.
+# The modules of the network with their numbers of parameters, and the tensors that pass between them. *box, f*: centre
+# and side of the box, focal length; *t*: the translation of the body. The pictures are the input and the outputs of a small trained network for one test person.
 # ```
 #
 # Read the diagram from top to bottom. The encoder turns an image crop of one person into feature maps. Two
