@@ -114,7 +114,7 @@ def parameters(*modules):
 # of *modules*. In each module every branch passes through residual blocks of its own, and then the branches
 # exchange features.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "HRNet-W48, drawn from its module tree. Rows: branches, with their resolution relative to the crop (left) and their channels (right). The stem and stage 1 have other numbers of channels, which are below them. Boxes: residual blocks, with their number. Rings: sums. Grey lines pass a map on unchanged. The green line is a 3 × 3 convolution that changes only the number of channels. Blue lines reduce the resolution by strided convolutions, orange lines increase it by a 1 × 1 convolution and nearest-neighbour up-sampling.", "name": "fig-encoder-hrnet"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "HRNet-W48, drawn from its module tree. Rows: branches, with their resolution relative to the crop (left) and their channels (right). The stem and stage 1 have other numbers of channels, written below them. Boxes: residual blocks, with their number. Rings: sums. Grey lines pass a map on unchanged. The green line is a 3 × 3 convolution that changes only the number of channels. Blue lines reduce the resolution by strided convolutions, orange lines increase it by a 1 × 1 convolution and nearest-neighbour up-sampling.", "name": "fig-encoder-hrnet"}}
 DOWN, UP, CHANNELS = "#0072B2", "#D55E00", "#009E73"
 
 
@@ -140,8 +140,8 @@ def draw_hrnet(hrnet, config):
     draw_line(axis, (0, 0), (1, 0))
     last = [layer for layer in hrnet.layer1.modules() if isinstance(layer, torch.nn.Conv2d)][-1]
     for place, count in ((0, hrnet.conv2.out_channels), (1, last.out_channels)):
-        axis.text(place, 0.36, f"{count}\nchannels", color=INK, fontsize=9, ha="center", va="top")
-    headings, ends, x = [(1, "stage 1")], [(1, 0)], 2  # ends: where each branch of the last module ended
+        axis.text(place, 0.34, f"{count}", color=INK, fontsize=9, ha="center", va="top")
+    headings, ends, x = [(0.85, "stage 1")], [(1, 0)], 2  # ends: where each branch of the last module ended
     for number, stage in enumerate((hrnet.stage2, hrnet.stage3, hrnet.stage4), start=2):
         headings.append((x + 0.75 * (len(stage) - 1) + 0.2, f"stage {number}"))
         for module in stage:

@@ -2,8 +2,9 @@
 
 `trace` runs the network on tensors without memory and records which component uses which tensors of which
 other component. `network_diagram` draws the result as SVG: a box per component, and a line with the tensors'
-shapes per pair of components. Only titles, symbols and the two tensors that place the body (`PLACEMENT`) are written down
-here, so the diagram is that of any network whose components are its child modules.
+shapes per pair of components. Only titles, symbols and the two tensors that place the
+body (`PLACEMENT`) are written down here, so the diagram is that of any network whose components are its child
+modules.
 """
 
 from __future__ import annotations
