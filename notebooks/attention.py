@@ -182,7 +182,7 @@ Markdown(
 # %% tags=["remove-input"]
 other_part = sum(part != joint for joint, part in enumerate(RELEASED_PARTS))
 Markdown(
-    f":::{{warning}}\nThis pairing is that of the paper and of this package. In the released network {other_part} of {len(RELEASED_PARTS)} joints use the attention of "
+    f":::{{warning}}\nThis pairing is the one of this package. The paper does not give the order of the parts. In the released network {other_part} of {len(RELEASED_PARTS)} joints use the attention of "
     "another joint's part, because part channels and joints have different orders there ([Paper against released code](paper_vs_code.ipynb), difference 33).\n:::"
 )
 
@@ -233,9 +233,9 @@ text = ""
 if confused[person].any():
     worst = int(((on_other_side - on_part) * confused)[person].argmax())
     text = (
-        f"\n\nOne map of {{numref}}`fig-attention-all` is wrong: {percent(on_part[person, worst])} of the attention of the {plain(JOINTS[worst])} lies on cells that contain its part, and "
-        f"{percent(on_other_side[person, worst])} on cells that contain the {plain(JOINTS[MIRRORED[worst]])}. The part decoder confuses the two sides here, and the attention is as wrong as the part map. "
-        f"Of all maps of limbs, {percent((confused.sum() / paired.sum()).item(), 1)} have more attention on the other side than on their own."
+        f"\n\nIn {{numref}}`fig-attention-all` the map of the {plain(JOINTS[worst])} is wrong: {percent(on_part[person, worst])} of its attention lies on cells that contain its part, and "
+        f"{percent(on_other_side[person, worst])} on cells that contain the {plain(JOINTS[MIRRORED[worst]])}. The logits of this part are large on the other side, too, and the softmax compares only positions, not parts. "
+        f"Of the maps of arms and legs, {percent((confused.sum() / paired.sum()).item())} have more attention on the other side than on their own."
     )
 Markdown(
     f"Over {len(attention)} people, {percent(on_part[present].mean())} of a joint's attention lies on cells that contain its part; evenly spread attention would have {percent(even[present].mean(), 1)} there. "

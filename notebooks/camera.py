@@ -468,10 +468,8 @@ for name, guess in guesses.items():
 html_table(
     ("focal length", "in pixels", "horizontal field of view", "origin projected to, pixels", "distance"),
     rows,
-    "Position and distance of the body's origin for the box of the green body, the camera "
-    f"$(s, t_x, t_y)$ = ({', '.join(signed(v, 2).lstrip('+') for v in cam[0])}) and three focal lengths".replace(
-        "$", ""
-    ),
+    "Place and distance of the body's origin for the box of the green body, three focal lengths and the same camera "
+    f"(s, tx, ty) = ({cam[0, 0]:.2f}, {cam[0, 1]:.2f}, {signed(cam[0, 2], 2)})",
 )
 
 # %% [markdown]

@@ -148,9 +148,8 @@ def draw_hrnet(hrnet, config):
             branches = range(len(module.branches))
             for i in branches:
                 colour = CHANNELS if ends == [(1, 0)] and i == 0 else INK
-                draw_line(
-                    axis, ends[min(i, len(ends) - 1)], (x, i), colour
-                )  # a new branch: from the coarsest
+                start = ends[min(i, len(ends) - 1)]  # a new branch starts from the coarsest
+                draw_line(axis, start, (x, i), colour)
                 draw_box(axis, x, i, len(module.branches[i]), 0.42)
                 for j in branches:
                     draw_line(axis, (x, j), (x + 0.75, i))

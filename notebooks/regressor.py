@@ -424,7 +424,7 @@ assert angle.max() < 20
 Markdown(
     f"Its rotations are {angle.mean():.1f}° from the mean pose on average. The line `nn.init.normal_(last.weight, std=0.01)` is responsible, with "
     "`nn.init.zeros_(last.bias)` after it: the last layer of each head has small weights and no bias, so the first correction is close to "
-    "zero. Training therefore starts from the mean body, which is plausible for every image."
+    "zero. Training therefore starts from the mean body."
 )
 
 # %% [markdown]
