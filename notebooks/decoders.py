@@ -508,7 +508,7 @@ plt.show()
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the conclusion", "code_prompt_hide": "Hide the conclusion"}
 
-inner = slice(4, -4)  # cells whose place is between the centres of the first and the last cell of F4
+inner = slice(8, -8)  # cells that the border does not affect
 shift = {
     name: (x[0, 0, 0] - own) for name, x in (("corners", corners), ("centres", centres), ("nearest", nearest))
 }
