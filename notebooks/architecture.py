@@ -13,7 +13,7 @@
 # what it receives and what it returns. The chapters that follow explain one module each.
 #
 # :::{chapter}
-# :needs: [Introduction](../book/intro.md), convolutions
+# :needs: [D-PoSE, taken apart](../book/intro.md), convolutions
 # :learn: which modules the network has and what each of them does; the shape of every tensor between them; how many parameters each module has; where paper, released code and this book use different sizes and symbols
 # :::
 
@@ -24,7 +24,7 @@ data = None  # data root; None: $DPOSE_DATA, else the open data
 sample = 0  # which test person
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -87,8 +87,8 @@ display(diagram, metadata={"scrapbook": {"name": "fig-network", "mime_prefix": "
 # ```{glue:figure} fig-network
 # :name: fig-network
 #
-# The modules of the network with their numbers of parameters, and the tensors that pass between them. The
-# pictures are the input and the outputs of a small trained network for one test person.
+# The modules of the network with their numbers of parameters, and the tensors that pass between them. *box, f*: centre
+# and side of the box, focal length; *t*: the translation of the body. The pictures are the input and the outputs of a small trained network for one test person.
 # ```
 #
 # Read the diagram from top to bottom. The encoder turns an image crop of one person into feature maps. Two
@@ -139,18 +139,19 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 #
 # *Input*: $I$. *Output*: $F_1$, $w$ × $n$ × $n$ (48 × 56 × 56), then half the side and twice the channels per level
 # up to $F_4$, $8w$ × $n/8$ × $n/8$ (384 × 7 × 7); $F_\mathrm{up}$, $15w$ × $n$ × $n$ (720 × 56 × 56). *Chapter*:
-# [Encoder](encoder.ipynb).
+# [The encoder: features at four resolutions](encoder.ipynb).
 #
 # ### Depth decoder
 #
 # The depth decoder predicts, for each pixel, the relative distance of the visible surface of the person: the target
 # is 0.1 at the nearest visible point and 1 at the farthest. It is a light {term}`U-Net` {cite:p}`unet`: from the coarsest map it
-# doubles the resolution three times, and each time a {term}`skip connection` adds the encoder's map of that size. That
-# gives the features $D$. A few more convolutions and a sigmoid give the depth map $\hat d$. Depth is a training target and never an
-# input: the network needs an RGB image and the box information only.
+# doubles the resolution three times. Each time it concatenates the encoder's map of that size, which a {term}`skip
+# connection` supplies, and mixes both by convolutions. The last of these maps are the features $D$. Two more
+# convolutions and a sigmoid give the depth map $\hat d$. Depth is a training target and never an input: the network
+# needs an RGB image and the box information only.
 #
 # *Input*: $F_1$ to $F_4$. *Output*: $D$, $w$ × $n$ × $n$ (48 × 56 × 56); $\hat d$, 1 × $M$ × $M$ (1 × 224 × 224).
-# *Chapter*: [Decoders](decoders.ipynb).
+# *Chapter*: [The decoders: depth map and body parts](decoders.ipynb).
 #
 # ### Part decoder
 #
@@ -158,7 +159,7 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 # background and one for each of 22 body parts. Each part belongs to the joint that moves it: the part of the elbow
 # is the forearm.
 #
-# *Input*: $F_1$ to $F_4$. *Output*: $S$, 23 × $M$ × $M$ (23 × 224 × 224). *Chapter*: [Decoders](decoders.ipynb).
+# *Input*: $F_1$ to $F_4$. *Output*: $S$, 23 × $M$ × $M$ (23 × 224 × 224). *Chapter*: [The decoders: depth map and body parts](decoders.ipynb).
 #
 # ### Soft attention
 #
@@ -168,7 +169,7 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 # whole crop. The idea is PARE's {cite:p}`pare`.
 #
 # *Input*: $S$ and $F_\mathrm{up}$. *Output*: $A$, one vector of $15w$ numbers for each of 22 joints (22 × 720).
-# *Chapter*: [Soft attention](attention.ipynb).
+# *Chapter*: [Soft attention: features for each joint](attention.ipynb).
 #
 # ### Regressor
 #
@@ -178,7 +179,7 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 # together. All outputs are corrections that are added to the mean of the training set, in a single step.
 #
 # *Input*: $A$, $\mathbf q$, mean of $D$. *Output*: rotations $R_j$, 22 × 3 × 3; {term}`shape coefficients` $\beta$, 11;
-# {term}`weak-perspective <weak perspective>` camera $(s, t_x, t_y)$, 3. *Chapter*: [Regressor](regressor.ipynb).
+# {term}`weak-perspective <weak perspective>` camera $(s, t_x, t_y)$, 3. *Chapter*: [The regressor](regressor.ipynb).
 #
 # ### Body model and camera
 #
@@ -187,8 +188,8 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 # into the translation $\mathbf t$ of the body in the camera frame of the full image, so that the mesh can be
 # projected into it.
 #
-# *Input*: $R_j$, $\beta$; $(s, t_x, t_y)$. *Output*: vertices, $V$ × 3; joints, 55 × 3; $\mathbf t$, 3, all in metres.
-# *Chapters*: [Body model](body_model.ipynb), [Bounding box and camera](camera.ipynb).
+# *Input*: $R_j$, $\beta$; $(s, t_x, t_y)$. *Output*: vertices, $n_V$ × 3; joints, 55 × 3; $\mathbf t$, 3, all in metres.
+# *Chapters*: [The body model](body_model.ipynb), [Bounding box and camera](camera.ipynb).
 #
 # In training, a [loss](losses.ipynb) compares both maps, rotations, shape, joints, vertices and projected joints with
 # ground truth, and all modules are trained [together](train.ipynb).
@@ -367,7 +368,7 @@ if preset == "paper":
 # | after eq. 5 | nothing | one more 720 × 720 matrix, applied to each $A_j$ |
 # | depth in the regressor | section 3: the depth map; caption of Figure 2: depth features | the mean of $D$ over all positions |
 #
-# [Paper against code](paper_vs_code.ipynb) lists all differences, with the lines of the released code.
+# [Paper against released code](paper_vs_code.ipynb) lists all differences, with the lines of the released code.
 #
 # ## Takeaways
 #
@@ -393,7 +394,8 @@ for name, candidate in networks.items():
     sentences.append(f"{name.upper()}: {15 * w} + 3 + {depth_numbers} = {received}")
 Markdown(
     "; ".join(sentences) + ". The first number is the length of $A_j$, which differs from joint to joint. "
-    "Box information and the mean of $D$ are the same for all joints."
+    "Box information and the mean of $D$ are the same for all joints. Together with the six numbers of the joint's mean rotation, "
+    f"the pose head of {preset.upper()} has {network.regressor.pose_hidden.weight.shape[-1]} inputs per joint."
 )
 
 # %% [markdown]

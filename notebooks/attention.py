@@ -16,7 +16,7 @@
 # covered, and lists what else the regressor receives.
 #
 # :::{chapter}
-# :needs: [The encoder](encoder.ipynb), [The decoders](decoders.ipynb)
+# :needs: [The encoder: features at four resolutions](encoder.ipynb), [The decoders: depth map and body parts](decoders.ipynb)
 # :learn: how part logits become attention weights; what the softmax over positions ignores; how attention and pose change when a part is hidden; the three inputs of the regressor
 # :::
 
@@ -28,7 +28,7 @@ person = 3  # of these, the one to look at
 covered = "left_wrist"  # the joint that is covered by a patch
 steps = 12  # exercise 3: the patch visits this many places along a side
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -44,7 +44,8 @@ from torch.nn import functional as F
 import dpose
 from dpose.batch import Prediction
 from dpose.camera import bbox_info, crop_affine
-from dpose.config import PAPER
+from dpose.config import PAPER, RELEASED_PARTS
+from dpose.data.augment import MIRRORED
 from dpose.data.loader import make_loader
 from dpose.figures import attention_overlay, html_table, part_palette, picture_grid, show_source, to_picture
 from dpose.model import checkpoint as checkpoints
@@ -81,7 +82,7 @@ predicted, attention = run(image, box)  # attention: (P, 22, s, s)
 one = slice(person, person + 1)
 prediction, features = network(image[one], box[one], return_features=True)
 picture = to_picture(image[person])
-S, s = image.shape[-1], attention.shape[-1]
+S, s = image.shape[-1], attention.shape[-1]  # sides of the crop and of the attention (N and n in the text)
 with torch.device("meta"):  # sizes only
     paper = DPose(PAPER)
 
@@ -177,11 +178,18 @@ Markdown(
 #
 # {numref}`fig-attention-all` shows the 22 weight maps for one crop. The part of a joint is the region that the
 # joint moves: the part of an elbow is the forearm, that of a hip the thigh.
-#
-# The positions are no discovery of the network. The weights are a softmax of the part logits, and the part logits
-# are supervised with true part maps during the whole training. In PARE the supervision of the parts ends after a
-# first phase, and the attention may then move away from the parts. In D-PoSE it remains a part segmentation by
-# construction.
+
+# %% tags=["remove-input"]
+other_part = sum(part != joint for joint, part in enumerate(RELEASED_PARTS))
+Markdown(
+    f":::{{warning}}\nThis pairing is the one of this package. The paper does not give the order of the parts. In the released network {other_part} of {len(RELEASED_PARTS)} joints use the attention of "
+    "another joint's part, because part channels and joints have different orders there ([Paper against released code](paper_vs_code.ipynb), difference 33).\n:::"
+)
+
+# %% [markdown]
+# The weights are a softmax of the part logits, and the part logits are supervised with true part maps during the
+# whole training. In PARE the supervision of the parts ends after a first phase, and the attention may then move
+# away from the parts. In D-PoSE it remains a part segmentation by supervision.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention weights of each joint for one crop: the crop is shown in grey, and yellow where the weights are large. Second picture: all joints together; each place has the colour of the joint with the largest weight there, relative to the maximum of that joint.", "name": "fig-attention-all"}}
 
@@ -218,10 +226,21 @@ on_part = (attention * touched).sum((2, 3))
 even = touched.float().mean((2, 3))
 spread = torch.distributions.Categorical(attention.flatten(2)).perplexity()  # (P, 22) cells
 absent = ~present
+on_other_side = (attention * touched[:, MIRRORED]).sum((2, 3))  # on the same part of the other side
+paired = torch.from_numpy(MIRRORED != np.arange(22)) & present & present[:, MIRRORED]
+confused = paired & (on_other_side > on_part)
+text = ""
+if confused[person].any():
+    worst = int(((on_other_side - on_part) * confused)[person].argmax())
+    text = (
+        f"\n\nIn {{numref}}`fig-attention-all` the map of the {plain(JOINTS[worst])} is wrong: {percent(on_part[person, worst])} of its attention lies on cells that contain its part, and "
+        f"{percent(on_other_side[person, worst])} on cells that contain the {plain(JOINTS[MIRRORED[worst]])}. The logits of this part are large on the other side, too, and the softmax compares only positions, not parts. "
+        f"Of the maps of arms and legs, {percent((confused.sum() / paired.sum()).item())} have more attention on the other side than on their own."
+    )
 Markdown(
     f"Over {len(attention)} people, {percent(on_part[present].mean())} of a joint's attention lies on cells that contain its part; evenly spread attention would have {percent(even[present].mean(), 1)} there. "
     f"The attention is spread over {spread[present].median():.0f} of {s * s:,} cells in the median (measured as the exponential of the entropy), "
-    f"and the median part covers {touched.sum((2, 3))[present].float().median():.0f} cells."
+    f"and the median part covers {touched.sum((2, 3))[present].float().median():.0f} cells." + text
 )
 
 # %% [markdown]
@@ -231,8 +250,13 @@ Markdown(
 #
 # - Adding a constant to all logits of a part changes nothing, so it does not matter how probable the part is
 #   compared with other parts or with the background.
-# - The weights of each joint always sum to one, even if its part is outside the crop. Where no logit stands out,
-#   the weights are spread more widely, and the joint has to be predicted from the rest of the body.
+# - The weights of each joint always sum to one, even if its part is hidden or outside the crop. If the logits of
+#   the part differ little, the weights are spread more widely, and the joint has to be predicted from the rest of
+#   the body.
+#
+# Logits and not probabilities are averaged and enter the softmax. Probabilities are between 0 and 1, so a softmax
+# of probabilities could give one position at most $e \approx 2.7$ times the weight of another, and each $A_j$ would
+# be almost the mean over all positions. Logits are not bounded.
 
 # %% tags=["remove-input"]
 changed = prediction.parts.clone()
@@ -243,10 +267,10 @@ assert change < 1e-5
 Markdown(
     f"With random background logits and a different constant added to each part, no weight changes by more than {power(change)}. "
     + (
-        f"Of the {22 * len(parts):,} parts of these people {int(absent.sum())} are not in the crop; the attention of their joints is spread over {spread[absent].median():.0f} cells in the median, "
+        f"Of the {22 * len(parts):,} parts of these people {int(absent.sum())} have no pixel in the true part map, because they are outside the crop or behind another part of the same body. The attention of their joints is spread over {spread[absent].median():.0f} cells in the median, "
         f"that of the others over {spread[present].median():.0f}."
         if absent.any()
-        else "All parts of these people are in the crop."
+        else "All parts of these people have a pixel in the true part map."
     )
 )
 
@@ -393,7 +417,7 @@ Markdown(
 )
 
 # %% [markdown]
-# How much each of the three inputs contributes is measured on the page [Analysis](analysis.ipynb), by exchanging
+# How much each of the three inputs contributes is measured on the page [What the errors depend on](analysis.ipynb), by exchanging
 # one of them between people. The effect of depth on the training of the encoder is another question; the
 # [ablation](ablation.ipynb) compares networks that were trained with and without the depth branch, and without
 # attention.

@@ -24,7 +24,7 @@ activity = "walk"  # the pose of the figures, see dpose.synthetic.poses
 seed = 3
 strength = 2.0  # how far the row of bodies goes from the mean, in standard deviations
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -170,10 +170,10 @@ pale = 0.4 * blue + 0.6 * 255  # light enough for black lines on it
 # It is a differentiable function
 #
 # $$
-# M(\theta, \beta, \psi) \in \mathbb{R}^{N \times 3}
+# M(\theta, \beta, \psi) \in \mathbb{R}^{n_V \times 3}
 # $$
 #
-# that returns the $N = 10{,}475$ vertices of a triangle mesh in metres. The triangles are always the same;
+# that returns the $n_V = 10{,}475$ vertices of a triangle mesh in metres. The triangles are always the same;
 # only the vertices move. Every body has therefore the same topology: vertex number 5,000, say, is at the same
 # anatomical place in all of them. That makes vertices comparable between a prediction and a label.
 #
@@ -227,7 +227,8 @@ body_viewer(body, poses={name: rotations[0].numpy() for name, rotations in poses
 # the identity matrix.
 #
 # **1. Shape blend shapes.** The template $\bar{\mathbf T}$ is the surface of mean shape, arms stretched out.
-# Each shape coefficient adds a multiple of one displacement field $\mathbf B_k$, a 3D vector per vertex:
+# Each shape coefficient adds a multiple of one displacement field $\mathbf B_k$, a 3D vector per vertex
+# (bold, unlike the residual blocks $B_i$ of other pages):
 #
 # $$
 # \mathbf T(\beta) = \bar{\mathbf T} + \sum_k \beta_k\, \mathbf B_k .
@@ -251,11 +252,11 @@ body_viewer(body, poses={name: rotations[0].numpy() for name, rotations in poses
 # G_j = G_{p(j)} \begin{pmatrix} R_j & \mathbf J_j - \mathbf J_{p(j)} \\ 0 & 1 \end{pmatrix} .
 # $$
 #
-# **4. Skinning.** Every vertex follows several joints, with weights $w_{ij} \ge 0$ that sum to one. A vertex
+# **4. Skinning.** Every vertex $V_i$ follows several joints, with weights $w_{ij} \ge 0$ that sum to one. A vertex
 # in the middle of the forearm follows the elbow alone; near the elbow's crease it also follows the shoulder:
 #
 # $$
-# \mathbf v_i = \sum_j w_{ij}\, G_j
+# V_i = \sum_j w_{ij}\, G_j
 # \begin{pmatrix} \mathbf T_i(\beta) + \mathbf P_i(\theta) - \mathbf J_j \\ 1 \end{pmatrix} .
 # $$
 #
@@ -282,7 +283,8 @@ plt.show()
 # %% [markdown]
 # {numref}`fig-steps` shows the steps for one shape and one pose. The following function is the whole model,
 # written as the equations are, with the arrays of the file: `template` $\bar{\mathbf T}$, `directions`
-# $\mathbf B_k$, `regressor` $\mathcal J$, `correctives` and `weights` $w_{ij}$.
+# $\mathbf B_k$, `regressor` $\mathcal J$, `correctives` and `weights` $w_{ij}$. It takes ten of the eleven
+# coefficients, because the package `smplx`, with which it is compared below, does so by default.
 
 # %% tags=["remove-input"]
 template, regressor, weights = (
@@ -294,7 +296,7 @@ correctives = torch.as_tensor(arrays["posedirs"]).float()  # (V, 3, 486)
 
 # %%
 def linear_blend_skinning(betas, R):
-    """Ten betas, 55 rotation matrices -> vertices (V, 3)."""
+    """Shape coefficients (K,), rotations (55, 3, 3) -> vertices (V, 3)."""
     shaped = template + directions @ betas  # 1
     joints = regressor @ shaped  # 2
     G = []
@@ -328,7 +330,7 @@ Markdown(
     f"For the body above, the vertices of this function differ from those of `dpose.body` by at most {1e6 * distance['this function']:.1f} µm, "
     f"and those of the model authors' package `smplx`, which reads the same file, by {1e6 * distance['smplx']:.1f} µm. "
     f"`dpose.body` needs less time ({timing['dpose_ms']:.1f} ms against {timing['smplx_ms']:.1f} ms for {record['batch_size']} bodies on "
-    f"{record['hardware']['cores']} CPU cores, recorded at commit {record['commit'][:7]}); see [Performance](performance.ipynb)."
+    f"{record['hardware']['cores']} CPU cores, recorded at commit {record['commit'][:7]}); see [Performance: time and memory](performance.ipynb)."
 )
 
 # %% [markdown]

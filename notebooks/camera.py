@@ -30,7 +30,7 @@ data = None  # data root; None: $DPOSE_DATA, else the open data
 people = 200  # test people of the measurement, and training people of its range
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -432,8 +432,8 @@ Markdown(
 # CLIFF then assumes $f = \sqrt{W^2 + H^2}$, the image diagonal, which is a diagonal field of view of 53°
 # ({py:obj}`dpose.camera.default_intrinsics`).
 #
-# A wrong $f$ does not move the projected body. Inserting $\mathbf t^\mathrm{full}$ into $\Pi$, the focal length
-# cancels for the body's origin:
+# For a fixed prediction $(s, t_x, t_y)$, a wrong $f$ does not move the projected origin of the body. Inserting
+# $\mathbf t^\mathrm{full}$ into $\Pi$, the focal length cancels:
 #
 # $$
 # f\, \frac{t_x^\mathrm{full}}{t_z^\mathrm{full}} + p_x
@@ -441,7 +441,8 @@ Markdown(
 # = c_x + \frac{s\,b}{2}\, t_x .
 # $$
 #
-# The distance, however, is proportional to $f$.
+# The distance, however, is proportional to $f$. The following table takes the box of the green body in
+# {numref}`fig-same-crop` and an arbitrary camera, so its distances are not those of a body of the figure.
 
 # %% tags=["remove-input"]
 cam = torch.tensor([[0.9, 0.1, -0.05]])
@@ -465,14 +466,17 @@ for name, guess in guesses.items():
         )
     )
 html_table(
-    ("focal length", "pixels", "horizontal field of view", "origin projected to", "distance"),
+    ("focal length", "in pixels", "horizontal field of view", "origin projected to, pixels", "distance"),
     rows,
-    "The same predicted camera and box with three focal lengths",
+    "Place and distance of the body's origin for the box of the green body, three focal lengths and the same camera "
+    f"(s, tx, ty) = ({cam[0, 0]:.2f}, {cam[0, 1]:.2f}, {signed(cam[0, 2], 2)})",
 )
 
 # %% [markdown]
-# Pose and shape in the body's own frame are affected only through $\mathbf q$. Errors that are measured after
-# alignment of the pelvis ([Metrics](metrics.ipynb)) do not contain the distance at all. According to its
+# In an actual prediction, $f$ also changes $\mathbf q$, which is an input of the network. So a wrong $f$ changes
+# camera, pose and shape as well, and through them the projected body;
+# [Photo in, people out](inference.ipynb) measures by how much. Errors that are measured after alignment of the
+# pelvis ([Metrics](metrics.ipynb)) do not contain the distance. According to its
 # authors' released code, D-PoSE is trained with the true focal lengths of the synthetic images and evaluated
 # with the diagonal, see [Paper against released code](paper_vs_code.ipynb).
 #
@@ -484,7 +488,8 @@ Markdown(
   are projected with perspective ({{eqn}}`6`).
 * Two bodies whose boxes are viewed {direction:.0f}° apart have the same crop if their orientations differ by {fitted:.0f}°, so a crop alone does not
   determine the global orientation; the box information $\\mathbf q$ supplies the missing angle.
-* A wrong focal length leaves the projected origin in place and scales the distance proportionally."""
+* For a fixed prediction, a wrong focal length leaves the projected origin in place and scales the distance proportionally; through
+  $\\mathbf q$ it also changes the prediction."""
 )
 
 # %% [markdown]
@@ -539,7 +544,7 @@ factor = (depths[1] / depths[0]).item()
 assert abs(factor - 5000 / true_focal) < 1e-4
 Markdown(
     f"$f = 26/36 \\cdot 4000 = {true_focal:.0f}$\u00a0pixels. The diagonal is 5,000\u00a0pixels, so every distance comes out {factor:.2f}\u00a0times too large. "
-    "The person is still drawn at the right place in the photograph."
+    "For the same prediction, the person is drawn at the same place in the photograph."
 )
 
 # %% [markdown]

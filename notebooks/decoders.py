@@ -15,8 +15,8 @@
 # the features of the [encoder](encoder.ipynb), and how close the predicted maps are to the true ones.
 #
 # :::{chapter}
-# :needs: [The encoder](encoder.ipynb), skinning weights from [The body model](body_model.ipynb)
-# :learn: how the targets of depth and parts are made; how a U-Net decoder uses skip connections (eqs. 7 to 10); how good the predicted maps are, and where they are undefined; why the order of up-sampling and convolution matters a little
+# :needs: [The encoder: features at four resolutions](encoder.ipynb), skinning weights from [The body model](body_model.ipynb)
+# :learn: how the targets of depth and parts are made; how a U-Net decoder uses skip connections (eqs. 7 to 10); how good the predicted maps are, and where they are undefined; why the order of up-sampling and convolution matters
 # :::
 
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"} nbmake={"mock": {"people": 16}}
@@ -26,7 +26,7 @@ people = 120  # test people whose maps are measured
 shown = [3, 14, 10, 5]  # of these, the ones to look at; the first one in detail
 targets = [3, 15]  # of these, the ones whose targets are shown first
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -160,12 +160,12 @@ plt.show()
 #
 # $$ C_i = [\, U_i,\; F_i \,] \tag{8} $$
 #
-# $$ X_i = R_i(C_i) \tag{9} $$
+# $$ X_i = B_i(C_i) \tag{9} $$
 #
 # - Eq. 7 doubles the side of the map by bilinear interpolation, written $\mathrm{up}$, and brings it to the number
 #   of channels of $F_i$ by a $1 \times 1$ convolution.
 # - Eq. 8 is the skip connection: a concatenation along the channels.
-# - Eq. 9 mixes both by the {term}`residual blocks <residual block>` $R_i$, four in the paper.
+# - Eq. 9 mixes both by the {term}`residual blocks <residual block>` $B_i$, four in the paper.
 #
 # The last map, $X_1$, has the resolution of $F_1$. In the depth decoder it is called $D$, and its mean is also an
 # input of the [regressor](regressor.ipynb). Two convolutions turn it into the output, with 1 channel for depth and
@@ -188,7 +188,7 @@ show_source(UpFuse.forward)
 #
 # - In eq. 7 the text up-samples before the convolution, the code after it. The last section of this page examines
 #   the difference.
-# - In eq. 9 the text lets $R_i$ reduce the number of channels to that of the next level. In the code $X_i$ has as
+# - In eq. 9 the text lets $B_i$ reduce the number of channels to that of the next level. In the code $X_i$ has as
 #   many channels as $F_i$.
 # - Eq. 10 computes an output of the size of $F_1$. The code doubles $X_1$ twice first, each time with a $3 \times
 #   3$ convolution, so that the output has the size of the crop. (`MINI` doubles it once.)
@@ -341,7 +341,7 @@ Markdown(
 #
 # Whether the predicted probabilities of the parts agree with the frequency of correct predictions
 # ({term}`calibration`), and how the depth errors are distributed, is measured on the page
-# [Analysis](analysis.ipynb) over the whole test split.
+# [What the errors depend on](analysis.ipynb) over the whole test split.
 #
 # ## Order of up-sampling and convolution
 #
@@ -416,8 +416,8 @@ html_table(
 #
 # - The depth target is relative and covers the visible pixels of the person, and the part target is rendered from
 #   the labelled body and covers the whole body, visible or not.
-# - Each decoder is a light U-Net: it increases the resolution from $F_4$ to $F_1$ and adds the encoder's map of
-#   each resolution by a skip connection.
+# - Each decoder is a light U-Net: it increases the resolution from that of $F_4$ to that of $F_1$ and, at each
+#   resolution, concatenates the encoder's map by a skip connection.
 # - A predicted depth map has a meaning on the person only, because the loss ignores the background.
 #
 # ## Exercises
@@ -473,6 +473,13 @@ row = [colour_parts(labels[shown[0]].numpy()) for labels in removed.values()]
 picture_grid([[*row, colour_parts(true_parts[shown[0]].numpy())]], [*titles, "true"], side=1.45)
 plt.show()
 
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the conclusion", "code_prompt_hide": "Hide the conclusion"}
+lost = {name: scores["all"] - score for name, score in scores.items()}
+Markdown(
+    f"This network needs its skip connections. Without $F_1$ the mIoU falls by {lost['without F₁']:.2f}, and with $F_4$ alone by {lost['without F₁, F₂, F₃']:.2f}, "
+    f"to {scores['without F₁, F₂, F₃']:.2f}. The mean of a map is an input that no decoder has been trained with, so a part of the loss may come from this."
+)
+
 # %% [markdown]
 # **Exercise 3.** The decoders interpolate with aligned corners (`align_corners=True` in PyTorch): the first and
 # the last cell of a map keep their places at the borders. The centre of cell $i$ of $F_4$ is pixel $32\, i$ of the
@@ -480,7 +487,7 @@ plt.show()
 # to its own place? Compare with the convention of aligned centres and with the nearest-neighbour up-sampling in
 # the encoder.
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Shift between the place of a fine cell and the place of the content that it receives from F₄, for the paper's crop of 224 pixels. No convention is exact everywhere; a network is trained with one and has to be used with it.", "name": "fig-decoder-corners"}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Shift between the place of a fine cell and the place of the content that it receives from F₄, for the paper's crop of 224 pixels.", "name": "fig-decoder-corners"}}
 cells = PAPER.image_size // 32
 places = 32.0 * torch.arange(cells).expand(1, 1, cells, -1)  # each cell of F4 holds its own place
 own = 4.0 * torch.arange(PAPER.feature_size)
@@ -498,3 +505,24 @@ axis.set_ylabel("shift (pixels)")
 axis.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9)
 style_axis(axis)
 plt.show()
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the conclusion", "code_prompt_hide": "Hide the conclusion"}
+
+inner = slice(8, -8)  # cells that the border does not affect
+shift = {
+    name: (x[0, 0, 0] - own) for name, x in (("corners", corners), ("centres", centres), ("nearest", nearest))
+}
+low, high = shift["nearest"].aminmax()
+(middle,) = {round(value) for value in shift["centres"][inner].tolist()}
+assert shift["corners"][0] == 0 and (shift["corners"].diff() < 0).all()
+
+
+def minus(value):
+    return f"{float(value):.0f}".replace("-", "−")
+
+
+Markdown(
+    f"With aligned corners the shift depends on the place: it is {minus(shift['corners'][0])} at the first cell and {minus(shift['corners'][-1])}\u00a0pixels at the last one. "
+    f"With aligned centres it is {minus(middle)}\u00a0pixels except near the border. With nearest-neighbour up-sampling it changes within each cell of $F_4$, between {minus(low)} and "
+    f"{minus(high)}\u00a0pixels. No convention is exact everywhere; a network is trained with one and has to be used with it."
+)

@@ -25,7 +25,7 @@ data = None  # data root; None: $DPOSE_DATA, else the open data
 people = [3, 10, 14, 24]  # test people; the first one is looked at in detail
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -105,21 +105,24 @@ def parameters(*modules):
 # ## Stages and branches
 #
 # {numref}`fig-encoder-hrnet` shows the HRNet-W48 of the paper, where 48 is the number of channels $w$ of the
-# finest branch. Two convolutions with a stride of 2, the stem, reduce the crop to a quarter of its side. Stage 1
-# consists of {term}`residual blocks <residual block>` at this resolution. At the beginning of stages 2, 3 and 4 a
-# new branch starts, with half the resolution and twice the channels of the branch above it. A stage is a sequence
+# finest branch. Two convolutions with a stride of 2, the stem, reduce the crop to a quarter of its side and have 64
+# channels. Stage 1 consists of {term}`residual blocks <residual block>` at this resolution. They are *bottleneck*
+# blocks: a $1 \times 1$ convolution to 64 channels, a $3 \times 3$ convolution, and a $1 \times 1$ convolution to 256
+# channels. After stage 1, a $3 \times 3$ convolution brings its 256 channels to the 48 of the finest branch. At the
+# beginning of stages 2, 3 and 4 a new branch starts, with half the resolution and twice the channels of the branch
+# above it. A stage is a sequence
 # of *modules*. In each module every branch passes through residual blocks of its own, and then the branches
 # exchange features.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "HRNet-W48, drawn from its module tree. Rows: branches, with their resolution relative to the crop and their channels. Boxes: residual blocks, with their number. Rings: sums. Grey lines pass a map on unchanged, blue lines reduce its resolution by strided convolutions, orange lines increase it by a 1 × 1 convolution and nearest-neighbour up-sampling.", "name": "fig-encoder-hrnet"}}
-DOWN, UP = "#0072B2", "#D55E00"
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "HRNet-W48, drawn from its module tree. Rows: branches, with their resolution relative to the crop (left) and their channels (right). The stem and stage 1 have other numbers of channels, written below them. Boxes: residual blocks, with their number. Rings: sums. Grey lines pass a map on unchanged. The green line is a 3 × 3 convolution that changes only the number of channels. Blue lines reduce the resolution by strided convolutions, orange lines increase it by a 1 × 1 convolution and nearest-neighbour up-sampling.", "name": "fig-encoder-hrnet"}}
+DOWN, UP, CHANNELS = "#0072B2", "#D55E00", "#009E73"
 
 
-def draw_line(axis, start, end):
+def draw_line(axis, start, end, colour=INK):
     """A connection between two (column, branch) places; its colour shows the change of resolution."""
     change = end[1] - start[1]
-    colour, width = (DOWN if change > 0 else UP, 0.9) if change else (INK, 1.2)
-    axis.plot((start[0], end[0]), (start[1], end[1]), color=colour, linewidth=width, zorder=1)
+    line, width = (DOWN if change > 0 else UP, 0.9) if change else (colour, 1.2)
+    axis.plot((start[0], end[0]), (start[1], end[1]), color=line, linewidth=width, zorder=1)
 
 
 def draw_box(axis, x, branch, text, width=0.6):
@@ -135,13 +138,18 @@ def draw_hrnet(hrnet, config):
     draw_box(axis, 0, 0, "stem", 0.75)
     draw_box(axis, 1, 0, len(hrnet.layer1))
     draw_line(axis, (0, 0), (1, 0))
-    headings, ends, x = [(1, "stage 1")], [(1, 0)], 2  # ends: where each branch of the last module ended
+    last = [layer for layer in hrnet.layer1.modules() if isinstance(layer, torch.nn.Conv2d)][-1]
+    for place, count in ((0, hrnet.conv2.out_channels), (1, last.out_channels)):
+        axis.text(place, 0.34, f"{count}", color=INK, fontsize=9, ha="center", va="top")
+    headings, ends, x = [(0.85, "stage 1")], [(1, 0)], 2  # ends: where each branch of the last module ended
     for number, stage in enumerate((hrnet.stage2, hrnet.stage3, hrnet.stage4), start=2):
         headings.append((x + 0.75 * (len(stage) - 1) + 0.2, f"stage {number}"))
         for module in stage:
             branches = range(len(module.branches))
             for i in branches:
-                draw_line(axis, ends[min(i, len(ends) - 1)], (x, i))  # a new branch starts from the coarsest
+                colour = CHANNELS if ends == [(1, 0)] and i == 0 else INK
+                start = ends[min(i, len(ends) - 1)]  # a new branch starts from the coarsest
+                draw_line(axis, start, (x, i), colour)
                 draw_box(axis, x, i, len(module.branches[i]), 0.42)
                 for j in branches:
                     draw_line(axis, (x, j), (x + 0.75, i))
@@ -150,11 +158,11 @@ def draw_hrnet(hrnet, config):
     for i, name in enumerate(NAMES):
         draw_line(axis, ends[i], (x - 0.3, i))
         axis.text(x - 0.2, i, name, color=INK, fontsize=11, va="center")
-        label = f"1/{4 * 2**i} of the side\n{config.width * 2**i} channels"
-        axis.text(-0.7, i, label, color=INK, fontsize=9, ha="right", va="center")
+        axis.text(x + 0.5, i, f"{config.width * 2**i}\nchannels", color=INK, fontsize=9, va="center")
+        axis.text(-0.7, i, f"1/{4 * 2**i} of\nthe side", color=INK, fontsize=9, ha="right", va="center")
     for place, text in headings:
         axis.text(place, -0.6, text, color=INK, fontsize=9, ha="center")
-    axis.set(xlim=(-2.9, x + 0.2), ylim=(3.4, -0.8))
+    axis.set(xlim=(-2.1, x + 2.2), ylim=(3.4, -0.8))
     axis.set_axis_off()
     figure.patch.set_alpha(0)
 
@@ -193,11 +201,11 @@ html_table(
 # %% [markdown]
 # ## Fusion: how the branches exchange features
 #
-# Let $H_i$ be the map of branch $i$ and $B_i$ its residual blocks in one module. After the blocks, each branch
+# Let $\Phi_i$ be the map of branch $i$ and $B_i$ its residual blocks in one module. After the blocks, each branch
 # receives the sum of all branches, brought to its own resolution and number of channels:
 #
 # $$
-# H_i' = \mathrm{ReLU}\Bigl( \sum_j T_{ij}\bigl( B_j(H_j) \bigr) \Bigr) .
+# \Phi_i' = \mathrm{ReLU}\Bigl( \sum_j T_{ij}\bigl( B_j(\Phi_j) \bigr) \Bigr) .
 # $$
 #
 # If branch $j$ is finer ($j < i$), $T_{ij}$ is a chain of $3 \times 3$ convolutions with a stride of 2. If it is
@@ -279,10 +287,10 @@ plt.show()
 # with kernel sizes $k_l$ it is a square window of side
 #
 # $$
-# r = 1 + \sum_l (k_l - 1)\, d_l ,
+# r = 1 + \sum_l (k_l - 1)\, \delta_l ,
 # $$
 #
-# where $d_l$ is the product of the strides before layer $l$. As a function of the layers on the path of the finest
+# where $\delta_l$ is the product of the strides before layer $l$. As a function of the layers on the path of the finest
 # branch:
 
 
@@ -321,11 +329,11 @@ Markdown(
 # gradient of the features with respect to this pixel, summed over the channels:
 #
 # $$
-# G_k(x) = \sum_c \sum_{\text{rgb}} \left( \frac{\partial F_k(c, p)}{\partial I(x)} \right)^2 .
+# \rho_k(x) = \sum_c \sum_{\text{rgb}} \left( \frac{\partial F_k(c, p)}{\partial I(x)} \right)^2 .
 # $$
 #
-# One backward pass per channel is not necessary. With random signs $\sigma_c = \pm 1$, the squared gradient of
-# $\sum_c \sigma_c F_k(c, p)$ has $G_k$ as its expected value, so the mean of a few backward passes is enough. The
+# One backward pass per channel is not necessary. With random signs $\varepsilon_c = \pm 1$, the squared gradient of
+# $\sum_c \varepsilon_c F_k(c, p)$ has $\rho_k$ as its expected value, so the mean of a few backward passes is enough. The
 # measurement is made for the middle cell of each map, and also for $F_1$ *without fusion*: the same weights, but
 # everything that the finest branch receives from coarser branches is set to zero. {numref}`fig-encoder-influence`
 # shows the result.
@@ -333,7 +341,7 @@ Markdown(
 
 # %%
 def influence(encoder, level, probes=3):
-    """G of the middle cell of one map, for each crop: (P, S, S), the sum of each is one."""
+    """Influence on the middle cell of one map, for each crop: (P, S, S), the sum of each is one."""
     pixels = images.clone().requires_grad_()
     features = encoder(pixels)[level]  # (P, C, s, s)
     middle = features[:, :, features.shape[2] // 2, features.shape[3] // 2]  # (P, C)
@@ -371,7 +379,7 @@ inside[max(first, 0) : last + 1, max(first, 0) : last + 1] = True
 assert not support[~inside].any()
 filled = support[inside].float().mean().item()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence of the pixels on the middle cell of each map, mean over the test people of this page. Above: the square root of G, dark blue for zero; the dashed square is the receptive field by the formula. Below: share of G within a distance from the cell.", "name": "fig-encoder-influence"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence of the pixels on the middle cell of each map, mean over the test people of this page. Above: the square root of the influence, dark blue for zero; the dashed square is the receptive field by the formula. Below: share of the influence within a distance from the cell.", "name": "fig-encoder-influence"}}
 figure = plt.figure(figsize=(8, 5), layout="constrained")
 above, below = figure.subfigures(2, 1, height_ratios=(1, 1.55))
 for axis, (name, shares) in zip(above.subplots(1, 5), measured.items(), strict=True):
@@ -489,7 +497,7 @@ html_table(
 )
 
 # %% [markdown]
-# **Exercise 2.** Replace the last corner of a crop, 32 × 32 pixels, by pixels of another person. Which cells of
+# **Exercise 2.** Replace the lower right corner of a crop, 32 × 32 pixels, by pixels of another person. Which cells of
 # $F_1$ can change without fusion, and which do? What happens with fusion?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Change of F₁ by the changed corner, on a logarithmic scale; black: no change at all. The titles count the cells that change. Without fusion these are the cells whose window reaches the corner, with fusion all cells.", "name": "fig-encoder-corner"}}

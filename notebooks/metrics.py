@@ -25,7 +25,7 @@ people = 64  # test people whose true bodies are changed
 training_people = 512  # training people of the mean pose
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -100,7 +100,8 @@ def turned(joint, axis, degrees):
 # $$
 #
 # computed by {py:obj}`dpose.metrics.mpjpe`. Which joints count, and which point is the pelvis, is a matter of the
-# protocol ([below](#protocols)); here it is 24 joints of SMPL-X with the midpoint of the hips.
+# protocol ([below](#protocols)); here it is 24 joints of SMPL-X, the 22
+# body joints, jaw and left eye as in the released code, with the midpoint of the hips.
 #
 # MPJPE includes the {term}`global orientation`: if the whole body is turned too far, every joint away from the axis
 # of rotation is wrong.
@@ -134,7 +135,7 @@ def procrustes_align(source, target):  # (N, 3) each
 # {py:obj}`dpose.metrics.similarity_align` does the same for a batch, and {py:obj}`dpose.metrics.pa_mpjpe` uses it.
 # {numref}`fig-alignment` shows both alignments.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (red) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints.", "name": "fig-alignment"}, "image": {"alt": "Three drawings of two skeletons: apart; with the same pelvis; and on top of each other except for one forearm."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (orange) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints.", "name": "fig-alignment"}, "image": {"alt": "Three drawings of two skeletons: apart; with the same pelvis; and on top of each other except for one forearm."}}
 stance = torch.zeros(1, 22, 3)  # a person who stands and faces the camera, arms half down
 stance[0, 0, 0] = math.pi
 stance[0, HIPS, 2] = torch.tensor([0.25, -0.25])
@@ -197,7 +198,7 @@ plt.show()
 # ({py:obj}`dpose.metrics.mve`):
 #
 # $$
-# \mathrm{MVE} = \frac{1}{V} \sum_{i=1}^{V} \bigl\lVert (\hat V_i - \hat J_\mathrm{pelvis})
+# \mathrm{MVE} = \frac{1}{n_V} \sum_{i=1}^{n_V} \bigl\lVert (\hat V_i - \hat J_\mathrm{pelvis})
 # - (V_i - J_\mathrm{pelvis}) \bigr\rVert .
 # $$
 #

@@ -15,7 +15,7 @@
 # authors' released code differs from the text of the paper or adds to it, and this package offers both variants.
 #
 # :::{chapter}
-# :needs: the targets in [The decoders](decoders.ipynb), perspective projection from [The camera](camera.ipynb)
+# :needs: the targets in [The decoders: depth map and body parts](decoders.ipynb), perspective projection from [Bounding box and camera](camera.ipynb)
 # :learn: how the two rules for the depth target differ; why a single pixel of sky can destroy a target, and what prevents it; how the camera of the released code places the parts, and how much its perspective differs from the image
 # :::
 
@@ -28,7 +28,7 @@ shown = [3, 14]  # of these, the ones whose depth targets are drawn
 poses = 16  # of these, the first are put at other places in front of the camera
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()

@@ -145,7 +145,9 @@ def test_boxes_do_not_overlap_and_lines_go_from_box_to_box(name):
         ).any()
     lines = [group for group in svg.iter(f"{SVG}g") if group.get("class") == "flow"]
     assert {(line.get("data-from"), line.get("data-to")) for line in lines} == {
-        (flow.source, flow.target) for flow in trace(network) if flow.target
+        *((flow.source, flow.target) for flow in trace(network) if flow.target),
+        ("box", "camera"),
+        ("camera", "body"),
     }
     for line in lines:
         one, two = boxes[line.get("data-from")], boxes[line.get("data-to")]

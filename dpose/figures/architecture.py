@@ -2,8 +2,9 @@
 
 `trace` runs the network on tensors without memory and records which component uses which tensors of which
 other component. `network_diagram` draws the result as SVG: a box per component, and a line with the tensors'
-shapes per pair of components. Only titles and symbols are written down here, so the diagram is that of any
-network whose components are its child modules.
+shapes per pair of components. Only titles, symbols and the two tensors that place the
+body (`PLACEMENT`) are written down here, so the diagram is that of any network whose components are its child
+modules.
 """
 
 from __future__ import annotations
@@ -56,6 +57,12 @@ class Flow(NamedTuple):
     target: str  # the name of a child module, "body", "camera"; "" for a map that nothing else uses
     name: str  # symbol
     shape: tuple[int, ...]  # without the batch dimension
+
+
+PLACEMENT = (  # what places the body in front of the camera, outside of the network
+    Flow("box", "camera", "box, f", ()),
+    Flow("camera", "body", "t", (3,)),
+)
 
 
 class _Trace(TorchFunctionMode):
@@ -170,6 +177,7 @@ def network_diagram(
     from IPython.display import HTML
 
     flows, pictures = trace(network), pictures or {}
+    flows += [flow for flow in PLACEMENT if flow.target in {other.target for other in flows}]
     lines = {"image": [], "box": ["place of the crop"]}
     for name, child in network.named_children():
         kind, count = type(child).__name__, sum(parameter.numel() for parameter in child.parameters())
