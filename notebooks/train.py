@@ -150,8 +150,8 @@ optimiser.step()  # 5. new weights
 # %% tags=["remove-input"]
 assert loss.isfinite() and norm.isfinite()
 Markdown(
-    f"The loss is {loss:.2f} and the norm of its gradient {norm:.2f}; clipping reduces the norm to 1.5 if it is larger. Training "
-    "repeats this with new batches. {py:obj}`dpose.training.step.Training` is the same step for several devices, and "
+    f"The loss is {loss:.2f} and the norm of its gradient {norm:.2f}; clipping reduces the norm to 1.5 if it is larger. (It includes the "
+    "backbone, which a run of `lite` keeps fixed, so the norms in its log are smaller.) Training repeats this with new batches. {py:obj}`dpose.training.step.Training` is the same step for several devices, and "
     "{py:obj}`dpose.training.run.train` runs it, with the order of the data, logs, checkpoints and validation."
 )
 
@@ -585,7 +585,7 @@ for name, path in (("long run", repository / "results" / "lite-log.csv"), ("shor
 Markdown(
     f"{'; '.join(lines).capitalize()}. Clipping keeps the direction of a longer gradient and reduces its length to {limit:g}, so that "
     "a batch with large errors cannot change the weights more than others. Rows are averages: single steps may be above the limit "
-    "where the row is not. These norms are of the losses of `lite`; those of the paper's losses are in exercise 2 of [the losses](losses.ipynb)."
+    "where the row is not. These norms are of the losses of `lite`; those of the paper's losses, with the backbone, are in exercise 2 of [the losses](losses.ipynb)."
 )
 
 # %% [markdown]
