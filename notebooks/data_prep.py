@@ -23,7 +23,7 @@
 # reads a few frames of the open data, which have BEDLAM's file layout. With one parameter the same cells read BEDLAM:
 #
 # ```sh
-# papermill notebooks/data_prep.ipynb mine.ipynb -p bedlam /data/bedlam
+# papermill notebooks/data_prep.ipynb mine.ipynb -p bedlam ~/data/bedlam
 # ```
 #
 # All commands for the real data sets are on the page [Real data, step by step](../book/real_data.md).
@@ -377,8 +377,8 @@ Markdown(
 # WebDataset format.
 #
 # ```sh
-# dpose prepare bedlam --root /data/bedlam --out /shards/bedlam
-# dpose prepare bedlam --root /data/bedlam --out /shards/bedlam --dry-run
+# dpose prepare bedlam --root ~/data/bedlam --out ~/shards/bedlam
+# dpose prepare bedlam --root ~/data/bedlam --out ~/shards/bedlam --dry-run
 # ```
 #
 # With `--dry-run` it only prints an estimate of time and disk space, from a few people. Here:
@@ -631,9 +631,10 @@ plt.show()
 # %% [markdown]
 # ## Time and disk space for all of BEDLAM
 #
-# The cost of preparing BEDLAM is its number of images times the cost of a frame, plus its number of people times the cost of
-# a person. Both are measured here, on the frames of this page, and multiplied. This is an estimate: BEDLAM has more people per frame,
-# which makes the search for masks slower, and waiting for a disk is not included.
+# The cost of preparing BEDLAM is its number of people times the cost of a person, frames included. For crops of 280 pixels that cost is in
+# the record `results/loader.json`, which [Real data, step by step](../book/real_data.md) uses, too; how it divides into reading frames and cutting
+# people is measured here. This is an estimate: BEDLAM has more people per frame. They share the
+# reading of the frame, but the search for their masks takes longer. Waiting for a disk is not included.
 
 # %% tags=["remove-input"]
 clock = time.process_time  # depends little on other processes
@@ -669,14 +670,14 @@ def time_on_cores(seconds):
     return [f"{t / 3600:.2g} hours" if t >= 3600 else f"{t / 60:.2g} minutes" for t in times]
 
 
-costs = {size: measure(size) for size in (PRESETS["lite"], PRESETS["paper"])}
+frame_s, person_s, _ = measure(PRESETS["paper"])
+size, stored = raced["stored_side"], raced["bytes_per_sample"]
 rows = [
     (
         f"frames to shards, {size} pixels",
-        *time_on_cores(BEDLAM["images"] * per_frame_s + BEDLAM["people"] * per_person_s),
+        *time_on_cores(BEDLAM["people"] * raced["cutting_ms_per_sample"] / 1000),
         f"{BEDLAM['people'] * stored / 1e9:,.0f}",
     )
-    for size, (per_frame_s, per_person_s, stored) in costs.items()
 ]
 loading = 200_000 * 64 / rates["prepared shards"]
 rows.append((f"loading 200,000 batches of 64, {raced['stored_side']} pixels", *time_on_cores(loading), "–"))
@@ -692,9 +693,9 @@ html_table(
 # %% tags=["remove-input"]
 read_tb = (BEDLAM["png"] + BEDLAM["depth"]) / BEDLAM["rate"] / 1e12
 disk = 150e6  # bytes per second
-frame_s, person_s, stored = costs[PRESETS["paper"]]
 Markdown(
-    f"A frame takes {1000 * frame_s:.0f} ms and a person {1000 * person_s:.0f} ms (crops of {PRESETS['paper']} pixels). The shards are "
+    f"In the record a person takes {raced['cutting_ms_per_sample']:.0f} ms, with {raced['frames']} frames for {raced['people']} people. On the frames of this page, reading a frame's image and depth takes "
+    f"{1000 * frame_s:.0f} ms, and a person {1000 * person_s:.0f} ms (crops of {PRESETS['paper']} pixels). The shards are "
     f"{1e12 * read_tb / (BEDLAM['people'] * stored):.0f} times smaller than the images and depth maps they are cut from. A hard disk that reads {disk / 1e6:.0f} MB per "
     f"second needs {1e12 * read_tb / disk / 3600:.1f} hours for those {read_tb:.1f} TB, so with many cores the disk is the limit. The row about loading "
     "is for as many batches as the paper's training has."
@@ -738,9 +739,9 @@ html_table(
 # eight of them. Validation and test have none.
 #
 # ```sh
-# dpose synth --root /data/open --hard 250                   # with 250 scenes "hard"
-# dpose synth --root /data/open --without groups tone        # without two options
-# dpose synth --root /data/open --train 1000000 --part 3/16  # one of 16 jobs
+# dpose synth --root ~/data/open --hard 250                   # with 250 scenes "hard"
+# dpose synth --root ~/data/open --without groups tone        # without two options
+# dpose synth --root ~/data/open --train 1000000 --part 3/16  # one of 16 jobs
 # dpose train --data synth: --preset lite --out runs/own     # renders while training
 # ```
 

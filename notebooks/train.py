@@ -150,8 +150,8 @@ optimiser.step()  # 5. new weights
 # %% tags=["remove-input"]
 assert loss.isfinite() and norm.isfinite()
 Markdown(
-    f"The loss is {loss:.2f} and the norm of its gradient {norm:.2f}; clipping reduces the norm to 1.5 if it is larger. Training "
-    "repeats this with new batches. {py:obj}`dpose.training.step.Training` is the same step for several devices, and "
+    f"The loss is {loss:.2f} and the norm of its gradient {norm:.2f}; clipping reduces the norm to 1.5 if it is larger. (It includes the "
+    "backbone, which a run of `lite` keeps fixed, so the norms in its log are smaller.) Training repeats this with new batches. {py:obj}`dpose.training.step.Training` is the same step for several devices, and "
     "{py:obj}`dpose.training.run.train` runs it, with the order of the data, logs, checkpoints and validation."
 )
 
@@ -173,6 +173,8 @@ Markdown(
 # - *Learning rate.* It is far higher, rises linearly at the start (warm-up) and then falls along a cosine.
 # - *Losses.* The weights favour the maps, see [the losses](losses.ipynb). Only every eighth vertex is in the vertex term.
 # - *Augmentation.* Crops vary less than in the paper, and half of the images are mirrored.
+# - *Data.* Both are trained on more people than `dpose synth` makes by default. Their model cards, `dpose/assets/lite.md` and
+#   `dpose/assets/mini.md`, have the commands of all runs and the fingerprints of the data.
 # - *Start.* `lite` takes a backbone that was trained on keypoints in photographs and keeps its weights fixed
 #   ([photographs](photographs.ipynb)); `mini` starts from random weights. In both, the last layers of the decoders start at
 #   the class frequencies and the mean depth of the training set.
@@ -236,8 +238,8 @@ html_table(
 # %% [markdown]
 # The network receives the crops of {numref}`fig-batch`. They are changed at random every time: mirrored, shifted, scaled,
 # blurred, recoloured, partly covered. The two targets are cut out in the same way. Where an object
-# in the scene hides the person, the depth target is empty while the parts continue; the noise boxes of the augmentation
-# cover the image only.
+# in the scene hides the person, the depth target is empty while the part labels continue, because parts are drawn from the body alone; the noise boxes of the augmentation
+# cover the image only, and both targets continue behind them.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Augmented training images and their targets: body parts, and the depth of the visible person (near is bright).", "name": "fig-batch"}}
 augmented = make_loader(
@@ -329,7 +331,7 @@ Markdown(f"Change from the first to the last fifth of the steps: {texts}.")
 # ## Compared with constants
 #
 # An error in millimetres says little alone. It is compared with three constants that use no image: the *mean pose* of
-# the training set, the same for everybody; the mean pose with the *true* {term}`global orientation`; and, for depth, the one value
+# the training set, the same for all people, with its own orientation; the mean pose with the *true* {term}`global orientation`; and, for depth, the one value
 # that fits the test pixels best. A ratio below 1 means that the network does better than the constant.
 # The [metrics](metrics.ipynb) page defines the errors.
 
@@ -380,14 +382,23 @@ html_table(
 )
 
 # %% tags=["remove-input"]
+mpjpe, pa = measured["metrics"]["mpjpe"]["mean"], measured["metrics"]["pa_mpjpe"]["ci95"]
+turned = baselines.get("mean_pose_true_orientation", {}).get("mpjpe")
+notes = []
+if turned:
+    relation = "below" if mpjpe < turned["mean"] else "not below"
+    notes.append(f"Its MPJPE is {relation} that of the mean pose with true orientation. ")
+if pa and "pa_mpjpe" in ratios and pa[0] <= baselines["mean_pose"]["pa_mpjpe"]["mean"] <= pa[1]:
+    notes.append("The interval of its PA-MPJPE contains the constant's value: the two cannot be told apart. ")
 worse = [ERRORS[name][0].split(",")[0] for name, ratio in ratios.items() if ratio >= 1]
 Markdown(
     f"After {result.steps:,} steps the run is "
     + (
         f"no better than the constant in {', '.join(worse)}. "
         if worse
-        else "better than the constant in all of these. "
+        else f"better than the constant in all {len(ratios)} errors that have one. "
     )
+    + "".join(notes)
     + ("It has not learned to predict poses yet." if ratios.get("pa_mpjpe", 0) >= 1 else "")
 )
 
@@ -408,7 +419,7 @@ plt.show()
 # %% [markdown]
 # ## Validation
 #
-# A longer run is measured while it trains, about twenty times, on 256 people of the validation split. The
+# A longer run is measured while it trains, every twentieth of its steps (but at least 200 steps apart), on 256 people of the validation split. The
 # test split is never used. Each validation adds a row to `val.csv`, draws `curves.png`, stores the predictions for four people in
 # `samples/`, and keeps the weights with the smallest MPJPE as `best.safetensors`. It changes neither weights nor random
 # numbers, so that the run takes the same steps with and without it. `--validate-every` sets the interval.
@@ -420,7 +431,8 @@ if (result.checkpoint.parent / "val.csv").exists():
 # %% [markdown]
 # ## The long run
 #
-# The shipped network `lite` was trained by the same code. {numref}`fig-long-run` is the log of its last run.
+# The shipped network `lite` was trained by the same code. {numref}`fig-long-run` is the log of the last of its runs, which was validated
+# every 500 steps.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The last training run of lite: total loss of the training batches, averaged over each row of the log, and errors on 256 people of the validation split.", "name": "fig-long-run"}}
 log = read_log(repository / "results" / "lite-log.csv")
@@ -479,30 +491,35 @@ Markdown(text)
 #
 # ```sh
 # papermill notebooks/train.ipynb run.ipynb -p preset paper -p steps 200000 \
-#   -y "data: [/shards/bedlam, /shards/agora]" -p init pose_hrnet_w48_256x192.pth
+#   -y "data: [$HOME/shards/bedlam, $HOME/shards/agora]" -p init pose_hrnet_w48_256x192.pth
 # papermill notebooks/train.ipynb run.ipynb -p preset lite -p steps 4000
 # ```
 #
-# With one data set `-p data /shards/bedlam` is enough; `-y "mix: [4, 1]"` sets the weights of several. A parameter that the notebook does not have is an error at once. The
+# With one data set `-p data ~/shards/bedlam` is enough; `-y "mix: [4, 1]"` sets the weights of several. A parameter that the notebook does not have is an error at once. The
 # same runs from the command line, and how an interrupted one continues:
 #
 # ```sh
-# dpose train --preset paper --data /shards/bedlam /shards/agora \
-#   --init pose_hrnet_w48_256x192.pth
-# dpose train --preset lite --steps 4000
+# dpose train --preset paper --data ~/shards/bedlam ~/shards/agora \
+#   --init pose_hrnet_w48_256x192.pth --out runs/paper
+# dpose train --preset lite --steps 4000 --out runs/lite
 # dpose train --resume runs/lite/last.ckpt
 # ```
 #
-# `--devices auto` uses all GPUs of a machine. On several machines the same command is started on each, by torchrun or by
-# srun; the batch is divided over all processes. `--accumulate 4` computes the gradient of a batch in four
-# pieces, for less memory.
+# On a GPU a run uses one device by default, on the CPU one process per core. `--devices auto` uses all GPUs of a machine. On several
+# machines the same command is started on each, by torchrun or by srun, with the data at the same path and a run folder on a shared disk:
 #
 # ```sh
-# torchrun --nnodes 2 --nproc-per-node 8 -m dpose.cli train \
-#   --nodes 2 --devices 8 --preset paper --out /shared/run
-# srun --nodes 2 --ntasks-per-node 8 dpose train \
-#   --nodes 2 --devices 8 --preset paper --out /shared/run
+# torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
+#   -m dpose.cli train --nodes 2 --devices 8 --preset paper \
+#   --data ~/shards/bedlam ~/shards/agora --init pose_hrnet_w48_256x192.pth --out runs/paper
+# srun --nodes 2 --ntasks-per-node 8 dpose train --nodes 2 --devices 8 --preset paper \
+#   --data ~/shards/bedlam ~/shards/agora --init pose_hrnet_w48_256x192.pth --out runs/paper
 # ```
+#
+# The batch is divided over all processes: in these two commands each of 16 has 4 of the 64 people. Batch norms and means of
+# losses are over the share of a process, so the number of devices changes the training;
+# [Real data, step by step](../book/real_data.md) explains how, and has the commands for one run per GPU. `--accumulate 4` computes
+# the gradient in four pieces, for less memory; batch norms and means are then over a piece.
 
 # %% tags=["remove-input"]
 speeds = []
@@ -568,12 +585,13 @@ for name, path in (("long run", repository / "results" / "lite-log.csv"), ("shor
 Markdown(
     f"{'; '.join(lines).capitalize()}. Clipping keeps the direction of a longer gradient and reduces its length to {limit:g}, so that "
     "a batch with large errors cannot change the weights more than others. Rows are averages: single steps may be above the limit "
-    "where the row is not."
+    "where the row is not. These norms are of the losses of `lite`; those of the paper's losses, with the backbone, are in exercise 2 of [the losses](losses.ipynb)."
 )
 
 # %% [markdown]
 # **Exercise 3.** How often did the shipped network use each training person, on average? Use the metadata of its
-# checkpoint, earlier runs included. Compare with 200,000 steps of 64 on the million people of BEDLAM.
+# checkpoint, earlier runs included. Compare with 200,000 steps of 64 on the million people of BEDLAM. (Its training data are larger
+# than the open data that `dpose synth` makes by default; the model card `dpose/assets/lite.md` has the commands of all runs.)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 samples = checkpoint.metadata("lite")["data_samples"]
@@ -583,5 +601,11 @@ uses = "once, as they were rendered while training"
 if not endless:
     uses = f"{totals(checkpoint.metadata('lite'))['images'] / sum(counts):.1f} times each"
 Markdown(
-    f"`lite` used its training people {uses}. The paper's training uses BEDLAM's {whole_run / 1e6:.1f} times each."
+    f"`lite` used its training people {uses}"
+    + (
+        ""
+        if endless
+        else f" ({totals(checkpoint.metadata('lite'))['images']:,} images of {sum(counts):,} people)"
+    )
+    + f". The paper's training uses BEDLAM's {whole_run / 1e6:.1f} times each."
 )

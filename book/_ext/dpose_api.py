@@ -7,7 +7,9 @@ class and the constants of a module are described by comments, or under "Attribu
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
+from pprint import pformat
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -69,6 +71,16 @@ def comment_of(node: ast.stmt, lines: list[str]) -> list[str]:
     return above
 
 
+def value_of(thing: Any, longest: int = 60) -> list[str]:
+    """A dictionary or dataclass as a block of code; nothing for other or longer values."""
+    if not (isinstance(thing, dict) or dataclasses.is_dataclass(thing)):
+        return []
+    lines = pformat(thing, width=88, compact=True, sort_dicts=False).splitlines()
+    if len(lines) > longest or " at 0x" in "".join(lines):
+        return []
+    return ["", "::", "", *(f"    {line}" for line in lines), ""]
+
+
 class Docstrings:
     """Handlers of autodoc's events, which come in the order module, its members, their members."""
 
@@ -89,6 +101,8 @@ class Docstrings:
         elif lines and lines[0].startswith("Alias for field number"):  # of a NamedTuple
             lines.clear()
         lines[:] = as_rst(lines)
+        if what == "data":
+            lines += value_of(thing)
         if what in ("attribute", "data"):  # in which napoleon takes the text before a colon for a type
             self.comment = lines[:]
             lines.clear()
