@@ -11,18 +11,27 @@
 #
 # This page takes photographs through the whole pipeline: a detector finds the people, the network predicts a
 # body for each of them, and the bodies are placed in the camera of the picture. The page shows the results, what
-# they depend on, and where they are wrong. [The page on photographs](photographs.ipynb) measures how much larger
-# the errors are than on rendered pictures.
+# they depend on, and where they are wrong. [From rendered people to photographs](photographs.ipynb) measures
+# the network on photographs with annotated joints.
+#
+# :::{chapter}
+# :needs: [The network at a glance](architecture.ipynb), [Bounding box and camera](camera.ipynb)
+# :learn: how to get bodies from a photograph, in Python and in a terminal; what a prediction contains; how box and focal length change it; which files other programs read
+# :::
 #
 # In a terminal, `dpose predict photo.jpg folder/ --out out/` does the same; `dpose app` opens a page in the
 # browser that takes pictures. With `-p picture photo.jpg` this notebook uses another picture, with `-p checkpoint`
 # another network.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 picture = None  # file of a photograph; None: NASA's portrait of Eileen Collins
 checkpoint = "lite"  # a shipped network, or a file
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
+from dpose.figures import check_parameters
+
+check_parameters()
+
 import tempfile
 from pathlib import Path
 
@@ -82,7 +91,7 @@ text = "; ".join(f"score {one.score:.2f}, {distance(one):.2f} m from the camera"
 Markdown(f"People found: {len(people)} ({text}).") if people else Markdown("Nobody was found.")
 
 # %% [markdown]
-# `dpose.export.sheet` draws everything about one person. The square above is what the network receives. The
+# `dpose.export.sheet` draws everything about one person. The square below is what the network receives. The
 # body is the result; parts and depth are the intermediate maps from which it is predicted. Limbs outside of the
 # picture are predicted too, from the poses that are common in the training data.
 
@@ -449,7 +458,7 @@ Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.
 # [SMPL-X add-on](https://gitlab.tuebingen.mpg.de/jtesch/smplx_blender_addon) and add `person-1-amass.npz` as an
 # animation with one frame, in the format "AMASS".
 #
-# ## Films
+# ## Videos
 #
 # `dpose predict film.mp4` finds the people of each frame and gives the same person the same number and colour in
 # all of them. `--smooth` smooths pose, shape and place over time.
@@ -467,3 +476,49 @@ Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.
 #    `dpose.Predictor("paper_arxiv.ckpt")`; this page with `-p checkpoint paper_arxiv.ckpt`. Only tensors and plain
 #    values of the file are unpickled.
 #    `dpose convert paper_arxiv.ckpt paper.safetensors` makes a file without pickles.
+#
+# ## Takeaways
+#
+# - One call turns a photograph into people with a body, its place in front of the camera, and both maps.
+# - Box and focal length are inputs as well: other values give another body, not only another place.
+# - The exported parameters reproduce the predicted body in `smplx`.
+#
+# ## Exercises
+#
+# **Exercise 1.** The focal length of most photographs is unknown. Predict the first person again with a focal length
+# twice as large. By which factor does the distance change, and does the body change, too?
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+if people:
+    focal = float(people[0].cam_int[0, 0])
+    longer = predictor(photo, [people[0].box], focal=2 * focal)[0]
+    same = predictor(photo, [people[0].box], focal=focal)[0]
+    between = same.rotmats.transpose(0, 2, 1) @ longer.rotmats  # (22, 3, 3)
+    angles = np.rad2deg(np.arccos(np.clip((np.trace(between, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+    solution = (
+        f"The distance grows by the factor {distance(longer) / distance(same):.2f}. It is not exactly 2, because the "
+        f"focal length is part of the box information q: the joint rotations change by {angles.mean():.1f}° on average."
+    )
+else:
+    solution = "Nobody was found."
+Markdown(solution)
+
+# %% [markdown]
+# **Exercise 2.** The two halves of a person are predicted from one crop. Predict the person from the upper half of
+# the box alone, and compare the rotations of arms and legs.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+if people:
+    x, y, wide, high = people[0].box
+    half = predictor(photo, [(x, y, wide, high / 2)], focal=focal)[0]
+    between = same.rotmats.transpose(0, 2, 1) @ half.rotmats
+    angles = np.rad2deg(np.arccos(np.clip((np.trace(between, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+    legs, arms = (
+        [1, 2, 4, 5, 7, 8],
+        [16, 17, 18, 19, 20, 21],
+    )  # hips, knees, ankles; shoulders, elbows, wrists
+    solution = (
+        f"The arms turn by {angles[arms].mean():.0f}°, the legs by {angles[legs].mean():.0f}° on average, all joints by "
+        f"{angles.mean():.1f}°. The box sets the scale of the crop and what is visible in it."
+    )
+Markdown(solution)

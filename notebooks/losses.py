@@ -171,8 +171,10 @@ def label_ends(axis, lines, gap=0.075):
 # The part map is trained by the {term}`cross-entropy` over the 23 classes, 22 parts and the background:
 #
 # $$
-# L_\mathrm{segm} = \lambda_3\, \mathrm{CrossEntropy}(c, S), \qquad
-# \mathrm{CrossEntropy}(c, S) = - \biggl\langle \log \frac{\exp S_{c_p,\,p}}{\sum_k \exp S_{k,\,p}} \biggr\rangle_{\!p}
+# \begin{aligned}
+# L_\mathrm{segm} &= \lambda_3\, \mathrm{CrossEntropy}(c, S), \\
+# \mathrm{CrossEntropy}(c, S) &= - \biggl\langle \log \frac{\exp S_{c_p,\,p}}{\sum_k \exp S_{k,\,p}} \biggr\rangle_{\!p}
+# \end{aligned}
 # \tag{3}
 # $$
 #

@@ -431,7 +431,7 @@ Markdown(
 # **36. Faster convergence**
 # : *Paper.* With this regressor training is faster than with those of PARE and CLIFF (section 3.9); no number is given.
 # : *Released code.* Not in the code.
-# : *Here.* Not tested. [The ablation](ablation.ipynb) compares these heads after equally many images: {py:obj}`dpose.experiment.perform`
+# : *Here.* Not tested. [Does depth help? The ablation](ablation.ipynb) compares these heads after equally many images: {py:obj}`dpose.experiment.perform`
 #
 # **37. Initial weights**
 # : *Paper.* The encoder starts from weights trained on COCO (section 4.2).

@@ -20,7 +20,7 @@
 #
 # Figure 2, the architecture, is on the page [The network at a glance](architecture.ipynb). By default the people are
 # those of the open test set. With the parameter `data`, the cells make the same figures from any prepared data set, or
-# from several: `-p data /data/3dpw`, or a list in a file of parameters (`papermill -f`).
+# from several: `-p data ~/shards/3dpw`, or a list in a file of parameters (`papermill -f`).
 
 # %% tags=["parameters", "hide-input"] nbmake={"mock": {"people": 12}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 checkpoint = "lite"  # the shipped network, or a .safetensors file

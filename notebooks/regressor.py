@@ -177,10 +177,12 @@ tuple(torch.einsum("kij,bkj->bki", weight, x).shape)
 # perpendicular to another, so Gram-Schmidt orthonormalisation follows:
 #
 # $$
+# \begin{gathered}
 # b_1 = \frac{a_1}{\lVert a_1 \rVert}, \qquad
-# b_2 = \frac{a_2 - (b_1^{\mathsf T} a_2)\, b_1}{\lVert a_2 - (b_1^{\mathsf T} a_2)\, b_1 \rVert}, \qquad
+# b_2 = \frac{a_2 - (b_1^{\mathsf T} a_2)\, b_1}{\lVert a_2 - (b_1^{\mathsf T} a_2)\, b_1 \rVert}, \\
 # b_3 = b_1 \times b_2, \qquad
 # \mathrm{GS}(a_1, a_2) = (b_1, b_2, b_3) .
+# \end{gathered}
 # $$
 
 # %% tags=["remove-input"]
