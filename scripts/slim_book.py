@@ -17,6 +17,7 @@ from PIL import Image
 UNUSED = (
     "_static/**/*.map",
     "_static/**/*.ttf",  # beside woff2
+    "_static/vendor/fontawesome/webfonts/fa-brands-*",  # no page has a company's sign
     "_static/**/*-macros.html",
     "_static/locales",
     "_static/scripts/fontawesome.js*",  # its web fonts draw the icons
@@ -32,7 +33,7 @@ UNUSED = (
 )
 # Classes of names, punctuation and spaces, which have the colour of the text in the book's Pygments style.
 PLAIN = re.compile(r'<span class="(?:n|p|w|nn)">([^<]*)</span>')
-LOSSY = 0.4  # stored with loss where that takes less than this share of the size without
+LOSSY = 0.6  # stored with loss where that takes less than this share of the size without
 MIN_SIZE = 60_000  # bytes below which it is never
 
 
