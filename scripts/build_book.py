@@ -100,7 +100,7 @@ def main() -> int:
 def build(toc: Path, html: Path, started: float, strict: bool = True) -> int:
     """Build the pages of a table of contents, print the address of the first one; returns the exit status.
 
-    strict: warnings are errors.
+    strict: warnings are errors; else they are not shown.
     """
     prepare_kernels()
     sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -134,7 +134,6 @@ def build(toc: Path, html: Path, started: float, strict: bool = True) -> int:
     if app.statuscode or (warnings.getvalue() and strict):
         print(f"\n{warnings.getvalue()}error: the book was built with these warnings", file=sys.stderr)
         return 1
-    print(warnings.getvalue(), end="", file=sys.stderr)
     print(f"\n==> the book is built ({time.monotonic() - started:.0f} s). Open it in a browser:")
     print(f"    {(html / 'index.html').as_uri()}")
     return 0
