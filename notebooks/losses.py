@@ -269,7 +269,7 @@ html_table(
     rows,
     "Weights of the loss terms, and details in which the four losses differ. Weighted: squared errors are multiplied "
     "by image side / box side",
-    align="llrrrr",
+    align="llllll",
 )
 
 

@@ -17,7 +17,6 @@ from PIL import Image
 UNUSED = (
     "_static/**/*.map",
     "_static/**/*.ttf",  # beside woff2
-    "_static/vendor/fontawesome/webfonts/fa-brands-*",  # no page has a company's sign
     "_static/**/*-macros.html",
     "_static/locales",
     "_static/scripts/fontawesome.js*",  # its web fonts draw the icons
