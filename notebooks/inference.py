@@ -86,7 +86,7 @@ photo = read_image(picture or skimage.data.astronaut())
 predictor = dpose.Predictor(checkpoint)
 people = predictor(picture or photo)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 text = "; ".join(f"score {one.score:.2f}, {distance(one):.2f} m from the camera" for one in people)
 Markdown(f"People found: {len(people)} ({text}).") if people else Markdown("Nobody was found.")
 
@@ -102,7 +102,7 @@ shown(sheet(people[0], photo) if people else photo)
 # A `Person` holds numpy arrays. Lengths are in metres, rotations in radians, and the camera frame has x right, y
 # down and z forward.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 MEANINGS = {
     "vertices": "of the body, camera frame",
     "joints": "of the body, camera frame; the first 22 are the body's, the others those of hands and head",
@@ -178,14 +178,14 @@ plt.show()
 # %% [markdown]
 # The part maps follow the outlines of the people, also where clothes hide the body. The bodies are less accurate:
 # heads and arms are beside those in the picture. Of people who are cut off at the waist, the legs and the distance
-# are guesses. [The page on photographs](photographs.ipynb) measures the errors on people with annotated joints.
+# are guesses. [From rendered people to photographs](photographs.ipynb) measures the errors on people with annotated joints.
 #
 # ## Several people, and the truth
 #
 # A frame of the open test set has two people, whose true bodies and camera are known. `cam_int` passes the
 # camera to the predictor.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 frames = data_root() / "frames"
 if not (frames / "labels" / "open_test.npz").is_file():
     frames = Path(temporary.name) / "frames"
@@ -223,7 +223,7 @@ cuts = [one[top:bottom, left:right] for one in (images[several], drawn, true)]
 picture_grid([cuts], ("picture", "predicted", "true"), side=2.4)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 table = []
 for number, (one, i) in enumerate(zip(people, nearest, strict=True), start=1):
     apart = one.joints[:22] - one.joints[0] - (joints[i, :22] - joints[i, 0])
@@ -241,7 +241,7 @@ html_table(("person", "score", "distance", "true distance", "mean joint error, p
 # %% [markdown]
 # The bodies are in one space, so they can be turned together:
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 meshes = [mesh for one, i in zip(people, nearest, strict=True) for mesh in (vertices[i], one.vertices)]
 names = [f"{i}, {kind}" for i in range(1, 1 + len(people)) for kind in ("true", "predicted")]
 figure = mesh_figure(meshes, [truth.faces.numpy(), people[0].faces] * len(people), names)
@@ -256,7 +256,7 @@ plotly_html(figure.update_layout(scene_camera_eye={"x": 0.0, "y": -2.4, "z": 0.1
 # the person's box.
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 def box_of(mask):
     """Left, top, width and height of the true pixels of a mask (H, W)."""
     y, x = np.nonzero(mask)
@@ -328,7 +328,7 @@ plt.show()
 # is kept if they overlap by an IoU of 0.6, or if one is only the upper part of another with a larger score. Small
 # people are not found:
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 portrait, found = photos["astronaut"], []
 for height in range(200, 8, -4):  # of the portrait, in pixels of what the detector sees
     small = cv2.resize(portrait, (height, height), interpolation=cv2.INTER_AREA)
@@ -351,7 +351,7 @@ Markdown(
 # middle, whose side is the longer side of the box (`dpose.predictor.BOX_FACTOR` is 1). In training, most squares
 # surround the *joints* instead, times 1.2. `benchmarks/box_factor.py` compares the two on the open data.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 record = Path(dpose.__file__).parents[1] / "results" / "box_factor.json"
 if record.is_file():
     measured = read_json(record)
@@ -377,7 +377,7 @@ if record.is_file():
 # phones write). Otherwise the image diagonal is used, which corresponds to a common lens. `Person.focal_from`
 # names the source.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 image = photos["cameraman"]
 diagonal = np.hypot(*image.shape[:2])
 exif = Image.Exif()
@@ -424,7 +424,7 @@ html_table(
 folder = Path(temporary.name) / "prediction" / "photo"
 files = write(people, folder, images[several], (*DEFAULT, "amass"))
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 CONTENTS = {
     "overlay.jpg": "the bodies over the picture",
     "people.json": "camera, boxes, parameters and joints of everybody",
@@ -449,7 +449,7 @@ names = ("betas", "global_orient", "body_pose", "transl")
 models = OPEN_BODY.parent.parent if people[0].body == "open" else body_models()
 mesh = smplx.create(models, "smplx", **options)(**{k: torch.from_numpy(p[k]) for k in names})
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 apart = np.linalg.norm(mesh.vertices[0].numpy() - people[0].vertices, axis=1).max()
 Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.3f} mm.")
 
