@@ -149,7 +149,7 @@ def chromium() -> Iterator[Browser]:
 class Page:
     """A page of the book in a tab of its own."""
 
-    def __init__(self, browser: Browser, path: Path) -> None:
+    def __init__(self, browser: Browser, path: Path, query: str = "") -> None:
         self.browser = browser
         self.context = browser.call("Target.createBrowserContext")["browserContextId"]
         target = {"url": "about:blank", "browserContextId": self.context}
@@ -159,7 +159,7 @@ class Page:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.resize(WIDTH)
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=path.as_uri() + query)
         browser.wait_for("Page.loadEventFired", self.session)
         self.evaluate(SCRIPTS.read_text(encoding="utf-8"))
         self.evaluate("checkBook.settle()")

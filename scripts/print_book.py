@@ -45,7 +45,7 @@ def sheets(path: Path, browser) -> tuple[str, PdfReader]:
     page.evaluate("for (const folded of document.querySelectorAll('details')) folded.open = true")
     page.evaluate("checkBook.settle()")
     title = page.evaluate("document.querySelector('h1').firstChild.textContent.trim()")
-    options = {"printBackground": True, "paperWidth": 8.27, "paperHeight": 11.69}
+    options = {"printBackground": True, "scale": 0.8, "paperWidth": 8.27, "paperHeight": 11.69}
     data = base64.b64decode(page.call("Page.printToPDF", **options)["data"])
     page.close()
     return title, PdfReader(io.BytesIO(data))
@@ -82,8 +82,8 @@ def main() -> int:
                 number = first[html / f"{name}.html"] = len(writer.pages)
                 writer.append(reader, import_outline=False)
                 if caption and part is None:
-                    part = writer.add_outline_item(caption, number)
-                writer.add_outline_item(title, number, parent=part)
+                    part = writer.add_outline_item(title=caption, page_number=number)
+                writer.add_outline_item(title=title, page_number=number, parent=part)
                 print(f"    {name:30}{len(reader.pages):4} sheets", flush=True)
     link_pages(writer, first)
     writer.add_metadata(
