@@ -54,12 +54,9 @@ def test_mocked_parameters_exist(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_checks_its_parameters_first(path):
     first, *others = ["".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "code"]
-    setup = others[0] if others else ""
-    if "check_parameters" not in setup:
-        pytest.skip("not rewritten yet")  # remove this when all notebooks are
     parameters = [cell for cell in cells(path) if "parameters" in cell["metadata"].get("tags", [])]
     assert first == "".join(parameters[0]["source"])
-    assert re.match(r"from dpose\.figures import check_parameters\n+check_parameters\(\)\n", setup)
+    assert re.match(r"from dpose\.figures import check_parameters\n+check_parameters\(\)\n", others[0])
 
 
 def test_the_book_has_every_notebook_and_only_pages_that_exist():
