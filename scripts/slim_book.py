@@ -26,7 +26,6 @@ UNUSED = (
     "_static/mathjax/output/svg*",
     "_static/mathjax/output/chtml.js",
     "_static/mathjax/output/chtml/fonts/tex.js",
-    "_static/open_body.png",
     "_static/overview.png",  # a copy of the one in _images
     ".buildinfo",
 )
