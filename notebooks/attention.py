@@ -96,7 +96,7 @@ def percent(share, digits=0):
 
 
 def signed(value):
-    return f"{value:+.0f}".replace("-", "−")
+    return f"{value:+.1f}".replace("-", "−")
 
 
 def power(value):
@@ -354,8 +354,8 @@ for name in dict.fromkeys((covered, "left_elbow", "right_knee", "head")):
             f"{percent(before)} → {percent(now)}",
             percent(moved[j]),
             percent(moved[rest].mean()),
-            f"{free[j]:.0f} → {blocked[j]:.0f}\u00a0mm",
-            f"{free[rest].mean():.0f} → {blocked[rest].mean():.0f}\u00a0mm",
+            f"{free[j]:.1f} → {blocked[j]:.1f}\u00a0mm",
+            f"{free[rest].mean():.1f} → {blocked[rest].mean():.1f}\u00a0mm",
         )
     )
 html_table(

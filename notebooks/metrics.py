@@ -479,7 +479,8 @@ html_table(
 # it is a 95 % {term}`bootstrap` interval: the test set is drawn again many times, with replacement, and the interval
 # contains the middle 95 % of the means. Whole scenes or video sequences are drawn, because their images
 # resemble each other ({py:obj}`dpose.bootstrap.ClusterBootstrap`). Such an interval covers the choice of test people. It
-# does not cover the choice of the network: training with another seed gives another one.
+# does not cover the choice of the network: training with another seed gives another one. [Does
+# depth help? The ablation](ablation.ipynb) therefore uses another interval, over seeds and people together.
 #
 # ## Takeaways
 #
