@@ -354,8 +354,8 @@ for name in dict.fromkeys((covered, "left_elbow", "right_knee", "head")):
             f"{percent(before)} → {percent(now)}",
             percent(moved[j]),
             percent(moved[rest].mean()),
-            f"{free[j]:.1f} → {blocked[j]:.1f}\u00a0mm",
-            f"{free[rest].mean():.1f} → {blocked[rest].mean():.1f}\u00a0mm",
+            f"{free[j]:.1f} → {blocked[j]:.1f}",
+            f"{free[rest].mean():.1f} → {blocked[rest].mean():.1f}",
         )
     )
 html_table(
@@ -364,9 +364,9 @@ html_table(
         "people",
         "attention under the patch",
         "moved",
-        "moved, other joints",
-        "error",
-        "error, other joints",
+        "moved, others",
+        "error, mm",
+        "error of others, mm",
     ),
     table,
     f"Effect of a patch of {PATCH} × {PATCH}\u00a0pixels over one joint",
