@@ -28,8 +28,7 @@ MIN_SCORE = 0.3
 MAX_OVERLAP = 0.6  # IoU above which the box with the smaller score is dropped
 # A box is the upper half of a person who has a better box if it lies inside that box by a larger share of its
 # area, ends higher above the lower edge (share of the height), and is nearly as wide (share of the width).
-# Somebody in front ends as low, somebody behind or a child in the arms is narrower. In 520 rendered groups
-# (1,413 people) this drops 32 boxes of nobody or of people who keep another one, and 3 of people who do not.
+# A person in front ends as low; one behind, or a child in the arms, is narrower.
 HALF_INSIDE, HALF_ENDS, HALF_WIDE = 0.9, 0.25, 0.6
 
 

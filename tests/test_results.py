@@ -80,14 +80,16 @@ def test_a_missing_or_damaged_results_file_is_named(tmp_path, content, error):
 
 
 def test_records_name_no_machine():
-    value = {"command": "dpose train --data /work/data/v2 --init /a/b/run-1/model.safetensors --out runs/x"}
+    value = {
+        "command": "dpose train --data /home/me/data/v2 --init /a/b/run-1/model.safetensors --out runs/x"
+    }
     kept = ["https://host/data/set", "runs/x", 3, None, "1/2", "~/a/b/c"]
-    assert results.portable(value | {"kept": kept, "val": ["/root/.cache/dpose/open"]}) == {
+    assert results.portable(value | {"kept": kept, "val": ["/home/me/.cache/dpose/open"]}) == {
         "command": "dpose train --data data/v2 --init run-1/model.safetensors --out runs/x",
         "kept": kept,
         "val": ["dpose/open"],
     }
-    assert "/root" not in results.provenance(["/root/x/tool.py", "--out", "/root/y/z.json"])["command"]
+    assert "/home" not in results.provenance(["/home/x/tool.py", "--out", "/home/y/z.json"])["command"]
 
 
 # --- records ----------------------------------------------------------------------------------------------
