@@ -38,6 +38,7 @@ from pathlib import Path
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import roma
 import skimage.data
 import smplx
 import torch
@@ -68,6 +69,12 @@ SIDE = 256  # pixels of small pictures
 def distance(person):
     """Metres from the camera to the pelvis."""
     return float(np.linalg.norm(person.joints[0]))
+
+
+def angles_between(first, second):
+    """Degrees between the joint rotations of two predictions, (22,)."""
+    rotmats = (torch.from_numpy(person.rotmats) for person in (first, second))
+    return np.rad2deg(roma.rotmat_geodesic_distance(*rotmats).numpy())
 
 
 def shown(picture):
@@ -493,11 +500,10 @@ if people:
     focal = float(people[0].cam_int[0, 0])
     longer = predictor(photo, [people[0].box], focal=2 * focal)[0]
     same = predictor(photo, [people[0].box], focal=focal)[0]
-    between = same.rotmats.transpose(0, 2, 1) @ longer.rotmats  # (22, 3, 3)
-    angles = np.rad2deg(np.arccos(np.clip((np.trace(between, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+    turned = angles_between(same, longer)  # (22,) degrees
     solution = (
         f"The distance grows by the factor {distance(longer) / distance(same):.2f}. It is not exactly 2, because the "
-        f"focal length is part of the box information q: the joint rotations change by {angles.mean():.1f}° on average."
+        f"focal length is part of the box information q: the joint rotations change by {turned.mean():.1f}° on average."
     )
 else:
     solution = "Nobody was found."
@@ -511,14 +517,13 @@ Markdown(solution)
 if people:
     x, y, wide, high = people[0].box
     half = predictor(photo, [(x, y, wide, high / 2)], focal=focal)[0]
-    between = same.rotmats.transpose(0, 2, 1) @ half.rotmats
-    angles = np.rad2deg(np.arccos(np.clip((np.trace(between, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+    turned = angles_between(same, half)
     legs, arms = (
         [1, 2, 4, 5, 7, 8],
         [16, 17, 18, 19, 20, 21],
     )  # hips, knees, ankles; shoulders, elbows, wrists
     solution = (
-        f"The arms turn by {angles[arms].mean():.0f}°, the legs by {angles[legs].mean():.0f}° on average, all joints by "
-        f"{angles.mean():.1f}°. The box sets the scale of the crop and what is visible in it."
+        f"The arms turn by {turned[arms].mean():.0f}°, the legs by {turned[legs].mean():.0f}° on average, all joints by "
+        f"{turned.mean():.1f}°. The box sets the scale of the crop and what is visible in it."
     )
 Markdown(solution)

@@ -385,47 +385,40 @@ parts_table() if {"body", "render"} & records.keys() else missing("body")
 
 # %% tags=["remove-input"]
 goals = []  # what, goal, measured, met
+
+
+def at_least(what, goal, value, digits=1):
+    """Adds a goal that is met by values from `goal` on."""
+    goals.append((what, f"at least {goal:g}", f"{value:.{digits}f}", value >= goal))
+
+
 if body := records.get("body"):
-    ratio = min(one["smplx_ms"] / one["dpose_ms"] for one in body["bodies"].values())
+    at_least(
+        "body model, times as fast as smplx",
+        2,
+        min(one["smplx_ms"] / one["dpose_ms"] for one in body["bodies"].values()),
+    )
     distance = max(one["largest_distance_m"] for one in body["bodies"].values())
-    goals.append(("body model, times as fast as smplx", "at least 2", f"{ratio:.1f}", ratio >= 2))
     goals.append(
         ("body model, largest distance from smplx", "10 µm", f"{1e6 * distance:.0f} µm", distance <= 1e-5)
     )
 if render := records.get("render"):
     ratio = render["times_as_fast_as_the_faster_embree"]
-    goals.append(
-        (
-            "part labels, times as fast as Embree",
-            f"at least {render['goal']:g}",
-            f"{ratio:.1f}",
-            ratio >= render["goal"],
-        )
-    )
+    at_least("part labels, times as fast as Embree", render["goal"], ratio)
 if loader := records.get("loader"):
-    ratio = loader["times_as_fast"]
-    goals.append(
-        (
-            "loading, times as fast as from raw frames",
-            f"at least {loader['goal']:g}",
-            f"{ratio:.0f}",
-            ratio >= loader["goal"],
-        )
-    )
+    at_least("loading, times as fast as from raw frames", loader["goal"], loader["times_as_fast"], 0)
 if synthetic := records.get("synthetic"):
     for name, one in synthetic["rates"].items():
         if name.startswith("training"):
-            rate = one["samples_per_second_and_core"]
-            text = f"generator, people per second and core, {name}"
-            goals.append((text, f"at least {synthetic['goal']:g}", f"{rate:.0f}", rate >= synthetic["goal"]))
+            what = f"generator, people per second and core, {name}"
+            at_least(what, synthetic["goal"], one["samples_per_second_and_core"], 0)
 for case in (speed := records.get("training_speed", {"cases": []}))["cases"]:
-    ratio = case["cpu"]["ratio"]
     bits = f"{case['precision']}{' bits' if case['precision'] == '32' else ''}"
-    text = f"training, share of the bare network's speed, {NAMES[case['preset']]}, {bits}"
-    goals.append((text, f"at least {speed['goal']:g}", f"{ratio:.2f}", ratio >= speed["goal"]))
+    what = f"training, share of the bare network's speed, {NAMES[case['preset']]}, {bits}"
+    at_least(what, speed["goal"], case["cpu"]["ratio"], 2)
 if inference := records.get("inference"):
     ratio, change = inference["best_times_as_fast"], abs(inference["mini"]["change"]["mpjpe"])
-    goals.append(("FastDPose, times as fast, PAPER", "at least 3", f"{ratio:.1f}", ratio >= 3))
+    at_least("FastDPose, times as fast, PAPER", 3, ratio)
     goals.append(("FastDPose, change of MPJPE, MINI", "below 0.1 mm", f"{change:.3f} mm", change < 0.1))
 if cases:
     for people, limit in ((1, 150), (8, 500)):
