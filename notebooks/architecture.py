@@ -69,6 +69,11 @@ def shape(tensor):
     return "–" if tensor is None else " × ".join(map(str, tensor.shape[1:]))
 
 
+def known_as(name):
+    """The name of a network in the text: `PAPER` for the paper's, the preset's name for others."""
+    return "PAPER" if name == "paper" else name
+
+
 # %% [markdown]
 # ## From an image to a body
 #
@@ -198,7 +203,7 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 #
 # {numref}`fig-stations` shows the tensors above for one test person.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Intermediate results of a trained network for one test person. F₁ and F₄: mean magnitude over the channels, yellow is large. Attention: yellow where the features of the joint are read. Depth: yellow is near, blue is far. Body: the predicted mesh over the image.", "name": "fig-stations"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Intermediate results of a trained network for one test person. F₁ and F₄: mean magnitude over the channels, yellow is large. Attention: yellow where the features of the joint are read. Depth: yellow is near, blue is far. Body: the predicted mesh over the image.", "name": "fig-stations"}, "image": {"alt": "Two rows of four pictures of one person: the crop, a fine and a coarse map of square cells, coloured body parts; then two grey crops with a yellow spot on the head and on the left forearm, the depth of the person, and a pale mesh over the crop."}}
 
 
 def attention_of(joint):
@@ -216,7 +221,7 @@ rows = [
         "body": mesh,
     },
 ]
-picture_grid([list(row.values()) for row in rows], [list(row) for row in rows], side=2.1)
+picture_grid([list(row.values()) for row in rows], [list(row) for row in rows], side=1.7)
 plt.show()
 
 # %% [markdown]
@@ -226,9 +231,9 @@ plt.show()
 #
 # - `PAPER` is the network of the paper. Training it takes BEDLAM {cite:p}`bedlam`, a large GPU and, as the paper reports,
 #   three days. Weights of this size are not part of the repository.
-# - `LITE` is the shipped network. Its encoder is MoveNet {cite:p}`movenet`, a small network that has learned 2D keypoints
+# - `lite` is the shipped network. Its encoder is MoveNet {cite:p}`movenet`, a small network that has learned 2D keypoints
 #   in photographs and stays fixed; the rest is trained on the open synthetic people.
-# - `MINI` is a small HRNet trained on synthetic people only. It shows what the paper's encoder does at a size that two
+# - `mini` is a small HRNet trained on synthetic people only. It shows what the paper's encoder does at a size that two
 #   processor cores can train.
 
 # %% tags=["remove-input"]
@@ -258,7 +263,7 @@ def setting(config, name):
 
 
 html_table(
-    ("setting", "field of ModelConfig", *(name.upper() for name in networks)),
+    ("setting", "field of ModelConfig", *map(known_as, networks)),
     [
         (about, name, *(setting(network.config, name) for network in networks.values()))
         for name, about in SETTINGS.items()
@@ -291,7 +296,7 @@ for name, candidate in networks.items():
 shapes = {}  # networks with the same shapes share a column
 for name in networks:
     column = tuple(shape(get(*passes[name])) for _, _, get in TENSORS)
-    shapes.setdefault(column, []).append(name.upper())
+    shapes.setdefault(column, []).append(known_as(name))
 html_table(
     ("tensor", "in general", *(", ".join(names) for names in shapes.values())),
     [(label, general, *cells) for (label, general, _), *cells in zip(TENSORS, *shapes, strict=True)],
@@ -329,9 +334,9 @@ def share(name, module):
 
 display(
     html_table(
-        ("module", *(name.upper() for name in networks)),
+        ("module", *map(known_as, networks)),
         [(module, *(share(name, module) for name in networks)) for module in order],
-        "Weights and biases, counted; in LITE those of the fixed backbone, too",
+        "Weights and biases, counted; in lite those of the fixed backbone, too",
         align="l",
     )
 )
@@ -343,7 +348,7 @@ if preset == "paper":
     unused += sum(p.numel() for p in network.attention.conv_shape_cam.parameters())
     display(
         Markdown(
-            f"Every count of PAPER equals that of the released checkpoint. With buffers the network has {total:,} "
+            f"Every count of `PAPER` equals that of the released checkpoint. With buffers the network has {total:,} "
             f"numbers, {total / 1e6:.1f} million as in the paper. Two layers with {unused:,} parameters are part of the checkpoint "
             f"and never used: the keypoint layer of HRNet, and a second {15 * network.config.width} × "
             f"{15 * network.config.width} matrix of the attention."
@@ -381,7 +386,7 @@ if preset == "paper":
 #
 # ## Exercises
 #
-# **Exercise 1.** How many numbers does the regressor receive per joint in `PAPER`, in `LITE` and in `MINI`? Which
+# **Exercise 1.** How many numbers does the regressor receive per joint in `PAPER`, in `lite` and in `mini`? Which
 # of them are the same for all joints?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
@@ -391,11 +396,11 @@ for name, candidate in networks.items():
     depth_numbers = w if candidate.config.depth else 0
     received = 15 * w + 3 + depth_numbers  # A_j, box information, mean of D
     assert received + 6 == candidate.regressor.pose_hidden.weight.shape[-1]  # and the mean rotation
-    sentences.append(f"{name.upper()}: {15 * w} + 3 + {depth_numbers} = {received}")
+    sentences.append(f"`{known_as(name)}`: {15 * w} + 3 + {depth_numbers} = {received}")
 Markdown(
     "; ".join(sentences) + ". The first number is the length of $A_j$, which differs from joint to joint. "
     "Box information and the mean of $D$ are the same for all joints. Together with the six numbers of the joint's mean rotation, "
-    f"the pose head of {preset.upper()} has {network.regressor.pose_hidden.weight.shape[-1]} inputs per joint."
+    f"the pose head of `{known_as(preset)}` has {network.regressor.pose_hidden.weight.shape[-1]} inputs per joint."
 )
 
 # %% [markdown]
@@ -410,8 +415,8 @@ pose = 22 * config.hidden * config.width  # each joint's first layer has w input
 shape_and_camera = 2 * config.hidden * 22 * config.width  # these two read the inputs of all 22 joints
 assert regressors[0] - regressors[1] == pose + shape_and_camera
 Markdown(
-    f"Every joint's input is shorter by the {config.width} numbers of the mean of $D$ in MINI. The first layers lose "
-    f"22 · {config.hidden} · {config.width} = {pose:,} weights for the rotations and 2 · {config.hidden} · 22 · "
+    f"Every joint's input is shorter by the {config.width} numbers of the mean of $D$ in `mini`. The first layers lose "
+    f"22 × {config.hidden} × {config.width} = {pose:,} weights for the rotations and 2 × {config.hidden} × 22 × "
     f"{config.width} = {shape_and_camera:,} for shape and camera, together {pose + shape_and_camera:,}; counted: "
     f"{regressors[0]:,} with and {regressors[1]:,} without depth."
 )

@@ -102,7 +102,7 @@ def signed(value):
 def power(value):
     """A small number as a power of ten."""
     mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa} · 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa} × 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 # %% [markdown]
@@ -125,7 +125,7 @@ def power(value):
 #
 # $$ A = \sigma(S)\, F_\mathrm{up}^{\mathsf T} \tag{5} $$
 #
-# For the paper's sizes, $\sigma(S)$ is 22 × 3136 (56 × 56 positions), $F_\mathrm{up}$ is 720 × 3136, and $A$ is 22
+# For the paper's sizes, $\sigma(S)$ is 22 × 3,136 (56 × 56 positions), $F_\mathrm{up}$ is 720 × 3,136, and $A$ is 22
 # × 720 with one row $A_j$ per joint. The code stores the transpose, 720 × 22, with one column per joint. Written
 # for one joint, with the attention weight $\alpha_j(p)$ of position $p$:
 #
@@ -191,7 +191,7 @@ Markdown(
 # whole training. In PARE the supervision of the parts ends after a first phase, and the attention may then move
 # away from the parts. In D-PoSE it remains a part segmentation by supervision.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention weights of each joint for one crop: the crop is shown in grey, and yellow where the weights are large. Second picture: all joints together; each place has the colour of the joint with the largest weight there, relative to the maximum of that joint.", "name": "fig-attention-all"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention weights of each joint for one crop: the crop is shown in grey, and yellow where the weights are large. Second picture: all joints together; each place has the colour of the joint with the largest weight there, relative to the maximum of that joint.", "name": "fig-attention-all"}, "image": {"alt": "Grid of small pictures of one crop: the crop, a picture of the body in the colours of its joints on black, and one grey copy per joint with a yellow spot, for most joints on the part of the body that the joint moves."}}
 
 
 def all_together(weights):
@@ -215,7 +215,7 @@ order = [
 drawn = {name: attention_overlay(picture, features.attention[0, j]) for j, name in enumerate(JOINTS)}
 drawn |= {"crop": picture, "all joints": all_together(features.attention[0])}
 titles = [[plain(name) for name in row] for row in order]
-picture_grid([[drawn[name] for name in row] for row in order], titles, side=1.25)
+picture_grid([[drawn[name] for name in row] for row in order], titles, side=1.17)
 plt.show()
 
 # %% tags=["remove-input"]
@@ -280,7 +280,7 @@ Markdown(
 # What happens when a part cannot be seen? A grey patch is put over one joint of the crop.
 # {numref}`fig-attention-covered` shows the attention of this joint and of four others before and after.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention of a joint and of other joints, without a patch (above) and with a patch over the first joint (below). Each map has a scale of its own.", "name": "fig-attention-covered"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention of a joint and of other joints, without a patch (above) and with a patch over the first joint (below). Each map has a scale of its own.", "name": "fig-attention-covered"}, "image": {"alt": "Two rows of pictures of one crop with yellow spots, the second with a grey square over one joint. There the spot of the covered joint has moved along the limb; the spots of the other joints change little."}}
 PATCH = S // 5  # pixels
 to_crop = crop_affine(column("center"), column("scale"), S)  # (P, 2, 3)
 joints2d = column("joints2d")[:, :22]
@@ -308,7 +308,7 @@ rows = [
     [to_picture(i), *(attention_overlay(to_picture(i), weights[j]) for j in columns)]
     for i, weights in ((image[person], attention[person]), (hidden, after))
 ]
-picture_grid(rows, ("crop", *(plain(JOINTS[j]) for j in columns)), ("not covered", "covered"), side=1.25)
+picture_grid(rows, ("crop", *(plain(JOINTS[j]) for j in columns)), ("not covered", "covered"), side=1.15)
 plt.show()
 
 # %% [markdown]
@@ -326,6 +326,11 @@ def joint_errors(prediction, rows):
     """Distance of each joint from the truth, relative to the pelvis: (N, 22) mm."""
     joints = body(prediction.betas, prediction.rotmats).joints[:, :22]
     return 1000 * ((joints - joints[:, :1]) - (true[rows] - true[rows, :1])).norm(dim=-1)
+
+
+def difference(new, old):
+    """The difference of two errors as the table rounds them."""
+    return round(float(new), 1) - round(float(old), 1)
 
 
 table, effects = [], {}
@@ -346,7 +351,12 @@ for name in dict.fromkeys((covered, "left_elbow", "right_knee", "head")):
     free = joint_errors(Prediction(*(x[rows] for x in predicted)), rows).mean(0)
     blocked = joint_errors(new, rows).mean(0)
     rest = torch.arange(22) != j
-    effects[name] = moved[j], moved[rest].mean(), blocked[j] - free[j], (blocked - free)[rest].mean()
+    effects[name] = (
+        moved[j],
+        moved[rest].mean(),
+        difference(blocked[j], free[j]),
+        difference(blocked[rest].mean(), free[rest].mean()),
+    )
     table.append(
         (
             plain(name),
@@ -474,7 +484,7 @@ Markdown(
 # **Exercise 3.** Which places of the crop does the attention of a joint depend on? Move the patch over the whole
 # crop and record, for each place, how much of the attention moves.
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Above: where a joint attends. Below: the places at which a patch moves much of its attention. The two agree roughly; the lower maps are wider, because the logits of a cell depend on its surroundings.", "name": "fig-attention-sensitivity"}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Above: where a joint attends. Below: the places at which a patch moves much of its attention. The two agree roughly; the lower maps are wider, because the logits of a cell depend on its surroundings.", "name": "fig-attention-sensitivity"}, "image": {"alt": "Two rows of grey pictures of one crop, a column per joint. Above, small yellow spots on single parts of the body; below, wide yellow areas around the same parts."}}
 grid = (torch.arange(steps) + 0.5) * S / steps
 variants = torch.stack([cover(image[person], (x, y)) for y in grid for x in grid])
 moved = 0.5 * (run(variants, box[person].expand(len(variants), -1))[1] - attention[person]).abs().sum((2, 3))
@@ -482,5 +492,5 @@ moved = moved.T.view(22, steps, steps)
 names = ("head", "left_wrist", "right_wrist", "pelvis", "left_knee", "right_ankle")
 chosen = [JOINTS.index(name) for name in names]
 rows = [[attention_overlay(picture, maps[j]) for j in chosen] for maps in (attention[person], moved)]
-picture_grid(rows, [plain(name) for name in names], ("attention", "depends on"), side=1.25)
+picture_grid(rows, [plain(name) for name in names], ("attention", "depends on"), side=1.12)
 plt.show()

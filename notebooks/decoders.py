@@ -76,7 +76,7 @@ true_depth = torch.cat([batch["depth"] for batch in batches])[:people, 0]  # (P,
 logits = torch.cat([prediction.parts for prediction in predictions])[:people]  # (P, 23, M, M)
 depth = torch.cat([prediction.depth for prediction in predictions])[:people, 0]  # (P, M, M)
 parts = logits.argmax(1)  # (P, M, M)
-MINI = network.config.name.upper()
+MINI = network.config.name
 
 
 def percent(share, digits=0):
@@ -121,7 +121,7 @@ def parameters(module):
 # The two targets treat occlusion differently. The depth map contains only what is visible. The part map is
 # rendered from the mesh alone, so it shows the whole body, also behind other objects and without clothes.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Two test people of the open data with the targets of both decoders. Depth: bright is near, dark is far. Parts: one colour per limb, lighter towards its end. In the second row a box hides a part of the legs, which the depth target leaves out and the part target contains.", "name": "fig-decoder-targets"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Two test people of the open data with the targets of both decoders. Depth: bright is near, dark is far. Parts: one colour per limb, lighter towards its end. In the second row a box hides a part of the legs, which the depth target leaves out and the part target contains.", "name": "fig-decoder-targets"}, "image": {"alt": "Two rows of three pictures: the crop of a person, the visible person in shades from yellow to dark blue on a dark ground, and the person divided into coloured body parts. In the second row the leg behind a box is missing in the depth and present in the parts."}}
 members = itertools.islice(read_members(find_shards(data, "test"), BadCount(0, 0)), max(targets) + 1)
 samples = [decode_sample(member) for member in members]
 picture_grid(
@@ -191,7 +191,7 @@ show_source(UpFuse.forward)
 # - In eq. 9 the text lets $B_i$ reduce the number of channels to that of the next level. In the code $X_i$ has as
 #   many channels as $F_i$.
 # - Eq. 10 computes an output of the size of $F_1$. The code doubles $X_1$ twice first, each time with a $3 \times
-#   3$ convolution, so that the output has the size of the crop. (`MINI` doubles it once.)
+#   3$ convolution, so that the output has the size of the crop. (`mini` doubles it once.)
 #
 # {numref}`fig-decoder-unet` shows a decoder with the maps of one crop.
 
@@ -218,8 +218,8 @@ with torch.device("meta"):  # shapes and counts only, nothing is computed
     paper_steps = decode(paper.depth_decoder, paper_maps), decode(paper.parts_decoder, paper_maps)
 assert torch.equal(steps["parts"]["output"], network.parts_decoder(maps)[0])
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The depth decoder of the small network for one crop, and the output of the part decoder, which has the same layers. Left: maps of the encoder, from the finest to the coarsest. Right: maps of the decoder, from the coarsest to the finest. Pictures: mean magnitude over the channels, each with a colour scale of its own. Numbers: channels × height × width.", "name": "fig-decoder-unet"}}
-figure, axis = plt.subplots(figsize=(8, 6.2), layout="constrained")
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The depth decoder of the small network for one crop, and the output of the part decoder, which has the same layers. Left: maps of the encoder, from the finest to the coarsest. Right: maps of the decoder, from the coarsest to the finest. Pictures: mean magnitude over the channels, each with a colour scale of its own. Numbers: channels × height × width.", "name": "fig-decoder-unet"}, "image": {"alt": "Diagram with two columns of maps. In the left column the maps become coarser from top to bottom, in the right one finer from bottom to top. An arrow leads from each map at the left to the one at the right, arrows lead upwards at the right, and from the top to a depth map, below which is a part map."}}
+figure, axis = plt.subplots(figsize=(7, 5.9), layout="constrained")
 SIDES = (1.0, 0.82, 0.66, 0.5)
 
 
@@ -298,7 +298,7 @@ html_table(
 # the number of pixels that two regions have in common divided by the number of pixels in either, and by its mean
 # over the parts, the {term}`mIoU`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps of four test people. The predicted depth is shown where the part decoder predicts a part. Left of each row: mean absolute error of the depth on the person's visible pixels, and share of the pixels of the body with the correct part.", "name": "fig-decoder-maps"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps of four test people. The predicted depth is shown where the part decoder predicts a part. Left of each row: mean absolute error of the depth on the person's visible pixels, and share of the pixels of the body with the correct part.", "name": "fig-decoder-maps"}, "image": {"alt": "Four rows of five pictures, one person per row. The predicted depth and parts have the pose of the true ones, with smoother outlines and less detail at hands and feet."}}
 visible, body = true_depth > 0, true_parts > 0
 error = (depth - true_depth).abs()  # (P, M, M)
 rows, labels = [], []
@@ -317,7 +317,7 @@ for i in shown:
 side = max(len(row[0]) for row in rows)
 rows = [[cv2.resize(p, (side, side), interpolation=cv2.INTER_NEAREST) for p in row] for row in rows]
 titles = ("crop", "depth, true", "depth, predicted", "parts, true", "parts, predicted")
-picture_grid(rows, titles, labels, side=1.45)
+picture_grid(rows, titles, labels, side=1.38)
 plt.show()
 
 # %% tags=["remove-input"]
@@ -368,7 +368,7 @@ Markdown(
 def power(value):
     """A small number as a power of ten."""
     mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa} · 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa} × 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def exchange(layers, x):
@@ -426,7 +426,7 @@ html_table(
 # target against the distance to the outline of the visible person.
 
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Depth across the outline of the visible person: mean of target and prediction at each distance; band: the middle half of the predictions. Outside, the prediction continues the depth of the person.", "name": "fig-decoder-outline"}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Depth across the outline of the visible person: mean of target and prediction at each distance; band: the middle half of the predictions. Outside, the prediction continues the depth of the person.", "name": "fig-decoder-outline"}, "image": {"alt": "Line chart of depth against the distance to the outline. Inside the person target and prediction fall together; outside, the target is zero, while the prediction hardly changes across the outline."}}
 def outline_distance(person):
     """Signed distance in pixels of each pixel (M, M) to the outline of a mask, positive inside."""
     inside, outside = (cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5) for m in (person, ~person))
@@ -439,10 +439,10 @@ predicted, target = depth[with_depth].numpy(), true_depth[with_depth].numpy()
 bins = np.arange(-8, 9)
 members = [np.floor(distance) == low for low in bins]
 quartiles = np.array([np.quantile(predicted[m], [0.25, 0.75]) for m in members]).T
-figure, axis = plt.subplots(figsize=(7.2, 2.8))
+figure, axis = plt.subplots(figsize=(7, 2.8))
 axis.step(bins + 0.5, [target[m].mean() for m in members], where="mid", color="#D55E00", label="target")
 axis.plot(bins + 0.5, [predicted[m].mean() for m in members], color="#0072B2", label="prediction")
-axis.fill_between(bins + 0.5, *quartiles, color="#0072B2", alpha=0.2, linewidth=0)
+axis.fill_between(bins + 0.5, *quartiles, color="#0072B2", alpha=0.35, linewidth=0)
 axis.axvline(0, color=INK, linewidth=0.8)
 axis.set_xlabel(f"distance to the outline (pixels of {len(distance[0])} × {len(distance[0])})")
 axis.set_ylabel("depth")
@@ -456,7 +456,7 @@ plt.show()
 # $F_3$ by their means over all positions of a crop, and measure the parts again. (The weights stay the same, so
 # this is no network that was trained without skip connections.)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Parts predicted for one person as the skip connections are removed, from the finest to the coarsest, and the true parts.", "name": "fig-decoder-skips"}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Parts predicted for one person as the skip connections are removed, from the finest to the coarsest, and the true parts.", "name": "fig-decoder-skips"}, "image": {"alt": "Five part maps in a row. The first one resembles the true one at the end; between them less and less of the body remains."}}
 few = slice(0, 60)
 with torch.inference_mode():
     features = network.encoder(image[few])
@@ -470,11 +470,11 @@ with torch.inference_mode():
         scores[name] = mean_iou(*parts_overlap(parts_confusion(labels, true_parts[few]).sum(0)))
 titles = [f"{name}\nmIoU {score:.2f}" for name, score in scores.items()]
 row = [colour_parts(labels[shown[0]].numpy()) for labels in removed.values()]
-picture_grid([[*row, colour_parts(true_parts[shown[0]].numpy())]], [*titles, "true"], side=1.45)
+picture_grid([[*row, colour_parts(true_parts[shown[0]].numpy())]], [*titles, "true"], side=1.35)
 plt.show()
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the conclusion", "code_prompt_hide": "Hide the conclusion"}
-lost = {name: scores["all"] - score for name, score in scores.items()}
+lost = {name: round(scores["all"], 2) - round(score, 2) for name, score in scores.items()}
 Markdown(
     f"This network needs its skip connections. Without $F_1$ the mIoU falls by {lost['without F₁']:.2f}, and with $F_4$ alone by {lost['without F₁, F₂, F₃']:.2f}, "
     f"to {scores['without F₁, F₂, F₃']:.2f}. The mean of a map is an input that no decoder has been trained with, so a part of the loss may come from this."
@@ -487,7 +487,7 @@ Markdown(
 # to its own place? Compare with the convention of aligned centres and with the nearest-neighbour up-sampling in
 # the encoder.
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Shift between the place of a fine cell and the place of the content that it receives from F₄, for the paper's crop of 224 pixels.", "name": "fig-decoder-corners"}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Shift between the place of a fine cell and the place of the content that it receives from F₄, for the paper's crop of 224 pixels.", "name": "fig-decoder-corners"}, "image": {"alt": "Line chart of the shift over the crop. With aligned corners it is a straight line that falls from zero; with aligned centres it is constant except near the borders; for nearest-neighbour up-sampling it is a sawtooth of steps."}}
 cells = PAPER.image_size // 32
 places = 32.0 * torch.arange(cells).expand(1, 1, cells, -1)  # each cell of F4 holds its own place
 own = 4.0 * torch.arange(PAPER.feature_size)
@@ -496,7 +496,7 @@ centres = places
 for _ in range(3):
     centres = F.interpolate(centres, scale_factor=2, mode="bilinear", align_corners=False)
 nearest = F.interpolate(places, scale_factor=8, mode="nearest")
-figure, axis = plt.subplots(figsize=(7.2, 2.6))
+figure, axis = plt.subplots(figsize=(7, 2.6))
 axis.plot(own, corners[0, 0, 0] - own, color="#0072B2", label="aligned corners (decoders)")
 axis.plot(own, centres[0, 0, 0] - own, color="#B07500", label="aligned centres")
 axis.step(own, nearest[0, 0, 0] - own, where="mid", color="#009E73", linewidth=1, label="nearest (encoder)")

@@ -71,7 +71,7 @@ with torch.device("meta"):  # shapes only, nothing is computed
 
 NAMES = ("F₁", "F₂", "F₃", "F₄")
 COLOURS = ("#0072B2", "#009E73", "#B07500", "#D55E00")
-MINI = config.name.upper()
+MINI = config.name
 
 
 def percent(share, digits=0):
@@ -114,7 +114,7 @@ def parameters(*modules):
 # of *modules*. In each module every branch passes through residual blocks of its own, and then the branches
 # exchange features.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "HRNet-W48, drawn from its module tree. Rows: branches, with their resolution relative to the crop (left) and their channels (right). The stem and stage 1 have other numbers of channels, written below them. Boxes: residual blocks, with their number. Rings: sums. Grey lines pass a map on unchanged. The green line is a 3 × 3 convolution that changes only the number of channels. Blue lines reduce the resolution by strided convolutions, orange lines increase it by a 1 × 1 convolution and nearest-neighbour up-sampling.", "name": "fig-encoder-hrnet"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "HRNet-W48, drawn from its module tree. Rows: branches, with their resolution relative to the crop (left) and their channels (right). The stem and stage 1 have other numbers of channels, written below them. Boxes: residual blocks, with their number. Rings: sums. Grey lines pass a map on unchanged. The green line is a 3 × 3 convolution that changes only the number of channels. Blue lines reduce the resolution by strided convolutions, orange lines increase it by a 1 × 1 convolution and nearest-neighbour up-sampling.", "name": "fig-encoder-hrnet"}, "image": {"alt": "Diagram from left to right. One row of boxes begins at the stem; a second, a third and a fourth row start below it, each farther right. After each column of boxes, lines cross from every row to every other one, and F₁ to F₄ leave the four rows at the right."}}
 DOWN, UP, CHANNELS = "#0072B2", "#D55E00", "#009E73"
 
 
@@ -134,16 +134,16 @@ def draw_box(axis, x, branch, text, width=0.6):
 
 
 def draw_hrnet(hrnet, config):
-    figure, axis = plt.subplots(figsize=(8, 3.3), layout="constrained")
-    draw_box(axis, 0, 0, "stem", 0.75)
+    figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    draw_box(axis, 0, 0, "stem", 0.95)
     draw_box(axis, 1, 0, len(hrnet.layer1))
     draw_line(axis, (0, 0), (1, 0))
     last = [layer for layer in hrnet.layer1.modules() if isinstance(layer, torch.nn.Conv2d)][-1]
     for place, count in ((0, hrnet.conv2.out_channels), (1, last.out_channels)):
         axis.text(place, 0.34, f"{count}", color=INK, fontsize=9, ha="center", va="top")
-    headings, ends, x = [(0.85, "stage 1")], [(1, 0)], 2  # ends: where each branch of the last module ended
+    headings, ends, x = [(0.7, "stage 1")], [(1, 0)], 2  # ends: where each branch of the last module ended
     for number, stage in enumerate((hrnet.stage2, hrnet.stage3, hrnet.stage4), start=2):
-        headings.append((x + 0.75 * (len(stage) - 1) + 0.2, f"stage {number}"))
+        headings.append((x + 0.75 * (len(stage) - 1) + 0.3, f"stage {number}"))
         for module in stage:
             branches = range(len(module.branches))
             for i in branches:
@@ -171,7 +171,7 @@ draw_hrnet(paper, PAPER)
 plt.show()
 
 # %% [markdown]
-# The network that runs on this page, `MINI`, has the same structure in a smaller size:
+# The network that runs on this page, `mini`, has the same structure in a smaller size:
 
 # %% tags=["remove-input"]
 rows = []
@@ -192,6 +192,11 @@ for name, layers, module in (
         cells += [blocks, f"{parameters(*(getattr(hrnet, layer) for layer in layers)):,}"]
     branches = len(getattr(paper, module)[0].branches) if module else 1 if "up" not in name else ""
     rows.append((name, branches, *cells))
+unused = [parameters(hrnet.final_layer) for hrnet in (paper, encoder)]
+totals = [parameters(hrnet) for hrnet in (paper, encoder)]
+rows.append(("keypoint layer, not used", "", "", f"{unused[0]:,}", "", f"{unused[1]:,}"))
+assert totals == [sum(int(row[column].replace(",", "")) for row in rows) for column in (3, 5)]
+rows.append(("total", "", "", f"{totals[0]:,}", "", f"{totals[1]:,}"))
 html_table(
     ("part", "branches", "blocks, PAPER", "parameters", f"blocks, {MINI}", "parameters"),
     rows,
@@ -270,7 +275,7 @@ html_table(
 # {numref}`fig-encoder-channels` shows some of the channels. The fine maps follow edges and limbs; a cell of the
 # coarse maps covers a whole limb, and its many channels have to represent what is inside it.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One row per resolution. Left: the crop reduced to one pixel per cell. Right: the four channels of the map that vary most over this crop, each with a colour scale of its own from dark blue (smallest value) to yellow (largest).", "name": "fig-encoder-channels"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One row per resolution. Left: the crop reduced to one pixel per cell. Right: the four channels of the map that vary most over this crop, each with a colour scale of its own from dark blue (smallest value) to yellow (largest).", "name": "fig-encoder-channels"}, "image": {"alt": "Grid of square maps of one person. In the first row outlines and limbs can be recognised; from row to row the cells become larger, and the last row has only a few large squares, of which some are bright."}}
 rows = []
 for features in maps[:4]:
     reduced = to_picture(F.adaptive_avg_pool2d(images[:1], features.shape[-1])[0])
@@ -379,12 +384,12 @@ inside[max(first, 0) : last + 1, max(first, 0) : last + 1] = True
 assert not support[~inside].any()
 filled = support[inside].float().mean().item()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence of the pixels on the middle cell of each map, mean over the test people of this page. Above: the square root of the influence, dark blue for zero; the dashed square is the receptive field by the formula. Below: share of the influence within a distance from the cell.", "name": "fig-encoder-influence"}}
-figure = plt.figure(figsize=(8, 5), layout="constrained")
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence of the pixels on the middle cell of each map, mean over the test people of this page. Above: the square root of the influence, dark blue for zero; the dashed square is the receptive field by the formula. Below: share of the influence within a distance from the cell.", "name": "fig-encoder-influence"}, "image": {"alt": "Five square maps with a bright spot in the middle, which is smallest for F₁ without fusion and largest for F₄. Below, five curves that rise from 0 to 1, the steepest for F₁ without fusion, the flattest for F₄."}}
+figure = plt.figure(figsize=(7, 4.6), layout="constrained")
 above, below = figure.subfigures(2, 1, height_ratios=(1, 1.55))
 for axis, (name, shares) in zip(above.subplots(1, 5), measured.items(), strict=True):
     axis.imshow(colour_values(shares.mean(0).sqrt()))
-    axis.set_title(name, fontsize=10)
+    axis.set_title(name, fontsize=9)
     style_axis(axis)
     axis.grid(False)
     axis.set_xticks([]), axis.set_yticks([])
@@ -435,14 +440,14 @@ covered = parameters(*(getattr(paper, name) for name in COCO_LAYERS))
 total = parameters(paper)
 Markdown(
     f"The weights of COCO fill the stem and stages 1 to 4, {covered:,} of the {total:,} parameters of `PAPER`'s encoder ({percent(covered / total)}). "
-    f"The layers that compute $F_\\mathrm{{up}}$ start from random weights. The total includes a last layer of {parameters(paper.final_layer):,} parameters "
-    "from the keypoint network that is never used, but which the paper's count contains."
+    f"The layers that compute $F_\\mathrm{{up}}$ start from random weights. The total includes the {unused[0]:,} parameters of the "
+    f"keypoint layer, which is never used. It has {paper.final_layer.out_channels} outputs, as in the released code, so the layer of COCO with its 17 outputs does not fit, and its weights are not loaded."
 )
 
 # %% [markdown]
 # To start a training run from these weights, pass the file that the authors of HRNet published, `dpose train
 # --preset paper --init pose_hrnet_w48_256x192.pth`; {py:obj}`dpose.model.released.load_keypoint_weights` reads it.
-# `MINI` is trained from random weights. How much the pretraining contributes is not measured in this book.
+# `mini` is trained from random weights. How much the pretraining contributes is not measured in this book.
 #
 # ## The encoder of `lite`
 #
@@ -462,7 +467,7 @@ with torch.inference_mode():
     lite_maps = lite(images)
 fixed = parameters(lite.backbone)
 Markdown(
-    f"The maps have the sizes {', '.join(size(x) for x in lite_maps[:4])} and, for $F_\\mathrm{{up}}$, {size(lite_maps.f_up)}, as in `MINI`. Of the "
+    f"The maps have the sizes {', '.join(size(x) for x in lite_maps[:4])} and, for $F_\\mathrm{{up}}$, {size(lite_maps.f_up)}, as in `mini`. Of the "
     f"{parameters(lite):,} parameters of this encoder {fixed:,} belong to the backbone. The convolutions also receive two channels with "
     "the coordinates of each cell."
 )
@@ -500,7 +505,7 @@ html_table(
 # **Exercise 2.** Replace the lower right corner of a crop, 32 × 32 pixels, by pixels of another person. Which cells of
 # $F_1$ can change without fusion, and which do? What happens with fusion?
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Change of F₁ by the changed corner, on a logarithmic scale; black: no change at all. The titles count the cells that change. Without fusion these are the cells whose window reaches the corner, with fusion all cells.", "name": "fig-encoder-corner"}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Change of F₁ by the changed corner, on a logarithmic scale; black: no change at all. The titles count the cells that change. Without fusion these are the cells whose window reaches the corner, with fusion all cells.", "name": "fig-encoder-corner"}, "image": {"alt": "A crop with foreign pixels in its lower right corner, and two maps of cells. In the first map the cells far from this corner are black, in the second one every cell is coloured; in both, the change is largest near the corner."}}
 corner = S - 32
 painted = images[:1].clone()
 painted[..., corner:, corner:] = images[-1:, ..., corner:, corner:]
@@ -518,25 +523,24 @@ window_reaches = 4 * torch.arange(S // 4) + side // 2 >= corner
 reached = window_reaches[:, None] & window_reaches[None]
 assert (alone[~reached] == 0).all()  # exactly: these cells cannot depend on the corner
 
-figure, axes = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(6.8, 2.3), layout="constrained")
 axes[0].imshow(to_picture(painted[0]))
 axes[0].set_title("changed crop")
 for axis, values, title in zip(axes[1:], (alone, fused), ("without fusion", "with fusion"), strict=True):
     axis.imshow(np.zeros((*values.shape, 3)))  # what does not change stays black
     visible = np.ma.masked_equal(values.numpy(), 0)
     drawn = axis.imshow(visible, norm=plt.matplotlib.colors.LogNorm(1e-4, 1, clip=True), cmap="cividis")
-    axis.set_title(f"{title}: {int((values > 0).sum()):,} of {values.numel():,}")
+    axis.set_title(f"{title}:\n{int((values > 0).sum()):,} of {values.numel():,}")
 for axis in axes:
     style_axis(axis)
     axis.grid(False)
     axis.set_xticks([]), axis.set_yticks([])
-    axis.spines[:].set_visible(False)
-    axis.title.set_fontsize(10)
-style_axis(figure.colorbar(drawn, ax=axes, aspect=12, label="relative change of F₁").ax)
+    axis.title.set_fontsize(9)
+style_axis(figure.colorbar(drawn, ax=axes, aspect=12, format="{x:g}", label="relative change of F₁").ax)
 plt.show()
 
 # %% [markdown]
-# **Exercise 3.** How many residual blocks per branch and module would `MINI` need without fusion, so that the
+# **Exercise 3.** How many residual blocks per branch and module would `mini` need without fusion, so that the
 # receptive field of every cell of $F_1$ covers the whole crop?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}

@@ -130,12 +130,12 @@ crops = [c for c in map(decode_sample, members) if c["depth"] is not None and (c
 # the depth of every pixel in 32 bits (distance along the camera's axis, stored in centimetres), and a mask of each
 # person.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A frame; the depth of all its pixels, on a logarithmic scale; the mask of one person; and the depth under the mask, on a scale of its own. White: the window that the pictures on the right show.", "name": "fig-targets-steps"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A frame; the depth of all its pixels, on a logarithmic scale; the mask of one person; and the depth under the mask, on a scale of its own. White: the window that the pictures on the right show.", "name": "fig-targets-steps"}, "image": {"alt": "Two rows of two pictures. Left, a frame with a person and the depth of the frame, in which the whole person has one colour. Right, a white silhouette on black and the depth of the person, in which the limbs have different colours."}}
 window = square(mask)
 own = np.where(mask & person_pixels(metres, mask), metres, np.nan)
 cividis = plt.get_cmap("cividis_r").copy()
 cividis.set_bad(np.array(BACKGROUND) / 255)
-figure, axes = plt.subplots(2, 2, figsize=(8, 6), width_ratios=(1.78, 1), layout="constrained")
+figure, axes = plt.subplots(2, 2, figsize=(7, 5.4), width_ratios=(1.78, 1), layout="constrained")
 figure.patch.set_alpha(0)
 axes[0, 0].imshow(image)
 axes[0, 1].imshow(mask[window], cmap="gray", interpolation="nearest")
@@ -146,8 +146,9 @@ drawn = (
 titles = ("frame", "mask of one person", "depth of the frame (m)", "depth of the person (m)")
 for axis, title in zip(axes.flat, titles, strict=True):
     bare(axis, title)
-for axis, picture in zip(axes[1], drawn, strict=True):
-    style_axis(figure.colorbar(picture, ax=axis, orientation="horizontal", shrink=0.8, aspect=30).ax)
+for axis, picture, form in zip(axes[1], drawn, ("{x:,.0f}", "{x:.1f}"), strict=True):
+    bar = figure.colorbar(picture, ax=axis, orientation="horizontal", shrink=0.8, aspect=30, format=form)
+    style_axis(bar.ax)
 rows, columns = window
 place = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
 for axis in axes[:, 0]:
@@ -182,7 +183,7 @@ Markdown(
 #
 # {py:obj}`dpose.data.targets.depth_target` computes both, with `rule="paper"` (the default) or `rule="released"`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The depth target of two test people by both rules, and the difference: blue where the released code gives a smaller value (nearer), red where it gives a larger one.", "name": "fig-targets-rules"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The depth target of two test people by both rules, and the difference: blue where the released code gives a smaller value (nearer), red where it gives a larger one.", "name": "fig-targets-rules"}, "image": {"alt": "Two rows of four pictures: the crop of a person, two depth maps of the person that look alike, and a map of their difference, pale where the two agree and red or blue on single limbs and on the trunk."}}
 
 
 def colour_difference(difference, person, limit=0.25):
@@ -203,7 +204,7 @@ for crop in (crops[i % len(crops)] for i in shown):
             colour_difference(released - paper, person),
         ]
     )
-picture_grid(pictures, titles=("crop", "paper", "released code", "difference"), side=1.8)
+picture_grid(pictures, titles=("crop", "paper", "released code", "difference"), side=1.73)
 plt.show()
 
 # %% tags=["remove-input"]
@@ -279,7 +280,7 @@ def by_rules(depth, mask):
     return formula(depth, mask), depth_target(depth, mask), depth_target(depth, mask, rule="released")
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Targets with a mask that contains one pixel of sky, and with a mask that is two pixels too wide: the paper's formula alone, the formula after the check of this package, and the rule of the released code.", "name": "fig-targets-wrong"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Targets with a mask that contains one pixel of sky, and with a mask that is two pixels too wide: the paper's formula alone, the formula after the check of this package, and the rule of the released code.", "name": "fig-targets-wrong"}, "image": {"alt": "Two rows of four depth maps of one person. With the formula alone the whole person has the same colour. The check restores the differences between the limbs in the first row and few of them in the second."}}
 depth, person = metres[window], mask[window]
 with_sky = depth.copy()
 with_sky[tuple(outline(person)[0])] = metres.max()
@@ -288,7 +289,7 @@ pictures = []
 for wrong_depth, wrong_mask in ((with_sky, person), (depth, grown(person, 2))):
     alone, checked, released = by_rules(wrong_depth, wrong_mask)
     pictures.append([correct, colour_depth(alone), colour_depth(checked), colour_depth(released, wrong_mask)])
-picture_grid(pictures, ("exact mask", *RULES), ("one pixel of sky", "mask 2 pixels too wide"), side=1.8)
+picture_grid(pictures, ("exact mask", *RULES), ("one pixel of sky", "mask 2 pixels too wide"), side=1.73)
 plt.show()
 
 # %% [markdown]
@@ -335,9 +336,9 @@ html_table(
 dropped = sum(int(((c["depth"] > 0) & ~person_pixels(c["depth"])).sum()) for c in crops)
 sky, wide, wider = (values.mean(0) for values in damage.values())
 Markdown(
-    f"The check removes the effect of a pixel of sky: the mean error falls from {sky[0]:.2f} to {sky[1]:.3f}. It helps little against a mask that includes floor and walls on all sides "
-    f"({wide[0]:.2f} to {wide[1]:.2f} with one pixel), because most of them are less than {PERSON_DEPTH_REACH}\u00a0m away. The percentiles of the released code tolerate 5\u00a0% of wrong pixels at each end. One pixel on all "
-    f"sides is {percent(np.median(ring))} of the median person, and the error is {wide[2]:.2f} with one pixel and {wider[2]:.2f} with two.\n\n"
+    f"The check removes the effect of a pixel of sky: the mean error falls from {sky[0]:.3f} to {sky[1]:.3f}. It helps little against a mask that includes floor and walls on all sides "
+    f"({wide[0]:.3f} to {wide[1]:.3f} with one pixel), because most of them are less than {PERSON_DEPTH_REACH}\u00a0m away. The percentiles of the released code tolerate 5\u00a0% of wrong pixels at each end. One pixel on all "
+    f"sides is {percent(np.median(ring))} of the median person, and the error is {wide[2]:.3f} with one pixel and {wider[2]:.3f} with two.\n\n"
     f"With correct masks the check changes nothing: it removes {dropped}\u00a0pixels of the {len(crops)} people above, of whom the largest depth range is {max(spans):.2f}\u00a0m."
 )
 
@@ -352,9 +353,9 @@ Markdown(
 # the intrinsics of the crop. The rendered parts lie where the image shows them.
 #
 # **The camera of the released code** does not use $K$. Its axis passes through the middle of the crop, and its
-# focal length is 5000 pixels for a crop of 224, as that of a telephoto lens. The body keeps the global orientation
+# focal length is 5,000 pixels for a crop of 224, as that of a telephoto lens. The body keeps the global orientation
 # of its label and is translated so that its joints fit best to the labelled 2D joints. Let $\mathbf p_j$ be the 2D
-# joints relative to the middle of the crop, $\mathbf q_j = \mathbf p_j / 5000$, and $(\mathbf x_j, z_j)$ the 3D
+# joints relative to the middle of the crop, $\mathbf q_j = \mathbf p_j / 5{,}000$, and $(\mathbf x_j, z_j)$ the 3D
 # joints. The condition $\mathbf x_j + \mathbf t = \mathbf q_j (z_j + t_z)$ is linear in the translation $(\mathbf
 # t, t_z)$, so the least-squares solution, weighted by the confidences $c_j$, has a closed form:
 #
@@ -406,7 +407,7 @@ Markdown(
 # eye: sorted by the difference of the two maps, they are at 10, 30, 50, 70 and 90 % of the list.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Part labels by the two cameras. From above: the crop with the outline of the silhouettes (white: camera of the crop, orange: released code); the labels by the camera of the crop; the labels by the camera of the released code; and the pixels that differ, light blue where both see a part, but not the same one, orange where only one of them sees the body. Titles: share of the body's pixels with another label, and distance of the person.", "name": "fig-targets-cameras"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Part labels by the two cameras. From above: the crop with the outline of the silhouettes (white: camera of the crop, orange: released code); the labels by the camera of the crop; the labels by the camera of the released code; and the pixels that differ, light blue where both see a part, but not the same one, orange where only one of them sees the body. Titles: share of the body's pixels with another label, and distance of the person.", "name": "fig-targets-cameras"}, "image": {"alt": "Grid with a person per column: the crop with two outlines, two part maps, and a map of the differing pixels. From left to right the outlines are farther apart and the light blue and orange areas larger."}}
 def differing(labels, truth=true):
     """Share of the pixels of each body that have another label: (P,)."""
     on_body = truth > 0
@@ -422,7 +423,7 @@ def overlap(labels, truth=true):
 share = differing(labels)
 order = share.argsort()
 picked = [int(order[round(q * (len(order) - 1))]) for q in (0.1, 0.3, 0.5, 0.7, 0.9)]
-figure, axes = plt.subplots(4, 5, figsize=(8, 6.8), layout="constrained")
+figure, axes = plt.subplots(4, 5, figsize=(7, 6), layout="constrained")
 figure.patch.set_alpha(0)
 for line, i in zip(axes.T, picked, strict=True):
     a, b = true[i].numpy(), labels[i].numpy()
@@ -537,13 +538,13 @@ angles, ranges = np.linspace(0, 35, 8), np.array([1.5, 2, 3, 4, 6, 9, 14])
 by_angle = 100 * torch.stack([put(np.deg2rad(a), 4.0) for a in angles]).numpy()
 by_range = 100 * torch.stack([put(0.0, d) for d in ranges]).numpy()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the pixels of a body with another label under the camera of the released code. Left: against the angle between the camera's axis and the direction of the person. Right: against the distance, with the body turned by that angle first. Dots: test people. Lines and bands: the same poses at chosen places, median and middle half.", "name": "fig-targets-why"}}
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
-axes[0].plot(off_axis.rad2deg(), 100 * share, ".", color=BLUE, alpha=0.5, markersize=4)
-axes[1].plot(true_away, 100 * share_turned, ".", color=BLUE, alpha=0.5, markersize=4)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the pixels of a body with another label under the camera of the released code. Left: against the angle between the camera's axis and the direction of the person. Right: against the distance, with the body turned by that angle first. Dots: test people. Lines and bands: the same poses at chosen places, median and middle half.", "name": "fig-targets-why"}, "image": {"alt": "Two scatter plots of the share of differing pixels, each with a line and a band. At the left the share rises with the angle, at the right it falls with the distance."}}
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.1), sharey=True, layout="constrained")
+axes[0].plot(off_axis.rad2deg(), 100 * share, ".", color=BLUE, alpha=0.8, markersize=4)
+axes[1].plot(true_away, 100 * share_turned, ".", color=BLUE, alpha=0.8, markersize=4)
 for axis, x, values in ((axes[0], angles, by_angle), (axes[1], ranges, by_range)):
     low, mid, high = np.quantile(values, [0.25, 0.5, 0.75], axis=1)
-    axis.fill_between(x, low, high, color=ORANGE, alpha=0.3, linewidth=0)
+    axis.fill_between(x, low, high, color=ORANGE, alpha=0.4, linewidth=0)
     axis.plot(x, mid, color=ORANGE, linewidth=2)
     axis.spines[["top", "right"]].set_visible(False)
 axes[0].set(
@@ -562,7 +563,7 @@ Markdown(
     f"Of the {percent(share.mean())} that differ on average, {percent(share_turned.mean())} remain if the body is turned first: "
     f"{percent(share_turned[~far].mean())} for the nearer half of the people, {percent(share_turned[far].mean())} for the farther half. "
     f"On the axis, the same poses differ by {np.median(by_range[0]):.0f}\u00a0% at {ranges[0]:g}\u00a0m and by {np.median(by_range[-1]):.0f}\u00a0% at {ranges[-1]:g}\u00a0m. "
-    f"At 4 m the difference grows from {np.median(by_angle[0]):.0f}\u00a0% on the axis to {np.median(by_angle[-1]):.0f}\u00a0% at {angles[-1]:.0f}°."
+    f"At 4\u00a0m the difference grows from {np.median(by_angle[0]):.0f}\u00a0% on the axis to {np.median(by_angle[-1]):.0f}\u00a0% at {angles[-1]:.0f}°."
 )
 
 # %% [markdown]
@@ -587,7 +588,7 @@ Markdown(
 #   person the background's value, but tolerate wrong pixels at both ends.
 # - A single pixel with the depth of the sky makes a target by the formula alone useless, and a check against the
 #   median depth of the person prevents this.
-# - The camera with a focal length of 5000 pixels belongs to the released code, not to the paper, and its labels
+# - The camera with a focal length of 5,000 pixels belongs to the released code, not to the paper, and its labels
 #   differ from the image the more, the nearer a person is and the farther from the middle of the image.
 #
 # ## Exercises
@@ -616,7 +617,7 @@ cases = {
     "one pixel is infinite": spoilt(np.inf, 1),
     "one pixel is negative": spoilt(-1.0, 1),
     "6\u00a0% are sky": spoilt(1e6, int(0.06 * len(places))),
-    "all the same, 3 m": (np.where(person, np.float32(3), 0), person),
+    "all the same, 3\u00a0m": (np.where(person, np.float32(3), 0), person),
     "nobody": (np.zeros_like(crop), person),
 }
 rows = []
@@ -648,14 +649,14 @@ weights = np.tile(weight, 2)
 solution = np.linalg.lstsq(matrix * weights[:, None], right * weights, rcond=None)[0]
 assert np.allclose(solution, shift[first].numpy(), rtol=1e-3, atol=1e-3)
 Markdown(
-    f"Both give a translation of ({', '.join(f'{v:.2f}' for v in solution).replace('-', '−')}) m. The weights enter as square roots, because `lstsq` minimises the sum of the squared rows."
+    f"Both give a translation of ({', '.join(f'{v:.2f}' for v in solution).replace('-', '−')})\u00a0m. The weights enter as square roots, because `lstsq` minimises the sum of the squared rows."
 )
 
 # %% [markdown]
 # **Exercise 3.** A body is 1.8 m tall and fills 90 % of a crop of 224 pixels. How far is it from a camera with a
-# focal length of 5000 pixels?
+# focal length of 5,000 pixels?
 #
 # :::{dropdown} Solution
-# The image of the body has a height of $0.9 \cdot 224 \approx 202$ pixels. With the focal length $f$ and the height $h$, the distance is $f h / 202 = 5000 \cdot 1.8 / 202 \approx 45$ m. At this distance all parts of a body have nearly the same scale, so the
+# The image of the body has a height of $0.9 \times 224 \approx 202$ pixels. With the focal length $f$ and the height $h$, the distance is $f h / 202 = 5{,}000 \times 1.8 / 202 \approx 45$ m. At this distance all parts of a body have nearly the same scale, so the
 # projection is almost a {term}`weak perspective`.
 # :::

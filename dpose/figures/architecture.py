@@ -147,14 +147,14 @@ def trace(network: DPose) -> list[Flow]:
     return list(tracer.flows)
 
 
-LANE, BOX, LINE, PICTURE = 172, 156, 14, 80  # width of a lane, and of a box in one; heights; pixels
+LANE, BOX, LINE, PICTURE = 172, 156, 15, 80  # width of a lane, and of a box in one; heights; pixels
 COLOURS = {"depth_decoder": "#2e86c8", "parts_decoder": "#12926b"}  # visible on a light page and a dark one
 STYLE = """
 .dpose-network { width: 100%; display: block; margin: auto; }
-.dpose-network text { font: 11.5px system-ui, sans-serif; fill: currentColor; }
-.dpose-network .title { font-weight: 600; font-size: 14px; }
+.dpose-network text { font: 12.5px system-ui, sans-serif; fill: currentColor; }
+.dpose-network .title { font-weight: 600; font-size: 14.5px; }
 .dpose-network .symbol { font-weight: 600; font-style: italic; }
-.dpose-network .index { font-size: 10px; }
+.dpose-network .index { font-size: 11px; }
 .dpose-network a, .dpose-network a:hover { color: inherit; text-decoration: none; }
 .dpose-network rect { fill: currentColor; fill-opacity: 0.06; stroke: currentColor; stroke-opacity: 0.75; }
 .dpose-network a:hover rect, .dpose-network a:focus rect { fill-opacity: 0.16; stroke-opacity: 1; }
@@ -215,12 +215,16 @@ def network_diagram(
         + ", ".join(f"{f.name} {_shape(f)}".strip() for f in tensors)
         for (source, target), tensors in edges.items()
     )
-    label = f"Components of the network {network.config.name}"
-    style = f"min-width: {0.85 * (extent - left):.0f}px; max-width: {extent - left}px"
+    users: dict[str, list[str]] = {}  # the flow without the tensors, from top to bottom
+    for source, target in sorted(edges, key=lambda edge: tops[edge[0]]):
+        users.setdefault(_title(source), []).append(_title(target))
+    flow = "; ".join(f"{source} to {', '.join(names)}" for source, names in users.items())
+    label = f"Flow diagram of the network {network.config.name}, from top to bottom: {flow}"
+    style = f"min-width: {0.96 * (extent - left):.0f}px; max-width: {extent - left}px"
     return HTML(
         '<div style="overflow-x: auto"><svg xmlns="http://www.w3.org/2000/svg" class="dpose-network" '
         f'role="group" aria-label="{escape(label)}" style="{style}" '
-        f'viewBox="{left} 0 {extent - left} {bottom}">'
+        f'viewBox="{left} 0 {extent - left} {bottom + 2}">'
         f"<desc>{escape(described)}</desc><style>{STYLE}</style>{''.join(drawn)}</svg></div>"
     )
 
