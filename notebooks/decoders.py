@@ -325,7 +325,10 @@ constant = true_depth[visible].median()
 constant_error = (constant - true_depth[visible]).abs().mean()
 depth_error = error[visible].mean()
 iou = mean_iou(*parts_overlap(parts_confusion(parts, true_parts).sum(0)))
-correct, missed = ((guess == true)[body].float().mean() for guess, true in ((parts, true_parts), (parts, 0)))
+correct, missed = (
+    round((parts == wanted)[body].double().mean().item(), 2)  # so that the three shares add up to 100 %
+    for wanted in (true_parts, 0)
+)
 mistaken = 1 - correct - missed
 silhouette = ((parts > 0) & body).sum() / ((parts > 0) | body).sum()
 Markdown(
@@ -474,7 +477,8 @@ picture_grid([[*row, colour_parts(true_parts[shown[0]].numpy())]], [*titles, "tr
 plt.show()
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the conclusion", "code_prompt_hide": "Hide the conclusion"}
-lost = {name: round(scores["all"], 2) - round(score, 2) for name, score in scores.items()}
+shown_scores = {name: round(float(score), 2) for name, score in scores.items()}  # as in the figure
+lost = {name: shown_scores["all"] - score for name, score in shown_scores.items()}
 Markdown(
     f"This network needs its skip connections. Without $F_1$ the mIoU falls by {lost['without F₁']:.2f}, and with $F_4$ alone by {lost['without F₁, F₂, F₃']:.2f}, "
     f"to {scores['without F₁, F₂, F₃']:.2f}. The mean of a map is an input that no decoder has been trained with, so a part of the loss may come from this."

@@ -146,7 +146,7 @@ drawn = (
 titles = ("frame", "mask of one person", "depth of the frame (m)", "depth of the person (m)")
 for axis, title in zip(axes.flat, titles, strict=True):
     bare(axis, title)
-for axis, picture, form in zip(axes[1], drawn, ("{x:,.0f}", "{x:.1f}"), strict=True):
+for axis, picture, form in zip(axes[1], drawn, ("{x:,.0f}", None), strict=True):
     bar = figure.colorbar(picture, ax=axis, orientation="horizontal", shrink=0.8, aspect=30, format=form)
     style_axis(bar.ax)
 rows, columns = window
@@ -442,7 +442,7 @@ for line, i in zip(axes.T, picked, strict=True):
         bare(axis)
     line[0].set_title(f"{percent(share[i])}, {true_away[i]:.1f}\u00a0m", fontsize=10, color=INK)
 for axis, name in zip(axes[:, 0], ("crop", "camera of the crop", "released code", "difference"), strict=True):
-    axis.set_ylabel(name, color=INK)
+    axis.set_ylabel(name, color=INK, fontsize=9)
 plt.show()
 
 # %% [markdown]
@@ -550,7 +550,7 @@ for axis, x, values in ((axes[0], angles, by_angle), (axes[1], ranges, by_range)
 axes[0].set(
     xlabel="angle from the camera's axis (degrees)", ylabel="other label (% of the body)", ylim=(0, 90)
 )
-axes[1].set(xlabel="distance (m)", xlim=(0, 15))
+axes[1].set(xlabel="distance (m)", xlim=(0, 15), xticks=range(0, 16, 3))
 axes[0].set_title("as labelled", fontsize=10)
 axes[1].set_title("turned first", fontsize=10)
 for axis in axes:
