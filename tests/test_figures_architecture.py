@@ -105,7 +105,8 @@ def test_each_box_is_a_named_link_to_a_page_of_the_book():
     assert links["depth_decoder"].get("href") == "decoders.html"
     assert links["encoder"].get("aria-label").startswith("Encoder, HRNet")
     assert f"{load_body().num_vertices:,} vertices" in links["body"].get("aria-label")
-    assert svg.get("aria-label") and "Depth decoder to Regressor: mean D 16" in svg.find(f"{SVG}desc").text
+    assert "; Depth decoder to Regressor; " in svg.get("aria-label")
+    assert "Depth decoder to Regressor: mean D 16" in svg.find(f"{SVG}desc").text
 
 
 class Foreign(nn.Module):
