@@ -358,7 +358,7 @@ Markdown(
 # deviation 1 in that population: nearly all people lie between −3 and 3. The components have no names, but
 # {numref}`fig-betas` shows what the first of them do.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Bodies away from the mean along each of the first five shape coefficients, in standard deviations, with their heights and volumes.", "name": "fig-betas"}, "image": {"alt": "Two rows of five standing bodies: orange above, blue below. The first pair differs visibly in stature, the later pairs less and less, mainly in girth and proportions."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Bodies away from the mean along each of the first five shape coefficients, in standard deviations, with their heights and volumes.", "name": "fig-betas"}, "image": {"alt": "Two rows of five standing bodies, orange above and blue below. The first pair differs mainly in stature, the second and third in build and girth, the last two hardly."}}
 relaxed = pose_with(left_shoulder=(0, 0, -1.15), right_shoulder=(0, 0, 1.15))
 rows, titles = [], []
 for sign, colour in ((1, orange), (-1, blue)):

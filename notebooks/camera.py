@@ -164,7 +164,7 @@ cam = torch.cat([s[None], standing[0, :2] - offset])[None]  # (1, 3): s, tx, ty
 translation = full_translation(cam, center, scale, cam_int)  # (1, 3) metres
 pixels = project(body_joints + translation[:, None], cam_int)  # eq. 6
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the full image with the box, the body and its joints, projected by eq. 6. Right: the crop. Filled dots: the joints of eq. 6, mapped into the crop. Circles: the weak-perspective camera alone.", "name": "fig-projection"}, "image": {"alt": "Two renderings of a blue body with white dots at its joints: small inside a white square in the upper middle of a wide image, and enlarged in the square crop, where a ring surrounds nearly every dot."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the full image with the box, the body and its joints, projected by eq. 6. Right: the crop. Filled dots: the joints of eq. 6, mapped into the crop. Circles: the weak-perspective camera alone.", "name": "fig-projection"}, "image": {"alt": "Two renderings of a blue body with white dots at its joints: small inside a white square near the middle of a wide image, and enlarged in the square crop, where most dots lie in yellow rings and those of the feet beside them."}}
 affine = crop_affine(center, scale, SIZE)[0]
 in_crop = (pixels[0] @ affine[:, :2].T + affine[:, 2]).numpy()
 weak = ((1 + s * (body_joints[0, :, :2] + cam[0, 1:])) * SIZE / 2).numpy()
@@ -399,10 +399,10 @@ turns = torch.stack([roma.rotmat_to_rotvec(orientation_at(a) @ straight.mT) @ ve
 turns = turns.rad2deg().numpy()  # (angles, B)
 
 figure, axis = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-axis.axvspan(-limit, limit, color=INK, alpha=0.35, linewidth=0)
-axis.plot(angles, turns[:, :60], color=blue, linewidth=0.6, alpha=0.45)
+axis.axvspan(-limit, limit, color=INK, alpha=0.3, linewidth=0)
+axis.plot(angles, turns[:, :60], color="#127CB7", linewidth=0.7, alpha=0.5)
 axis.plot(angles, angles, "--", color=INK, linewidth=1.4)
-axis.plot(angles, np.median(turns, 1), color=blue, linewidth=2.4)
+axis.plot(angles, np.median(turns, 1), color="#127CB7", linewidth=2.6)
 axis.set(xlabel="direction of the box, degrees", ylabel="turn of the prediction, degrees", ylim=(-60, 60))
 axis.set_xticks(range(-45, 46, 15)), axis.set_yticks(range(-60, 61, 20))
 axis.spines[["top", "right"]].set_visible(False)

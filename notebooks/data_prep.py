@@ -340,7 +340,7 @@ for row in members:
         bbox={"facecolor": "black", "alpha": 0.6, "pad": 2, "linewidth": 0},
     )
 focal = labels.cam_int[members[0], 0, 0]
-bare(axes["image"], f"{width} × {height} pixels, focal length {focal:.0f} pixels")
+bare(axes["image"], f"{width:,} × {height:,} pixels, focal length {focal:,.0f} pixels")
 if len(panels) > 1:
     near = np.isfinite(metres) & (metres < 50)
     far = np.percentile(metres[near], 97) if near.any() else 1
@@ -449,7 +449,7 @@ picture_grid(
         [colour_parts(crop["parts"]) for crop in chosen],
     ],
     labels=("image", "depth", "parts"),
-    side=1.55,
+    side=1.46,
 )
 plt.show()
 
@@ -547,7 +547,7 @@ picture_grid(
     [*several(PAPER_AUGMENT, epochs), *several(LITE_AUGMENT, epochs)],
     titles=[f"epoch {epoch}" if epoch else "before" for epoch in epochs],
     labels=("paper", "parts", "lite", "parts"),
-    side=1.55,
+    side=1.46,
 )
 plt.show()
 
@@ -855,16 +855,15 @@ def drop_first_person(path):
 
 @contextmanager
 def quiet():
-    """Drop what libraries in C write to stdout and stderr about files that they cannot read."""
-    kept = [os.dup(number) for number in (1, 2)]
-    nothing = os.open(os.devnull, os.O_WRONLY)
+    """Drop what the readers of PNG and EXR files print about files that they cannot read."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)  # libraries in C write to the file descriptor
     try:
-        for number in (1, 2):
-            os.dup2(nothing, number)
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
-        for number, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, number), os.close(copy)
+        os.dup2(kept, 2)
+        os.close(kept)
         os.close(nothing)
 
 

@@ -216,28 +216,9 @@ def label_ends(axis, lines, gap=0.075):
 # ## Weights
 #
 # The weights $\lambda_1$ to $\lambda_8$ balance terms of different units. The table shows those of the paper, of its authors'
-# released code and of the two networks of this book, and below them the details in which the four losses differ. All are
-# fields of {py:obj}`dpose.losses.LossWeights`.
+# released code and of the two networks of this book, all of them fields of {py:obj}`dpose.losses.LossWeights`.
 
 # %% tags=["remove-input"]
-CHOICES = {  # field: what it decides, and its values in words
-    "depth_error": ("depth, pixel error", {"l1": "absolute", "mse": "squared"}),
-    "depth_pixels": ("depth, pixels", {"person": "person", "all": "all"}),
-    "ssim_window": ("depth, SSIM window, pixels", {}),
-    "parts_balance": ("parts, balance of classes b", {0.0: "0"}),
-    "pose_root": ("pose, with global orientation", {True: "yes", False: "no"}),
-    "num_joints": ("3D and 2D joints, number", {}),
-    "joints3d_frame": ("3D joints, relative to", {"pelvis": "pelvis", "body": "body frame"}),
-    "joints2d_frame": (
-        "2D joints, unit of the errors",
-        {
-            "image": "half the image",
-            "image/box": "half the image, weighted",
-            "crop": "half the box",
-            "person": "half the box or person",
-        },
-    ),
-}
 LONG = {
     "depth_l1": "depth, pixel error",
     "segm": "parts, cross-entropy",
@@ -257,16 +238,7 @@ rows = [
     for name, field in COEFFICIENTS.items()
 ]
 rows.append(("common factor", "factor", *(f"{weights.factor:g}" for weights in RECIPES.values())))
-for field, (what, words) in CHOICES.items():
-    values = (getattr(weights, field) for weights in RECIPES.values())
-    rows.append((what, field, *(words.get(value, str(value)) for value in values)))
-html_table(
-    ("what", "symbol or field", *RECIPES),
-    rows,
-    "Weights of the loss terms, and details in which the four losses differ. Weighted: squared errors are multiplied "
-    "by image side / box side",
-    align="llllll",
-)
+html_table(("term", "symbol or field", *RECIPES), rows, "Weights of the loss terms", align="ll")
 
 
 # %% tags=["remove-input"]
@@ -277,7 +249,8 @@ Markdown(
     "weights hardly any of the gradient in the encoder of `lite` comes from the maps (*Which terms train the encoder?*, below). No trial of "
     "this factor is recorded, and whether it changes the answer about depth is not known (*What this design cannot show* in "
     "the [ablation](ablation.ipynb)). The two differ in the 2D term alone, whose weight and unit in `lite` were chosen by trials "
-    "on [photographs](photographs.ipynb). [Paper against code](paper_vs_code.ipynb) lists what the released code does differently."
+    "on [photographs](photographs.ipynb). Apart from weights, both change the unit of the 2D term (*The camera*) and the balance of the parts "
+    "(*Small parts*); what the released code changes is on the page [Paper against code](paper_vs_code.ipynb), section *The losses*."
 )
 
 # %% [markdown]
@@ -411,7 +384,7 @@ Markdown(
 # that keeps $s$ positive, $\bigl\langle \exp(-10\, s)^2 \bigr\rangle$ with $s$ clamped to $\pm 0.5$
 # ({py:obj}`dpose.losses.camera`). The paper does not mention it.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The 2D term while the body is moved sideways (left), and while the camera scale s decreases from its true value to below zero (right), with three sets of weights; dotted: the released code's term of the camera scale. The vertical line is at s = 0.1. Vertical axes are logarithmic.", "name": "fig-camera-loss"}, "image": {"alt": "Two line charts on logarithmic axes. On the left three curves rise and flatten; on the right they first rise steeply and then more slowly below the line, where the dotted curve is far above one of them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The 2D term while the body is moved sideways (left), and while the camera scale s decreases from its true value to below zero (right), with three sets of weights; dotted: the released code's term of the camera scale. The vertical line is at s = 0.1. Vertical axes are logarithmic.", "name": "fig-camera-loss"}, "image": {"alt": "Two line charts on logarithmic axes. On the left three curves rise, at first steeply. On the right they rise and become level near the vertical line; the dotted curve is level at first and then rises steeply above all others."}}
 
 
 def shift(metres):
@@ -449,8 +422,8 @@ for axis, (move, values, label) in zip(axes, dials, strict=True):
 plt.show()
 
 # %% [markdown]
-# In `lite` errors are in units of the box, not of the image, so that people count alike whatever their size in the
-# image (exercise 2). Where the box shows only a part of a person, the unit is the extent of the person's joints.
+# In `lite` and `mini` errors are in units of half the box, not of half the image, so that people count alike whatever their
+# size in the image (exercise 2). In `lite`, where the box shows only a part of a person, the extent of the joints is the unit.
 #
 # ## Samples without depth
 #
@@ -458,7 +431,7 @@ plt.show()
 # change the depth map, but a mean over no pixels would be 0/0, and a single NaN ends a training run. {numref}`fig-masks` shows
 # the gradient of both depth terms with respect to random depth maps.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Depth targets of four people, and the size of the gradient at each pixel with the losses of the paper and of the released code (dark blue: zero; square roots, so that small values show).", "name": "fig-masks"}, "image": {"alt": "Grid of four columns. Two depth targets show a person, two are empty. Below the empty ones the gradient is dark throughout; below the people it is bright inside the silhouettes, and in the row of the released code also faintly outside of them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Depth targets of four people, and the size of the gradient at each pixel with the losses of the paper and of the released code (dark blue: zero; square roots, so that small values show).", "name": "fig-masks"}, "image": {"alt": "Grid of four columns. Two depth targets show a person, two are empty. Below the empty ones the gradient is dark throughout; below the people it covers the silhouette in the row of the paper, and the whole map in the row of the released code."}}
 mixed = {name: value[:4] for name, value in everybody.items()}
 mixed["has_depth"] = torch.tensor([True, False, True, True])
 mixed["depth"] = mixed["depth"] * torch.tensor([1.0, 1, 0, 1]).view(4, 1, 1, 1)
@@ -499,11 +472,10 @@ released, _ = depth_gradient(mixed, RELEASED_WEIGHTS)
 background = (mixed["depth"] == 0) & mixed["has_depth"].view(4, 1, 1, 1)
 background[2] = False  # not visible: no pixel of this sample is supervised
 assert not gradient[background].any()
-used = ", ".join(f"{int(g.count_nonzero()):,}" for g in gradient)
 Markdown(
-    f"With the paper's losses {used} of the {gradient[0].numel():,} pixels of the four maps have a gradient, none of them in the "
-    f"background; with the released code's, {100 * released[background].count_nonzero() / background.sum():.0f} % of the background pixels of the "
-    "two people with depth. In a batch without any depth both terms are exactly zero, with zero gradients."
+    "For the two people with depth, no background pixel has a gradient with the paper's losses, and "
+    f"{100 * released[background].count_nonzero() / background.sum():.0f} % of them have one with the released code's. In a batch without any depth both terms and "
+    "all gradients are exactly zero."
 )
 
 # %% [markdown]
@@ -634,10 +606,9 @@ for name in COMPARED:
     changes[name] = (terms_2d[0] / terms_2d[1]).item()
 torch.testing.assert_close(torch.tensor(list(changes.values())), torch.tensor([16.0, 4.0, 1.0]))
 Markdown(
-    f"It is divided by {changes['paper']:.0f} (paper), {changes['released code']:.0f} (released code) and {changes['lite']:.0f} (`lite`). Errors "
-    "in half image sides are a quarter as large, and squared they are a sixteenth. The released code multiplies the squares by "
-    "image side / box side, which is four times as large. The network receives only the crop, and there the error is the same. Yet "
-    "with the paper's unit a person whose box is a quarter as wide relative to the image has a sixteenth of the 2D term and of its gradient."
+    f"It is divided by {changes['paper']:.0f} (paper), {changes['released code']:.0f} (released code) and {changes['lite']:.0f} (`lite`). Squared errors "
+    "in half image sides become a sixteenth; the released code multiplies them by image side / box side. The network receives only "
+    "the crop, in which the error is the same, yet with the paper's unit people who are small in their image count less."
 )
 
 # %% [markdown]

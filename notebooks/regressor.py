@@ -295,7 +295,7 @@ Markdown(
 # all people, and that of the trained network's prediction. The difference is what the network has learned to
 # read from the image.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint's rotation relative to its parent, for the mean pose (grey, open) and the prediction of the trained network (blue, filled). The pelvis is the global orientation; its mean pose faces the camera. Joints below the line never move in the open data.", "name": "fig-joints"}, "image": {"alt": "Dot chart with a row per joint and the error in degrees. The pelvis has by far the longest line from an open to a filled dot; in most other rows the filled dot is a little to the left of the open one, in some both coincide. The feet below the line are at zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint's rotation relative to its parent, for the mean pose (grey, open) and the prediction of the trained network (blue, filled). The pelvis is the global orientation; its mean pose faces the camera. Joints below the line never move in the open data.", "name": "fig-joints"}, "image": {"alt": "Dot chart with a row per joint and the error in degrees. The pelvis has by far the longest line from an open to a filled dot. For shoulders, hips, knees and elbows the filled dot is clearly to the left of the open one; in most other rows the two coincide. The feet, below a line, are at zero."}}
 true = batch["pose"]  # (B, 22, 3, 3)
 mean_pose = sixd_to_rotmat(mean_6d)
 error_mean = orientation_error(mean_pose.expand_as(true), true).mean(0)  # (22,) degrees
