@@ -295,7 +295,7 @@ Markdown(
 # %% [markdown]
 # {numref}`fig-short-losses` shows every term of the loss, before weighting, relative to its value at the beginning.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}, "image": {"alt": "Two line charts on a common logarithmic axis. On the left the curves of the maps fall; on the right those of the body fall too, unevenly and by different amounts."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}, "image": {"alt": "Two line charts on a common logarithmic axis. On the left the three curves of the maps fall slowly; on the right those of joints and vertices fall with large fluctuations, while pose and shape stay near their first value."}}
 TERMS = (
     {"depth_l1": "depth", "depth_ssim": "1 − SSIM", "segm": "parts"},
     {
@@ -456,7 +456,7 @@ if (result.checkpoint.parent / "val.csv").exists():
 # The shipped network `lite` was trained by the same code. {numref}`fig-long-run` is the log of the last of its runs, which was validated
 # every 500 steps.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The last training run of lite: total loss of the training batches, averaged over each row of the log, and errors on 256 people of the validation split.", "name": "fig-long-run"}, "image": {"alt": "Two line charts against the number of images. The training loss falls, at first quickly; of the two validation errors, MPJPE is above PA-MPJPE, and both fall and level off."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The last training run of lite: total loss of the training batches, averaged over each row of the log, and errors on 256 people of the validation split.", "name": "fig-long-run"}, "image": {"alt": "Two line charts against the number of images. The training loss falls slowly, with small fluctuations; of the two validation errors, MPJPE is above PA-MPJPE, and both fall a little and level off."}}
 log = read_log(repository / "results" / "lite-log.csv")
 validation = read_log(repository / "results" / "lite-val.csv")
 figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.1), layout="constrained")
