@@ -87,6 +87,7 @@ RECIPES = {
     "mini": MINI_WEIGHTS,
 }
 COMPARED = ("paper", "released code", "lite")
+NETWORKS = {"lite": "`lite`"}  # in the text
 NAMES = {
     "depth_l1": "depth, pixel error",
     "depth_ssim": "depth, 1 − SSIM",
@@ -535,7 +536,9 @@ plt.show()
 
 # %% tags=["remove-input"]
 def map_share(state):
-    return "; ".join(f"{sum(state[name][term] for term in MAPS):.1f} % ({name})" for name in COMPARED)
+    return "; ".join(
+        f"{sum(state[name][term] for term in MAPS):.1f} % ({NETWORKS.get(name, name)})" for name in COMPARED
+    )
 
 
 Markdown(
