@@ -128,11 +128,11 @@ def picture(vertices, faces, colours, size=TALL, metres=2.1, **view):
     return rgba.round().clip(0, 255).astype(np.uint8)
 
 
-def row_of_pictures(pictures, titles, height=3.3, labels=()):
-    """Pictures side by side, or rows of them, as a figure 8.6 inches wide."""
+def row_of_pictures(pictures, titles, height=2.9, labels=()):
+    """Pictures side by side, or rows of them, as a figure 7.5 inches wide."""
     rows = pictures if isinstance(pictures[0], list) else [pictures]
     figure = picture_grid(rows, titles, labels)
-    figure.set_size_inches(8.6, height)
+    figure.set_size_inches(7.5, height)
     figure.tight_layout(pad=0.3)
     return figure
 
@@ -264,7 +264,7 @@ body_viewer(body, poses={name: rotations[0].numpy() for name, rotations in poses
 # $\mathbf P_i(\theta)$ counteract this: further displacement fields, whose coefficients are the entries of
 # $R_j - E$ of all joints but the pelvis. They are learned from scans of people in many poses.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The steps of linear blend skinning, from left to right: the template; the surface and joints of a particular shape; the joints after the rotations of the kinematic tree; the skinned surface.", "name": "fig-steps"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The steps of linear blend skinning, from left to right: the template; the surface and joints of a particular shape; the joints after the rotations of the kinematic tree; the skinned surface.", "name": "fig-steps"}, "image": {"alt": "Four drawings of one body in a row: a surface with arms stretched out; a paler one with its skeleton drawn over it; the skeleton alone in a walking pose; the surface in that pose."}}
 view = {"turn": 45, "metres": 2.3}
 shaped = body(betas, rest_pose, form="axis-angle")
 empty = np.zeros((*TALL, 4), np.uint8)
@@ -275,7 +275,7 @@ pictures = [
     picture(posed.vertices[0], body.faces, blue, **view),
 ]
 titles = ("template", "1, 2: shape and joints", "3: kinematic tree", "4: skinning")
-figure = row_of_pictures(pictures, titles, 3.9)
+figure = row_of_pictures(pictures, titles, 3.4)
 draw_bones(figure.axes[1], shaped.joints[0], "black", **view)
 draw_bones(figure.axes[2], posed.joints[0], INK, **view)
 plt.show()
@@ -286,7 +286,7 @@ plt.show()
 # $\mathbf B_k$, `regressor` $\mathcal J$, `correctives` and `weights` $w_{ij}$. It takes ten of the eleven
 # coefficients, because the package `smplx`, with which it is compared below, does so by default.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 template, regressor, weights = (
     torch.as_tensor(arrays[name]).double() for name in ("v_template", "J_regressor", "weights")
 )
@@ -315,22 +315,39 @@ def linear_blend_skinning(betas, R):
 # %% tags=["remove-input"]
 rotations = torch.eye(3).double().repeat(len(JOINT_NAMES), 1, 1)  # fingers, jaw and eyes at rest
 rotations[: len(PART_NAMES)] = roma.rotvec_to_rotmat(pose[0].double())
-surfaces = {
-    "this function": linear_blend_skinning(betas[0, :10].double(), rotations),
-    "dpose": posed.vertices[0].double(),
-    "smplx": smplx.SMPLX(str(path), num_betas=10, use_pca=False, flat_hand_mean=True, batch_size=1)(
-        betas=betas[:, :10], global_orient=pose[:, 0], body_pose=pose[:, 1:].flatten(1)
-    ).vertices[0],
-}
-distance = {name: (v - surfaces["dpose"]).norm(dim=1).max().item() for name, v in surfaces.items()}
-assert max(distance.values()) < 1e-5
+
+
+def by_smplx(dtype):
+    """Vertices (V, 3) of the body above by the package smplx."""
+    model = smplx.SMPLX(
+        str(path), num_betas=10, use_pca=False, flat_hand_mean=True, batch_size=1, dtype=dtype
+    )
+    turns = pose.to(dtype)
+    return model(
+        betas=betas[:, :10].to(dtype), global_orient=turns[:, 0], body_pose=turns[:, 1:].flatten(1)
+    ).vertices[0]
+
+
+def apart(first, second):
+    """Largest distance of a vertex, micrometres."""
+    return 1e6 * (first.double() - second.double()).norm(dim=1).max().item()
+
+
+ours = posed.vertices[0]
+in_double = load_body(body.name).double()(betas.double(), pose.double(), form="axis-angle").vertices[0]
+from_function = apart(linear_blend_skinning(betas[0, :10].double(), rotations), ours)
+from_smplx = apart(by_smplx(torch.float32), ours)
+from_smplx_in_double = apart(by_smplx(torch.float64), in_double)
+assert max(from_function, from_smplx) < 10 and from_smplx_in_double < 1
 record = read_json(REPOSITORY / "results" / "body.json")
 timing = record["bodies"]["open body"]
 Markdown(
-    f"For the body above, the vertices of this function differ from those of `dpose.body` by at most {1e6 * distance['this function']:.1f} µm, "
-    f"and those of the model authors' package `smplx`, which reads the same file, by {1e6 * distance['smplx']:.1f} µm. "
-    f"`dpose.body` needs less time ({timing['dpose_ms']:.1f} ms against {timing['smplx_ms']:.1f} ms for {record['batch_size']} bodies on "
-    f"{record['hardware']['cores']} CPU cores, recorded at commit {record['commit'][:7]}); see [Performance: time and memory](performance.ipynb)."
+    f"For the body in the figure, one shape in one pose, the vertices of this function (mostly in float64) differ from those of `dpose.body` (float32) by "
+    f"at most {from_function:.1f} µm, and those of the model authors' package `smplx` (float32), which reads the same file, by {from_smplx:.1f} µm. "
+    f"That is the rounding of float32: if `dpose.body` and `smplx` both use float64, the distance is {from_smplx_in_double:.2f} µm. The recorded benchmark ({record['hardware']['cpu']}, "
+    f"{record['hardware']['threads']} threads, commit {record['commit'][:7]}) takes {record['batch_size']} random shapes, each with all 22 joints turned at random, in float32. "
+    f"There the largest distance is {1e6 * timing['largest_distance_m']:.0f} µm; `dpose.body` needs {timing['dpose_ms']:.1f} ms for the {record['batch_size']} bodies and `smplx` "
+    f"{timing['smplx_ms']:.1f} ms. See [Performance: time and memory](performance.ipynb)."
 )
 
 # %% [markdown]
@@ -341,7 +358,7 @@ Markdown(
 # deviation 1 in that population: nearly all people lie between −3 and 3. The components have no names, but
 # {numref}`fig-betas` shows what the first of them do.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Bodies away from the mean along each of the first five shape coefficients, in standard deviations, with their heights and volumes.", "name": "fig-betas"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Bodies away from the mean along each of the first five shape coefficients, in standard deviations, with their heights and volumes.", "name": "fig-betas"}, "image": {"alt": "Two rows of five standing bodies, orange above and blue below. The first pair differs mainly in stature, the second and third in build and girth, the last two hardly."}}
 relaxed = pose_with(left_shoulder=(0, 0, -1.15), right_shoulder=(0, 0, 1.15))
 rows, titles = [], []
 for sign, colour in ((1, orange), (-1, blue)):
@@ -351,7 +368,7 @@ for sign, colour in ((1, orange), (-1, blue)):
     surfaces = [body.rest_vertices(b)[0] for b in shapes]
     titles.append([f"{np.ptp(v[:, 1].numpy()):.2f} m, {volume(v, body.faces):.0f} l" for v in surfaces])
 titles[0] = [f"$\\beta_{{{k + 1}}}$\n{title}" for k, title in enumerate(titles[0])]
-row_of_pictures(rows, titles, 6.2, [f"+{strength:g}", f"−{strength:g}"])
+row_of_pictures(rows, titles, 5.5, [f"+{strength:g}", f"−{strength:g}"])
 plt.show()
 
 # %% tags=["remove-input"]
@@ -412,7 +429,7 @@ folded = torch.zeros(body.num_vertices, 22).double().index_add_(1, joint_of, wei
 part = folded.argmax(1)  # (V,) the body part of each vertex
 assert torch.equal(part, body.part_of_vertex)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The 22 parts, from the front and from behind, with their labels in the segmentation maps; label 0 is the background. Parts of the right limbs have the same names and mirrored places.", "name": "fig-parts"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The 22 parts, from the front and from behind, with their labels in the segmentation maps; label 0 is the background. Parts of the right limbs have the same names and mirrored places.", "name": "fig-parts"}, "image": {"alt": "Two views of a body with arms stretched out, coloured by part: one hue per limb, from dark to light along it. Lines connect the name and number of each part of the left limbs and the trunk with its place."}}
 
 
 def in_parts(vertices, turn):
@@ -422,7 +439,7 @@ def in_parts(vertices, turn):
     return picture(vertices, body.faces, colour_parts(labels), WIDE, turn=turn)
 
 
-figure, axes = plt.subplots(1, 2, figsize=(7.8, 4.4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 4.3), layout="constrained")
 style_axis(axes[0])
 for axis, turn in zip(axes, (0.0, 180.0), strict=True):
     axis.imshow(in_parts(rest.vertices[0], turn))
@@ -463,7 +480,7 @@ Markdown(
 # Several benchmarks, 3DPW and EMDB among them, have labels of {term}`SMPL` {cite:p}`smpl`: the same
 # construction with 24 joints and without movable fingers and face. To be compared, a predicted SMPL-X surface is
 # converted to SMPL's vertices by a sparse matrix, each row of which takes a weighted mean of a few SMPL-X
-# vertices. (The paper writes this matrix as $D \in \mathbb{R}^{10475 \times 6890}$; the matrix that is applied
+# vertices. (The paper writes this matrix as $D \in \mathbb{R}^{10{,}475 \times 6{,}890}$; the matrix that is applied
 # to vertices is its transpose.) SMPL and SMPL-X have separately learned shape spaces, so the coefficients
 # $\beta$ of one model mean nothing in the other. People are converted as surfaces. Which joints a benchmark
 # compares is a matter of its protocol, see [Metrics](metrics.ipynb).

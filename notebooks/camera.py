@@ -150,7 +150,7 @@ def signed(value, digits=3):
 # ({py:obj}`dpose.camera.project`). As an example, take a body at a known position, and for `cam` the
 # $(s, t_x, t_y)$ that a perfect network would predict for it:
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 standing = torch.tensor([[0.9, -0.1, distance]])  # of the body, metres
 points = placed(joints, upright, standing)
 center, scale = box_around(points)
@@ -164,7 +164,7 @@ cam = torch.cat([s[None], standing[0, :2] - offset])[None]  # (1, 3): s, tx, ty
 translation = full_translation(cam, center, scale, cam_int)  # (1, 3) metres
 pixels = project(body_joints + translation[:, None], cam_int)  # eq. 6
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the full image with the box, the body and its joints, projected by eq. 6. Right: the crop. Filled dots: the joints of eq. 6, mapped into the crop. Circles: the weak-perspective camera alone.", "name": "fig-projection"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the full image with the box, the body and its joints, projected by eq. 6. Right: the crop. Filled dots: the joints of eq. 6, mapped into the crop. Circles: the weak-perspective camera alone.", "name": "fig-projection"}, "image": {"alt": "Two renderings of a blue body with white dots at its joints: small inside a white square near the middle of a wide image, and enlarged in the square crop, where most dots lie in yellow rings and those of the feet beside them."}}
 affine = crop_affine(center, scale, SIZE)[0]
 in_crop = (pixels[0] @ affine[:, :2].T + affine[:, 2]).numpy()
 weak = ((1 + s * (body_joints[0, :, :2] + cam[0, 1:])) * SIZE / 2).numpy()
@@ -174,7 +174,7 @@ whole = draw_mesh(vertices, body.faces, cam_int[0], grey, blue)
 crop_cam = crop_intrinsics(cam_int, center, scale, SIZE)[0]
 crop = draw_mesh(vertices, body.faces, crop_cam, grey[:SIZE, :SIZE], blue)
 
-figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.3), width_ratios=(width / height, 1), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.0), width_ratios=(width / height, 1), layout="constrained")
 figure.patch.set_alpha(0)
 axes[0].imshow(whole)
 axes[0].add_patch(
@@ -255,7 +255,7 @@ Markdown(
 # stands as far to the left *with the orientation of the blue one*, and its crop looks different.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Above: one image (cut above and below the boxes), three bodies in the same pose, with their boxes. Below: their crops, each with the outline of the blue body in white, and the scene from above with the direction that each chest faces.", "name": "fig-same-crop"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Above: one image (cut above and below the boxes), three bodies in the same pose, with their boxes. Below: their crops, each with the outline of the blue body in white, and the scene from above with the direction that each chest faces.", "name": "fig-same-crop"}, "image": {"alt": "A wide image with an orange, a blue and a green body from left to right, each in a box; three crops, in which blue and green fill the same white outline and orange does not; and a plan in which the arrow of green points to the camera and that of orange is parallel to that of blue."}}
 def floor_lines(step=1.0):
     """Lines on the ground, as points (n, 3) each."""
     ground = (surface[..., 1].min() * -1 + middle[0, 1]).item()
@@ -284,7 +284,7 @@ outline = render_mesh(placed(surface, upright, middle), body.faces, blue_crop, S
 
 figure, axes = plt.subplot_mosaic(
     [["image"] * 4, ["a", "b", "c", "above"]],
-    figsize=(8.6, 5.7),
+    figsize=(7.5, 5.2),
     height_ratios=(1.4, 1),
     layout="constrained",
 )
@@ -374,7 +374,7 @@ html_table(
 # trained network receives the same crops with changed box information: the pixels stay, only $q_1$ changes. If the
 # network uses $q_1$ correctly, the predicted orientation turns about the vertical by the angle of the box.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Turn of the predicted global orientation about the vertical when only the first component of the box information changes: single test people (thin), their median (blue), and the geometrically correct turn (dashed). Shaded: the range that contains 95 % of the training boxes; outside it the network extrapolates.", "name": "fig-box-information"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Turn of the predicted global orientation about the vertical when only the first component of the box information changes: single test people (thin), their median (blue), and the geometrically correct turn (dashed). Shaded: the range that contains 95 % of the training boxes; outside it the network extrapolates.", "name": "fig-box-information"}, "image": {"alt": "Line chart of the turn of the prediction against the direction of the box, both in degrees. Thin lines rise through the origin with a scatter; their median rises more gently than the dashed diagonal. A grey band covers the middle of the horizontal axis."}}
 network = dpose.load(checkpoint)
 batch = to_device(next(iter(make_loader(data, "test", network.config, people))), "cpu")
 box = bbox_info(batch["center"], batch["scale"], batch["cam_int"])
@@ -398,11 +398,11 @@ vertical = torch.tensor([0.0, 1.0, 0.0])
 turns = torch.stack([roma.rotmat_to_rotvec(orientation_at(a) @ straight.mT) @ vertical for a in angles])
 turns = turns.rad2deg().numpy()  # (angles, B)
 
-figure, axis = plt.subplots(figsize=(6.4, 3.9), layout="constrained")
-axis.axvspan(-limit, limit, color=INK, alpha=0.15, linewidth=0)
-axis.plot(angles, turns[:, :60], color=blue, linewidth=0.6, alpha=0.45)
+figure, axis = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+axis.axvspan(-limit, limit, color=INK, alpha=0.3, linewidth=0)
+axis.plot(angles, turns[:, :60], color="#127CB7", linewidth=0.7, alpha=0.5)
 axis.plot(angles, angles, "--", color=INK, linewidth=1.4)
-axis.plot(angles, np.median(turns, 1), color=blue, linewidth=2.4)
+axis.plot(angles, np.median(turns, 1), color="#127CB7", linewidth=2.6)
 axis.set(xlabel="direction of the box, degrees", ylabel="turn of the prediction, degrees", ylim=(-60, 60))
 axis.set_xticks(range(-45, 46, 15)), axis.set_yticks(range(-60, 61, 20))
 axis.spines[["top", "right"]].set_visible(False)
@@ -415,7 +415,7 @@ slopes = angles[inside] @ turns[inside] / (angles[inside] @ angles[inside])
 low, median, high = 100 * np.quantile(slopes, (0.25, 0.5, 0.75))
 hidden = int((np.abs(turns[:, :60]).max(0) > 60).sum())
 Markdown(
-    f"Within the range of the training boxes (±{limit:.0f}°), {network.config.name.upper()} turns its prediction by **{median:.0f} %** of the correct angle "
+    f"Within the range of the training boxes (±{limit:.0f}°), `{network.config.name}` turns its prediction by **{median:.0f} %** of the correct angle "
     f"(median of {len(slopes)} people; the middle half of them: {low:.0f} to {high:.0f} %). So this small network uses the box information, but "
     f"{'not fully' if median < 90 else 'about fully'}. {{numref}}`fig-box-information` draws the first {min(60, len(slopes))} people; "
     f"{hidden or 'none'} of them leave{'s' if hidden == 1 else ''} the frame."
@@ -459,7 +459,7 @@ for name, guess in guesses.items():
     rows.append(
         (
             name,
-            f"{f:.0f}",
+            f"{f:,.0f}",
             f"{2 * np.rad2deg(np.arctan(width / 2 / f)):.0f}°",
             f"{u:.1f}, {v:.1f}",
             f"{t[0, 2]:.2f} m",

@@ -45,7 +45,7 @@ sheet = 40  # crops on the contact sheet
 tried = 24  # frames to measure the time of cutting
 count = None  # training people whose distributions are drawn; None: all
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -54,6 +54,7 @@ import inspect
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 import tarfile
@@ -61,7 +62,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -286,7 +287,7 @@ html_table(
 # by a fifth.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One frame. Above: the labelled joints (blue: the person's left side, orange: the right), boxes, activity and distance. Below: the depth map in metres, and the masks, with skin in light and clothes in dark colours.", "name": "fig-frame"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One frame. Above: the labelled joints (blue: the person's left side, orange: the right), boxes, activity and distance. Below: the depth map in metres, and the masks, with skin in light and clothes in dark colours.", "name": "fig-frame"}, "image": {"alt": "A rendered scene with a few people, their skeletons in blue and orange and a white box around each; below it the depth map, from bright near to dark far, and the masks, one colour per person on a dark ground."}}
 def draw_joints(axis, joints, width=1.6):
     """Bones between the first 22 joints (J, 3), in pixels."""
     points = np.asarray(joints)[:22, :2]
@@ -316,10 +317,12 @@ if scene.depth is not None:
         if bare_skin.is_file():
             masks[upright(read_png(bare_skin, gray=True) > 127)] = hue
 if width < height or len(panels) == 1:
-    figure, axes = plt.subplot_mosaic([panels], figsize=(8, 4.8), layout="constrained")
+    figure, axes = plt.subplot_mosaic([panels], figsize=(7.5, 4.5), layout="constrained")
 else:
     layout = [["image", "image"], ["depth", "masks"]]
-    figure, axes = plt.subplot_mosaic(layout, figsize=(8, 7.1), height_ratios=(2.05, 1), layout="constrained")
+    figure, axes = plt.subplot_mosaic(
+        layout, figsize=(7.5, 6.7), height_ratios=(2.05, 1), layout="constrained"
+    )
 axes["image"].imshow(image)
 for row in members:
     draw_joints(axes["image"], labels.gtkps[row])
@@ -333,11 +336,11 @@ for row in members:
         xytext=(5, -12),
         textcoords="offset points",
         color="white",
-        fontsize=8.5,
+        fontsize=9,
         bbox={"facecolor": "black", "alpha": 0.6, "pad": 2, "linewidth": 0},
     )
 focal = labels.cam_int[members[0], 0, 0]
-bare(axes["image"], f"{width} × {height} pixels, focal length {focal:.0f} pixels")
+bare(axes["image"], f"{width:,} × {height:,} pixels, focal length {focal:,.0f} pixels")
 if len(panels) > 1:
     near = np.isfinite(metres) & (metres < 50)
     far = np.percentile(metres[near], 97) if near.any() else 1
@@ -363,7 +366,7 @@ off = np.concatenate(distances)
 Markdown(
     f"The same check in numbers: the body is posed with the labelled rotations, shape and translation, and its joints are projected "
     f"with the labelled camera. For all {len(off):,} joints inside of the {count_frames:,} frames, the distance from the labelled 2D "
-    f"joints is {np.median(off):.2g} pixels (median) and at most {off.max():.2g} pixels. `dpose prepare` checks each label file in this way "
+    f"joints is {np.median(off):.5f} pixels (median) and at most {off.max():.5f} pixels. `dpose prepare` checks each label file in this way "
     "and refuses one whose bodies do not fit."
 )
 
@@ -422,7 +425,7 @@ html_table(
 # Depth is stored for visible pixels of the person only. Parts are rendered from the body alone, without clothes and without
 # what hides it ({numref}`fig-stored`). How both become training targets is on the page [targets](targets.ipynb).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Stored people: the crop with its margin (the white square is the box), depth as a training target (near is bright), and parts.", "name": "fig-stored"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Stored people: the crop with its margin (the white square is the box), depth as a training target (near is bright), and parts.", "name": "fig-stored"}, "image": {"alt": "Three rows of five pictures: crops with a white square inside; the people shaded by depth on a dark ground; and their body parts in colours."}}
 chosen = [cut[i] for i in np.unique(np.linspace(0, len(cut) - 1, 5).astype(int))]
 
 
@@ -446,7 +449,7 @@ picture_grid(
         [colour_parts(crop["parts"]) for crop in chosen],
     ],
     labels=("image", "depth", "parts"),
-    side=1.55,
+    side=1.46,
 )
 plt.show()
 
@@ -526,7 +529,7 @@ Markdown(
 # the epoch and the key of the person, so that a run can be repeated.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One crop and its parts before augmentation and in four epochs, with the augmentation of the paper and that of lite.", "name": "fig-augmentation"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One crop and its parts before augmentation and in four epochs, with the augmentation of the paper and that of lite.", "name": "fig-augmentation"}, "image": {"alt": "Four rows of five pictures: the crop and its parts, unchanged on the left and then differently shifted, scaled, recoloured and mirrored in each epoch; more strongly in the upper two rows than in the lower two."}}
 def several(augment, epochs):
     """(image, parts) of the crop in some epochs; None is the crop unchanged."""
     pairs = []
@@ -544,7 +547,7 @@ picture_grid(
     [*several(PAPER_AUGMENT, epochs), *several(LITE_AUGMENT, epochs)],
     titles=[f"epoch {epoch}" if epoch else "before" for epoch in epochs],
     labels=("paper", "parts", "lite", "parts"),
-    side=1.55,
+    side=1.46,
 )
 plt.show()
 
@@ -554,7 +557,7 @@ plt.show()
 # A network learns the distribution of its training data, for example the directions that people face. {numref}`fig-people` counts it
 # for all people of the training split.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Distributions over all people of the training split. Visible: share of the body's silhouette inside of the crop on which the person is visible; the rest is hidden, or outside of the frame.", "name": "fig-people"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Distributions over all people of the training split. Visible: share of the body's silhouette inside of the crop on which the person is visible; the rest is hidden, or outside of the frame.", "name": "fig-people"}, "image": {"alt": "Six histograms in per cent of people: people per frame, direction of the pelvis, height, distance, field of view, and the visible share of the silhouette, most of which is close to complete."}}
 whole, counted_split = (made, "train") if bedlam is None else (out, split)
 counted, visible = [], []
 for member in itertools.islice(read_members(find_shards(whole, counted_split), BadCount(0, 0)), count):
@@ -587,7 +590,7 @@ per_frame = Counter(frame_of(label["key"]) for label in counted)
 together = np.array([per_frame[frame_of(label["key"])] for label in counted])
 field = 2 * torch.atan(column("img_size").amax(1) / 2 / column("cam_int")[:, 0]).rad2deg().numpy()
 
-figure, axes = plt.subplots(2, 3, figsize=(8, 4.7), layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(7.5, 4.7), layout="constrained")
 panels = (
     (together, np.arange(0.5, together.max() + 1), "people", "labelled people in the frame"),
     (turn, np.arange(-180, 181, 30), "degrees; 0: towards the camera", "direction of the pelvis"),
@@ -612,7 +615,7 @@ Markdown(
     f"{100 * np.mean(visible):.0f} % of the silhouette is visible."
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Stored crops of the training split, drawn at random. Black is outside of the frame.", "name": "fig-crops"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Stored crops of the training split, drawn at random. Black is outside of the frame.", "name": "fig-crops"}, "image": {"alt": "Contact sheet of small square crops of people in many poses, clothes, rooms and kinds of light."}}
 picked = set(rng.choice(len(counted), min(sheet, len(counted)), replace=False).tolist())
 crops = [
     decode_sample(member)["image"]
@@ -620,7 +623,7 @@ crops = [
     if i in picked
 ]
 columns = min(8, len(crops))
-figure, axis = plt.subplots(figsize=(8, 8 * -(-len(crops) // columns) / columns))
+figure, axis = plt.subplots(figsize=(7.5, 7.5 * -(-len(crops) // columns) / columns))
 axis.imshow(
     contact_sheet([cv2.resize(crop, (120, 120), interpolation=cv2.INTER_AREA) for crop in crops], columns, 3)
 )
@@ -755,7 +758,7 @@ html_table(
     align="lrll",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Eight options of training scenes, one person each: on the left without any option, on the right with this option alone.", "name": "fig-options"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Eight options of training scenes, one person each: on the left without any option, on the right with this option alone.", "name": "fig-options"}, "image": {"alt": "Eight pairs of crops, titled with the name of an option. In each pair the same person is plain on the left; on the right the pose, company, clothes, objects, light, background or sharpness is different."}}
 SHOWN = {  # option: number of a training scene, and of one of its people
     "poses": (16, 0),
     "groups": (75, 0),
@@ -775,7 +778,7 @@ def crop_with(variety, number, who):
             return sample["image"]
 
 
-figure, axes = plt.subplots(2, 4, figsize=(8, 2.75), layout="constrained")
+figure, axes = plt.subplots(2, 4, figsize=(7.5, 2.65), layout="constrained")
 for axis, (name, place) in zip(axes.flat, SHOWN.items(), strict=True):
     pair = [crop_with(variety, *place) for variety in (PLAIN, replace(PLAIN, **{name: 1.0}))]
     axis.imshow(contact_sheet(pair, columns=2, gap=3))
@@ -803,7 +806,7 @@ if bedlam is None:
             apart.append(np.abs(np.subtract(ours["label"]["joints2d"], other["label"]["joints2d"])).max())
     texts.append(
         f"Crops are rendered directly, by a camera that covers the box. For a sample of {len(equal)} people, crops cut out of full frames "
-        f"by the code that reads BEDLAM have the same labels (2D joints within {max(apart):.2g} pixels) and the same parts in {100 * np.mean(equal):.1f} % of the pixels."
+        f"by the code that reads BEDLAM have the same labels (2D joints within {max(apart):.5f} pixels) and the same parts in {100 * np.mean(equal):.1f} % of the pixels."
     )
     per_split = ", ".join(f"{name} {number:,}" for name, number in synthetic["splits"].items())
     each = sum(s["bytes"] for s in synthetic["shards"]) / sum(synthetic["splits"].values())
@@ -850,6 +853,20 @@ def drop_first_person(path):
         path.unlink()
 
 
+@contextmanager
+def quiet():
+    """Drop what the readers of PNG and EXR files print about files that they cannot read."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)  # libraries in C write to the file descriptor
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
 rows = []
 for kind, what, damage in (
     ("image", "image cut in half", half),
@@ -861,7 +878,7 @@ for kind, what, damage in (
     with (
         tempfile.TemporaryDirectory() as folder,
         warnings.catch_warnings(),
-        redirect_stdout(io.StringIO()),  # OpenEXR's own message
+        quiet(),
     ):
         warnings.simplefilter("ignore")
         copies = {name: Path(folder) / name for name in ("image", "depth", "masks")}

@@ -10,9 +10,8 @@
 # # The losses
 #
 # Training changes the weights of a network so that one number becomes small, the loss. This page writes out the
-# loss of D-PoSE {cite:p}`dpose`, eqs. 1 to 4 of the paper, and shows what each of its eight terms measures. It
-# then measures how each term responds to a known error, and how much each one contributes to the gradient
-# that reaches the encoder.
+# loss of D-PoSE {cite:p}`dpose` (eqs. 1 to 4 of the paper). It measures how its terms respond to known errors, and
+# how much each one contributes to the gradient that reaches the encoder.
 #
 # :::{chapter}
 # :needs: [The body model](body_model.ipynb), [the decoders](decoders.ipynb), [the camera](camera.ipynb), [the regressor](regressor.ipynb); gradients
@@ -27,8 +26,7 @@
 # L = L_\mathrm{depth} + L_\mathrm{segm} + L_\mathrm{human} \tag{1}
 # $$
 #
-# Its gradient with respect to the weights is the sum of the gradients of the terms. All three outputs are
-# computed from the same encoder maps, so every term also trains the encoder.
+# All three outputs are computed from the same encoder maps, so every term also trains the encoder.
 #
 # {py:obj}`dpose.losses.compute_losses` computes the terms of a batch and their weighted sum. Symbols with a hat
 # are predictions, symbols without are the ground truth. $\langle\cdot\rangle$ is the mean over the batch
@@ -42,7 +40,7 @@ people = 16  # for the gradients that reach the encoder
 count = 96  # people whose pixels are counted
 seed = 0
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -79,7 +77,6 @@ from dpose.losses import (
 )
 from dpose.model.inference import to_device
 from dpose.skeleton import JOINT_NAMES, NUM_CLASSES
-from dpose.training import recipe
 
 torch.manual_seed(seed)
 plt.rcParams["figure.dpi"] = 130
@@ -90,6 +87,7 @@ RECIPES = {
     "mini": MINI_WEIGHTS,
 }
 COMPARED = ("paper", "released code", "lite")
+NETWORKS = {"lite": "`lite`"}  # in the text
 NAMES = {
     "depth_l1": "depth, pixel error",
     "depth_ssim": "depth, 1 − SSIM",
@@ -130,7 +128,7 @@ def label_ends(axis, lines, gap=0.075):
     height = -1.0
     for end, name, colour in ends:
         height = max(end, height + gap)
-        axis.text(1.02, height, name, color=colour, fontsize=8.5, va="center", transform=axis.transAxes)
+        axis.text(1.02, height, name, color=colour, fontsize=9, va="center", transform=axis.transAxes)
 
 
 # %% [markdown]
@@ -142,8 +140,7 @@ def label_ends(axis, lines, gap=0.075):
 # L_\mathrm{depth} = \lambda_1\, |d - \hat d| + \lambda_2\, \bigl(1 - \mathrm{SSIM}(d, \hat d)\bigr) \tag{2}
 # $$
 #
-# The first is the L1 error, a mean over the set $P$ of pixels that show the person. "Background is ignored", as the
-# paper says:
+# The first is the L1 error, a mean over the set $P$ of pixels that show the person; the background is ignored:
 #
 # $$
 # |d - \hat d| = \frac{1}{|P|} \sum_{p \in P} \bigl| d_p - \hat d_p \bigr|
@@ -184,7 +181,7 @@ def label_ends(axis, lines, gap=0.075):
 #
 # ## Body
 #
-# Five terms compare the body: its pose, its shape, its joints in 3D, its vertices, and its joints in the image.
+# Five terms compare the body:
 #
 # $$
 # L_\mathrm{human} = \lambda_4 L_\mathrm{SMPLpose} + \lambda_5 L_\mathrm{SMPLshape}
@@ -208,7 +205,7 @@ def label_ends(axis, lines, gap=0.075):
 #
 # The functions are {py:obj}`dpose.losses.pose`, {py:obj}`dpose.losses.shape`, {py:obj}`dpose.losses.joints3d`,
 # {py:obj}`dpose.losses.vertices` and {py:obj}`dpose.losses.joints2d`. The paper writes four of the terms as norms, and calls
-# them mean squared errors (MSE). Some details are not in its equations; this implementation decides them as follows.
+# them mean squared errors (MSE). Three details are not in its equations.
 #
 # - *Pose.* Rotations are compared as matrices $R_j$, global orientation included. Matrices change continuously with
 #   the rotation, where {term}`axis-angle` vectors jump at 180°.
@@ -219,29 +216,10 @@ def label_ends(axis, lines, gap=0.075):
 #
 # ## Weights
 #
-# The weights $\lambda_1$ to $\lambda_8$ balance terms of different units. The next table shows those of the paper, those of
-# the code that its authors released, and those of the two networks of this book. In the lower part are
-# the details in which the four differ. All are fields of {py:obj}`dpose.losses.LossWeights`.
+# The weights $\lambda_1$ to $\lambda_8$ balance terms of different units. The table shows those of the paper, of its authors'
+# released code and of the two networks of this book, all of them fields of {py:obj}`dpose.losses.LossWeights`.
 
 # %% tags=["remove-input"]
-CHOICES = {  # field: what it decides, and its values in words
-    "depth_error": ("depth, pixel error", {"l1": "absolute", "mse": "squared"}),
-    "depth_pixels": ("depth, pixels", {"person": "person", "all": "all"}),
-    "ssim_window": ("depth, SSIM window, pixels", {}),
-    "parts_balance": ("parts, balance of classes b", {0.0: "0"}),
-    "pose_root": ("pose, with global orientation", {True: "yes", False: "no"}),
-    "num_joints": ("3D and 2D joints, number", {}),
-    "joints3d_frame": ("3D joints, relative to", {"pelvis": "pelvis", "body": "body frame"}),
-    "joints2d_frame": (
-        "2D joints, unit of the errors",
-        {
-            "image": "half the image",
-            "image/box": "half the image, weighted",
-            "crop": "half the box",
-            "person": "half the box or person",
-        },
-    ),
-}
 LONG = {
     "depth_l1": "depth, pixel error",
     "segm": "parts, cross-entropy",
@@ -261,44 +239,27 @@ rows = [
     for name, field in COEFFICIENTS.items()
 ]
 rows.append(("common factor", "factor", *(f"{weights.factor:g}" for weights in RECIPES.values())))
-for field, (what, words) in CHOICES.items():
-    values = (getattr(weights, field) for weights in RECIPES.values())
-    rows.append((what, field, *(words.get(value, str(value)) for value in values)))
-html_table(
-    ("what", "symbol or field", *RECIPES),
-    rows,
-    "Weights of the loss terms, and details in which the four losses differ. Weighted: squared errors are multiplied "
-    "by image side / box side",
-    align="llllll",
-)
+html_table(("term", "symbol or field", *RECIPES), rows, "Weights of the loss terms", align="ll")
 
 
 # %% tags=["remove-input"]
-def times(names, weights=LITE_WEIGHTS):
-    """How many times the paper's a weight is, for terms that share the ratio."""
-    ratios = {round(weights.of(name) / PAPER_WEIGHTS.of(name), 6) for name in names}
-    (ratio,) = ratios
-    return f"{ratio:g}"
-
-
+MAPS = ("depth_l1", "depth_ssim", "segm")
+(factor,) = {round(LITE_WEIGHTS.of(name) / PAPER_WEIGHTS.of(name), 6) for name in MAPS}
 Markdown(
-    f"Relative to the paper, the losses of `lite` and `mini` multiply the three map terms by "
-    f"{times(('depth_l1', 'depth_ssim', 'segm'))}, the pose term by {times(('pose',))}, the terms of 3D joints and "
-    f"vertices by {times(('joints3d', 'vertices'))} and the shape term by {times(('shape',))}. The reason: with the paper's "
-    "weights hardly any of the gradient in the encoder of `lite` comes from the maps (measured below, under *Which terms train the encoder?*). No trial of "
-    "the factor for the maps is recorded, and whether it changes the answer about depth is not known; see *What this design cannot show* in "
-    "the [ablation](ablation.ipynb). The two differ in the 2D term alone, whose weight and unit in `lite` were chosen by trials "
-    "on [photographs](photographs.ipynb). What the released code does differently from the paper, file by file, is "
-    "on the page [Paper against code](paper_vs_code.ipynb)."
+    f"`lite` and `mini` multiply the paper's weights of the three map terms by {factor:g} and lower most others, because with the paper's "
+    "weights hardly any of the gradient in the encoder of `lite` comes from the maps (*Which terms train the encoder?*, below). No trial of "
+    "this factor is recorded, and whether it changes the answer about depth is not known (*What this design cannot show* in "
+    "the [ablation](ablation.ipynb)). The two differ in the 2D term alone, whose weight and unit in `lite` were chosen by trials "
+    "on [photographs](photographs.ipynb). Apart from weights, both change the unit of the 2D term (*The camera*) and the balance of the parts "
+    "(*Small parts*); what the released code changes is on the page [Paper against code](paper_vs_code.ipynb), section *The losses*."
 )
 
 # %% [markdown]
 # ## A loss as a function of one error
 #
-# To see what a term responds to, take one test person and let the prediction be the ground truth: its
-# rotations, its shape, the camera that puts the body in its place, its depth map, and its parts with a large logit
-# for the true class. Then change this prediction in one way, by an amount that a dial sets. Every term becomes a
-# function of one number, and automatic differentiation gives its slope.
+# Take one test person and let the prediction be the ground truth, the parts with a large logit for the true class. Then
+# change one thing in this prediction, by an amount that a dial sets. Every term becomes a function of one number, and
+# automatic differentiation gives its slope.
 
 # %%
 everybody = next(iter(make_loader(data, "test", config, max(people, sample + 1))))
@@ -313,19 +274,18 @@ perfect = compute_losses(truth, batch, light_body)
 labels_off = PAPER_WEIGHTS.of("joints2d") * perfect["joints2d"]  # 2D labels of other data may be measured
 assert perfect["total"] - labels_off < 1e-6
 Markdown(
-    f"The loss of this prediction is {power(perfect['total'].item())}, which is the rounding of stored labels and of "
-    "float32."
+    f"The loss of the ground truth itself is {power(perfect['total'].item())}, the rounding of labels and float32."
 )
 
 
 # %% [markdown]
 # ### An elbow
 #
-# One dial turns the left elbow and nothing else ({numref}`fig-elbow`). Four terms respond: the rotation is wrong, the
+# One dial turns the left elbow ({numref}`fig-elbow`). Four terms respond: the rotation is wrong, the
 # joints and vertices further down the arm are in the wrong place, and so are their projections.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The left elbow of a test person, turned away from the true angle. Below: the four terms that respond, with the paper's weights, and the absolute value of their derivative with respect to the angle. All axes are logarithmic.", "name": "fig-elbow"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The left elbow of a test person, turned away from the true angle. Below: four terms with the paper's weights, and the absolute values of their derivatives. All axes are logarithmic.", "name": "fig-elbow"}, "image": {"alt": "Above, five crops of a person whose left forearm in the drawn mesh turns further in each. Below, two log-log charts: three terms rise steeply and the vertex term less so, while the derivative of the vertex term is nearly level and those of the others rise."}}
 ELBOW = JOINT_NAMES.index("left_elbow")
 
 
@@ -355,21 +315,21 @@ def dial(move, values, weights):
 
 def dial_figure(strip, titles, move, values, label, slope_label):
     """A strip of pictures over two panels: the weighted terms and their slopes, with the paper's weights."""
-    figure = plt.figure(figsize=(8, 5.1), layout="constrained")
+    figure = plt.figure(figsize=(7.5, 5.1), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.9))
     for part in (figure, upper, lower):
         part.patch.set_alpha(0)
     for axis, picture, title in zip(upper.subplots(1, len(strip)), strip, titles, strict=True):
         axis.imshow(picture, interpolation="nearest")
         axis.set_axis_off()
-        axis.set_title(title, fontsize=9, color=INK)
+        axis.set_title(title, fontsize=10, color=INK)
     axes = lower.subplots(1, 2)
     names = ("weighted term", slope_label)
     for axis, lines, name in zip(axes, dial(move, values, PAPER_WEIGHTS), names, strict=True):
         for term, line in lines.items():
             axis.loglog(values, line, color=COLOUR[term], linewidth=2)
         axis.set(xlabel=label, title=name)
-        axis.title.set_fontsize(9.5)
+        axis.title.set_fontsize(10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.minorticks_off()
         style_axis(axis)
@@ -413,21 +373,19 @@ Markdown(
 )
 
 # %% [markdown]
-# The pose term flattens for large angles, because it depends on the sine of half the angle; exercise 1
-# derives the formula.
-
-# %% [markdown]
+# The pose term flattens for large angles; exercise 1 derives the formula.
+#
 # ### The camera
 #
-# Only the 2D term depends on the predicted camera $(s, t_x, t_y)$. {numref}`fig-camera-loss` moves the body sideways, and then
-# decreases the scale $s$ from its true value to below zero. By the formula of the [camera](camera.ipynb) page the
-# distance is proportional to $1/s$, which would be infinite at $s = 0$ and negative below. In all losses here, $1/s$ is
+# Only the 2D term depends on the predicted camera $(s, t_x, t_y)$. {numref}`fig-camera-loss` shows it for a body that moves
+# sideways and for a decreasing scale $s$. The distance is proportional to $1/s$ (see [the camera](camera.ipynb)), which
+# would be infinite at $s = 0$ and negative below. In all losses here, $1/s$ is
 # replaced below $s = 0.1$ by the straight line that touches its curve at $s = 0.1$, so that value and gradient stay finite
 # ({py:obj}`dpose.camera.full_translation`). The released code has the same formula without that, and a ninth term
 # that keeps $s$ positive, $\bigl\langle \exp(-10\, s)^2 \bigr\rangle$ with $s$ clamped to $\pm 0.5$
 # ({py:obj}`dpose.losses.camera`). The paper does not mention it.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The 2D term while the body is moved sideways (left), and while the camera scale s decreases from its true value to below zero (right), with the weights of the paper, of the released code and of lite; dotted: the released code's term of the camera scale. The vertical line is at s = 0.1. Vertical axes are logarithmic.", "name": "fig-camera-loss"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The 2D term while the body is moved sideways (left), and while the camera scale s decreases from its true value to below zero (right), with three sets of weights; dotted: the released code's term of the camera scale. The vertical line is at s = 0.1. Vertical axes are logarithmic.", "name": "fig-camera-loss"}, "image": {"alt": "Two line charts on logarithmic axes. On the left three curves rise, at first steeply. On the right they rise and become level near the vertical line; the dotted curve is level at first and then rises steeply above all others."}}
 
 
 def shift(metres):
@@ -440,7 +398,7 @@ def rescale(scale):
     return truth._replace(cam=torch.cat([scale.view(1, 1), true_cam[:, 1:]], 1))
 
 
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.1), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.1), layout="constrained")
 dials = (
     (shift, np.linspace(0.01, 0.8, points), "moved by, metres"),
     (rescale, np.linspace(true_cam[0, 0] - 0.01, -0.3, 2 * points), "camera scale s"),
@@ -465,16 +423,16 @@ for axis, (move, values, label) in zip(axes, dials, strict=True):
 plt.show()
 
 # %% [markdown]
-# In `lite` errors are in units of the box, not of the image, so that people count alike whatever their size in the
-# image. Where the box shows only a part of a person, the unit is the extent of the person's joints.
+# In `lite` and `mini` errors are in units of half the box, not of half the image, so that people count alike whatever their
+# size in the image (exercise 2). In `lite`, where the box shows only a part of a person, the extent of the joints is the unit.
 #
 # ## Samples without depth
 #
 # AGORA's people have no depth {cite:p}`agora`, and a jittered crop may miss the person altogether. Such samples must not
-# change the depth map at all; a mean over no pixels would be 0/0, and a single NaN ends a training run. {numref}`fig-masks` shows
-# the gradient of both depth terms with respect to a random depth map of four people.
+# change the depth map, but a mean over no pixels would be 0/0, and a single NaN ends a training run. {numref}`fig-masks` shows
+# the gradient of both depth terms with respect to random depth maps.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Depth targets of four people, and the size of the gradient at each pixel with the losses of the paper and of the released code (dark blue: zero; square roots, so that small values show).", "name": "fig-masks"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Depth targets of four people, and the size of the gradient at each pixel with the losses of the paper and of the released code (dark blue: zero; square roots, so that small values show).", "name": "fig-masks"}, "image": {"alt": "Grid of four columns. Two depth targets show a person, two are empty. Below the empty ones the gradient is dark throughout; below the people it covers the silhouette in the row of the paper, and the whole map in the row of the released code."}}
 mixed = {name: value[:4] for name, value in everybody.items()}
 mixed["has_depth"] = torch.tensor([True, False, True, True])
 mixed["depth"] = mixed["depth"] * torch.tensor([1.0, 1, 0, 1]).view(4, 1, 1, 1)
@@ -514,22 +472,21 @@ gradient, _ = depth_gradient(mixed, PAPER_WEIGHTS)
 released, _ = depth_gradient(mixed, RELEASED_WEIGHTS)
 background = (mixed["depth"] == 0) & mixed["has_depth"].view(4, 1, 1, 1)
 background[2] = False  # not visible: no pixel of this sample is supervised
-used = ", ".join(f"{int(g.count_nonzero()):,}" for g in gradient)
-Markdown(
-    f"With the paper's losses {used} of the {gradient[0].numel():,} pixels of the four maps have a gradient, none of them in the "
-    f"background; with the released code's, {100 * released[background].count_nonzero() / background.sum():.0f} % of the background pixels of the "
-    "two people with depth. In a batch without any depth both terms are exactly zero, with zero gradients."
-)
 assert not gradient[background].any()
+Markdown(
+    "For the two people with depth, no background pixel has a gradient with the paper's losses, and "
+    f"{100 * released[background].count_nonzero() / background.sum():.0f} % of them have one with the released code's. In a batch without any depth both terms and "
+    "all gradients are exactly zero."
+)
 
 # %% [markdown]
 # ## Which terms train the encoder?
 #
-# All terms share the encoder. How much a term changes it depends on the gradient that it sends into the four encoder
-# maps $F_1$ to $F_4$. {numref}`fig-shares` compares the norms of these gradients, for one batch of people, in two states of the
-# network `lite`: before training, when everything after the pretrained backbone is random, and after.
+# How much a term changes the encoder depends on its gradient with respect to the encoder maps $F_1$ to $F_4$.
+# {numref}`fig-shares` compares these gradients for one batch of people and the network `lite`: before training, when
+# everything after the pretrained backbone is random, and after.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Norm of the gradient of each weighted term with respect to the encoder maps F1 to F4, in % of the sum over the terms, with three sets of weights. Bars and first numbers: the network before training; diamonds and second numbers: the trained network.", "name": "fig-shares"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Norm of the gradient of each weighted term with respect to the encoder maps F1 to F4, in % of the sum over the terms, with three sets of weights. Bars and first numbers: the network before training; diamonds and second numbers: the trained network.", "name": "fig-shares"}, "image": {"alt": "Three bar charts with a row per term. With the weights of the paper and of the released code blue bars of the body terms are long and orange ones nearly absent; with those of lite the orange bars of the maps are long."}}
 trained = dpose.load("lite").train()
 fresh = dpose.DPose(config).train()
 fresh.encoder.load_pretrained()
@@ -557,8 +514,7 @@ def shares(network):
 
 
 before, after = shares(fresh), shares(trained)
-MAPS = ("depth_l1", "depth_ssim", "segm")
-figure, axes = plt.subplots(1, 3, figsize=(8, 3.3), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(7.5, 3.5), sharex=True, sharey=True, layout="constrained")
 for axis, name in zip(axes, COMPARED, strict=True):
     colours = ["#C15500" if term in MAPS else "#127CB7" for term in NAMES]
     start = [before[name].get(term, 0.0) for term in NAMES]
@@ -568,7 +524,7 @@ for axis, name in zip(axes, COMPARED, strict=True):
         if end is not None:
             axis.plot(end, i, "D", color=INK, markersize=4.5)
             text = f"{value:.1f} → {end:.1f}" if max(value, end) < 9.95 else f"{value:.0f} → {end:.0f}"
-            axis.text(max(value, end) + 4, i, text, color=INK, fontsize=8.5, va="center")
+            axis.text(max(value, end) + 4, i, text, color=INK, fontsize=9, va="center")
     axis.set(xlabel="% of the norms", title=name, xlim=(0, 100))
     axis.title.set_fontsize(10)
     axis.spines[["top", "right"]].set_visible(False)
@@ -580,20 +536,21 @@ plt.show()
 
 # %% tags=["remove-input"]
 def map_share(state):
-    return "; ".join(f"{sum(state[name][term] for term in MAPS):.1f} % ({name})" for name in COMPARED)
+    return "; ".join(
+        f"{sum(state[name][term] for term in MAPS):.1f} % ({NETWORKS.get(name, name)})" for name in COMPARED
+    )
 
 
 Markdown(
-    f"The three map terms together (orange bars) have these shares before training: {map_share(before)}. After "
-    f"training: {map_share(after)}. With the paper's weights nearly all of the gradient comes from the body terms. This is measured on `lite`; for `PAPER`, "
-    "with its pretrained HRNet that is trained too, it was not. A share of the gradient is not a result: what the released code's "
-    "losses do to the errors after equal training is measured in the [ablation](ablation.ipynb)."
+    f"The shares of the three map terms together (orange bars) are, before training: {map_share(before)}; after "
+    f"training: {map_share(after)}. For `PAPER`, which trains its pretrained HRNet too, this was not measured. "
+    "A share of the gradient is not a result: what the losses do to the errors after equal training is measured in the [ablation](ablation.ipynb)."
 )
 
 # %% [markdown]
 # ## Small parts
 #
-# A cross-entropy counts pixels, and most pixels are background. The weights of `lite` and `mini` therefore multiply the
+# A cross-entropy counts pixels, and most are background. `lite` and `mini` therefore multiply the
 # pixels of a class by $f^{-b}$, where $f$ is the share of the class in the batch: with $b = 0$, as in the paper, all pixels
 # count alike; with $b = 1$ all classes do.
 
@@ -639,35 +596,22 @@ assert abs(steepest - 90) < 2
 Markdown(f"The formula holds at all {len(angles)} angles. The measured slope is largest at {steepest:.0f}°.")
 
 # %% [markdown]
-# **Exercise 2.** The released code multiplies the whole loss by 60. Adam divides each gradient by a running mean of its
-# size, so without clipping a common factor has almost no effect. Gradients are clipped at a norm of 1.5, though, before
-# Adam gets them. For which norms does the factor change what Adam gets? Is this so for the paper's loss, before and
-# after training?
+# **Exercise 2.** Put the same image into the corner of a black canvas four times as wide and high. Box, crop, labels and
+# prediction stay the same, to the pixel. By which factor does the 2D term change with the weights of the paper, of the
+# released code and of `lite`? What does that mean for people who are small in their image?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
-# Let n be the norm without the factor. Adam gets a gradient of norm min(n, 1.5) without it and min(60 n, 1.5)
-# with it, in the same direction. If n is at least 1.5 the two are equal; if it is smaller, the step counts for
-# more with the factor, up to 60 times.
-clip, norms = recipe("paper").clip, {}
-for name, network in (("before training", fresh), ("after training", trained)):
-    total = compute_losses(network(crowd["image"], box), crowd, light_body, PAPER_WEIGHTS)["total"]
-    parameters = dict(network.named_parameters())
-    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    gradients = {key: g for key, g in zip(parameters, gradients, strict=True) if g is not None}
-    norms[name] = torch.cat([g.flatten() for g in gradients.values()]).norm().item()
-    outside = [g.flatten() for key, g in gradients.items() if not key.startswith("encoder.backbone.")]
-    norms[f"{name}, without backbone"] = torch.cat(outside).norm().item()
-same = all(norm >= clip for norm in norms.values())
+canvas = batch | {"img_size": 4 * batch["img_size"]}  # the principal point stays, in pixels
+wrong = shift(0.1)
+changes = {}
+for name in COMPARED:
+    terms_2d = [compute_losses(wrong, b, light_body, RECIPES[name])["joints2d"] for b in (batch, canvas)]
+    changes[name] = (terms_2d[0] / terms_2d[1]).item()
+torch.testing.assert_close(torch.tensor(list(changes.values())), torch.tensor([16.0, 4.0, 1.0]))
 Markdown(
-    f"With the paper's loss the norm is {norms['before training']:.0f} before and {norms['after training']:.0f} after training (`lite`, {people} people, "
-    f"all weights, as in the paper's training); without the backbone it is {norms['before training, without backbone']:.1f} and "
-    f"{norms['after training, without backbone']:.1f}. "
-    + (
-        "All are clipped, so the factor changes nothing here. The log of `lite` on the page [Training](train.ipynb) has smaller norms, for two "
-        "reasons: `lite` does not train its backbone, and its losses give the body terms smaller weights."
-        if same
-        else "The factor has an effect."
-    )
+    f"It is divided by {changes['paper']:.0f} (paper), {changes['released code']:.0f} (released code) and {changes['lite']:.0f} (`lite`). Squared errors "
+    "in half image sides become a sixteenth; the released code multiplies them by image side / box side. The network receives only "
+    "the crop, in which the error is the same, yet with the paper's unit people who are small in their image count less."
 )
 
 # %% [markdown]

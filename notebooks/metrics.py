@@ -135,7 +135,7 @@ def procrustes_align(source, target):  # (N, 3) each
 # {py:obj}`dpose.metrics.similarity_align` does the same for a batch, and {py:obj}`dpose.metrics.pa_mpjpe` uses it.
 # {numref}`fig-alignment` shows both alignments.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (orange) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints.", "name": "fig-alignment"}, "image": {"alt": "Three drawings of two skeletons: apart; with the same pelvis; and on top of each other except for one forearm."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (orange) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints.", "name": "fig-alignment"}, "image": {"alt": "Three drawings of two stick figures: side by side and turned apart; with a common pelvis, limbs still apart; and on top of each other except for one forearm."}}
 stance = torch.zeros(1, 22, 3)  # a person who stands and faces the camera, arms half down
 stance[0, 0, 0] = math.pi
 stance[0, HIPS, 2] = torch.tensor([0.25, -0.25])
@@ -333,7 +333,7 @@ for name, protocol in metrics.PROTOCOLS.items():
 html_table(
     ("protocol", "used for", "joints", "origin", "joints from", "MPJPE", "PA-MPJPE"),
     rows,
-    f"The protocols, and the errors (mm) of the same predictions of {network.config.name.upper()} for {len(betas)} test people. "
+    f"The protocols, and the errors (mm) of the same predictions of {network.config.name} for {len(betas)} test people. "
     "Code: the released code; paper: its text; H36M: Human3.6M",
     align="llrllrr",
 )
@@ -383,7 +383,7 @@ Markdown(
 # the same displacement costs a hand more than the trunk ({numref}`fig-iou`). And mIoU ignores
 # distances: a wrong label is wrong whether it belongs to the neighbouring part or to another limb.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "IoU of the true part maps with themselves, displaced sideways, for three parts and the mean over all 22 parts.", "name": "fig-iou"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "IoU of the true part maps with themselves, displaced sideways, for three parts and the mean over all 22 parts.", "name": "fig-iou"}, "image": {"alt": "Line chart of IoU against the displacement in cells. All four curves start at one and fall; the one of the hand falls fastest, the one of the chest most slowly, and mIoU is between them."}}
 labels = batch["parts"]
 displacements = range(0, 7)
 curves = {"spine3": [], "head": [], "left_wrist": []}
@@ -395,7 +395,7 @@ for cells in displacements:
     mean_curve.append(metrics.mean_iou(*overlap).item())
     for name, curve in curves.items():
         curve.append(per_part[1 + PART_NAMES.index(name)].item())
-figure, axis = plt.subplots(figsize=(6.4, 3.1), layout="constrained")
+figure, axis = plt.subplots(figsize=(7, 3.3), layout="constrained")
 WORDS = {"spine3": "chest", "head": "head", "left_wrist": "left hand"}
 lines = {WORDS[name]: curve for name, curve in curves.items()} | {"mIoU": mean_curve}
 for (label, curve), colour in zip(lines.items(), ("#0072B2", "#009E73", "#D55E00", INK), strict=True):
@@ -460,7 +460,7 @@ def cells(errors):
 
 
 rows = [(label, *cells(scores["baselines"][name])) for name, label in NAMES.items()]
-rows.append((network.config.name.upper(), *cells(scores["metrics"])))
+rows.append((network.config.name, *cells(scores["metrics"])))
 html_table(
     ("prediction", "MPJPE", "PA-MPJPE", "MVE", "orientation (°)"),
     rows,
@@ -475,12 +475,17 @@ html_table(
 #
 # ## Means and intervals
 #
-# With other test people, a mean over a test set would differ. Where this book reports a {term}`confidence interval`,
-# it is a 95 % {term}`bootstrap` interval: the test set is drawn again many times, with replacement, and the interval
-# contains the middle 95 % of the means. Whole scenes or video sequences are drawn, because their images
-# resemble each other ({py:obj}`dpose.bootstrap.ClusterBootstrap`). Such an interval covers the choice of test people. It
-# does not cover the choice of the network: training with another seed gives another one. [Does
-# depth help? The ablation](ablation.ipynb) therefore uses another interval, over seeds and people together.
+# With other test people, a mean over a test set would differ. This book uses two kinds of 95 % {term}`confidence interval`.
+#
+# - *The error of one network*, as in the [tables](tables.ipynb), on the page [Training](train.ipynb) and in the
+#   [error analysis](analysis.ipynb), has a {term}`bootstrap` interval: the test set is drawn again many times, with
+#   replacement, and the interval contains the middle 95 % of the means. Whole scenes or video sequences are drawn,
+#   because their images resemble each other ({py:obj}`dpose.bootstrap.ClusterBootstrap`). It covers the choice of test people. It
+#   does not cover the choice of the network: training with another seed gives another one.
+# - *The difference between two networks* in the [ablation](ablation.ipynb) has an interval for new seeds and new people
+#   together. It is computed from paired differences: both networks are trained with the same seeds and measured on the
+#   same people. It is never narrower than the interval for other people and the same seeds
+#   ({py:obj}`dpose.compare.paired_difference`).
 #
 # ## Takeaways
 #

@@ -74,7 +74,7 @@ if network.config.head != HEADS[0]:
     raise ValueError(
         f"this page needs a network with D-PoSE's head, {checkpoint} has {network.config.head!r}"
     )
-NAME = network.config.name.upper()
+NAME = f"`{network.config.name}`"
 loader = make_loader(data, "test", network.config, max(people, sample + 1))
 batch = to_device(next(iter(loader)), "cpu")
 raw_outputs = []
@@ -195,14 +195,14 @@ show_source(sixd_to_rotmat)
 # that every representation by four or fewer real numbers is discontinuous somewhere, while the 6D representation
 # is continuous everywhere. {numref}`fig-sixd` shows it for one full turn.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A joint makes one full turn about an oblique axis. Left: its axis-angle vector, three curves, which jumps at 180°. Right: its six numbers, which change continuously and end where they began.", "name": "fig-sixd"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A joint makes one full turn about an oblique axis. Left: its axis-angle vector, three curves, which jumps at 180°. Right: its six numbers, which change continuously and end where they began.", "name": "fig-sixd"}, "image": {"alt": "Two line charts against the angle of a turn. On the left, three straight lines rise, all jump at half a turn, and rise again; on the right, six smooth waves."}}
 t = torch.linspace(0, 2 * torch.pi, 721)
 axis_of_turn = F.normalize(torch.tensor([0.5, 0.8, 0.33]), dim=0)
 turning = roma.rotvec_to_rotmat(t[:, None] * axis_of_turn)
 rotvec = roma.rotmat_to_rotvec(turning)
 rotvec[(t - torch.pi).abs() < 0.006] = torch.nan  # a gap at the jump
 
-figure, axes = plt.subplots(1, 2, figsize=(8.6, 2.8), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.7), layout="constrained")
 colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B07A00")
 titles = ("axis-angle, radians", "6D, no unit")
 for axis, curves, title in zip(axes, (rotvec, turning[..., :2].flatten(1)), titles, strict=True):
@@ -243,7 +243,7 @@ Markdown(
 # ({py:obj}`dpose.data.means.training_means`), stored with the weights. The global orientation is an exception.
 # People face all directions, so an average orientation means nothing. It starts upright and facing the camera.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "From the mean body to the prediction for one test person: the mean parameters plus a growing share of the predicted correction. The camera of the pictures is fixed.", "name": "fig-residual"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "From the mean body to the prediction for one test person: the mean parameters plus a growing share of the predicted correction. The camera of the pictures is fixed.", "name": "fig-residual"}, "image": {"alt": "A crop of a person, then five blue bodies seen by one camera: the first upright and facing the viewer, the last in the pose of the person, the others in between."}}
 body = body_of(network)
 shares = torch.linspace(0, 1, 5)
 rotmats = sixd_to_rotmat(mean_6d + shares[:, None, None] * correction[sample])  # (5, 22, 3, 3)
@@ -256,7 +256,7 @@ camera = torch.tensor([[2.2 * SIDE, 0, SIDE / 2], [0, 2.2 * SIDE, SIDE / 2], [0,
 strip = [draw_mesh(v, body.faces, camera, SIDE) for v in vertices]
 image = to_picture(batch["image"][sample])
 titles = ["image", "mean", *(f"+ {100 * s:.0f}\u00a0%" for s in shares[1:-1]), "prediction"]
-picture_grid([[image, *strip]], titles=titles, side=1.45)
+picture_grid([[image, *strip]], titles=titles, side=1.24)
 plt.show()
 
 # %% [markdown]
@@ -278,7 +278,7 @@ plt.show()
 # %% tags=["remove-input"]
 others = {name: dpose.DPose(dpose.preset(f"paper-{name}")) for name in ("cliff", "pare")}
 Markdown(
-    f"With the encoder of {preset.upper()}, D-PoSE's regressor has {parameters(regressor) / 1e6:.2f} million parameters, the head of CLIFF "
+    f"With the encoder of `{preset.upper()}`, D-PoSE's regressor has {parameters(regressor) / 1e6:.2f} million parameters, the head of CLIFF "
     f"{parameters(others['cliff'].regressor) / 1e6:.2f} million and that of PARE {parameters(others['pare'].regressor) / 1e6:.2f} million (without its part "
     "branch), as implemented in `dpose.model.heads`."
 )
@@ -295,7 +295,7 @@ Markdown(
 # all people, and that of the trained network's prediction. The difference is what the network has learned to
 # read from the image.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint's rotation relative to its parent, for the mean pose (grey, open) and the prediction of the trained network (blue, filled). The pelvis is the global orientation; its mean pose faces the camera. Joints below the line never move in the open data.", "name": "fig-joints"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint's rotation relative to its parent, for the mean pose (grey, open) and the prediction of the trained network (blue, filled). The pelvis is the global orientation; its mean pose faces the camera. Joints below the line never move in the open data.", "name": "fig-joints"}, "image": {"alt": "Dot chart with a row per joint and the error in degrees. The pelvis has by far the longest line from an open to a filled dot. For shoulders, hips, knees and elbows the filled dot is clearly to the left of the open one; in most other rows the two coincide. The feet, below a line, are at zero."}}
 true = batch["pose"]  # (B, 22, 3, 3)
 mean_pose = sixd_to_rotmat(mean_6d)
 error_mean = orientation_error(mean_pose.expand_as(true), true).mean(0)  # (22,) degrees
@@ -304,7 +304,7 @@ spread = orientation_error(true[:1].expand_as(true), true).amax(0)
 fixed = [j for j in range(NUM_BODY_JOINTS) if spread[j] < 0.1]
 moving = [j for j in error_mean.argsort(descending=True).tolist() if j not in fixed]
 
-figure, axis = plt.subplots(figsize=(7.2, 5.0), layout="constrained")
+figure, axis = plt.subplots(figsize=(7.2, 5.2), layout="constrained")
 rows = [*moving, *fixed]
 y = np.arange(len(rows))
 axis.hlines(y, error_prediction[rows], error_mean[rows], color=INK, alpha=0.6, linewidth=1.2)

@@ -40,7 +40,7 @@ devices = None  # how many, or "auto"; None: 1
 workers = None  # loader processes; None: as many as there are spare cores
 test_people = 256  # how many are measured at the end; None: all
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -54,6 +54,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import Markdown, display
+from matplotlib.text import Text
 
 import dpose
 from dpose.data.loader import make_loader
@@ -92,6 +93,20 @@ def duration(seconds):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def circumstances(facts):
+    """Network, batch, arithmetic and processes of a run, from the metadata of its checkpoint."""
+    machine, precision = facts["hardware"], facts["precision"]["name"]
+    processes, threads, loaders = facts["devices"], machine["threads"], facts["workers"]
+    where = (
+        ", ".join(machine.get("gpus", ())) or f"{threads} thread{'s' * (threads != 1)} of {machine['cpu']}"
+    )
+    return (
+        f"`{facts['preset']}`, batches of {facts['recipe']['batch_size']}, "
+        f"{'float32' if precision == '32' else precision}, {processes} process{'es' * (processes != 1)} on {where}"
+        f"{' each' * (processes != 1)}, {loaders or 'no'} loader process{'es' * (loaders != 1)}"
+    )
 
 
 def run_folder():
@@ -223,10 +238,10 @@ html_table(
         ("data", ", ".join(Path(str(root)).name for root in data_roots(config.data))),
         ("starting weights", starting),
         ("steps", f"{settings.steps:,} of {settings.batch_size} images"),
-        ("learning rate", f"{settings.lr:g}, {settings.decay}"),
+        ("learning rate", f"{settings.lr:.6f}".rstrip("0") + f", {settings.decay}"),
         ("warm-up", f"{100 * settings.warmup:.0f} % of the steps"),
         ("largest gradient norm", f"{settings.clip:g}"),
-        ("arithmetic of the network", settings.precision),
+        ("arithmetic of the network", {"32": "float32"}.get(settings.precision, settings.precision)),
         ("vertices in the loss", "all" if settings.vertex_stride == 1 else f"1 in {settings.vertex_stride}"),
         ("augmentation", ", ".join(name.removesuffix("_p").replace("_", " ") for name in changed)),
         ("seed", str(config.seed)),
@@ -241,7 +256,7 @@ html_table(
 # in the scene hides the person, the depth target is empty while the part labels continue, because parts are drawn from the body alone; the noise boxes of the augmentation
 # cover the image only, and both targets continue behind them.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Augmented training images and their targets: body parts, and the depth of the visible person (near is bright).", "name": "fig-batch"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Augmented training images and their targets: body parts, and the depth of the visible person (near is bright).", "name": "fig-batch"}, "image": {"alt": "Three rows of six pictures: crops of rendered people, some blurred, recoloured or partly covered; their body parts in colours; and their silhouettes shaded by depth, in some cases with parts missing."}}
 augmented = make_loader(
     config.data,
     "train",
@@ -258,7 +273,7 @@ pictures = [
     list(colour_parts(batch["parts"].numpy())),
     list(colour_depth(batch["depth"][:, 0].numpy())),
 ]
-picture_grid(pictures, labels=("image", "parts", "depth"), side=1.35)
+picture_grid(pictures, labels=("image", "parts", "depth"), side=1.22)
 plt.show()
 
 # %%
@@ -269,17 +284,18 @@ images = result.steps * settings.batch_size
 whole_run = recipe("paper").steps * recipe("paper").batch_size
 smoke = (
     f"This is a smoke test: it shows that everything works, not what the method can do. The paper's training has "
-    f"{whole_run / images:,.0f} times as many images; at this speed so many would take `{config.preset}` {duration(whole_run / result.images_per_second)}."
+    f"{whole_run / images:,.0f} times as many images; at this speed they would take {duration(whole_run / result.images_per_second)}."
 )
 Markdown(
-    f"{result.steps:,} steps, {images:,} images, in {duration(result.seconds)}: {result.images_per_second:.0f} images per second. "
+    f"{result.steps:,} steps, {images:,} images, in {duration(result.seconds)} of wall time, and {result.images_per_second:.0f} images per second "
+    f"after the first step ({circumstances(checkpoint.metadata(result.checkpoint))}; other programs may have used the machine, too). "
     + (smoke if result.steps < 1000 else "")
 )
 
 # %% [markdown]
 # {numref}`fig-short-losses` shows every term of the loss, before weighting, relative to its value at the beginning.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}, "image": {"alt": "Two line charts on a common logarithmic axis. On the left the three curves of the maps fall slowly; on the right those of joints and vertices fall with large fluctuations, while pose and shape stay near their first value."}}
 TERMS = (
     {"depth_l1": "depth", "depth_ssim": "1 − SSIM", "segm": "parts"},
     {
@@ -291,7 +307,7 @@ TERMS = (
     },
 )
 log = read_log(result.log)
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.4), sharey=True, layout="constrained")
 for axis, names in zip(axes, TERMS, strict=True):
     ends = []
     for (name, text), colour in zip(names.items(), (BLUE, ORANGE, GREEN, PINK, INK), strict=False):
@@ -365,6 +381,7 @@ for name, (label, digits) in ERRORS.items():
     oriented = baselines.get("mean_pose_true_orientation", {}).get(name)
     if constant:
         ratios[name] = score["mean"] / constant["mean"]
+        shown = round(score["mean"], digits) / round(constant["mean"], digits)  # of the numbers in the table
     rows.append(
         (
             label,
@@ -372,13 +389,13 @@ for name, (label, digits) in ERRORS.items():
             span,
             f"{constant['mean']:.{digits}f}" if constant else "–",
             f"{oriented['mean']:.{digits}f}" if oriented else "–",
-            f"{ratios[name]:.2f}" if name in ratios else "–",
+            f"{shown:.2f}" if constant else "–",
         )
     )
 html_table(
     ("error", "this run", "95 % interval", "constant", "with true orientation", "ratio to constant"),
     rows,
-    f"{measured['samples']} people of the {measured_on} split, who are not in the training data",
+    f"{measured['samples']} people of the {measured_on} split, who are not in the training data; bootstrap intervals over their scenes",
 )
 
 # %% tags=["remove-input"]
@@ -406,14 +423,14 @@ Markdown(
 # {numref}`fig-short-predictions` shows predictions of this run; those of a longer training are on the page of
 # [predictions](qualitative.ipynb).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The first people of the measured split, with the network of the short run.", "name": "fig-short-predictions"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The first people of the measured split, with the network of the short run.", "name": "fig-short-predictions"}, "image": {"alt": "Three rows of six pictures for one person each: the crop, true and predicted parts, true and predicted depth, and the predicted mesh over the crop."}}
 model = dpose.load(result.checkpoint)
 mesh = dpose.load_body(body or checkpoint.metadata(result.checkpoint)["body"]["name"])
 batch = to_device(next(iter(make_loader(measured_data, measured_on, network, batch_size=3))), "cpu")
 with torch.inference_mode():
     prediction = run_network(model, batch)
     rows = [prediction_pictures(prediction, batch, mesh, i) for i in range(len(batch["key"]))]
-picture_grid(rows, PREDICTION_TITLES, side=1.35)
+picture_grid(rows, PREDICTION_TITLES, side=1.24)
 plt.show()
 
 # %% [markdown]
@@ -424,9 +441,14 @@ plt.show()
 # `samples/`, and keeps the weights with the smallest MPJPE as `best.safetensors`. It changes neither weights nor random
 # numbers, so that the run takes the same steps with and without it. `--validate-every` sets the interval.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "The validations of this run.", "name": "fig-validation"}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The validations of this run.", "name": "fig-validation"}, "image": {"alt": "Four line charts against the step: joint errors, overlap of the parts, depth error and training loss."}}
 if (result.checkpoint.parent / "val.csv").exists():
-    display(validation_curves(result.checkpoint.parent / "val.csv", result.log))
+    figure = validation_curves(result.checkpoint.parent / "val.csv", result.log)
+    figure.set_size_inches(7.5, 4.2)
+    for text in figure.findobj(Text):
+        text.set_fontsize(9)
+    figure.tight_layout(pad=0.5)
+    display(figure)
 
 # %% [markdown]
 # ## The long run
@@ -434,10 +456,10 @@ if (result.checkpoint.parent / "val.csv").exists():
 # The shipped network `lite` was trained by the same code. {numref}`fig-long-run` is the log of the last of its runs, which was validated
 # every 500 steps.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The last training run of lite: total loss of the training batches, averaged over each row of the log, and errors on 256 people of the validation split.", "name": "fig-long-run"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The last training run of lite: total loss of the training batches, averaged over each row of the log, and errors on 256 people of the validation split.", "name": "fig-long-run"}, "image": {"alt": "Two line charts against the number of images. The training loss falls slowly, with small fluctuations; of the two validation errors, MPJPE is above PA-MPJPE, and both fall a little and level off."}}
 log = read_log(repository / "results" / "lite-log.csv")
 validation = read_log(repository / "results" / "lite-val.csv")
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.1), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.1), layout="constrained")
 axes[0].plot(log["images"] / 1000, log["total"], color=BLUE, linewidth=1.4)
 axes[0].set(title="training loss, total", ylim=(0, None))
 for name, label, colour in (("mpjpe", "MPJPE", BLUE), ("pa_mpjpe", "PA-MPJPE", ORANGE)):
@@ -470,7 +492,8 @@ runs = (
 machine = facts["hardware"]
 text = (
     f"{runs}{training['images']:,} images in {duration(training['seconds'])} on {machine['cores']} cores ({machine['cpu']}); "
-    f"the last run has {facts['images']:,} images at {facts['images'] / facts['seconds']:.0f} per second. "
+    f"the last run has {facts['images']:,} images at {facts['images'] / facts['seconds']:.0f} per second of wall time, validations included "
+    f"({circumstances(facts)}). "
 )
 if facts.get("init") and "recipe" in facts["init"]:
     text += "A new run begins with a warm-up and with fresh statistics of the optimiser, so the loss need not fall at once. "
@@ -526,17 +549,25 @@ speeds = []
 if (repository / "results" / "training_speed.json").exists():
     record = read_json(repository / "results" / "training_speed.json")
     for case in record["cases"]:
-        where = ", ".join(case["hardware"].get("gpus", ())) or f"one core of {case['hardware']['cpu']}"
-        speeds.append(
-            f"`{case['preset']}` in { ({'32': 'float32'}.get(case['precision'], case['precision'])) }: "
-            f"{case['wall']['full']:.0f} images per second on {where}, {100 * case['wall']['ratio']:.0f} % of forward and backward pass alone"
+        about = circumstances(
+            case | {"recipe": case, "precision": {"name": case["precision"]}}  # as in a checkpoint
         )
-Markdown(
-    "Recorded speed of the full step with loading, augmentation, losses, clipping, Adam and logging "
-    f"(`benchmarks/train_throughput.py`): {'; '.join(speeds)}."
-    if speeds
-    else ""
-)
+        kinds = (("wall time", "wall"), ("processor time", "cpu"))
+        speeds.append(
+            f"- {about}: "
+            + ", ".join(
+                f"{case[kind]['full']:.0f} images per second of {name} ({100 * case[kind]['ratio']:.0f} % of forward and backward pass alone)"
+                for name, kind in kinds
+                if kind in case
+            )
+        )
+lines = [
+    "Recorded speeds of the full step with loading, augmentation, losses, clipping, Adam and logging "
+    "(`benchmarks/train_throughput.py`). Wall time depends on free cores for the loader and on other programs; processor time is that of all "
+    "processes together, as on the page [Performance](performance.ipynb).\n",
+    *speeds,
+]
+Markdown("\n".join(lines) if speeds else "")
 
 # %% [markdown]
 # ## Takeaways
@@ -560,7 +591,7 @@ peak = int(relative.argmax())
 reached = {part: share[peak:][relative[peak:] <= part][0] for part in (0.5, 0.1)}
 assert abs(reached[0.5] - 0.51) < 0.01  # the middle of the cosine, after 2 % of warm-up
 
-figure, axis = plt.subplots(figsize=(6, 2.2), layout="constrained")
+figure, axis = plt.subplots(figsize=(7, 2.4), layout="constrained")
 axis.plot(share, relative, color=BLUE)
 axis.plot(list(reached.values()), list(reached), "o", color=ORANGE)
 axis.set(xlabel="share of the run", ylabel="rate / maximum")
@@ -585,7 +616,7 @@ for name, path in (("long run", repository / "results" / "lite-log.csv"), ("shor
 Markdown(
     f"{'; '.join(lines).capitalize()}. Clipping keeps the direction of a longer gradient and reduces its length to {limit:g}, so that "
     "a batch with large errors cannot change the weights more than others. Rows are averages: single steps may be above the limit "
-    "where the row is not. These norms are of the losses of `lite`; those of the paper's losses, with the backbone, are in exercise 2 of [the losses](losses.ipynb)."
+    "where the row is not. What a common factor of the loss does together with clipping is exercise 1 of [Paper against code](paper_vs_code.ipynb)."
 )
 
 # %% [markdown]
