@@ -52,13 +52,8 @@ from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import normalise, run_network, usable_device
 from dpose.pictures import read_image, square_box
 from dpose.rotations import sixd_to_rotmat
-from dpose.skeleton import JOINT_NAMES, NUM_BODY_JOINTS, NUM_JOINTS
+from dpose.skeleton import JOINT_NAMES, LIMBS, NUM_BODY_JOINTS, NUM_JOINTS
 
-LIMBS = tuple(
-    f"{side}_{joint}"
-    for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-    for side in ("left", "right")
-)
 FACE = {"nose": 9120, "left_eye": 9448, "right_eye": 9929, "left_ear": 6, "right_ear": 616}  # vertices
 FACE_VERTICES = (10475, 13718)  # numbers of vertices of SMPL-X and the open body, where `FACE` holds
 ALIASES = {"head_bottom": "neck", "top_head": "head_top"}

@@ -18,6 +18,12 @@ PARENTS = (
 )
 # fmt: on
 
+LIMBS = tuple(  # joints of the limbs, as COCO names them
+    f"{side}_{joint}"
+    for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    for side in ("left", "right")
+)
+
 # SMPL has the same body joints, and one joint per hand.
 SMPL_JOINT_NAMES = (*PART_NAMES, "left_hand", "right_hand")
 SMPL_PARENTS = (*PARENTS[:22], 20, 21)

@@ -4,8 +4,9 @@
     python scripts/ship.py mini                                                   # evaluate it again
 
 Writes dpose/assets/NAME.safetensors and NAME.md, the card; results/NAME.json with NAME.people.npz, and
-NAME-log.csv (for the book's tables and curves); with --keypoints results/NAME-photos.json. Every number on
-the card comes from these.
+NAME-log.csv (for the book's tables and curves); with --keypoints results/NAME-photos.json; with --frames
+results/NAME-rendered.json, the same measurement on rendered frames. Every number on the card comes from
+these.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ def ship(
     data: str | None = None,
     note: str = "",
     photos: tuple[str, str] | None = None,
+    frames: Path | None = None,
 ) -> None:
     """Install the weights of a run (None: keep the present ones), evaluate them and write the card.
 
     The metadata of the weights name the body that the network was trained for; where they do not, the record
-    in the run's `run.json` is added. photos: annotations in COCO's format, folder of the images.
+    in the run's `run.json` is added. photos: annotations in COCO's format, folder of the images. frames: root
+    of rendered frames, made by `dpose synth --root FRAMES --train 0 --val 0 --test 0 --frames 100`.
     """
     if run is not None:
         model, metadata = checkpoint.read(run / "model.safetensors")
@@ -68,6 +71,10 @@ def ship(
     on_photos = RESULTS / f"{name}-photos.json"
     if photos is not None:
         evaluate_keypoints(*photos, name, on_photos)
+    if frames is not None:
+        made = frames / "frames"
+        rendered = made / "labels" / "open_test.json", made / "open_test" / "png"
+        evaluate_keypoints(*rendered, name, RESULTS / f"{name}-rendered.json")
     seen = read_json(on_photos) if on_photos.exists() else None
     text = card(name, checkpoint.metadata(name), result, seen, note)
     paragraphs = [one if one.startswith(("#", "|")) else fill(one, 110) for one in text.strip().split("\n\n")]
@@ -208,7 +215,9 @@ if __name__ == "__main__":
     parser.add_argument("--note", default="", help="sentences about the runs, for the card")
     parser.add_argument("--keypoints", help="photographs' keypoints in COCO's format")
     parser.add_argument("--images", help="folder of the photographs")
+    parser.add_argument("--frames", type=Path, help="root of rendered frames, of `dpose synth --frames`")
     args = parser.parse_args()
     if bool(args.keypoints) != bool(args.images):
         parser.error("--keypoints and --images belong together")
-    ship(args.name, args.run, args.data, args.note, (args.keypoints, args.images) if args.keypoints else None)
+    photos = (args.keypoints, args.images) if args.keypoints else None
+    ship(args.name, args.run, args.data, args.note, photos, args.frames)

@@ -20,9 +20,12 @@ from licensed_files import write_smplx_npz
 
 from dpose import cli
 from dpose.body import OPEN_BODY, load_body
-from dpose.data.frames import Skipped, read_scenes
+from dpose.data.frames import Skipped, mask_numbers, read_person_mask, read_scenes
+from dpose.data.labels import Labels
 from dpose.data.shards import decode_sample, read_manifest, write_manifest
 from dpose.io import HOST, write_json
+from dpose.keypoints import read_annotations
+from dpose.skeleton import JOINT_NAMES, LIMBS
 from dpose.synthetic import (
     SceneRenderer,
     dataset,
@@ -305,10 +308,16 @@ def test_people_of_whom_less_than_a_third_is_visible_are_left_out(monkeypatch):
 # --- full frames --------------------------------------------------------------------------------------------
 
 
-def test_frames_read_as_bedlam_give_the_samples_that_are_rendered_directly(tmp_path, body, scenes):
-    write_frames(tmp_path, "test", 3, progress=False)
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    write_frames(folder, "test", 3, progress=False)
+    return folder
+
+
+def test_frames_read_as_bedlam_give_the_samples_that_are_rendered_directly(frames, body, scenes):
     skipped = Skipped(limit=0)
-    read = list(read_scenes(frame_sets(tmp_path), SIZE, skipped=skipped))
+    read = list(read_scenes(frame_sets(frames), SIZE, skipped=skipped))
     direct = [sample for scene in scenes[:3] for sample in person_samples(scene, SIZE)]
     assert len(read) == len(direct) >= 3 and not skipped.faults
     for ours in direct:
@@ -326,6 +335,25 @@ def test_frames_read_as_bedlam_give_the_samples_that_are_rendered_directly(tmp_p
         assert both.sum() > 0.9 * person.sum()
         assert np.median(np.abs(ours["depth"] - theirs["depth"])[both]) < 0.002
         assert np.abs(ours["image"].astype(float) - theirs["image"]).mean() < 6
+
+
+def test_keypoints_of_frames_are_the_joints_of_the_labels_and_boxes_those_of_the_masks(frames):
+    labels = Labels.load(frames / "labels" / "open_test.npz")
+    people = read_annotations(frames / "labels" / "open_test.json", LIMBS, min_joints=0)
+    assert len(people.box) == len(labels.imgname) >= 3
+    for number, box in enumerate(people.box):
+        name = people.files[people.image[number]]
+        assert name == labels.imgname[number] and (frames / "open_test" / "png" / name).is_file()
+        joints = labels.gtkps[number, [JOINT_NAMES.index(joint) for joint in people.names], :2]
+        counted = people.keypoints[number, :, 2] > 0
+        assert (counted == ((joints >= 0) & (joints < (1280, 720))).all(1)).all() and counted.any()
+        np.testing.assert_allclose(people.keypoints[number, counted, :2], joints[counted], atol=0.01)
+        masks = frames / "open_test" / "masks"
+        pixels = [
+            np.argwhere(read_person_mask(masks, name, person))[:, ::-1]
+            for person in mask_numbers(masks, name)
+        ]
+        assert box.tolist() in [[*xy.min(0), *(np.ptp(xy, 0) + 1)] for xy in pixels if len(xy)]
 
 
 def test_frames_of_another_seed_replace_existing_ones(tmp_path, monkeypatch):

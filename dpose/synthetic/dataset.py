@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from dpose.data.labels import Labels
 from dpose.data.parts import Part, describe_missing, parse_part, read_parts
-from dpose.data.sample import Sample
+from dpose.data.sample import Sample, SampleLabel
 from dpose.data.shards import MANIFEST, read_manifest, shard_row, write_manifest, write_tar
 from dpose.io import check_folder, file_hash, remove_stale, replacing, write_json, write_png
 from dpose.paths import DATA_VARIABLE, data_root
 from dpose.processes import advance, run_jobs, usable_cores
+from dpose.skeleton import JOINT_NAMES, LIMBS
 from dpose.synthetic.samples import open_body, people_labels, person_samples
 from dpose.synthetic.scene import VARIETIES, Scene, check_scenes, sample_scene
 from dpose.synthetic.variety import OPTIONS, PLAIN
@@ -275,7 +276,9 @@ def write_frames(
     """Write the first `count` scenes of a split as full frames in BEDLAM's layout; returns the label file.
 
     One BEDLAM scene `open_<split>` with one frame per sequence: PNG, depth as EXR in Unreal units, and masks
-    of skin, clothes and environment. The label file is written last, so a root with labels is complete.
+    of skin, clothes and environment. Beside the label file, `open_<split>.json` has 2D keypoints in COCO's
+    format, for `dpose evaluate --keypoints`; images are named relative to the folder `png`. The label file is
+    written last, so a root with labels is complete.
     Frames that were made with the same arguments are kept, others are replaced.
 
     Raises ValueError for an unknown split, one of varied people ("train" and "hard", whose scenes are
@@ -288,13 +291,15 @@ def write_frames(
         raise ValueError(f"the number of frames must be at least 1, got {count}")
     root, name = Path(root), f"open_{split}"
     folder, target, settings_file = root / name, root / "labels" / f"{name}.npz", root / name / "frames.json"
-    settings = {"scenes": count, "seed": seed, "version": VERSION}
-    if target.is_file() and _read_json(settings_file) == settings:
+    settings, keypoints = {"scenes": count, "seed": seed, "version": VERSION}, target.with_suffix(".json")
+    if target.is_file() and keypoints.is_file() and _read_json(settings_file) == settings:
         return target
     remove_stale(target.parent)
     target.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)  # masks of other people must not remain
     rows: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in tqdm(range(count), desc=f"frames {split}", disable=not progress, unit="frame"):
         scene = sample_scene(seed, split, index)
         kept = {sample["label"]["key"] for sample in person_samples(scene, 64)}
@@ -302,11 +307,15 @@ def write_frames(
         if not people:
             continue
         sequence, frame = f"seq_{index:06d}", f"seq_{index:06d}_0000"
-        _write_frame(folder, sequence, frame, scene)
+        persons = _write_frame(folder, sequence, frame, scene)
+        height, width = persons.shape
+        image = {"id": index, "file_name": f"{sequence}/{frame}.png", "width": width, "height": height}
+        images.append(image)
         for k, pose, label in people:
+            annotations.append({"id": len(rows), "image_id": index, **_annotation(persons == k, label)})
             rows.append(
                 {
-                    "imgname": f"{sequence}/{frame}.png",
+                    "imgname": image["file_name"],
                     "center": label["center"],
                     "scale": label["scale"],
                     "pose_cam": pose,
@@ -321,12 +330,40 @@ def write_frames(
             )
     if not rows:
         raise ValueError(f"no person is visible in the first {count} scenes of {split}: ask for more frames")
+    category = {"id": 1, "name": "person", "keypoints": list(LIMBS)}
+    write_json(
+        keypoints, {"images": images, "annotations": annotations, "categories": [category]}, indent=None
+    )
     write_json(settings_file, settings, indent=None)
     return Labels(**{column: np.asarray([row[column] for row in rows]) for column in rows[0]}).save(target)
 
 
-def _write_frame(folder: Path, sequence: str, frame: str, scene: Scene) -> None:
-    """Write picture, depth and masks of one scene into the folder of a BEDLAM scene."""
+def _annotation(visible: np.ndarray, label: SampleLabel) -> dict[str, Any]:
+    """COCO's annotation of a person: the box of the visible pixels (H, W), and the limb joints in the image.
+
+    A joint has the flag 2 where the person is visible, 1 where other people or objects hide it.
+    """
+    y, x = np.nonzero(visible)
+    left, top = int(x.min()), int(y.min())
+    keypoints: list[float] = []
+    for name in LIMBS:
+        x_joint, y_joint, in_front = label["joints2d"][JOINT_NAMES.index(name)]
+        inside = in_front and 0 <= x_joint < visible.shape[1] and 0 <= y_joint < visible.shape[0]
+        flag = 1 + int(visible[int(y_joint), int(x_joint)]) if inside else 0
+        keypoints += [round(x_joint, 2), round(y_joint, 2), flag] if inside else [0, 0, 0]
+    return {
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": [left, top, int(x.max()) + 1 - left, int(y.max()) + 1 - top],
+        "keypoints": keypoints,
+    }
+
+
+def _write_frame(folder: Path, sequence: str, frame: str, scene: Scene) -> np.ndarray:
+    """Write picture, depth and masks of one scene into the folder of a BEDLAM scene.
+
+    Returns the number of the visible person of each pixel (H, W), negative where there is none.
+    """
     import OpenEXR  # only frames need it
 
     view = SceneRenderer(scene).frame()
@@ -341,6 +378,7 @@ def _write_frame(folder: Path, sequence: str, frame: str, scene: Scene) -> None:
     for k in range(len(scene.subjects)):
         write_png(masks / f"{frame}_{k:02d}_body.png", _mask((view.person == k) & view.skin))
         write_png(masks / f"{frame}_{k:02d}_clothing.png", _mask((view.person == k) & ~view.skin))
+    return view.person
 
 
 def _mask(where: np.ndarray) -> np.ndarray:
