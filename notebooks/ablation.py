@@ -22,7 +22,7 @@
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 results = None  # folder of measured numbers; None: the repository's results/
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -45,7 +45,7 @@ from dpose.training import recipe
 
 folder = Path(results or Path(dpose.__file__).parents[1] / "results")
 BASE, NO_DEPTH = "lite", "lite-no-depth"
-NAMES = {  # of the arms, in tables and figures
+NAMES = {  # of the variants, in tables and figures
     "lite": "D-PoSE",
     "lite-no-depth": "without depth",
     "lite-pare": "PARE",
@@ -85,13 +85,14 @@ def with_unit(value, metric, plus=True):
     return f"{text}{unit if unit in ('', '°') else NBSP + unit}"
 
 
-records, people = {}, {}  # arm -> seed -> record; errors of each person
+records, people = {}, {}  # variant -> seed -> record; errors of each person
 for run in runs("ablation", folder / "ablation"):
     if run.done:
         records.setdefault(run.arm, {})[run.seed] = read_json(run.record)
         people.setdefault(run.arm, {})[run.seed] = read_people(run.record)
-measured = [record for arm in records.values() for record in arm.values()]
-planned = sum(arm.seeds for arm in ABLATION.arms.values())
+measured = [record for seeds in records.values() for record in seeds.values()]
+PLAN = ABLATION.arms
+planned = sum(variant.seeds for variant in PLAN.values())
 NOTHING = Markdown("*Not measured yet: `dpose experiment ablation` makes the records of this section.*")
 
 
@@ -139,27 +140,27 @@ Markdown(
 # The networks of this experiment are small, so that each can be trained several times on two processor cores. Their
 # common encoder is MoveNet's backbone, which has learned 2D keypoints in photographs (the paper's encoder starts from
 # keypoints, too) and is not trained further. They learn from the training split of the open synthetic people and are
-# measured on its test split. The groups of networks, the *arms*, differ in one thing each.
+# measured on its test split. The groups of networks, the *variants*, differ in one thing each.
 
 # %% tags=["remove-input"]
 html_table(
-    ("arm", "name in commands", "network", "seeds"),
-    [(NAMES[name], unbroken(name), arm.about, str(arm.seeds)) for name, arm in ABLATION.arms.items()],
-    "The arms of the experiment",
+    ("variant", "name in commands", "network", "seeds"),
+    [(NAMES[name], unbroken(name), variant.about, str(variant.seeds)) for name, variant in PLAN.items()],
+    "The variants of the experiment",
     align="lll",
 )
 
 # %% tags=["remove-input"]
-budget = ABLATION.recipe(ABLATION.arms[BASE])
+budget = ABLATION.recipe(PLAN[BASE])
 missing = [
-    f"{NAMES[arm]} (seed {', '.join(str(seed) for seed in range(about.seeds) if seed not in records.get(arm, {}))})"
-    for arm, about in ABLATION.arms.items()
-    if len(records.get(arm, {})) < about.seeds
+    f"{NAMES[name]} (seed {', '.join(str(seed) for seed in range(variant.seeds) if seed not in records.get(name, {}))})"
+    for name, variant in PLAN.items()
+    if len(records.get(name, {})) < variant.seeds
 ]
 Markdown(
-    f"Each run sees {ABLATION.images:,} images in {budget.steps:,} steps of {budget.batch_size}. For the same seed all arms see the "
-    "same images in the same order, with the same steps, learning rates and losses, except for what the arm is about. "
-    "The random weights from which the trained layers start differ between arms, because networks with other layers draw "
+    f"Each run sees {ABLATION.images:,} images in {budget.steps:,} steps of {budget.batch_size}. For the same seed all variants see the "
+    "same images in the same order, with the same steps, learning rates and losses, except for what the variant is about. "
+    "The random weights from which the trained layers start differ between variants, because networks with other layers draw "
     "other numbers.\n\n"
     + (
         f"**{len(measured)} of the {planned} planned runs are recorded.** Missing: {'; '.join(missing)}."
@@ -173,9 +174,9 @@ Markdown(
 # %% [markdown]
 # ### Paired differences
 #
-# For seed $s$ and test person $i$ take the difference between the errors of an arm and of D-PoSE, and its mean
+# For seed $s$ and test person $i$ take the difference between the errors of a variant and of D-PoSE, and its mean
 #
-# $$ d_{si} = e^\text{arm}_{si} - e^\text{D-PoSE}_{si}, \qquad
+# $$ d_{si} = e^\text{variant}_{si} - e^\text{D-PoSE}_{si}, \qquad
 # \bar d = \frac{1}{S} \sum_{s=1}^{S} \bar d_s, \qquad \bar d_s = \frac{1}{N} \sum_{i=1}^{N} d_{si} . $$
 #
 # The same people occur on both sides of the difference, so what makes a person difficult for both networks cancels.
@@ -187,7 +188,7 @@ Markdown(
 # test scenes. A part of the variation between people is different for each seed; it already contributes to the first term
 # and is subtracted from the second, so that it is counted once.
 #
-# The 95 % {term}`confidence interval` is $\bar d \pm q \sqrt{V}$. The factor $q$ is a mean of two quantiles of Student's
+# The 95 % {term}`confidence interval` is $\bar d \pm q \sqrt{V}$. The factor $q$ is a mean of two quantiles of Student's
 # distribution, weighted by the two terms: one for the number of seeds, one for the number of scenes.
 
 # %% tags=["remove-input"]
@@ -201,7 +202,7 @@ Markdown(
 
 # %% [markdown]
 # {py:obj}`~dpose.compare.paired_difference` computes the interval, and a test of the package simulates experiments to check
-# that it contains the true difference in 95 % of them.
+# that it contains the true difference in 95 % of them.
 #
 # The *detectable* difference is the smallest true difference for which the interval excludes 0 in 80 of 100 such
 # experiments. If an interval contains 0, a smaller true difference may well exist.
@@ -212,7 +213,7 @@ Markdown(
 # two of the planned seeds had been recorded, and a conclusion is stated only when all have been. If both intervals exclude 0 on the same
 # side, the experiment shows an effect; if one does, it shows an effect on that metric only. The other metrics describe the
 # result and decide nothing. The metrics are not independent (MPJPE and MVE measure nearly the same), and no interval is corrected for
-# the number of comparisons: without any effect, at least one of the two primary intervals excludes 0 in up to 10 % of such experiments.
+# the number of comparisons: without any effect, at least one of the two primary intervals excludes 0 in up to 10 % of such experiments.
 #
 # ## Results
 #
@@ -223,11 +224,11 @@ Markdown(
 # branch a depth error of at most 0.75 of the best constant's.
 
 # %% tags=["remove-input"]
-outdated = {}  # arm -> why its records are no longer about what the repository has
-for arm, arm_records in records.items():
-    wanted = ABLATION.recipe(ABLATION.arms[arm])
-    if reasons := sorted({reason for record in arm_records.values() for reason in stale(record, wanted)}):
-        outdated[arm] = "; ".join(reasons)
+outdated = {}  # variant -> why its records are no longer about what the repository has
+for variant, seeds in records.items():
+    wanted = ABLATION.recipe(PLAN[variant])
+    if reasons := sorted({reason for record in seeds.values() for reason in stale(record, wanted)}):
+        outdated[variant] = "; ".join(reasons)
 
 
 def over_seeds(values, digits=1):
@@ -236,7 +237,7 @@ def over_seeds(values, digits=1):
     return text if len(values) == 1 else f"{text} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def arm_table():
+def variant_table():
     first, rows = measured[0], []
     for name, text in (
         ("mean_pose", "mean pose"),
@@ -254,8 +255,8 @@ def arm_table():
                     "–",
                 )
             )
-    for arm, arm_records in records.items():
-        group = list(arm_records.values())
+    for variant, seeds in records.items():
+        group = list(seeds.values())
         cells = [
             over_seeds([record["metrics"][metric]["mean"] for record in group])
             for metric in (*PRIMARY[::-1], "orientation")
@@ -263,11 +264,11 @@ def arm_table():
         parts = [r["metrics"]["parts_miou"]["mean"] for r in group if "parts_miou" in r["metrics"]]
         depth = [r["ratios"]["depth_l1"] for r in group if "depth_l1" in r["ratios"]]
         cells += [f"{np.mean(parts):.3f}" if parts else "–", f"{np.mean(depth):.2f}" if depth else "–"]
-        mark = f"{NBSP}(stale)" if arm in outdated else ""
-        rows.append((f"{unbroken(NAMES[arm])}{mark}", str(len(group)), *cells))
+        mark = f"{NBSP}(stale)" if variant in outdated else ""
+        rows.append((f"{unbroken(NAMES[variant])}{mark}", str(len(group)), *cells))
     images = sorted({totals(trained(record))["images"] for record in measured})
     return html_table(
-        ("arm", "seeds", "MPJPE", "PA-MPJPE", "orientation (°)", "parts mIoU", "depth ratio"),
+        ("variant", "seeds", "MPJPE", "PA-MPJPE", "orientation (°)", "parts mIoU", "depth ratio"),
         rows,
         f"Measured: {first['samples']:,} people of the {first['dataset']} data set's {first['split']} split, after training "
         f"with {' or '.join(f'{count:,}' for count in images)} images. Errors in mm; ±: standard deviation over the "
@@ -275,10 +276,10 @@ def arm_table():
     )
 
 
-arm_table() if measured else NOTHING
+variant_table() if measured else NOTHING
 
 # %% tags=["remove-input"]
-unmet = {}  # condition that is not met -> the arm that it is about; None: all
+unmet = {}  # condition that is not met -> the variant that it is about; None: all
 
 
 def conditions():
@@ -306,16 +307,17 @@ def conditions():
     if mean_pose := measured[0]["baselines"].get("mean_pose"):
         limit = mean_pose["pa_mpjpe"]["ci95"][0]
         upper = {
-            arm: max(run["metrics"]["pa_mpjpe"]["ci95"][1] for run in arm_records.values())
-            for arm, arm_records in records.items()
+            variant: max(run["metrics"]["pa_mpjpe"]["ci95"][1] for run in seeds.values())
+            for variant, seeds in records.items()
         }
-        failed, worst = [arm for arm, end in upper.items() if end >= limit], max(upper, key=upper.get)
-        unmet.update({f"PA-MPJPE of {NAMES[arm]}": arm for arm in failed})
+        failed = [variant for variant, end in upper.items() if end >= limit]
+        worst = max(upper, key=upper.get)
+        unmet.update({f"PA-MPJPE of {NAMES[variant]}": variant for variant in failed})
         lines.append(
             f"* *PA-MPJPE below the mean pose's* {mean_pose['pa_mpjpe']['mean']:.1f}{NBSP}mm (the 95{NBSP}% intervals of the "
             "test people must not overlap): "
             + (
-                f"**not met** by {listed([NAMES[arm] for arm in failed])}; "
+                f"**not met** by {listed([NAMES[variant] for variant in failed])}; "
                 if failed
                 else "met by all runs; "
             )
@@ -323,21 +325,17 @@ def conditions():
             f"{limit:.1f}{NBSP}mm."
         )
     ratios = {
-        arm: max(found)
-        for arm, arm_records in records.items()
-        if (
-            found := [
-                run["ratios"]["depth_l1"] for run in arm_records.values() if "depth_l1" in run["ratios"]
-            ]
-        )
+        variant: max(found)
+        for variant, seeds in records.items()
+        if (found := [run["ratios"]["depth_l1"] for run in seeds.values() if "depth_l1" in run["ratios"]])
     }
     if ratios:
-        failed = [arm for arm, ratio in ratios.items() if ratio > DEPTH_LIMIT]
-        unmet.update({f"depth of {NAMES[arm]}": arm for arm in failed})
+        failed = [variant for variant, ratio in ratios.items() if ratio > DEPTH_LIMIT]
+        unmet.update({f"depth of {NAMES[variant]}": variant for variant in failed})
         lines.append(
             f"* *Depth error at most {DEPTH_LIMIT} of the best constant's*: "
             + (
-                f"**not met** by {listed([NAMES[arm] for arm in failed])}; "
+                f"**not met** by {listed([NAMES[variant] for variant in failed])}; "
                 if failed
                 else "met by all runs; "
             )
@@ -346,7 +344,7 @@ def conditions():
     if outdated:
         lines.append(
             "* *Stale rows* were measured with something that the repository has changed since: "
-            + "; ".join(f"{NAMES[arm]}: {reasons}" for arm, reasons in outdated.items())
+            + "; ".join(f"{NAMES[variant]}: {reasons}" for variant, reasons in outdated.items())
             + "."
         )
     return Markdown("\n".join(lines))
@@ -358,32 +356,34 @@ conditions() if measured else NOTHING
 # ### Depth, heads, attention and losses
 #
 # The first table and the upper part of {numref}`fig-ablation` compare D-PoSE with the network without depth, the second
-# table and the lower part with the other arms.
+# table and the lower part with the other variants.
 
 # %% tags=["remove-input"]
-found = {}  # arm -> metric -> difference of the arm's errors and D-PoSE's
+found = {}  # variant -> metric -> difference of the variant's errors and D-PoSE's
 same_people = len({(run["data"]["fingerprint"], run["split"], run["samples"]) for run in measured}) == 1
-for arm in records:
-    if arm == BASE or not same_people or len(records[arm].keys() & records.get(BASE, {}).keys()) < 2:
+for variant in records:
+    if variant == BASE or not same_people or len(records[variant].keys() & records.get(BASE, {}).keys()) < 2:
         continue
-    both = [columns for one in (arm, BASE) for columns in people[one].values()]
-    found[arm] = {
-        metric: paired_difference(people[arm], people[BASE], metric)
+    both = [columns for one in (variant, BASE) for columns in people[one].values()]
+    found[variant] = {
+        metric: paired_difference(people[variant], people[BASE], metric)
         for metric in METRICS
         if all(metric in columns for columns in both)
     }
-others = [arm for arm in found if arm != NO_DEPTH]
+others = [variant for variant in found if variant != NO_DEPTH]
 single = [
-    arm for arm in records if arm != BASE and len(records[arm].keys() & records.get(BASE, {}).keys()) == 1
+    variant
+    for variant in records
+    if variant != BASE and len(records[variant].keys() & records.get(BASE, {}).keys()) == 1
 ]
 
 
-def wanted_seeds(arm):
-    return min(ABLATION.arms[arm].seeds, ABLATION.arms[BASE].seeds)
+def wanted_seeds(variant):
+    return min(PLAN[variant].seeds, PLAN[BASE].seeds)
 
 
 UNPAIRED = Markdown(
-    "*Nothing to compare yet: this needs two seeds of an arm and of D-PoSE on the same people.*"
+    "*Nothing to compare yet: this needs two seeds of a variant and of D-PoSE on the same people.*"
 )
 
 
@@ -406,7 +406,7 @@ def standard_errors(one, metric):
 
 
 html_table(
-    ("difference in", "mean", "of D-PoSE's", "seeds", "people", "95 % interval", "detectable"),
+    ("difference in", "mean", "of D-PoSE's", "seeds", "people", "95 % interval", "detectable"),
     [
         (
             f"{METRICS[metric][0]}{f' ({unit})' if (unit := METRICS[metric][1]) else ''}{', primary' if metric in PRIMARY else ''}",
@@ -418,17 +418,17 @@ html_table(
         )
         for metric, one in found[NO_DEPTH].items()
     ],
-    "Measured: errors without depth minus errors with depth, paired by seed and person, "
+    "Measured: errors without depth minus errors with depth, paired by seed and person (computed before rounding), "
     f"{len(found[NO_DEPTH]['mpjpe'].by_seed)} of {wanted_seeds(NO_DEPTH)} seeds; parts: mean IoU of a person's parts. Positive errors: "
     "depth helps. Columns “seeds” and “people”: square roots of the two variance terms",
 ) if NO_DEPTH in found else UNPAIRED
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of each arm minus those of D-PoSE; right of the vertical line D-PoSE is better. Top: without depth. Bottom: the other arms. Diamond and line: mean and 95 % interval. Dots: single seeds. Grey bar: differences that are too small for this experiment to detect reliably. Blue intervals exclude 0, orange ones contain it. Arms with one seed have no interval and are not drawn.", "name": "fig-ablation"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of each variant minus those of D-PoSE; right of the vertical line D-PoSE is better. Top: without depth. Bottom: the other variants. Diamond and line: mean and 95 % interval. Dots: single seeds. Grey bar: differences that are too small for this experiment to detect reliably. Blue intervals exclude 0, orange ones contain it. Variants with one seed have no interval and are not drawn.", "name": "fig-ablation"}, "image": {"alt": "Two panels of horizontal intervals with a diamond at the mean and dots for single seeds, over grey bars around a vertical line at zero. The upper panel has one row per error for the network without depth, the lower one a row per other variant in three columns, one for each error."}}
 EXCLUDES, CONTAINS = "#0072B2", "#B55A00"  # intervals and 0
 
 
 def draw(axis, row, one):
-    axis.barh(row, 2 * one.detectable, 0.56, -one.detectable, color=INK, alpha=0.22, linewidth=0)
+    axis.barh(row, 2 * one.detectable, 0.56, -one.detectable, color=INK, alpha=0.4, linewidth=0)
     colour = EXCLUDES if one.found else CONTAINS
     axis.plot(one.interval, [row, row], color=colour, linewidth=2.5, solid_capstyle="butt")
     axis.plot(one.mean, row, "D", color=colour, markersize=6)
@@ -449,7 +449,7 @@ def finish(axis, labels, title):
 
 
 if found:
-    parts = [name for name, arms in (("depth", NO_DEPTH in found), ("others", others)) if arms]
+    parts = [name for name, present in (("depth", NO_DEPTH in found), ("others", others)) if present]
     rows = {"depth": len(ERRORS), "others": len(others)}
     figure = plt.figure(figsize=(7.4, sum(0.9 + 0.42 * rows[name] for name in parts)), layout="constrained")
     figure.patch.set_alpha(0)
@@ -466,30 +466,31 @@ if found:
             continue
         axes = panel.subplots(1, len(ERRORS), sharey=True)
         for axis, (metric, title) in zip(axes, ERRORS.items(), strict=True):
-            for row, arm in enumerate(others):
-                draw(axis, row, found[arm][metric])
-            finish(axis, [NAMES[arm] for arm in others], f"difference in {title} (mm)")
+            for row, variant in enumerate(others):
+                draw(axis, row, found[variant][metric])
+            finish(axis, [NAMES[variant] for variant in others], f"difference in {title} (mm)")
     plt.show()
 
 # %% tags=["remove-input"]
 # MVE is in the figure.
 shown_metrics = {metric: about for metric, about in METRICS.items() if metric != "mve"}
 html_table(
-    ("arm", *(f"{name}{f' ({unit})' if unit else ''}" for name, unit, _ in shown_metrics.values())),
+    ("variant", *(f"{name}{f' ({unit})' if unit else ''}" for name, unit, _ in shown_metrics.values())),
     [
         (
-            unbroken(NAMES[arm]),
+            unbroken(NAMES[variant]),
             *(
                 f"{signed(one.mean, digits)} ± {one.interval[1] - one.mean:.{digits}f}"
-                if (one := found[arm].get(metric))
+                if (one := found[variant].get(metric))
                 else "–"
                 for metric, (_, _, digits) in shown_metrics.items()
             ),
         )
-        for arm in others
+        for variant in others
     ]
-    + [(f"{NAMES[arm]} (one seed, no interval)", *["–"] * len(shown_metrics)) for arm in single],
-    "Measured: errors of the other arms minus those of D-PoSE; ±: half of the 95 % interval. Positive errors: D-PoSE is better",
+    + [(f"{NAMES[variant]} (one seed, no interval)", *["–"] * len(shown_metrics)) for variant in single],
+    "Measured: errors of the other variants minus those of D-PoSE with the same seeds; ±: half of the 95 % interval. Positive "
+    "errors: D-PoSE is better",
 ) if others or single else UNPAIRED
 
 # %% [markdown]
@@ -497,9 +498,9 @@ html_table(
 
 
 # %% tags=["remove-input"]
-def complete(arm):
-    """Whether all planned seeds of an arm and of D-PoSE are recorded."""
-    return len(found[arm]["mpjpe"].by_seed) >= wanted_seeds(arm)
+def complete(variant):
+    """Whether all planned seeds of a variant and of D-PoSE are recorded."""
+    return len(found[variant]["mpjpe"].by_seed) >= wanted_seeds(variant)
 
 
 def sentence(metric, one):
@@ -519,18 +520,21 @@ def sentence(metric, one):
 def claim():
     """One sentence on the effect of depth, from the primary metrics."""
     ones = {metric: found[NO_DEPTH][metric] for metric in PRIMARY}
-    if failed := [condition for condition, arm in unmet.items() if arm in (None, BASE, NO_DEPTH)]:
+    if failed := [condition for condition, variant in unmet.items() if variant in (None, BASE, NO_DEPTH)]:
         return f"The comparison with and without depth has no result: preconditions are not met ({', '.join(failed)})."
     if not complete(NO_DEPTH):
         return (
             f"Inconclusive until complete: {len(ones['mpjpe'].by_seed)} of {wanted_seeds(NO_DEPTH)} planned seeds are recorded, so "
             "nothing can be said about depth yet."
         )
-    effects = [
-        f"{'lowers' if one.mean > 0 else 'raises'} {METRICS[metric][0]} by {with_unit(abs(one.mean), metric, plus=False)}"
-        for metric, one in ones.items()
-        if one.found
-    ]
+    effects = []
+    for verb, sign in (("lowers", 1), ("raises", -1)):
+        sizes = [
+            f"{METRICS[metric][0]} by {with_unit(abs(one.mean), metric, plus=False)}"
+            for metric, one in ones.items()
+            if one.found and sign * one.mean > 0
+        ]
+        effects += [f"{verb} {listed(sizes)}"] if sizes else []
     unclear = [METRICS[metric][0] for metric, one in ones.items() if not one.found]
     if not effects:
         return "This experiment shows no effect of depth on PA-MPJPE or MPJPE."
@@ -550,12 +554,12 @@ def compared_with_paper():
     return f"In per cent of D-PoSE's error: {'; '.join(texts)}."
 
 
-def other_arm(arm):
-    """What the intervals of another arm show."""
-    seeds, wanted = len(found[arm]["mpjpe"].by_seed), wanted_seeds(arm)
+def other_variant(variant):
+    """What the intervals of another variant show."""
+    seeds, wanted = len(found[variant]["mpjpe"].by_seed), wanted_seeds(variant)
     if seeds < wanted:
         return f"inconclusive until complete ({seeds} of {wanted} seeds)"
-    ones = {metric: found[arm][metric] for metric in ERRORS}
+    ones = {metric: found[variant][metric] for metric in ERRORS}
     groups = {
         "worse in": [m for m, one in ones.items() if one.found and one.mean > 0],
         "better in": [m for m, one in ones.items() if one.found and one.mean < 0],
@@ -576,24 +580,24 @@ def verdict():
         lines += ["", compared_with_paper(), ""]
     if others:
         lines += [
-            "The other arms compared with D-PoSE, by the errors of joints and vertices (95 % intervals):",
+            "The other variants compared with D-PoSE, by the errors of joints and vertices (95 % intervals):",
             "",
         ]
-        for arm in others:
-            failed = [condition for condition, other in unmet.items() if other == arm]
+        for variant in others:
+            failed = [condition for condition, other in unmet.items() if other == variant]
             mark = (
                 f" It misses a precondition ({', '.join(failed)}), so its differences are no results."
                 if failed
                 else ""
             )
-            lines.append(f"* {NAMES[arm]}: {other_arm(arm)}.{mark}")
+            lines.append(f"* {NAMES[variant]}: {other_variant(variant)}.{mark}")
         count = len(others) * len(ERRORS)
         lines += [
             "",
-            f"These are {count} intervals. If no arm differed from D-PoSE, {0.05 * count:.1f} of them would exclude 0 by chance "
+            f"These are {count} intervals. If no variant differed from D-PoSE, {0.05 * count:.1f} of them would exclude 0 by chance "
             "on average. An interval whose end is close to 0 is weak evidence.",
         ]
-    if general := [condition for condition, arm in unmet.items() if arm is None]:
+    if general := [condition for condition, variant in unmet.items() if variant is None]:
         lines += ["", f"The runs differ in {listed(general)}, so no difference above is a result."]
     return Markdown("\n".join(lines))
 
@@ -625,11 +629,11 @@ Markdown(
     f"* *The maps have a larger weight in the loss.* Relative to the paper's, the recipe multiplies the depth terms by {factors['depth_l1']:.0f}, the "
     f"part term by {factors['segm']:.0f}, the pose term by {factors['pose']:.1f} and the vertex term by {factors['vertices']:.1f}. Relative to the "
     f"vertex term, depth has {factors['depth_l1'] / factors['vertices']:.0f} times its weight in the paper. With the paper's weights the "
-    "effect of depth may differ. The arm “released losses” has other weights again.\n"
+    "effect of depth may differ. The variant “released losses” has other weights again.\n"
     f"* *Training is short*: {ABLATION.images:,} images per run, against {full.steps * full.batch_size:,} in the paper, "
     f"{full.steps * full.batch_size / ABLATION.images:.0f} times as many. An effect may grow or vanish with longer training.\n"
     f"* *Crops are small*: {small.image_size} pixels against {large.image_size}, maps {small.map_size} pixels against {large.map_size}.\n"
-    "* *Start weights differ between arms*, except for the encoder. Pairing by seed removes the order of the images as a "
+    "* *Start weights differ between variants*, except for the encoder. Pairing by seed removes the order of the images as a "
     "cause, but not the start weights.\n"
     "* *Losses and learning rate* are those of the preset `lite`, chosen for D-PoSE. The other heads might be better with "
     "their own.\n"
@@ -703,7 +707,7 @@ Markdown(
 #
 # **Exercise 1.** Suppose that two methods are equally good, that training runs of each vary with a standard deviation of
 # 2 mm, and that the difference between two networks varies with 25 mm between the 1,000 test people. Someone trains each
-# method once and computes a 95 % interval over the test people. How often does the interval exclude 0? How often with
+# method once and computes a 95 % interval over the test people. How often does the interval exclude 0? How often with
 # five seeds and an interval over the seeds?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
@@ -721,7 +725,7 @@ Markdown(
 )
 
 # %% [markdown]
-# **Exercise 2.** How many seeds per arm would the experiment need to detect a difference of 1 mm in PA-MPJPE?
+# **Exercise 2.** How many seeds per variant would the experiment need to detect a difference of 1 mm in PA-MPJPE?
 #
 # Use the standard deviation of the seeds' differences from the records, or 2 mm if there are none. Neglect the variance
 # from people, and use Student's quantiles as in the definition of the detectable difference.
@@ -745,7 +749,7 @@ Markdown(
 # helps by improving the encoder's features or by giving the regressor additional input.
 #
 # :::{dropdown} Solution
-# Separate the two paths with an arm that has the depth decoder and its loss but not $D$ in the regressor's input. If depth
-# acts through the encoder, this arm is as good as D-PoSE; if it acts through the input, it is as bad as the arm
-# without depth. Both arms must train the encoder, with several seeds each.
+# Separate the two paths with a variant that has the depth decoder and its loss but not $D$ in the regressor's input. If depth
+# acts through the encoder, this variant is as good as D-PoSE; if it acts through the input, it is as bad as the variant
+# without depth. Both variants must train the encoder, with several seeds each.
 # :::

@@ -24,7 +24,7 @@
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 results = None  # folder of measured numbers; None: the repository's results/
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -46,7 +46,7 @@ from dpose.results import read_json, stale, totals
 
 folder = Path(results or Path(dpose.__file__).parents[1] / "results")
 ERRORS = {"mve": "MVE", "mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE"}
-ARMS = {  # of the ablation, as they are called in tables
+VARIANTS = {  # of the ablation, as they are called in tables
     "lite": "D-PoSE",
     "lite-no-depth": "without depth",
     "lite-pare": "PARE head",
@@ -99,21 +99,22 @@ def on_open_test_people(record):
 records = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
 records = {name: record for name, record in records.items() if record.get("kind") == "evaluation"}
 on_open = {name: record for name, record in records.items() if on_open_test_people(record)}
-arms = {}  # arm of the ablation -> its records, one per seed
+variants = {}  # variant of the ablation -> its records, one per seed
 for run in runs("ablation", folder / "ablation"):
     if run.done and on_open_test_people(record := read_json(run.record)):
-        arms.setdefault(run.arm, []).append(record)
+        variants.setdefault(run.arm, []).append(record)
 outdated = {name: stale(record) for name, record in records.items()}
-outdated_arms = {
-    arm: sorted({reason for record in group for reason in stale(record, ABLATION.recipe(ABLATION.arms[arm]))})
-    for arm, group in arms.items()
+outdated_variants = {
+    name: sorted(
+        {reason for record in group for reason in stale(record, ABLATION.recipe(ABLATION.arms[name]))}
+    )
+    for name, group in variants.items()
 }
 
 
 def label(name):
     """The name of a record's network in a table."""
-    text = {"lite": "LITE", "mini": "MINI"}.get(name, name)
-    return f"{text} (stale)" if outdated[name] else text
+    return f"{name} (stale)" if outdated[name] else name
 
 
 # %% [markdown]
@@ -198,7 +199,7 @@ Markdown(
 # on it show how well a network has learned *these* people. They are not comparable with the columns above.
 #
 # The first two rows are constant predictions: the {term}`mean pose` of the training people, and the same with the
-# *true* {term}`global orientation`. LITE and MINI are the shipped networks. Rows below them are from the
+# *true* {term}`global orientation`. `lite` and `mini` are the shipped networks. Rows below them are from the
 # ablation ([Does depth help?](ablation.ipynb)): small networks with one common encoder, with the head of D-PoSE or that of another method
 # in Table 1, trained on fewer images with several random seeds.
 
@@ -214,7 +215,7 @@ def short(score):
 
 
 def open_table():
-    first = next(iter(on_open.values()), None) or next(iter(arms.values()))[0]
+    first = next(iter(on_open.values()), None) or next(iter(variants.values()))[0]
     constants = {"mean_pose": "mean pose", "mean_pose_true_orientation": "with true orientation"}
     rows = [
         (text, "–", *(short(first["baselines"][name][error]) for error in ERRORS), "–")
@@ -222,7 +223,10 @@ def open_table():
         if name in first["baselines"]
     ]
     named = [(label(name), [record]) for name, record in on_open.items()]
-    named += [(ARMS[arm] + " (stale)" * bool(outdated_arms[arm]), group) for arm, group in arms.items()]
+    named += [
+        (VARIANTS[name] + " (stale)" * bool(outdated_variants[name]), group)
+        for name, group in variants.items()
+    ]
     for text, group in named:
         sums = [totals(record["checkpoint"]["metadata"]) for record in group]
         if len(group) == 1:
@@ -241,13 +245,13 @@ def open_table():
         ("network", "seeds", *ERRORS.values(), "images"),
         rows,
         f"Measured: {first['samples']:,} people of the open test split, protocol {first['protocol']}, mm. Brackets: "
-        f"95 % bootstrap interval over {first['intervals']['clusters']:,} scenes. ±: standard deviation over the "
+        f"95 % bootstrap interval over {first['intervals']['clusters']:,} scenes. ±: standard deviation over the "
         "seeds. Training images include those of the runs from whose weights a network started"
         f"{other_data}",
     )
 
 
-open_table() if on_open or arms else NOTHING
+open_table() if on_open or variants else NOTHING
 
 # %% [markdown]
 # The same networks predict part and depth maps. {term}`mIoU` compares predicted with true pixels of the 22 parts (1 is
@@ -319,7 +323,7 @@ def real_table():
                     text,
                     f"{value:.1f}" if value else "–",
                     with_interval(score),
-                    signed(score["mean"] - value) if value else "–",
+                    signed(round(score["mean"], 1) - value) if value else "–",
                 )
             )
     if not rows:
@@ -331,7 +335,7 @@ def real_table():
     return html_table(
         ("data set, protocol", "record", "error", "reported", "measured", "difference"),
         rows,
-        "The paper's data sets (mm): errors reported in Table 1 (with depth) or 3 (without), measured with 95 % bootstrap "
+        "The paper's data sets (mm): errors reported in Table 1 (with depth) or 3 (without), measured with 95 % bootstrap "
         "intervals over the sequences, and measured minus reported",
         align="lll",
     )
@@ -361,9 +365,11 @@ def origin(name, record):
 
 lines = [origin(name, record) for name, record in records.items()]
 lines += [
-    f"* {ARMS[arm]} (ablation): **stale**: {'; '.join(why)}." for arm, why in outdated_arms.items() if why
+    f"* {VARIANTS[name]} (ablation): **stale**: {'; '.join(why)}."
+    for name, why in outdated_variants.items()
+    if why
 ]
-lines += ["* The page [Does depth help? The ablation](ablation.ipynb) lists its records."] if arms else []
+lines += ["* The page [Does depth help? The ablation](ablation.ipynb) lists its records."] if variants else []
 Markdown("\n".join(lines))
 
 # %% [markdown]
@@ -379,8 +385,8 @@ NETWORKS = {
     "HMR2.0": "HMR2.0",
     "TokenHMR": "TokenHMR",
     "paper": "D-PoSE (PAPER)",
-    "lite": "D-PoSE (LITE)",
-    "mini": "D-PoSE (MINI)",
+    "lite": "D-PoSE (lite)",
+    "mini": "D-PoSE (mini)",
 }
 REPORTED = {"HMR2.0": "HMR2.0", "TokenHMR": "TokenHMR", "paper": "D-PoSE"}  # names in the paper's table
 sizes = {name: network_size(name) for name in NETWORKS}
@@ -477,7 +483,7 @@ html_table(
     "Counted: work of one forward pass, and memory of parameters and buffers",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Costs of networks relative to D-PoSE (PAPER), the vertical line, on a logarithmic axis. Parameters and multiply-adds are counted. Memory and, if the machine was idle, time of one image on one CPU thread are measured, with weights and activations in 32 bits and in 16 bits.", "name": "fig-costs"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Costs of networks relative to D-PoSE (PAPER), the vertical line, on a logarithmic axis. Parameters and multiply-adds are counted. Memory and, if the machine was idle, time of one image on one CPU thread are measured, with weights and activations in 32 bits and in 16 bits.", "name": "fig-costs"}, "image": {"alt": "Dot plot with one row per cost and the ratio to the paper's network on a logarithmic axis. The two transformers have several times as many parameters as the paper's network and hardly more multiply-adds; the two small networks lie far to the left of it."}}
 path = folder / "latency.json"
 latency = read_json(path) if path.exists() else {"cases": [], "load": 0}
 busy = latency["load"] > 0.5  # other programs were running: times are not shown, memory is
@@ -529,7 +535,7 @@ if latency["cases"]:
     if busy:
         measured += f" Times are left out: other programs were running during that measurement (load {latency['load']:.1f})."
 Markdown(
-    "{numref}`fig-costs` compares the costs. In multiples of D-PoSE (PAPER), "
+    "{numref}`fig-costs` compares the costs. In multiples of D-PoSE (`PAPER`), "
     + f"{' and '.join(times)} have: "
     + "; ".join(f"{cost} {each(ratios, 1, '')}" for cost, ratios in relative.items())
     + "."
@@ -553,13 +559,13 @@ def depth_rows():
     for data, pair in paper.TABLE_3.items():
         for text, errors in zip(("without depth", "with depth"), pair, strict=True):
             rows.append((f"{data}, {text}", "reported", *(f"{value:.1f}" for value in errors[::-1])))
-    for arm, text in (("lite-no-depth", "without depth"), ("lite", "with depth")):
-        seeds = arms.get(arm, [])
+    for name, text in (("lite-no-depth", "without depth"), ("lite", "with depth")):
+        seeds = variants.get(name, [])
         cells = [
             over_seeds([record["metrics"][error]["mean"] for record in seeds]) if seeds else "–"
             for error in list(ERRORS)[::-1]
         ]
-        mark = ", stale" if outdated_arms.get(arm) else ""
+        mark = ", stale" if outdated_variants.get(name) else ""
         rows.append(
             (
                 f"open people, {text}",
@@ -587,7 +593,7 @@ html_table(
 total = sizes["paper"]
 shipped = on_open.get("lite")
 second = (
-    f"On synthetic test people the shipped network LITE has a PA-MPJPE of "
+    f"On synthetic test people the shipped network `lite` has a PA-MPJPE of "
     f"{shipped['metrics']['pa_mpjpe']['mean']:.0f}\u00a0mm, against {shipped['baselines']['mean_pose']['pa_mpjpe']['mean']:.0f}\u00a0mm "
     "of the mean pose; such numbers are not comparable with those on photographs."
     if shipped and "mean_pose" in shipped["baselines"]
@@ -632,12 +638,12 @@ Markdown(
 )
 
 # %% [markdown]
-# **Exercise 3.** The measured PA-MPJPE of LITE on open people is larger than D-PoSE's reported PA-MPJPE on 3DPW. Name
-# three reasons why this does not show that LITE is the worse network.
+# **Exercise 3.** The measured PA-MPJPE of `lite` on open people is larger than D-PoSE's reported PA-MPJPE on 3DPW. Name
+# three reasons why this does not show that `lite` is the worse network.
 #
 # :::{dropdown} Solution
 # The test people differ: the open test set has more unusual poses and views from all sides, and the error of the mean
 # pose, which measures this difficulty, is not known for 3DPW here. The joints differ: protocol `smplx24` compares 24
-# joints of SMPL-X, the benchmark 14 joints that are regressed from the vertices. The body model differs. (LITE *is* far
+# joints of SMPL-X, the benchmark 14 joints that are regressed from the vertices. The body model differs. (`lite` *is* far
 # smaller and was trained on far fewer images, but the comparison of the two numbers cannot show it.)
 # :::
