@@ -17,7 +17,7 @@
 # :learn: how errors grow along the limbs; how a linear model and partial correlations separate causes that occur together; what the depth features contribute to the body; whether the maps are calibrated
 # :::
 #
-# Everything is computed when the page is built. Brackets are 95 % {term}`bootstrap` intervals over the test scenes; another
+# Everything is computed when the page is built. Brackets are 95 % {term}`bootstrap` intervals over the test scenes; another
 # network, trained from another seed, may differ by more.
 
 # %% tags=["parameters", "hide-input"] nbmake={"mock": {"people": 24}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
@@ -27,7 +27,7 @@ split = "test"
 people = None  # how many are measured; None: all
 body = None  # body model file or name; None: the one recorded in the checkpoint
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -74,6 +74,10 @@ def text(score, digits=0, unit="", sign="", factor=1.0):
     return (value + unit).replace("-", "−")
 
 
+def signed(value, digits=1):
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def plain(name):
     return name.replace("_", " ")
 
@@ -105,7 +109,7 @@ Markdown(
 # Left: MPJPE, both pelvises at the origin. Middle: the same prediction with the true {term}`global orientation` instead of
 # the predicted one. Right: PA-MPJPE, after {term}`Procrustes alignment`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint as the radius of a circle, at the scale of the body. Numbers: mm, mean of left and right. Left: MPJPE. Middle: with the true global orientation. Right: PA-MPJPE.", "name": "fig-joint-errors"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean error of each joint as the radius of a circle, at the scale of the body. Numbers: mm, mean of left and right. Left: MPJPE. Middle: with the true global orientation. Right: PA-MPJPE.", "name": "fig-joint-errors"}, "image": {"alt": "Three grey bodies with a yellow circle at each joint. The circles grow from the pelvis to feet, hands and head; they are largest on the left and smallest on the right."}}
 with torch.inference_mode():
     turned = torch.cat([table["truth"]["rotmats"][:, :1], table["rotmats"][:, 1:]], 1)
     upright = mesh(table["betas"], turned, surface=False).joints[:, :24]
@@ -136,7 +140,7 @@ panels = {
     "with the true orientation": oriented.numpy().mean(0),
     "PA-MPJPE": column["joints_aligned"].mean(0),
 }
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(7.5, 2.8), layout="constrained")
 for axis, (title, errors) in zip(axes, panels.items(), strict=True):
     axis.imshow(picture)
     for name, place, error in zip(JOINT_NAMES, places, errors, strict=False):
@@ -192,7 +196,7 @@ Markdown(
 # The last panel has all five in one linear model (least squares): the change of the error for a stated step of one property,
 # the other four held fixed.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean errors with 95 % intervals by five properties of the person; blue: MPJPE, orange: PA-MPJPE. Last panel: effects of the five properties in one linear model (filled) and of each property alone (hollow).", "name": "fig-circumstances"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean errors with 95 % intervals by five properties of the person; blue: MPJPE, orange: PA-MPJPE. Last panel: effects of the five properties in one linear model (filled) and of each property alone (hollow).", "name": "fig-circumstances"}, "image": {"alt": "Five panels with two curves of mean errors, MPJPE above PA-MPJPE, over direction of view, hidden share, share of joints cut off, size of the box, and unusualness of the pose, and a sixth panel with horizontal intervals of five effects around zero."}}
 away = np.abs(column["azimuth"])
 QUINTILES = np.linspace(0, 1, 6)
 properties = {  # values, bin edges, what the axis shows: factor and label
@@ -204,14 +208,14 @@ properties = {  # values, bin edges, what the axis shows: factor and label
         column["unusual"],
         np.quantile(column["unusual"], QUINTILES),
         1,
-        "unusual pose (PA of mean pose, mm)",
+        "PA-MPJPE of mean pose (mm)",
     ),
 }
 quartiles = np.quantile(column["unusual"], [0.25, 0.75])
 factors = {  # one unit of a factor is the step that its name states
     "viewed from behind": away / 180,
-    "30 % hidden": column["hidden"] / 0.3,
-    "30 % cut off": column["outside"] / 0.3,
+    "30 % hidden": column["hidden"] / 0.3,
+    "30 % cut off": column["outside"] / 0.3,
     "half the size": -np.log2(column["side"]),
     "unusual pose": column["unusual"] / max(np.ptp(quartiles), 1e-6),
 }
@@ -223,7 +227,7 @@ for error in ("mpjpe", "pa_mpjpe"):
         for name, values in factors.items()
     }
 
-figure, axes = plt.subplots(2, 3, figsize=(9, 5.6), layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(7.5, 5.4), layout="constrained")
 for axis, (values, edges, factor, label) in zip(axes.flat, properties.values(), strict=False):
     for error, colour in (("mpjpe", BLUE), ("pa_mpjpe", ORANGE)):
         scores = analysis.binned_means(column[error], values, edges, bootstrap)
@@ -291,10 +295,10 @@ Markdown(
 # least five map pixels each), the part that is nearer to the camera is read in four ways: from the *true* depth map, as the
 # mean over the part's visible pixels; from the *predicted* map at the same pixels; from the predicted map under the
 # *predicted parts*; and from the *predicted body*. The true map shows surfaces, while the true order is that of all
-# vertices of a part, so even its reading is not perfect. Chance is 50 %. {numref}`fig-order` shows the shares of correct
+# vertices of a part, so even its reading is not perfect. Chance is 50 %. {numref}`fig-order` shows the shares of correct
 # pairs.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of pairs of body parts in the correct order, with 95 % intervals. Left: by their true difference in depth. Right: by kind of pair, for differences of at least 10 cm. Dashed: chance.", "name": "fig-order"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of pairs of body parts in the correct order, with 95 % intervals. Left: by their true difference in depth. Right: by kind of pair, for differences of at least 10 cm. Dashed: chance.", "name": "fig-order"}, "image": {"alt": "Two panels with the share of correctly ordered pairs for four readings, above a dashed line at one half. Left: all shares rise with the true difference in depth, the true map highest. Right: the shares by kind of pair."}}
 CLEAR, SEEN = 0.1, 5  # metres, and map pixels
 READINGS = {  # label, colour
     "true map": ("true map", INK),
@@ -310,7 +314,7 @@ correct = {
 }
 clear = both & (truth.abs() >= CLEAR)
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.6), layout="constrained", sharey=True)
 edges = (0.0, 0.05, 0.1, 0.2, 0.4, np.inf)  # metres
 names = ["< 5", "5–10", "10–20", "20–40", "> 40"]
 kinds, start = {}, 0
@@ -332,8 +336,15 @@ for axis, groups in ((left, ranges), (right, list(kinds.values()))):
     axis.axhline(50, color=INK, linewidth=1, linestyle="--")
 left.set_xticks(range(len(names)), names)
 left.set(xlabel="true difference (cm)", ylabel="pairs in the correct order (%)")
-right.set_xticks(range(len(kinds)), [kind.replace(" and ", "\nand ") for kind in kinds])
-right.legend(*left.get_legend_handles_labels(), fontsize=9, loc="lower left", bbox_to_anchor=(0, 0.06))
+right.set_xticks(range(len(kinds)), [kind.replace(" and ", "\nand\n") for kind in kinds])
+figure.legend(
+    *left.get_legend_handles_labels(),
+    loc="outside upper center",
+    ncols=4,
+    fontsize=9,
+    labelcolor=INK,
+    frameon=False,
+)
 for axis in (left, right):
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=9)
@@ -372,7 +383,7 @@ Markdown(
 # common cause: a hidden person is difficult in every respect. {numref}`fig-depth-pose` therefore also shows the partial
 # correlation of the ranks, given the other map's error and the five properties above.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: PA-MPJPE against depth error, one dot per person; line: means of tenths of the people with 95 % intervals. Right: rank correlation of the errors of the two maps with three errors of the body. Hollow: as it is. Filled: partial correlation, given the other map's error and five properties of the person.", "name": "fig-depth-pose"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: PA-MPJPE against depth error, one dot per person; line: means of tenths of the people with 95 % intervals. Right: rank correlation of the errors of the two maps with three errors of the body. Hollow: as it is. Filled: partial correlation, given the other map's error and five properties of the person.", "name": "fig-depth-pose"}, "image": {"alt": "Left: scatter plot of PA-MPJPE over depth error with a line of means. Right: horizontal intervals of rank correlations, two colours for the two maps, hollow and filled dots for each of three errors."}}
 others = [away, column["hidden"], column["outside"], column["side"], column["unusual"]]
 MAPS = {"depth_error": ("depth", ORANGE), "parts_error": ("parts", BLUE)}
 BODY_ERRORS = {"mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "orientation": "orientation"}
@@ -384,7 +395,7 @@ for name in MAPS:
             rank[name, error, kind] = analysis.rank_correlation(column[name], column[error], bootstrap, held)
 
 figure, (left, right) = plt.subplots(
-    1, 2, figsize=(9, 3.3), layout="constrained", gridspec_kw={"width_ratios": (1.25, 1)}
+    1, 2, figsize=(7.5, 3.4), layout="constrained", gridspec_kw={"width_ratios": (1.1, 1)}
 )
 left.scatter(column["depth_error"], column["pa_mpjpe"], s=9, color=INK, alpha=0.45, linewidths=0)
 edges = np.quantile(column["depth_error"], np.linspace(0, 1, 11))
@@ -408,8 +419,8 @@ right.axvline(0, color=INK, linewidth=1)
 right.set_yticks(range(len(BODY_ERRORS)), list(BODY_ERRORS.values()))
 right.set(xlabel="rank correlation", ylim=(2.6, -0.6))
 for (label, colour), row in zip(MAPS.values(), (0.62, 0.54), strict=True):
-    right.plot(0.72, row, "o", color=colour, markersize=5.5, transform=right.transAxes)
-    right.text(0.76, row, f"{label} error", color=INK, fontsize=9, va="center", transform=right.transAxes)
+    right.plot(0.67, row, "o", color=colour, markersize=5.5, transform=right.transAxes)
+    right.text(0.7, row, f"{label} error", color=INK, fontsize=9, va="center", transform=right.transAxes)
 for axis in (left, right):
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=9)
@@ -446,7 +457,7 @@ Markdown(
 # features $D$. One of them is replaced: by that of another person, or by its mean over all people. The change of the
 # error measures how much the regressor relies on that input ({numref}`fig-inputs`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the error after an input of the regressor is replaced by another person's (filled) or by its mean over all people (hollow), with 95 % intervals; logarithmic outside of −1 to 1. Distance: relative error of the pelvis's depth, in points. Last panel: loss of pairs of body parts in the correct order, in points.", "name": "fig-inputs"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the error after an input of the regressor is replaced by another person's (filled) or by its mean over all people (hollow), with 95 % intervals; logarithmic outside of −1 to 1. Distance: relative error of the pelvis's depth, in points. Last panel: loss of pairs of body parts in the correct order, in points.", "name": "fig-inputs"}, "image": {"alt": "Five panels of horizontal intervals on a logarithmic axis, one panel per measure, with rows for attended features, box information, depth features and all three, each with a filled and a hollow dot right of or at a dashed line at zero."}}
 SWAPS = {name: (i,) for i, name in enumerate(analysis.INPUTS)} | {"all three": (0, 1, 2)}
 MEASURES = {  # label, factor
     "mpjpe": ("MPJPE (mm)", 1),
@@ -483,11 +494,12 @@ def order_of(result):
 
 changes = {key: changes_of(result) for key, result in swapped.items()}
 
-figure, axes = plt.subplots(1, len(MEASURES), figsize=(9, 2.6), layout="constrained", sharey=True)
-for axis, (measure, (label, factor)) in zip(axes, MEASURES.items(), strict=True):
+KINDS = {"other": ("another person's", "full", -0.12), "mean": ("mean of all people", "none", 0.12)}
+figure, axes = plt.subplots(2, 3, figsize=(7.5, 4.4), layout="constrained", sharey=True)
+for axis, (measure, (label, factor)) in zip(axes.flat, MEASURES.items(), strict=False):
     axis.axvline(0, color=INK, linewidth=1.2, linestyle="--")
     for row, name in enumerate(SWAPS):
-        for kind, style, shift in (("other", "full", -0.12), ("mean", "none", 0.12)):
+        for kind, (_, style, shift) in KINDS.items():
             interval(axis, changes[name, kind][measure], row + shift, BLUE, factor, fillstyle=style)
     axis.set_xscale("symlog", linthresh=1, linscale=0.6)
     axis.set_xticks([-1, 0, 1, 10, 100], ["−1", "0", "1", "10", "100"])
@@ -499,6 +511,13 @@ for axis, (measure, (label, factor)) in zip(axes, MEASURES.items(), strict=True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=9)
     style_axis(axis)
+axes[1, 2].axis("off")
+for label, style, _ in KINDS.values():
+    axes[1, 2].plot([], [], "o", color=BLUE, fillstyle=style, label=label)
+axes[1, 2].legend(
+    title="replaced by", fontsize=9, title_fontsize=9, labelcolor=INK, loc="center", frameon=False
+)
+axes[1, 2].get_legend().get_title().set_color(INK)
 plt.show()
 
 # %% tags=["remove-input"]
@@ -539,7 +558,7 @@ Markdown(
         if only_orientation
         else ". "
     )
-    + f"Of the three components of the orientation they affect *{AXES[most]}* most ({added[most]:+.1f}°"
+    + f"Of the three components of the orientation they affect *{AXES[most]}* most ({signed(added[most])}°"
     + (
         "): the rotation towards the camera or away from it, which changes the outline little but decides which end of the body is nearer. "
         if most == 0
@@ -555,11 +574,11 @@ Markdown(
 # %% [markdown]
 # ## Are the maps calibrated?
 #
-# A probability is *calibrated* if pixels with a confidence of 80 % are correct in 80 % of the cases; the expected
+# A probability is *calibrated* if pixels with a confidence of 80 % are correct in 80 % of the cases; the expected
 # {term}`calibration` error is the mean distance from that. A depth map has no probabilities, but the absolute error in its loss
 # has its minimum at the median of the possible depths, so half of the pixels should be nearer than predicted ({numref}`fig-calibration`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: accuracy against confidence of the pixels predicted as a body part, as trained and without the class weights of the training. Right: true against predicted depth on the person's pixels; line: median, band: middle 80 %.", "name": "fig-calibration"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: accuracy against confidence of the pixels predicted as a body part, as trained and without the class weights of the training. Right: true against predicted depth on the person's pixels; line: median, band: middle 80 %.", "name": "fig-calibration"}, "image": {"alt": "Left: two curves of accuracy over confidence around the diagonal. Right: the median of the true depth over the predicted depth near the diagonal, with a wide blue band."}}
 counts = {"as trained": table["reliability"], "weights undone": table["reliability_unweighted"]}
 colours = {"as trained": ORANGE, "weights undone": BLUE}
 
@@ -574,7 +593,7 @@ def calibration(counts):
     }
 
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.7), layout="constrained")
 left.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
 for label, values in counts.items():
     number, confidence, hits = values[:, 1:].sum((0, 1)).T
@@ -609,7 +628,7 @@ def quantile(q):
 
 
 low, median, high = (quantile(q) for q in (0.1, 0.5, 0.9))
-right.fill_between(steps, low, high, color=BLUE, alpha=0.3, linewidth=0)
+right.fill_between(steps, low, high, color=BLUE, alpha=0.45, linewidth=0)
 right.plot(steps, median, color=BLUE, linewidth=2)
 right.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
 right.set(xlabel="predicted depth", ylabel="true depth", xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -655,7 +674,7 @@ Markdown(
 # %% tags=["remove-input"]
 Markdown(
     f"* Errors grow along the limbs (correlation with the distance from the pelvis {along:.2f}), and of the MPJPE of "
-    f"{column['mpjpe'].mean():.0f}{NBSP}mm the global orientation accounts for {column['mpjpe'].mean() - fixed.mean():.0f}{NBSP}mm.\n"
+    f"{column['mpjpe'].mean():.0f}{NBSP}mm the global orientation accounts for {round(column['mpjpe'].mean()) - round(fixed.mean())}{NBSP}mm.\n"
     f"* The predicted map orders {percent(correct['map'], clear)} of the visible pairs of limbs correctly, the predicted body "
     f"{percent(correct['body'], clear)}.\n"
     f"* Depth features of another person add {mean(cost[depth, 'mpjpe'])} to MPJPE and {mean(cost[depth, 'pa_mpjpe'], 1)} to "
@@ -673,15 +692,12 @@ Markdown(
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 views = {"front": away < 60, "behind": away > 120}
 errors = {"predicted": column["mpjpe"], "true": oriented.numpy().mean(1)}
+means = {name: [round(value[seen].mean()) for seen in views.values()] for name, value in errors.items()}
 html_table(
     ("orientation", *(f"from the {view}".replace("the behind", "behind") for view in views), "difference"),
     [
-        (
-            name,
-            *(f"{value[seen].mean():.0f}" for seen in views.values()),
-            f"{value[views['behind']].mean() - value[views['front']].mean():+.0f}".replace("-", "−"),
-        )
-        for name, value in errors.items()
+        (name, str(front), str(behind), f"{behind - front:+d}".replace("-", "−"))
+        for name, (front, behind) in means.items()
     ],
     "MPJPE (mm) by direction of view. What remains of the difference with the true orientation is the pose's",
 )

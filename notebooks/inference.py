@@ -380,7 +380,7 @@ if record.is_file():
 # ## The focal length decides the distance
 #
 # A small person near a wide-angle lens looks like a tall one far away. The focal length in pixels is taken from
-# the caller (`focal` or `cam_int`), else from the EXIF data of the file (the equivalent for 35 mm film, which
+# the caller (`focal` or `cam_int`), else from the EXIF data of the file (the equivalent for 35 mm film, which
 # phones write). Otherwise the image diagonal is used, which corresponds to a common lens. `Person.focal_from`
 # names the source.
 

@@ -21,7 +21,7 @@
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 results = None  # folder of measured numbers; None: the repository's results/
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -49,7 +49,7 @@ SCRIPTS = {  # record: benchmark
     "body": "body.py",
     "render": "render.py",
 }
-NAMES = {"lite": "LITE", "mini": "MINI", "paper": "PAPER"}
+NAMES = {"lite": "lite", "mini": "mini", "paper": "PAPER"}
 records = {name: read_json(path) for name in SCRIPTS if (path := folder / f"{name}.json").exists()}
 
 
@@ -63,12 +63,26 @@ def signed(value, digits=1):
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def difference(new, old, digits):
+    """Difference of two numbers as they are printed."""
+    return signed(round(new, digits) - round(old, digits), digits)
+
+
+def bits(case):
+    return f"{case['precision']}{' bits' if case['precision'] == '32' else ''}"
+
+
 def power_of_ten(value):
-    """0.003 or 5 · 10⁻⁷."""
+    """0.003 or 5 × 10⁻⁷."""
     if value == 0 or value >= 0.001:
         return f"{value:.1g}"
     digit, exponent = f"{value:.0e}".split("e-")
-    return f"{digit}{NBSP}·{NBSP}10⁻{''.join('⁰¹²³⁴⁵⁶⁷⁸⁹'[int(figure)] for figure in str(int(exponent)))}"
+    return f"{digit}{NBSP}×{NBSP}10⁻{''.join('⁰¹²³⁴⁵⁶⁷⁸⁹'[int(figure)] for figure in str(int(exponent)))}"
+
+
+def code(network):
+    """A network's name in a sentence."""
+    return f"`{NAMES[network]}`"
 
 
 def threads(record):
@@ -82,11 +96,11 @@ def threads(record):
 # A prediction for a picture consists of the detector (boxes), the bodies (crops, network, body model), and the overlay (the
 # bodies, shaded over the picture). {numref}`fig-stages` shows these steps, and reading the picture and writing the other
 # files, for a picture of 1280 × 720 pixels. The network runs as {py:obj}`~dpose.model.inference.FastDPose`, which
-# `dpose predict` uses: {term}`batch normalisation` folded into the convolutions, and maps computed in 16 bits. PAPER has random
+# `dpose predict` uses: {term}`batch normalisation` folded into the convolutions, and maps computed in 16 bits. `PAPER` has random
 # weights, which do not change the time of the network; the time of its overlay has no meaning, because its bodies are not
 # where the people are.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of the steps of a prediction for a picture with one person (left) and with eight people (right), after the first picture. The scales differ.", "name": "fig-stages"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of the steps of a prediction for a picture with one person (left) and with eight people (right), after the first picture. The scales differ.", "name": "fig-stages"}, "image": {"alt": "Two panels of stacked horizontal bars, one bar per network, coloured by step. For one person the detector and the overlay take most of the time of the two small networks, for eight people the overlay; the bars of the paper's network consist mostly of the bodies."}}
 STAGES = {
     "read": "#8C6BB1",
     "detector": "#0072B2",
@@ -129,7 +143,7 @@ html_table(
         (
             NAMES[name],
             str(people),
-            *(f"{cases[name, path, people]['picture']:.0f}" for path in ("eager", "fast", "onnx")),
+            *(f"{cases[name, path, people]['picture']:,.0f}" for path in ("eager", "fast", "onnx")),
             f"{cases[name, 'fast', people]['first'] / 1000:.1f}",
         )
         for name in networks
@@ -146,11 +160,11 @@ def predict_text():
     largest = {case["people"]: max(("detector", "bodies", "overlay"), key=case.get) for case in (one, eight)}
     memory = records["predict"]["resident_mb"]
     return Markdown(
-        f"With LITE the largest step is the {largest[1]} for one person ({one[largest[1]]:.0f} of {one['picture']:.0f}{NBSP}ms) and the "
+        f"With `lite` the largest step is the {largest[1]} for one person ({one[largest[1]]:.0f} of {one['picture']:.0f}{NBSP}ms) and the "
         f"{largest[8]} for eight ({eight[largest[8]]:.0f} of {eight['picture']:.0f}{NBSP}ms). Each further person adds "
-        f"{(eight['picture'] - one['picture']) / 7:.0f}{NBSP}ms. With PAPER the network dominates: its bodies take "
+        f"{(round(eight['picture']) - round(one['picture'])) / 7:.0f}{NBSP}ms. With `PAPER` the network dominates: its bodies take "
         f"{cases['paper', 'fast', 8]['bodies'] / 8:.0f}{NBSP}ms per person. The first picture of a process takes much longer, because "
-        f"libraries, weights and render kernels are loaded. Resident memory changes by {signed(memory['1000'] - memory['100'])}{NBSP}MB "
+        f"libraries, weights and render kernels are loaded. Resident memory changes by {difference(memory['1000'], memory['100'], 1)}{NBSP}MB "
         "from picture 100 to picture 1,000."
     )
 
@@ -161,7 +175,7 @@ predict_text() if cases else None
 # ## What do 16 and 8 bits gain and cost?
 #
 # Numbers with fewer bits need less memory and are faster where the processor computes with them, and they are less exact. The
-# table measures both sides for LITE: time of one pass of the network on one core, and how far the vertices of the predicted bodies
+# table measures both sides for `lite`: time of one pass of the network on one core, and how far the vertices of the predicted bodies
 # move, both bodies at the origin. *bf16* has the 8 exponent bits of float32 and 8 significant bits. *int8* is onnxruntime's static
 # quantisation, with ranges from training people.
 
@@ -170,7 +184,7 @@ predict_text() if cases else None
 def precision_table():
     record = records["precision"]
     return html_table(
-        ("variant", "1 person, ms", "8 people, ms", "vertices moved, mm", "95 % below, mm", "MPJPE, mm"),
+        ("variant", "1 person, ms", "8 people, ms", "vertices moved, mm", "95 % below, mm", "MPJPE, mm"),
         [
             (
                 name,
@@ -195,19 +209,19 @@ def precision_text():
     base = variants["torch, as trained"]
 
     def less(name, key="ms_8", than=base):
-        return f"{100 * (1 - variants[name][key] / than[key]):.0f}{NBSP}%"
+        return f"{100 * (1 - round(variants[name][key], 1) / round(than[key], 1)):.0f}{NBSP}%"
 
     fast, everywhere = variants["FastDPose, bf16"], variants["FastDPose, bf16 in the backbone too"]
     onnx, int8 = variants["onnxruntime, 32 bits"], variants["onnxruntime, int8"]
     return Markdown(
         f"* *FastDPose* in bf16 takes {less('FastDPose, bf16')} less time for eight people and moves vertices by "
         f"{fast['vertices_mean_mm']:.1f}{NBSP}mm on average. With the pretrained backbone in bf16, too, it would be "
-        f"{everywhere['vertices_mean_mm']:.0f}{NBSP}mm, so the backbone stays in 32 bits. MPJPE changes by "
-        f"{signed(everywhere['mpjpe_mm'] - base['mpjpe_mm'])}{NBSP}mm only: a mean error can stay the same although single bodies move.\n"
+        f"{everywhere['vertices_mean_mm']:.1f}{NBSP}mm, so the backbone stays in 32 bits. MPJPE changes by "
+        f"{difference(everywhere['mpjpe_mm'], base['mpjpe_mm'], 1)}{NBSP}mm only: a mean error can stay the same although single bodies move.\n"
         f"* *ONNX* in 32 bits takes {less('onnxruntime, 32 bits')} less time than PyTorch and moves vertices by "
         f"{onnx['vertices_mean_mm']:.1f}{NBSP}mm.\n"
         f"* *int8* takes {less('onnxruntime, int8', than=onnx)} less time than ONNX in 32 bits, but moves vertices by "
-        f"{int8['vertices_mean_mm']:.0f}{NBSP}mm and changes MPJPE by {signed(int8['mpjpe_mm'] - base['mpjpe_mm'])}{NBSP}mm. The package "
+        f"{int8['vertices_mean_mm']:.1f}{NBSP}mm and changes MPJPE by {difference(int8['mpjpe_mm'], base['mpjpe_mm'], 1)}{NBSP}mm. The package "
         "therefore has no int8 path."
     )
 
@@ -217,8 +231,8 @@ precision_text() if "precision" in records else None
 # %% [markdown]
 # ## The network of the paper's size
 #
-# PAPER has a large HRNet. The first table compares the network as trained (*eager*) with FastDPose and with `torch.compile`, in
-# batches; the second one shows all networks with one image at a time, beside the transformers of Table 2. Times of LITE for a
+# `PAPER` has a large HRNet. The first table compares the network as trained (*eager*) with FastDPose and with `torch.compile`, in
+# batches; the second one shows all networks with one image at a time, beside the transformers of Table 2. Times of `lite` for a
 # prediction are those of the two sections above.
 
 
@@ -273,7 +287,9 @@ latency_table() if "latency" in records else missing("latency")
 #
 # ## Does the data keep up with training?
 #
-# A training step needs images as fast as the network consumes them. The table lists both, in people per second and core.
+# A training step needs images as fast as the network consumes them. The table lists both, in people per second of processor
+# time: the time that all processes of the step use on a core, loader processes included. For training it also lists people per second of
+# wall time, which [Training](train.ipynb) states, too. There the loader has a core of its own if one is free.
 # *Raw frames* are decoded for each person as the released code does it: a full picture, its depth and masks. *Shards* contain
 # crops that were cut once ([From download to batch](data_prep.ipynb)).
 
@@ -283,21 +299,34 @@ def data_table():
     rows = []
     if loader := records.get("loader"):
         for name, rate in loader["samples_per_second_and_core"].items():
-            rows.append((f"load: {name}", f"{NAMES[loader['network']]}, 224 pixels", f"{rate:.0f}"))
+            rows.append((f"load: {name}", f"{NAMES[loader['network']]}, 224 pixels", f"{rate:.0f}", "–"))
     if synthetic := records.get("synthetic"):
         for name, one in synthetic["rates"].items():
             split, _, size = name.partition(", ")
-            rows.append((f"generate: people of {split}", size, f"{one['samples_per_second_and_core']:.0f}"))
+            rows.append(
+                (f"generate: people of {split}", size, f"{one['samples_per_second_and_core']:.0f}", "–")
+            )
     for case in records.get("training_speed", {}).get("cases", ()):
         size = f"{dpose.preset(case['preset']).image_size} pixels"
-        text = f"train: {NAMES[case['preset']]}, {case['precision']}{' bits' if case['precision'] == '32' else ''}"
-        rows.append((text, f"{NAMES[case['preset']]}, {size}", f"{case['cpu']['full']:.0f}"))
+        text = f"train: {NAMES[case['preset']]}, {bits(case)}, batches of {case['batch_size']}"
+        speeds = (f"{case[kind]['full']:.0f}" if kind in case else "–" for kind in ("cpu", "wall"))
+        rows.append((text, f"{NAMES[case['preset']]}, {size}", *speeds))
     return html_table(
-        ("step", "crops", "people per second and core"),
+        ("step", "crops", "by processor time", "by wall time"),
         rows,
-        "Measured, by CPU time of one core",
+        "Measured: people per second of processor time and of wall time. " + setting(),
         align="ll",
     )
+
+
+def setting():
+    """Processes and threads of the measured training."""
+    found = {
+        f"{case['devices']} process of {case['threads']} thread, with {case['workers']} loader process"
+        for case in records.get("training_speed", {}).get("cases", ())
+        if case["devices"] == case["threads"] == case["workers"] == 1
+    }
+    return f"Training: {found.pop()}" if found else ""
 
 
 data_names = [name for name in ("loader", "synthetic", "training_speed") if name in records]
@@ -317,19 +346,21 @@ def data_text():
         }
         slowest = sorted(steps, key=steps.get)[:-4:-1]
         lines.append(
-            f"Loading from shards is {loader['times_as_fast']:.0f} times as fast as from raw frames, whose time goes to "
+            f"Loading from shards is {loader['times_as_fast']:.0f} times as fast as from raw frames (median of the ratios of "
+            f"{len(loader['times_as_fast_by_round'])} rounds), whose time goes to "
             + ", ".join(f"{texts.get(name, name)} ({steps[name]:.0f}{NBSP}ms)" for name in slowest)
             + f" and less for other steps, per person. Cutting a crop for the shards takes {loader['cutting_ms_per_sample']:.0f}{NBSP}ms, once."
         )
     if cases := records.get("training_speed", {}).get("cases"):
         lines.append(
-            "Training includes loading, augmentation, losses and optimiser. Compared with the bare network (forward and backward "
-            "pass) it reaches "
+            "Training includes loading, augmentation, losses and optimiser. Per second of processor time it handles fewer people than "
+            "the bare network (forward and backward pass), by these factors (medians of the rounds' ratios): "
             + ", ".join(
-                f"{case['cpu']['ratio']:.2f} ({NAMES[case['preset']]}, {case['precision']}{' bits' if case['precision'] == '32' else ''})"
+                f"{case['cpu']['ratio']:.2f} for {code(case['preset'])} in {bits(case)}"
                 for case in cases
+                if "cpu" in case
             )
-            + " of the images per CPU second."
+            + "."
         )
     return Markdown(" ".join(lines))
 
@@ -351,7 +382,7 @@ def parts_table():
                     f"smplx: {one['smplx_ms']:.1f} ms",
                     f"{one['dpose_ms']:.1f} ms",
                     f"{one['smplx_ms'] / one['dpose_ms']:.1f}",
-                    f"vertices within {1e6 * one['largest_distance_m']:.0f} µm",
+                    f"vertices within {1e6 * one['largest_distance_m']:.1f}{NBSP}µm",
                 )
             )
     if render := records.get("render"):
@@ -362,7 +393,7 @@ def parts_table():
                 f"Embree: {max(rates['embree'], rates['embree, threads']):.0f} people/s",
                 f"{rates['ours']:.0f} people/s",
                 f"{render['times_as_fast_as_the_faster_embree']:.1f}",
-                f"{100 * render['labels_equal']:.0f} % of the pixels equal",
+                f"{100 * render['labels_equal']:.0f}{NBSP}% of the pixels equal",
             )
         )
     machines = " and ".join(
@@ -377,6 +408,13 @@ def parts_table():
 
 
 parts_table() if {"body", "render"} & records.keys() else missing("body")
+
+# %% tags=["remove-input"]
+Markdown(
+    f"The agreement with `smplx` is the largest distance of any vertex of {records['body']['batch_size']} bodies with random shapes and "
+    "poses, both in single precision (`benchmarks/body.py`). The page [The body model](body_model.ipynb) states it for the "
+    "single body that it shows; the largest value of many bodies is larger."
+) if "body" in records else None
 
 # %% [markdown]
 # ## Goals
@@ -400,7 +438,7 @@ if body := records.get("body"):
     )
     distance = max(one["largest_distance_m"] for one in body["bodies"].values())
     goals.append(
-        ("body model, largest distance from smplx", "10 µm", f"{1e6 * distance:.0f} µm", distance <= 1e-5)
+        ("body model, largest distance from smplx", "10 µm", f"{1e6 * distance:.1f} µm", distance <= 1e-5)
     )
 if render := records.get("render"):
     ratio = render["times_as_fast_as_the_faster_embree"]
@@ -413,21 +451,22 @@ if synthetic := records.get("synthetic"):
             what = f"generator, people per second and core, {name}"
             at_least(what, synthetic["goal"], one["samples_per_second_and_core"], 0)
 for case in (speed := records.get("training_speed", {"cases": []}))["cases"]:
-    bits = f"{case['precision']}{' bits' if case['precision'] == '32' else ''}"
-    what = f"training, share of the bare network's speed, {NAMES[case['preset']]}, {bits}"
+    what = (
+        f"training, share of the bare network's speed (processor time), {NAMES[case['preset']]}, {bits(case)}"
+    )
     at_least(what, speed["goal"], case["cpu"]["ratio"], 2)
 if inference := records.get("inference"):
     ratio, change = inference["best_times_as_fast"], abs(inference["mini"]["change"]["mpjpe"])
     at_least("FastDPose, times as fast, PAPER", 3, ratio)
-    goals.append(("FastDPose, change of MPJPE, MINI", "below 0.1 mm", f"{change:.3f} mm", change < 0.1))
+    goals.append(("FastDPose, change of MPJPE, mini", "below 0.1 mm", f"{change:.3f} mm", change < 0.1))
 if cases:
     for people, limit in ((1, 150), (8, 500)):
         time = cases["mini", "fast", people]["picture"]
-        text = f"picture to overlay, MINI, {people} {'person' if people == 1 else 'people'}"
+        text = f"picture to overlay, mini, {people} {'person' if people == 1 else 'people'}"
         goals.append((text, f"below {limit} ms", f"{time:.0f} ms", time < limit))
     memory = records["predict"]["resident_mb"]
     growth = 100 * (memory["1000"] / memory["100"] - 1)
-    goals.append(("memory, from picture 100 to 1,000", "growth below 1 %", f"{signed(growth)} %", growth < 1))
+    goals.append(("memory, from picture 100 to 1,000", "growth below 1 %", f"{signed(growth)} %", growth < 1))
 html_table(
     ("what", "goal", "measured", "result"),
     [(text, goal, value.replace(" ", NBSP), "met" if met else "missed") for text, goal, value, met in goals],
@@ -440,7 +479,7 @@ html_table(
 #
 # Times depend on the machine, and wall times also on other programs. A wall time that was measured while others were running is
 # not shown. Goals of loading,
-# generation and training are measured by CPU time, which depends on them little.
+# generation and training are measured by processor time, which depends on them little.
 
 # %% tags=["remove-input"]
 html_table(
@@ -470,15 +509,15 @@ def takeaways():
     if cases:
         one, eight = (cases["lite", "fast", people] for people in (1, 8))
         lines.append(
-            f"* On {records['predict']['hardware']['cpu']} with {records['predict']['threads']} threads LITE takes {one['picture']:.0f}{NBSP}ms from picture to overlay with one person and "
+            f"* On {records['predict']['hardware']['cpu']} with {records['predict']['threads']} threads `lite` takes {one['picture']:.0f}{NBSP}ms from picture to overlay with one person and "
             f"{eight['picture']:.0f}{NBSP}ms with eight; the bodies are {100 * one['bodies'] / one['picture']:.0f} and "
             f"{100 * eight['bodies'] / eight['picture']:.0f}{NBSP}% of it."
         )
     if "precision" in records:
         variants = records["precision"]["variants"]
         lines.append(
-            f"* bf16 moves the vertices of LITE by {variants['FastDPose, bf16']['vertices_mean_mm']:.1f}{NBSP}mm, int8 by "
-            f"{variants['onnxruntime, int8']['vertices_mean_mm']:.0f}{NBSP}mm; the cost of fewer bits has to be measured on single bodies, because "
+            f"* bf16 moves the vertices of `lite` by {variants['FastDPose, bf16']['vertices_mean_mm']:.1f}{NBSP}mm, int8 by "
+            f"{variants['onnxruntime, int8']['vertices_mean_mm']:.1f}{NBSP}mm; the cost of fewer bits has to be measured on single bodies, because "
             "a mean error hides it."
         )
     lines.append(
@@ -494,7 +533,7 @@ takeaways()
 # %% [markdown]
 # ## Exercises
 #
-# **Exercise 1.** Suppose that the network of LITE took no time at all. By how much would a picture with one person, and one with
+# **Exercise 1.** Suppose that the network of `lite` took no time at all. By how much would a picture with one person, and one with
 # eight people, become faster? (This bound is known as Amdahl's law.) Use the step *bodies* as the network's time.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
@@ -509,7 +548,7 @@ Markdown(
 )
 
 # %% [markdown]
-# **Exercise 2.** A GPU trains PAPER in the paper's three days: 200,000 steps of 64. How many CPU cores must load crops, from raw
+# **Exercise 2.** A GPU trains `PAPER` in the paper's three days: 200,000 steps of 64. How many CPU cores must load crops, from raw
 # frames and from shards?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}

@@ -73,6 +73,11 @@ def signed(value, digits):
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def change(new, old, digits):
+    """Difference of two numbers as they are printed."""
+    return signed(round(new, digits) - round(old, digits), digits)
+
+
 def listed(names):
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
@@ -278,8 +283,8 @@ def encoder_text():
     trained = {name: found[name] for name in ("lite-rate-0.1", "lite-rate-0.3", "lite-late") if name in found}
     if trained:
         texts = [
-            f"{ENCODERS[name]}: MPJPE {signed(one['mpjpe'] - base['mpjpe'], 0)}{NBSP}mm, error on photographs "
-            f"{signed(one['error'] - base['error'], 3)}"
+            f"{ENCODERS[name]}: MPJPE {change(one['mpjpe'], base['mpjpe'], 0)}{NBSP}mm, error on photographs "
+            f"{change(one['error'], base['error'], 3)}"
             for name, one in trained.items()
         ]
         worse = [name for name, one in trained.items() if one["error"] > base["error"]]
@@ -307,10 +312,9 @@ def encoder_text():
             )
         )
     if "lite-no-places" in found:
-        change = found["lite-no-places"]["error"] - base["error"]
         lines.append(
             "*Positions.* The adapters also receive the position of each pixel. A feature that attention averages over a part "
-            f"then contains where the part is. Without positions the error on photographs changes by {signed(change, 3)}."
+            f"then contains where the part is. Without positions the error on photographs changes by {change(found['lite-no-places']['error'], base['error'], 3)}."
         )
     low, high = base["ci95"] or (0, 0)
     inside = [name for name in settings if low <= found[name]["error"] <= high]
@@ -407,25 +411,25 @@ def gap_text():
         if len(kinds) < len(KINDS):
             continue
         first, second = (both[name][kind]["metrics"]["pck_0.1"] for kind in KINDS)
-        change = round(100 * second["mean"]) - round(100 * first["mean"])
+        points = round(100 * second["mean"]) - round(100 * first["mean"])
         (low, high), (low_photos, high_photos) = first["ci95"], second["ci95"]
         finding = (
             "its intervals overlap, so no domain gap is shown"
             if low <= high_photos and low_photos <= high
             else "its intervals do not overlap: this is the domain gap"
-            if change < 0
+            if points < 0
             else "its intervals do not overlap: photographs are the easier people for it"
         )
         lines.append(
             f"PCK@0.1 of `{name}` is {percent(first['mean'])} on rendered people and {percent(second['mean'])} on photographs "
-            f"({signed(change, 0)} points); {finding}."
+            f"({signed(points, 0)} points); {finding}."
         )
-    constants = [both["lite"][kind]["baselines"]["mean_pose"]["pck_0.1"]["mean"] for kind in KINDS]
+    constants = [list(both.values())[-1][kind]["baselines"]["mean_pose"]["pck_0.1"]["mean"] for kind in KINDS]
     harder = "rendered people" if constants[0] < constants[1] else "photographs"
     return Markdown(
         " ".join(lines)
         + f" The two kinds of people are not equally difficult: the mean pose has {percent(constants[0])} on rendered people and "
-        f"{percent(constants[1])} on photographs, so the {harder} have the more unusual poses. The difference between the "
+        f"{percent(constants[1])} on photographs, so the {harder} are the more difficult ones. The difference between the "
         "networks does not depend on that. Annotations of photographs are less exact than those of rendered people, which are "
         "the joints of the body itself."
     )
@@ -521,7 +525,7 @@ def takeaways():
             )
             for name in ("mini", "lite")
         ]
-        lines[0] += f" {', '.join(texts)}."
+        lines[0] += f" {'; '.join(texts)}."
     if {"lite", "mini"} <= found.keys():
         lines.append(
             f"* After equally short training, features learned from photographs lower the error on photographs from {found['mini']['error']:.3f} "
@@ -530,8 +534,8 @@ def takeaways():
     if {"lite", "lite-rate-0.1"} <= found.keys():
         one = found["lite-rate-0.1"]
         lines.append(
-            f"* Training the backbone on rendered people changes MPJPE there by {signed(one['mpjpe'] - found['lite']['mpjpe'], 0)}{NBSP}mm and the "
-            f"error on photographs by {signed(one['error'] - found['lite']['error'], 3)}: an improvement in one domain need not carry over to the "
+            f"* Training the backbone on rendered people changes MPJPE there by {change(one['mpjpe'], found['lite']['mpjpe'], 0)}{NBSP}mm and the "
+            f"error on photographs by {change(one['error'], found['lite']['error'], 3)}: an improvement in one domain need not carry over to the "
             "other."
         )
     return Markdown("\n".join(lines))

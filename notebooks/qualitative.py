@@ -29,7 +29,7 @@ split = "test"  # of each data set; "val" where it is missing (BEDLAM)
 people = 300  # how many are measured of each data set, from all over the split
 body = None  # body model file or name; None: the one recorded in the checkpoint
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
 
 check_parameters()
@@ -183,7 +183,7 @@ Markdown(
 # {numref}`fig-teaser` shows the person with the median MPJPE. The page [The body model](body_model.ipynb) explains the colours
 # of the parts.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 1 for the person with the median MPJPE: image, predicted parts (top) and depth (bottom; yellow: near, blue: far), and predicted body over the image.", "name": "fig-teaser"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 1 for the person with the median MPJPE: image, predicted parts (top) and depth (bottom; yellow: near, blue: far), and predicted body over the image.", "name": "fig-teaser"}, "image": {"alt": "A rendered person in a scene, two small maps one above the other (body parts in colours, depth from yellow to blue), and the person again with a light blue body drawn over the image."}}
 (middle,) = at_quantiles([0.5])
 picture_grid([[block(middle)]], [error(middle)], side=6)
 plt.show()
@@ -194,7 +194,7 @@ plt.show()
 # {numref}`fig-depth-pairs` shows the first person of each of the first three scenes. The depth map is drawn where the part
 # map predicts a person; elsewhere it is not trained.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 3 for the first person of each of the first three scenes: image, and predicted depth of the person in its middle (yellow: near, blue: far).", "name": "fig-depth-pairs"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 3 for the first person of each of the first three scenes: image, and predicted depth of the person in its middle (yellow: near, blue: far).", "name": "fig-depth-pairs"}, "image": {"alt": "Three pairs of pictures: a person in a scene, and the person's silhouette coloured from yellow, near, to blue, far, on a dark ground."}}
 side_by_side([(drawn["image"], drawn["depth"]) for drawn in map(pictures, first_of_scene[:3])])
 
 # %% [markdown]
@@ -204,7 +204,7 @@ side_by_side([(drawn["image"], drawn["depth"]) for drawn in map(pictures, first_
 # clothes included. The part target covers the labelled body, also where it is hidden. [The decoders](decoders.ipynb) describes
 # how both are made.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 4 for the same people: depth target (yellow: near, blue: far) and labelled body with its 22 parts. A data set without depth has an empty depth target.", "name": "fig-target-pairs"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 4 for the same people: depth target (yellow: near, blue: far) and labelled body with its 22 parts. A data set without depth has an empty depth target.", "name": "fig-target-pairs"}, "image": {"alt": "Three pairs of pictures: the person's visible silhouette coloured by depth, and the shaded naked body with 22 parts in different colours, also where the person is hidden."}}
 
 
 def true_body(one):
@@ -237,7 +237,7 @@ side_by_side(map(target_pictures, first_of_scene[:3]))
 # {numref}`fig-blocks` shows the people at equally spaced quantiles of the MPJPE: four of one data set, or, as in the paper,
 # one of each of four.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 5 for people at equally spaced quantiles of the MPJPE: in each block the image, predicted parts and depth, and predicted body.", "name": "fig-blocks"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 5 for people at equally spaced quantiles of the MPJPE: in each block the image, predicted parts and depth, and predicted body.", "name": "fig-blocks"}, "image": {"alt": "Four blocks of image, part map above depth map, and body over the image. The maps have the outlines of the people; the bodies leave the person at feet, hands or head, the more the larger the error."}}
 names = list(dict.fromkeys(sets))
 shares = np.linspace(0, 1, -(-4 // len(names)) + 2)[1:-1]
 chosen = in_blocks = [i for name in names for i in at_quantiles(shares, name)]
@@ -255,7 +255,7 @@ plt.show()
 # The upper half of {numref}`fig-more` shows the first people of the next six scenes, the lower half the six people with the
 # largest MPJPE.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 6: further people (upper two rows) and those with the largest errors (lower two rows), each with the predicted body over the image.", "name": "fig-more"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 6: further people (upper two rows) and those with the largest errors (lower two rows), each with the predicted body over the image.", "name": "fig-more"}, "image": {"alt": "Twelve pairs of a person's picture and the same with the predicted body. In the lower rows many people are cut off, mostly hidden or in unusual poses, and the bodies deviate from them or point in wrong directions."}}
 chosen = [*first_of_scene[3:9], *order[::-1][:6]]
 drawn = map(pictures, chosen)
 side_by_side([(d["image"], d["mesh"]) for d in drawn], [error(i) for i in chosen])
@@ -301,7 +301,7 @@ html_table(
 # wrong depth. {numref}`fig-sides` shows the true body and the predicted one, both pelvises in the same place, from the
 # camera and from the side.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "True body (blue) and predicted body (orange, half transparent) of the people of the previous blocks with the smallest and the largest of the four errors: over the image, from the camera, and from the person's left or right, 90° about the vertical axis.", "name": "fig-sides"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "True body (blue) and predicted body (orange, half transparent) of the people of the previous blocks with the smallest and the largest of the four errors: over the image, from the camera, and from the person's left or right, 90° about the vertical axis.", "name": "fig-sides"}, "image": {"alt": "Two rows of three pictures: a body over the image, a blue and an orange body from the camera, and the same pair from the side. From the camera the two bodies overlap more than from the side."}}
 TRUE, PREDICTED = (0.0, 0.16, 0.45), (0.85, 0.25, 0.02)  # linear RGB
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 import dpose
 from dpose.data.loader import collate
 from dpose.data.sample import SAMPLE_SIZE, Sample
 from dpose.data.streams import prepare_sample
-from dpose.figures import INK, PREDICTION_TITLES, picture_block, prediction_pictures
+from dpose.figures import PREDICTION_TITLES, picture_block, prediction_pictures
 from dpose.io import replacing
 from dpose.model import checkpoint as checkpoints
 from dpose.model.inference import run_network, to_device
@@ -57,17 +57,14 @@ def block(name: str, side: int, seed: int, network: dpose.DPose) -> np.ndarray:
     return picture_block(shown["image"], shown["parts"], shown["depth"], shown["mesh"])
 
 
-def draw(people: list[str], side: int, seed: int, network: dpose.DPose, caption: str) -> Image.Image:
-    """All blocks, and a caption below, on transparent ground."""
+def draw(people: list[str], side: int, seed: int, network: dpose.DPose) -> Image.Image:
+    """All blocks on transparent ground."""
     blocks = [Image.fromarray(block(name, side, seed, network)) for name in people]
-    width, foot = blocks[0].width + GAP, side // 8
+    width = blocks[0].width + GAP
     rows = -(-len(blocks) // COLUMNS)
-    sheet = Image.new("RGBA", (COLUMNS * width - GAP, rows * (side + GAP) + foot))
+    sheet = Image.new("RGBA", (COLUMNS * width - GAP, rows * (side + GAP) - GAP))
     for i, one in enumerate(blocks):
         sheet.paste(one, (i % COLUMNS * width, i // COLUMNS * (side + GAP)))
-    text = ImageFont.load_default(side // 14)
-    place = (sheet.width / 2, sheet.height - foot / 2)
-    ImageDraw.Draw(sheet).text(place, caption, fill=INK, font=text, anchor="mm")
     return sheet
 
 
@@ -82,9 +79,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     network = dpose.load(arguments.checkpoint).eval()
-    caption = f"People of the synthetic test split; parts, depth and body predicted by {network.config.name}"
     with torch.inference_mode():
-        sheet = draw(arguments.people, arguments.side, arguments.seed, network, caption)
+        sheet = draw(arguments.people, arguments.side, arguments.seed, network)
     data = io.BytesIO()
     sheet.save(data, "png", optimize=True)
     if data.tell() > MOST:
