@@ -14,7 +14,7 @@ CELL_TIMEOUT ?= 900
 PYTEST_ARGS ?=
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 # The pages that `make tables` builds.
-TABLES ?= tables ablation architecture qualitative analysis
+TABLES ?= tables ablation architecture qualitative analysis photographs performance
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
