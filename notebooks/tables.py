@@ -483,7 +483,7 @@ html_table(
     "Counted: work of one forward pass, and memory of parameters and buffers",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Costs of networks relative to D-PoSE (PAPER), the vertical line, on a logarithmic axis. Parameters and multiply-adds are counted. Memory and, if the machine was idle, time of one image on one CPU thread are measured, with weights and activations in 32 bits and in 16 bits.", "name": "fig-costs"}, "image": {"alt": "Dot plot with one row per cost and the ratio to the paper's network on a logarithmic axis. The two transformers have several times as many parameters as the paper's network and hardly more multiply-adds; the two small networks lie far to the left of it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Costs of networks relative to D-PoSE (PAPER), the vertical line, on a logarithmic axis. Parameters and multiply-adds are counted. Memory and, if the machine was idle, time of one image on one CPU thread are measured, with weights and activations in 32 bits and in 16 bits.", "name": "fig-costs"}, "image": {"alt": "Dot plot with one row per cost and the ratio to the paper's network on a logarithmic axis. The two transformers lie to the right of the line, farther in parameters than in multiply-adds; the two small networks lie far to the left of it."}}
 path = folder / "latency.json"
 latency = read_json(path) if path.exists() else {"cases": [], "load": 0}
 busy = latency["load"] > 0.5  # other programs were running: times are not shown, memory is

@@ -114,9 +114,22 @@ def test_the_ablation_shows_the_differences_that_its_records_have(tmp_path):
     low, high = (float(value) for value in cells[5].split(" to "))
     assert 4 < low < 5 < high < 6 and float(cells[6]) < 1
     assert row(others, "HMR")[1].startswith("−4.0 ±")
-    assert "lowers MPJPE by 5.0\u00a0mm" in text and "13 of the 25" in text
+    assert "Depth lowers PA-MPJPE by 5.0\u00a0mm and MPJPE by 5.0\u00a0mm" in text and "13 of the 25" in text
     assert re.search(r"HMR: better in MPJPE \(.*PA-MPJPE \(.*MVE \(", text)
     assert "not met" not in text and "stale" not in text
+
+
+@pytest.mark.parametrize(
+    ("shift", "conclusion"),
+    [
+        (-5.0, "Depth raises PA-MPJPE by 5.0\u00a0mm and MPJPE by 5.0\u00a0mm in this experiment."),
+        (0.0, "This experiment shows no effect of depth on PA-MPJPE or MPJPE."),
+    ],
+)
+def test_the_ablation_also_concludes_that_depth_is_useless_or_harmful(shift, conclusion, tmp_path):
+    write_runs(tmp_path, {"lite": 0.0, "lite-no-depth": shift}, seeds=5)
+    text = shown("ablation", tmp_path, "Exercises")
+    assert text.count(conclusion) == 2  # among the results and the takeaways
 
 
 def test_the_ablation_has_no_conclusion_before_all_planned_seeds_are_there(tmp_path):
@@ -155,13 +168,13 @@ def test_the_ablation_rejects_networks_that_are_no_better_than_the_mean_pose(tmp
     assert "preconditions are not met (PA-MPJPE of D-PoSE, depth of D-PoSE)" in text
 
 
-def test_the_tables_show_the_shipped_network_and_the_arm_of_the_same_name(tmp_path):
+def test_the_tables_show_the_shipped_network_and_the_variant_of_the_same_name(tmp_path):
     write_runs(tmp_path, {"lite": 30.0}, seeds=2)
     for name in ("lite.json", "lite.people.npz"):
         shutil.copy(NOTEBOOKS.parent / "results" / name, tmp_path)
     shipped = results.read_json(tmp_path / "lite.json")["metrics"]["mpjpe"]["mean"]
     text = shown("tables", tmp_path, "Table 2").partition("Measured: ")[2]
-    assert row(text, "LITE")[3].startswith(f"{shipped:.1f} [")
+    assert row(text, "lite")[3].startswith(f"{shipped:.1f} [")
     mean, _, spread = row(text, "D-PoSE")[3].partition(" ± ")
     assert abs(float(mean) - shipped - 30) < 0.5 and float(spread) < 0.5 and row(text, "D-PoSE")[1] == "2"
 
@@ -195,8 +208,8 @@ def test_the_performance_page_tells_which_goals_are_missed(tmp_path):
     (tmp_path / "training_speed.json").write_text(json.dumps(record))
     text = shown("performance", tmp_path, "Exercises")
     names = [
-        f"training, share of the bare network's speed, {name}"
-        for name in ("MINI, 32 bits", "MINI, bf16", "LITE, 32 bits")
+        f"training, share of the bare network's speed (processor time), {name}"
+        for name in ("mini, 32 bits", "mini, bf16", "lite, 32 bits")
     ]
     assert [row(text, name)[3] for name in names] == ["met", "missed", "met"]
     assert "2 of 3 goals" in text
