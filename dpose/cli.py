@@ -370,8 +370,8 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("name", choices=["ablation"], help="which experiment")
     add("--list", action="store_true", help="print the runs and their errors, and do nothing")
-    add("--arms", nargs="+", metavar="ARM", help="only these (default: all)")
-    add("--seeds", type=int, metavar="N", help="seeds of each arm (default: the experiment's)")
+    add("--variants", nargs="+", metavar="VARIANT", help="only these (default: all)")
+    add("--seeds", type=int, metavar="N", help="seeds of each variant (default: the experiment's)")
     add("--images", type=int, metavar="N", help="training images of a run; with --out and --runs")
     add("--out", metavar="FOLDER", help="for the records (default: results/NAME)")
     add("--runs", metavar="FOLDER", help="for the training runs (default: runs/NAME)")
@@ -476,7 +476,7 @@ def _experiment(args: argparse.Namespace) -> None:
     for name in ("seeds", "images", "jobs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    todo = runs(args.name, args.out, args.runs, args.arms, args.seeds)
+    todo = runs(args.name, args.out, args.runs, args.variants, args.seeds)
     if not args.list:
         # such runs must not count as the experiment's
         if args.images is not None and None in (args.out, args.runs):

@@ -1,4 +1,4 @@
-"""Paired comparison of two arms: networks trained with several seeds each, measured on the same people.
+"""Paired comparison of two variants: networks trained with several seeds each, measured on the same people.
 
 The estimate is the mean over seeds and people of the difference of errors, each taken between the two
 networks of one seed for one person. It varies with the choice of seeds and with the choice of people; the
@@ -38,7 +38,7 @@ People = Mapping[str, np.ndarray]  # columns of `dpose.results.read_people`
 
 @dataclass(frozen=True)
 class Difference:
-    """The error of an arm minus that of another one, in the metric's unit.
+    """The error of a variant minus that of another one, in the metric's unit.
 
     Attributes:
         mean: over seeds and people.
@@ -68,7 +68,7 @@ class Difference:
 def paired_difference(
     first: Mapping[int, People], second: Mapping[int, People], metric: str, resamples: int = RESAMPLES
 ) -> Difference:
-    """The error of the first arm minus that of the second, over the seeds that both have.
+    """The error of the first variant minus that of the second, over the seeds that both have.
 
     Args:
         first, second: seed -> errors of each person.
@@ -81,8 +81,8 @@ def paired_difference(
     """
     seeds = sorted(first.keys() & second.keys())
     if len(seeds) < 2:
-        raise ValueError(f"a paired comparison needs two seeds that both arms have, got {seeds}")
-    runs = [_in_order(arm[seed]) for arm in (first, second) for seed in seeds]
+        raise ValueError(f"a paired comparison needs two seeds that both variants have, got {seeds}")
+    runs = [_in_order(variant[seed]) for variant in (first, second) for seed in seeds]
     for run in runs:
         if not np.array_equal(run["key"], runs[0]["key"]):
             raise ValueError("the runs were measured on different people, and cannot be paired")

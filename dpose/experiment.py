@@ -1,12 +1,11 @@
 """Experiments: networks that differ in one thing each, trained from several seeds under equal conditions.
 
 `ABLATION` asks the paper's question (its Table 3: does predicting depth help?) in small, and compares the
-heads of its Table 1. All arms have the same encoder, MoveNet's backbone, which has learned keypoints in
-photographs of COCO and stays fixed: the paper starts from an HRNet that has learned the same. They see the
-same images in the same order for each seed, with the same steps, schedule and losses, but for what the arm is
-about. The random weights that the trained layers start from are other ones in each arm, except in arms of the
-same layers. Each run ends in a record of `dpose.evaluate` on the test split; `dpose experiment` makes the
-missing ones.
+heads of its Table 1. All variants have the same encoder, MoveNet's backbone, which has learned keypoints in
+photographs of COCO and stays fixed: the paper starts from an HRNet that has learned the same. For each seed
+they see the same images in the same order, with the same steps, schedule and losses, but for what the variant
+is about. Their random initial weights differ, except between variants of the same layers. Each run ends in a
+record of `dpose.evaluate` on the test split; `dpose experiment` makes the missing ones.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from dpose.training.resume import read_checkpoint
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """Networks of one kind: a preset, the number of seeds, and losses other than the preset's recipe's."""
 
     preset: str
@@ -38,34 +37,34 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Arms by name, and the budget of every run. Small batches: more steps for the same images."""
+    """Variants by name, and the budget of every run. Small batches: more steps for the same images."""
 
-    arms: dict[str, Arm]
+    variants: dict[str, Variant]
     images: int
     batch_size: int = 32
     warmup: float = 0.05
 
-    def recipe(self, arm: Arm) -> Recipe:
-        """The recipe of an arm's runs: that of its preset with the experiment's budget."""
-        base = recipe(arm.preset)
+    def recipe(self, variant: Variant) -> Recipe:
+        """The recipe of a variant's runs: that of its preset with the experiment's budget."""
+        base = recipe(variant.preset)
         return replace(
             base,
             steps=math.ceil(self.images / self.batch_size),
             batch_size=self.batch_size,
             warmup=self.warmup,
-            weights=arm.weights or base.weights,
+            weights=variant.weights or base.weights,
         )
 
 
 ABLATION = Experiment(
-    arms={
-        "lite": Arm("lite", "D-PoSE", seeds=5),
-        "lite-no-depth": Arm("lite-no-depth", "D-PoSE without depth", seeds=5),
-        "lite-pare": Arm("lite-pare", "PARE: part attention, no depth, its own regressor"),
-        "lite-cliff": Arm("lite-cliff", "CLIFF: global pooling, iterative regressor, box information"),
-        "lite-hmr": Arm("lite-hmr", "HMR: global pooling, iterative regressor"),
-        "lite-no-attention": Arm("lite-no-attention", "D-PoSE, features averaged over the whole map"),
-        "lite-released-losses": Arm(
+    variants={
+        "lite": Variant("lite", "D-PoSE", seeds=5),
+        "lite-no-depth": Variant("lite-no-depth", "D-PoSE without depth", seeds=5),
+        "lite-pare": Variant("lite-pare", "PARE: part attention, no depth, its own regressor"),
+        "lite-cliff": Variant("lite-cliff", "CLIFF: global pooling, iterative regressor, box information"),
+        "lite-hmr": Variant("lite-hmr", "HMR: global pooling, iterative regressor"),
+        "lite-no-attention": Variant("lite-no-attention", "D-PoSE, features averaged over the whole map"),
+        "lite-released-losses": Variant(
             "lite", "D-PoSE with the losses of the released code", weights=RELEASED_WEIGHTS
         ),
     },
@@ -78,7 +77,7 @@ EXPERIMENTS = {"ablation": ABLATION}
 class Run:
     """One training run of an experiment."""
 
-    arm: str
+    variant: str
     seed: int
     record: Path  # file of its result
     folder: Path  # of its training
@@ -92,29 +91,29 @@ def runs(
     name: str,
     out: str | Path | None = None,
     folder: str | Path | None = None,
-    arms: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
     seeds: int | None = None,
 ) -> list[Run]:
-    """The runs of an experiment, the first seed of every arm first.
+    """The runs of an experiment, the first seed of every variant first.
 
     Args:
         name: one of `EXPERIMENTS`.
         out: folder of the records; None: results/<name>.
         folder: of the training runs; None: runs/<name>.
-        arms: names of arms; None: all.
-        seeds: per arm; None: as many as the experiment has.
+        variants: names of variants; None: all.
+        seeds: per variant; None: as many as the experiment has.
     Raises:
-        ValueError: no such experiment or arm.
+        ValueError: no such experiment or variant.
     """
     experiment = _experiment(name)
-    if unknown := sorted(set(arms or ()) - experiment.arms.keys()):
-        raise ValueError(f"unknown arm {unknown[0]!r}; choose from {', '.join(experiment.arms)}")
-    chosen = {arm: seeds or experiment.arms[arm].seeds for arm in arms or experiment.arms}
+    if unknown := sorted(set(variants or ()) - experiment.variants.keys()):
+        raise ValueError(f"unknown variant {unknown[0]!r}; choose from {', '.join(experiment.variants)}")
+    chosen = {name: seeds or experiment.variants[name].seeds for name in variants or experiment.variants}
     out, folder = Path(out or Path("results") / name), Path(folder or Path("runs") / name)
     return [
-        Run(arm, seed, out / f"{arm}-seed{seed}.json", folder / f"{arm}-seed{seed}")
+        Run(variant, seed, out / f"{variant}-seed{seed}.json", folder / f"{variant}-seed{seed}")
         for seed in range(max(chosen.values()))
-        for arm, count in chosen.items()
+        for variant, count in chosen.items()
         if seed < count
     ]
 
@@ -153,10 +152,10 @@ def perform(
         experiment = replace(experiment, images=images)
     tasks = []
     for run in todo:
-        arm = experiment.arms[run.arm]
+        variant = experiment.variants[run.variant]
         options = TrainConfig(
-            preset=arm.preset,
-            recipe=experiment.recipe(arm),
+            preset=variant.preset,
+            recipe=experiment.recipe(variant),
             data=data,
             out=run.folder,
             seed=run.seed,
@@ -202,7 +201,7 @@ def table(todo: Sequence[Run]) -> str:
     """A line per run: errors, training images and time, or that it is missing."""
     lines = [f"{'run':30}{'MPJPE':>8}{'PA-MPJPE':>10}{'MVE':>8}{'images':>9}{'minutes':>9}"]
     for run in todo:
-        name = f"{run.arm}, seed {run.seed}"
+        name = f"{run.variant}, seed {run.seed}"
         if not run.done:
             lines.append(f"{name:30}{'missing' if not run.folder.exists() else 'begun':>8}")
             continue

@@ -88,10 +88,10 @@ def with_unit(value, metric, plus=True):
 records, people = {}, {}  # variant -> seed -> record; errors of each person
 for run in runs("ablation", folder / "ablation"):
     if run.done:
-        records.setdefault(run.arm, {})[run.seed] = read_json(run.record)
-        people.setdefault(run.arm, {})[run.seed] = read_people(run.record)
+        records.setdefault(run.variant, {})[run.seed] = read_json(run.record)
+        people.setdefault(run.variant, {})[run.seed] = read_people(run.record)
 measured = [record for seeds in records.values() for record in seeds.values()]
-PLAN = ABLATION.arms
+PLAN = ABLATION.variants
 planned = sum(variant.seeds for variant in PLAN.values())
 NOTHING = Markdown("*Not measured yet: `dpose experiment ablation` makes the records of this section.*")
 
@@ -652,7 +652,7 @@ Markdown(
 # dpose synth                       # the open data, if they are not there yet
 # dpose experiment ablation --list  # which runs are recorded
 # dpose experiment ablation         # all that are missing, one per core at a time
-# dpose experiment ablation --arms lite lite-no-depth --seeds 2 --images 6000 \
+# dpose experiment ablation --variants lite lite-no-depth --seeds 2 --images 6000 \
 #   --out /tmp/try/ablation --runs /tmp/try/runs
 # ```
 #

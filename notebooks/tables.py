@@ -102,11 +102,11 @@ on_open = {name: record for name, record in records.items() if on_open_test_peop
 variants = {}  # variant of the ablation -> its records, one per seed
 for run in runs("ablation", folder / "ablation"):
     if run.done and on_open_test_people(record := read_json(run.record)):
-        variants.setdefault(run.arm, []).append(record)
+        variants.setdefault(run.variant, []).append(record)
 outdated = {name: stale(record) for name, record in records.items()}
 outdated_variants = {
     name: sorted(
-        {reason for record in group for reason in stale(record, ABLATION.recipe(ABLATION.arms[name]))}
+        {reason for record in group for reason in stale(record, ABLATION.recipe(ABLATION.variants[name]))}
     )
     for name, group in variants.items()
 }

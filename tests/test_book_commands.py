@@ -99,7 +99,7 @@ def check_dpose(arguments: list[str]) -> argparse.Namespace:
     if getattr(args, "recipe", None):
         recipe(args.recipe)
     if arguments[0] == "experiment":
-        assert set(args.arms or ()) <= EXPERIMENTS[args.name].arms.keys(), args.arms
+        assert set(args.variants or ()) <= EXPERIMENTS[args.name].variants.keys(), args.variants
     return args
 
 
@@ -264,7 +264,7 @@ def test_the_folders_of_the_page_are_found_as_they_are_drawn(tmp_path):
         ("sbatch --wrap 'dpose synth --rooot /data'", "rooot"),
         ("make bok", "bok"),
         ("python benchmarks/nothing.py", "nothing"),
-        ("dpose experiment ablation --arms lite large", "large"),
+        ("dpose experiment ablation --variants lite large", "large"),
     ],
 )
 def test_a_command_that_does_not_exist_is_found(script, fact, tmp_path, capsys):

@@ -8,27 +8,27 @@ from dpose.compare import Difference, paired_difference
 
 SIZES = {  # standard deviations of simulated errors, mm
     "seed": 2.0,  # of a network's mean error
-    "person": 30.0,  # how hard a person is, for both arms
+    "person": 30.0,  # how hard a person is, for both variants
     "scene": 15.0,  # the same of a scene
-    "noise": 25.0,  # of a person's error between networks of one arm
-    "effect": 6.0,  # of what the arm does to a person, and to a scene, in every network
+    "noise": 25.0,  # of a person's error between networks of one variant
+    "effect": 6.0,  # of what the variant does to a person, and to a scene, in every network
 }
 
 
 def two_arms(rng, seeds, scenes=100, difference=0.0, each=2, **sizes):
-    """Errors of people in scenes under two arms whose means truly differ by `difference`."""
+    """Errors of people in scenes under two variants whose means truly differ by `difference`."""
     size, n = SIZES | sizes, scenes * each
     key = np.array([f"000-test-{scene:07d}-{person}" for scene in range(scenes) for person in range(each)])
     base = 100 + np.repeat(rng.normal(0, size["scene"], scenes), each) + rng.normal(0, size["person"], n)
-    arms = []
+    variants = []
     for shift in (difference, 0.0):
         effect = np.repeat(rng.normal(0, size["effect"], scenes), each) + rng.normal(0, size["effect"], n)
-        arm = {}
+        variant = {}
         for seed in range(seeds):
             noise = rng.normal(0, size["noise"], n) + rng.normal(0, size["seed"])
-            arm[seed] = {"key": key, "mpjpe": base + effect + noise + shift}
-        arms.append(arm)
-    return arms
+            variant[seed] = {"key": key, "mpjpe": base + effect + noise + shift}
+        variants.append(variant)
+    return variants
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -62,14 +62,14 @@ def test_a_difference_of_the_detectable_size_is_found_in_80_percent_of_experimen
     for seeds in (3, 5):
         usual = [paired_difference(*two_arms(rng, seeds), "mpjpe", 200).detectable for _ in range(100)]
         size = np.sqrt(np.mean(np.square(usual)))
-        arms = (two_arms(rng, seeds, difference=size) for _ in range(400))
-        found = [paired_difference(*pair, "mpjpe", 200) for pair in arms]
+        variants = (two_arms(rng, seeds, difference=size) for _ in range(400))
+        found = [paired_difference(*pair, "mpjpe", 200) for pair in variants]
         assert 0.7 < np.mean([one.found for one in found]) < 0.9
         assert np.mean([one.mean for one in found]) == pytest.approx(size, abs=0.5)
 
 
 def test_the_standard_error_is_that_of_many_experiments():
-    """Crossed effects: seeds, and what an arm does to people and scenes in every network."""
+    """Crossed effects: seeds, and what a variant does to people and scenes in every network."""
     rng, pairs = np.random.default_rng(2), []
     for _ in range(300):
         pairs.append(paired_difference(*two_arms(rng, 4, effect=10.0), "mpjpe", 200))
@@ -122,10 +122,10 @@ def test_depth_is_averaged_over_pixels_and_people_without_a_value_are_left_out()
     first = {"key": key, "depth_l1": np.array([0.4, 9, 0.1, 0.2]), "depth_pixels": pixels}
     first["parts_miou"] = np.array([0.5, np.nan, 0.3, 0.1])
     second = first | {"depth_l1": np.zeros(4), "parts_miou": np.array([0.1, 0.1, 0.1, 0.1])}
-    arms = dict.fromkeys(range(2), first), dict.fromkeys(range(2), second)
-    found = paired_difference(*arms, "depth_l1")
+    variants = dict.fromkeys(range(2), first), dict.fromkeys(range(2), second)
+    found = paired_difference(*variants, "depth_l1")
     assert (found.mean, found.people) == (pytest.approx((0.4 + 2 * 0.1 + 0.2) / 4), 3)
-    assert paired_difference(*arms, "parts_miou").mean == pytest.approx(0.2)
+    assert paired_difference(*variants, "parts_miou").mean == pytest.approx(0.2)
 
 
 def test_people_are_paired_by_their_keys_in_whatever_order_they_were_measured():

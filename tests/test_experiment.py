@@ -24,29 +24,29 @@ def data(tmp_path_factory):
 
 
 def test_arms_differ_in_nothing_but_what_they_are_about():
-    base = ABLATION.recipe(ABLATION.arms["lite"])
-    for name, arm in ABLATION.arms.items():
-        recipe = ABLATION.recipe(arm)
+    base = ABLATION.recipe(ABLATION.variants["lite"])
+    for name, variant in ABLATION.variants.items():
+        recipe = ABLATION.recipe(variant)
         if name == "lite-released-losses":
             assert recipe.weights == RELEASED_WEIGHTS
         else:
             assert recipe == base
     assert base.steps * base.batch_size == ABLATION.images
-    assert base.backbone_lr == 0  # every arm keeps the same encoder
+    assert base.backbone_lr == 0  # every variant keeps the same encoder
 
 
 def test_the_first_seed_of_every_arm_comes_first_and_depth_has_five():
     found = runs("ablation")
-    first = len(ABLATION.arms)
+    first = len(ABLATION.variants)
     assert [run.seed for run in found[:first]] == [0] * first
-    seeds = {arm: sum(run.arm == arm for run in found) for arm in ABLATION.arms}
+    seeds = {variant: sum(run.variant == variant for run in found) for variant in ABLATION.variants}
     assert seeds["lite"] == seeds["lite-no-depth"] == 5 and min(seeds.values()) == 3
     assert len({run.record for run in found}) == len(found)
 
 
 def test_missing_runs_are_trained_and_measured_and_others_left_alone(data, tmp_path, capsys):
     options = ["--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs"), "--data", str(data)]
-    options += ["--arms", "lite-hmr", "lite-pare", "--seeds", "1", "--images", "64", "--jobs", "1"]
+    options += ["--variants", "lite-hmr", "lite-pare", "--seeds", "1", "--images", "64", "--jobs", "1"]
     kept = tmp_path / "out" / "lite-pare-seed0.json"
     kept.parent.mkdir()
     main(["experiment", "ablation", *options, "--list"])
@@ -132,7 +132,7 @@ def test_the_images_of_a_seed_are_the_same_for_every_arm_and_device(cuda, data, 
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--arms", "resnet"], ["--images", "0"], ["--jobs", "0"], ["--seeds", "-1"]]
+    "wrong", [["--variants", "resnet"], ["--images", "0"], ["--jobs", "0"], ["--seeds", "-1"]]
 )
 def test_a_wrong_option_is_one_sentence(wrong, tmp_path, capsys):
     assert main(["experiment", "ablation", "--list", "--out", str(tmp_path), *wrong]) == 2

@@ -302,12 +302,12 @@ def test_the_data_in_the_default_place_are_compared(lite, people, monkeypatch):
     assert results.stale(lite) == []
 
 
-def test_an_arm_of_an_experiment_has_a_recipe_of_its_own(lite):
+def test_a_variant_of_an_experiment_has_a_recipe_of_its_own(lite):
     from dpose.experiment import ABLATION
 
-    for arm in ABLATION.arms.values():
-        own = ABLATION.recipe(arm)
+    for variant in ABLATION.variants.values():
+        own = ABLATION.recipe(variant)
         lite["checkpoint"]["metadata"]["recipe"] = json.loads(json.dumps(asdict(own))) | {"steps": 3}
-        lite["checkpoint"]["metadata"]["preset"] = arm.preset
+        lite["checkpoint"]["metadata"]["preset"] = variant.preset
         assert results.stale(lite, own) == []
-        assert results.stale(lite)  # warm-up, and for one arm the losses
+        assert results.stale(lite)  # warm-up, and for one variant the losses

@@ -79,25 +79,30 @@ def test_changing_a_checkpoint_changes_the_tables(trained, open_people, tmp_path
 
 
 def write_runs(folder: Path, shifts: dict[str, float], seeds: int = 3, images: int = 60_000) -> None:
-    """Records of the ablation whose arms differ from the shipped network's errors by so many millimetres."""
+    """Records of the ablation whose variants differ from the shipped network's errors by `shifts` (mm)."""
     rng = np.random.default_rng(0)
     path = NOTEBOOKS.parent / "results" / "lite.json"
     base, people = results.read_json(path), results.read_people(path)
     backbone = results.lineage(base["checkpoint"]["metadata"])[0]["init"]
-    for arm, shift in shifts.items():
+    for variant, shift in shifts.items():
         for seed in range(seeds):
             record = json.loads(json.dumps(base))
             columns = dict(people)
             for name in ("mpjpe", "pa_mpjpe", "mve"):
                 columns[name] = people[name] + shift + rng.normal(0, 3, len(people[name])).astype(np.float32)
                 record["metrics"][name]["mean"] = round(float(columns[name].mean()), 4)
-            used = json.loads(json.dumps(asdict(ABLATION.recipe(ABLATION.arms[arm]))))
+            used = json.loads(json.dumps(asdict(ABLATION.recipe(ABLATION.variants[variant]))))
             record["checkpoint"]["metadata"] |= {
-                **{"preset": ABLATION.arms[arm].preset, "seed": seed, "images": images, "step": images // 32},
+                **{
+                    "preset": ABLATION.variants[variant].preset,
+                    "seed": seed,
+                    "images": images,
+                    "step": images // 32,
+                },
                 **{"recipe": used, "init": backbone},
             }
             record["checkpoint"]["name"] = "model.safetensors"
-            results.write_record(folder / "ablation" / f"{arm}-seed{seed}.json", record, columns)
+            results.write_record(folder / "ablation" / f"{variant}-seed{seed}.json", record, columns)
 
 
 def test_the_ablation_shows_the_differences_that_its_records_have(tmp_path):
