@@ -365,10 +365,11 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.description += (
         " Without --list it trains and measures the runs that have no record yet, for hours; an interrupted "
         "one goes on where it was. ablation: D-PoSE with and without depth, and other heads on the same "
-        "encoder, several seeds each (the book's page on depth)."
+        "encoder, several seeds each. encoder: with and without depth, the encoder trained, too (both: the "
+        "book's page on depth)."
     )
     add = parser.add_argument
-    add("name", choices=["ablation"], help="which experiment")
+    add("name", choices=["ablation", "encoder"], help="which experiment")
     add("--list", action="store_true", help="print the runs and their errors, and do nothing")
     add("--variants", nargs="+", metavar="VARIANT", help="only these (default: all)")
     add("--seeds", type=int, metavar="N", help="seeds of each variant (default: the experiment's)")

@@ -4,8 +4,9 @@
 heads of its Table 1. All variants have the same encoder, MoveNet's backbone, which has learned keypoints in
 photographs of COCO and stays fixed: the paper starts from an HRNet that has learned the same. For each seed
 they see the same images in the same order, with the same steps, schedule and losses, but for what the variant
-is about. Their random initial weights differ, except between variants of the same layers. Each run ends in a
-record of `dpose.evaluate` on the test split; `dpose experiment` makes the missing ones.
+is about. Their random initial weights differ, except between variants of the same layers. `ENCODER` repeats
+the comparison with and without depth with an encoder that is trained, too. Each run ends in a record of
+`dpose.evaluate` on the test split; `dpose experiment` makes the missing ones.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from dpose.training.resume import read_checkpoint
 
 @dataclass(frozen=True)
 class Variant:
-    """Networks of one kind: a preset, the number of seeds, and losses other than the preset's recipe's."""
+    """Networks of one kind: a preset, the number of seeds, and what differs from the preset's recipe."""
 
     preset: str
     about: str
     seeds: int = 3
     weights: LossWeights | None = None
+    backbone_lr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Experiment:
             batch_size=self.batch_size,
             warmup=self.warmup,
             weights=variant.weights or base.weights,
+            backbone_lr=base.backbone_lr if variant.backbone_lr is None else variant.backbone_lr,
         )
 
 
@@ -70,7 +73,11 @@ ABLATION = Experiment(
     },
     images=48_000,
 )
-EXPERIMENTS = {"ablation": ABLATION}
+ENCODER = Experiment(
+    variants={name: replace(ABLATION.variants[name], backbone_lr=0.1) for name in ("lite", "lite-no-depth")},
+    images=48_000,
+)
+EXPERIMENTS = {"ablation": ABLATION, "encoder": ENCODER}
 
 
 @dataclass(frozen=True)

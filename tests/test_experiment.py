@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from dpose import experiment
 from dpose.cli import main
 from dpose.config import preset
 from dpose.data.loader import make_loader
-from dpose.experiment import ABLATION, perform, runs
+from dpose.experiment import ABLATION, ENCODER, EXPERIMENTS, perform, runs
 from dpose.losses import RELEASED_WEIGHTS
 
 
@@ -23,7 +24,7 @@ def data(tmp_path_factory):
     return write_random_people(tmp_path_factory.mktemp("people"), train=16, test=7)
 
 
-def test_arms_differ_in_nothing_but_what_they_are_about():
+def test_variants_differ_in_nothing_but_what_they_are_about():
     base = ABLATION.recipe(ABLATION.variants["lite"])
     for name, variant in ABLATION.variants.items():
         recipe = ABLATION.recipe(variant)
@@ -35,7 +36,20 @@ def test_arms_differ_in_nothing_but_what_they_are_about():
     assert base.backbone_lr == 0  # every variant keeps the same encoder
 
 
-def test_the_first_seed_of_every_arm_comes_first_and_depth_has_five():
+def test_the_experiment_of_the_encoder_differs_from_the_ablation_in_the_rate_of_the_encoder_alone():
+    assert list(ENCODER.variants) == ["lite", "lite-no-depth"]
+    for name, variant in ENCODER.variants.items():
+        assert variant.seeds == 5 and variant.preset == name
+        assert ENCODER.recipe(variant) == replace(ABLATION.recipe(ABLATION.variants[name]), backbone_lr=0.1)
+
+
+def test_the_command_offers_every_experiment(capsys):
+    for name in EXPERIMENTS:
+        assert main(["experiment", name, "--list", "--out", "nowhere", "--runs", "nowhere"]) == 0
+        assert capsys.readouterr().out.count("missing") == len(runs(name))
+
+
+def test_the_first_seed_of_every_variant_comes_first_and_depth_has_five():
     found = runs("ablation")
     first = len(ABLATION.variants)
     assert [run.seed for run in found[:first]] == [0] * first
@@ -111,7 +125,7 @@ def test_a_run_that_was_begun_with_another_budget_is_not_continued(data, tmp_pat
 
 
 @pytest.mark.parametrize("cuda", [False, True])
-def test_the_images_of_a_seed_are_the_same_for_every_arm_and_device(cuda, data, tmp_path, monkeypatch):
+def test_the_images_of_a_seed_are_the_same_for_every_variant_and_device(cuda, data, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(experiment, "on_cuda", lambda accelerator: cuda)
     monkeypatch.setattr(
