@@ -97,7 +97,7 @@ def test_records_name_no_machine():
 
 def records() -> list[Path]:
     """The files in results/ that hold the measurement of a network."""
-    paths = [*FOLDER.glob("*.json"), *FOLDER.glob("ablation/*.json")]
+    paths = [*FOLDER.glob("*.json"), *FOLDER.glob("ablation/*.json"), *FOLDER.glob("encoder/*.json")]
     return [path for path in sorted(paths) if "checkpoint" in json.loads(path.read_text())]
 
 

@@ -16,7 +16,7 @@ from shard_files import write_manifest
 from dpose import paper, results
 from dpose.body import load_body
 from dpose.evaluate import evaluate
-from dpose.experiment import ABLATION
+from dpose.experiment import EXPERIMENTS
 from dpose.model import checkpoint
 from dpose.synthetic import VERSION
 
@@ -78,8 +78,11 @@ def test_changing_a_checkpoint_changes_the_tables(trained, open_people, tmp_path
     assert all(one != two for one, two in zip(pages[0][2:5], pages[1][2:5], strict=True))
 
 
-def write_runs(folder: Path, shifts: dict[str, float], seeds: int = 3, images: int = 60_000) -> None:
-    """Records of the ablation whose variants differ from the shipped network's errors by `shifts` (mm)."""
+def write_runs(
+    folder: Path, shifts: dict[str, float], seeds: int = 3, images: int = 60_000, name: str = "ablation"
+) -> None:
+    """Records of an experiment whose variants differ from the shipped network's errors by `shifts` (mm)."""
+    experiment = EXPERIMENTS[name]
     rng = np.random.default_rng(0)
     path = NOTEBOOKS.parent / "results" / "lite.json"
     base, people = results.read_json(path), results.read_people(path)
@@ -88,13 +91,14 @@ def write_runs(folder: Path, shifts: dict[str, float], seeds: int = 3, images: i
         for seed in range(seeds):
             record = json.loads(json.dumps(base))
             columns = dict(people)
-            for name in ("mpjpe", "pa_mpjpe", "mve"):
-                columns[name] = people[name] + shift + rng.normal(0, 3, len(people[name])).astype(np.float32)
-                record["metrics"][name]["mean"] = round(float(columns[name].mean()), 4)
-            used = json.loads(json.dumps(asdict(ABLATION.recipe(ABLATION.variants[variant]))))
+            for metric in ("mpjpe", "pa_mpjpe", "mve"):
+                noise = rng.normal(0, 3, len(people[metric])).astype(np.float32)
+                columns[metric] = people[metric] + shift + noise
+                record["metrics"][metric]["mean"] = round(float(columns[metric].mean()), 4)
+            used = json.loads(json.dumps(asdict(experiment.recipe(experiment.variants[variant]))))
             record["checkpoint"]["metadata"] |= {
                 **{
-                    "preset": ABLATION.variants[variant].preset,
+                    "preset": experiment.variants[variant].preset,
                     "seed": seed,
                     "images": images,
                     "step": images // 32,
@@ -102,7 +106,7 @@ def write_runs(folder: Path, shifts: dict[str, float], seeds: int = 3, images: i
                 **{"recipe": used, "init": backbone},
             }
             record["checkpoint"]["name"] = "model.safetensors"
-            results.write_record(folder / "ablation" / f"{variant}-seed{seed}.json", record, columns)
+            results.write_record(folder / name / f"{variant}-seed{seed}.json", record, columns)
 
 
 def test_the_ablation_shows_the_differences_that_its_records_have(tmp_path):
@@ -137,6 +141,23 @@ def test_the_ablation_also_concludes_that_depth_is_useless_or_harmful(shift, con
     write_runs(tmp_path, {"lite-no-depth": shift}, seeds=5)  # with the same random numbers
     text = shown("ablation", tmp_path, "Exercises")
     assert len(re.findall(conclusion, text)) == 2  # among the results and the takeaways
+
+
+def test_the_experiment_with_a_trained_encoder_has_a_table_and_a_conclusion_of_its_own(tmp_path):
+    for variant in ("lite", "lite-no-depth"):  # with the same random numbers: no difference
+        write_runs(tmp_path, {variant: 0.0}, seeds=5)
+    write_runs(tmp_path, {"lite": -20.0, "lite-no-depth": -16.0}, seeds=5, name="encoder")
+    text = shown("ablation", tmp_path, "Exercises")
+    (table,) = [one for one in re.findall(r"<table.*?</table>", text) if "encoder trained: errors" in one]
+    assert row(table, "MPJPE (mm), primary")[1] == "+4.0" and "5 of 5 seeds" in table
+    claim = "Depth lowers PA-MPJPE by [34].[0-9]\u00a0mm and MPJPE by 4.0\u00a0mm in the experiment with"
+    assert len(re.findall(claim, text)) == 2 and "This experiment shows no effect" in text
+    assert "stale" not in text
+    path = tmp_path / "encoder" / "lite-seed4.json"
+    record = results.read_json(path)
+    record["checkpoint"]["metadata"]["recipe"]["backbone_lr"] = 0.0  # a run of the other experiment
+    path.write_text(json.dumps(record))
+    assert "not met (stale records of D-PoSE)" in shown("ablation", tmp_path, "Exercises")
 
 
 def test_the_ablation_has_no_conclusion_before_all_planned_seeds_are_there(tmp_path):
