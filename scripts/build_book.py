@@ -59,7 +59,9 @@ def execution_key() -> str:
 def check_pages() -> None:
     """Raise SystemExit, naming them, if pages of _toc.yml are missing."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    pages = [toc["root"]] + [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    entries = chapters + [section for chapter in chapters for section in chapter.get("sections", ())]
+    pages = [toc["root"], *(entry["file"] for entry in entries)]
     missing = [p for p in pages if not any((ROOT / f"{p}{end}").exists() for end in (".md", ".ipynb"))]
     if missing:
         raise SystemExit(f"error: _toc.yml names pages that do not exist: {', '.join(missing)}")

@@ -1,5 +1,6 @@
 // What scripts/check_book.py runs inside each page.
 window.checkBook = (() => {
+const SMALLEST = 11; // text in drawings, pixels
 // Resolves when MathJax and all plotly figures are done, or gives up after 30 s. Lazy images are loaded at once.
 const settle = async () => {
   const until = async (done) => {
@@ -51,6 +52,24 @@ const inspect = () => {
   for (const image of article.querySelectorAll("img")) {
     const name = short(image.getAttribute("src") || "").slice(-60);
     if (!image.complete || !image.naturalWidth || !image.naturalHeight) faults.push("picture not loaded: " + name);
+  }
+
+  // The beginning of a text, without punctuation and capitals.
+  const beginning = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, " ").trim().slice(0, 40);
+  for (const image of article.querySelectorAll("figure img")) {
+    const figure = image.closest("figure");
+    const caption = figure.querySelector(".caption-text") || figure.querySelector("figcaption");
+    const [alt, shown] = [beginning(image.alt), beginning(caption ? caption.textContent : "")];
+    if (alt && shown && (alt.startsWith(shown) || shown.startsWith(alt)))
+      faults.push("alternative text repeats the caption: " + short(image.alt));
+  }
+
+  // Text of drawings in the page. That of bitmaps, and of drawings in files of their own, cannot be measured.
+  for (const svg of article.querySelectorAll("svg")) {
+    const sizes = [...svg.querySelectorAll("text")].filter((text) => text.textContent.trim() && text.getScreenCTM())
+      .map((text) => [parseFloat(getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b), text]);
+    const [size, text] = sizes.sort(([a], [b]) => a - b)[0] || [Infinity];
+    if (size < SMALLEST - 0.05) faults.push(`text of ${size.toFixed(1)} pixels in a drawing, less than ${SMALLEST}: ` + short(text.textContent));
   }
 
   for (const plot of article.querySelectorAll(".dpose-plotly, .js-plotly-plot, .plotly-graph-div")) {

@@ -1,7 +1,8 @@
 """Make the built book light: drop files that no page uses, store pictures as WebP, shorten the HTML.
 
 scripts/build_book.py calls `slim`. Pages look the same: diagrams are stored without loss, and with loss only
-pictures that would be much larger, photographs and renderings.
+pictures that would be much larger, photographs and renderings. Each picture becomes a link to its file, which
+a browser shows in full size: on a phone the labels of a wide figure are too small to read.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ UNUSED = (
 )
 # Classes of names, punctuation and spaces, which have the colour of the text in the book's Pygments style.
 PLAIN = re.compile(r'<span class="(?:n|p|w|nn)">([^<]*)</span>')
+PICTURE = re.compile(r'(<a [^>]*>\s*)?<img [^>]*src="([^"]*_images/[^"]+)"[^>]*>')
 LOSSY = 0.6  # stored with loss where that takes less than this share of the size without
 MIN_SIZE = 60_000  # bytes below which it is never
 
@@ -78,6 +80,7 @@ def as_webp(path: Path) -> bytes:
 def slim_page(text: str, renamed: dict[str, str]) -> str:
     """A page with the new names of its pictures, and without tags and labels that do nothing or harm."""
     text = re.sub(r"(?<=_images/)[\w.-]+\.png", lambda name: renamed.get(name[0], name[0]), text)
+    text = PICTURE.sub(link_picture, text)
     text = re.sub(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>', "", text)
     # Labels in place of the text that is seen, and a list without items, which screen readers stumble over.
     text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
@@ -85,6 +88,12 @@ def slim_page(text: str, renamed: dict[str, str]) -> str:
     text = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     text = re.sub(r'<span class="pre">([^<]*)</span>', r"\1", text)
     return PLAIN.sub(r"\1", text)
+
+
+def link_picture(match: re.Match[str]) -> str:
+    """The tag of a picture in a link to its file, if it is in no link yet."""
+    tag, link, address = match.group(0, 1, 2)
+    return tag if link else f'<a class="dpose-full" title="Full size" href="{address}">{tag}</a>'
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ HTML = ROOT / "_build" / "html"
 GOOD = """<!doctype html><html lang="en"><head><title>T</title><style>{style}</style></head>
 <body><main><article><h1>T</h1>{body}</article></main></body></html>"""
 
+DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+
 
 @pytest.fixture(scope="module")
 def needs_browser():
@@ -56,13 +58,26 @@ def test_the_search_of_the_book_finds_terms_and_names(needs_browser):
 
 
 def test_a_page_without_fault_passes_the_check(needs_browser, tmp_path):
-    (tmp_path / "index.html").write_text(GOOD.format(style="", body="<p>All is well.</p>"), encoding="utf-8")
+    body = """<p>All is well.</p><figure><img src="x.svg" alt="Two bars"><figcaption>Two people</figcaption></figure>
+        <svg width="50" height="50" viewBox="0 0 100 100"><text y="50" font-size="22">x</text></svg>"""
+    (tmp_path / "x.svg").write_text(DRAWING, encoding="utf-8")
+    (tmp_path / "index.html").write_text(GOOD.format(style="", body=body), encoding="utf-8")
     assert check(tmp_path)[0] == 0
 
 
 FAULTS = {  # style, content, and what the check must report
     "picture": ("", '<img src="none.png" alt="x">', "none.png"),
     "alt": ("", '<img src="x.svg">', "image-alt"),
+    "caption": (
+        "",
+        '<figure><img src="x.svg" alt="Four people. More of it"><figcaption>Four people: more</figcaption></figure>',
+        "repeats the caption: Four people",
+    ),
+    "letters": (
+        "",
+        '<svg width="50" height="50" viewBox="0 0 100 100"><text y="50" font-size="21">small letters</text></svg>',
+        "text of 10.5 pixels in a drawing, less than 11: small letters",
+    ),
     "link": ("", '<a href="other.html">there</a>', "other.html"),
     "anchor": ("", '<a href="#nowhere">there</a>', "nowhere"),
     "script": ("", "<script>throw new Error('it broke')</script>", "it broke"),
@@ -85,8 +100,7 @@ FAULTS = {  # style, content, and what the check must report
 @pytest.fixture(scope="module")
 def faulty(needs_browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("faulty")
-    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
-    (folder / "x.svg").write_text(svg, encoding="utf-8")
+    (folder / "x.svg").write_text(DRAWING, encoding="utf-8")
     for name, (style, body, _) in FAULTS.items():
         (folder / f"{name}.html").write_text(GOOD.format(style=style, body=body), encoding="utf-8")
     return check(folder)

@@ -1,6 +1,7 @@
 """Scripts that build the book: what is dropped and shortened afterwards, and how an error is reported."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ PAGE = """<script defer src="../_static/scripts/fontawesome.js?digest=1"></scrip
 <script defer src="../_static/scripts/theme.js"></script>
 <img alt="a" src="../_images/diagram.png"/><a href="../_images/photo.png">x</a>
 <img src="../_static/kept.png"/>
+<a class="reference"
+href="x.html"><img src="../_images/photo.png"/></a>
 <code><span class="pre">name</span></code><summary aria-label="Toggle hidden content">Show</summary>
 <button class="btn search-button-field x" title="Search" aria-label="Search">Search <kbd>K</kbd></button>
 <pre><span class="k">def</span><span class="w"> </span><span class="nf">f</span><span class="n">a</span></pre>
@@ -92,10 +95,24 @@ def test_pages_name_the_new_files_and_lose_only_tags_that_do_nothing(html):
     slim_book.slim(html)
     text = (html / "notebooks" / "page.html").read_text(encoding="utf-8")
     assert 'src="../_images/diagram.webp"' in text and 'href="../_images/photo.webp"' in text
-    assert "kept.png" in text and "fontawesome" not in text and "scripts/theme.js" in text
+    assert (
+        '<img src="../_static/kept.png"/>' in text
+        and "fontawesome" not in text
+        and "scripts/theme.js" in text
+    )
     assert "<code>name</code><summary>Show</summary>" in text
     assert '<button class="btn search-button-field x" title="Search">Search' in text
     assert '<pre><span class="k">def</span> <span class="nf">f</span>a</pre>' in text
+
+
+def test_a_picture_is_a_link_to_its_own_file_unless_it_is_in_a_link(html):
+    slim_book.slim(html)
+    text = (html / "notebooks" / "page.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a [^>]*href="([^"]+)"[^>]*><img [^>]*src="([^"]+)"[^>]*></a>', text)
+    assert links == [
+        ("../_images/diagram.webp", "../_images/diagram.webp"),
+        ("x.html", "../_images/photo.webp"),
+    ]
 
 
 def test_a_failed_notebook_is_reported_with_page_cell_and_exception(tmp_path, monkeypatch):

@@ -24,6 +24,11 @@ FIRST = r"""
 
 See {eqn}`5` and {eqn}`7b`. {source}`dpose.model.hrnet:34`
 {py:obj}`dpose.preset` and {py:obj}`~library.Thing.size`
+
+```{toctree}
+third
+notebooks/second
+```
 """
 
 API = """
@@ -79,6 +84,12 @@ $$ again = 1 \tag{5} $$
 
 Its caption
 ```
+
+```{raw} html
+<table class="dpose"><caption>One</caption><tr><td>1</td></tr></table>
+<table class="dpose"><tr><td>1</td></tr></table>
+<table class="dpose"><caption>Two</caption><tr><td>1</td></tr></table>
+```
 """
 
 CELLS = [
@@ -108,7 +119,7 @@ $$ no = number $$""",
     ),
     ({"mystnb": {"image": {"alt": "given"}}}, "Image(base64.b64decode(PNG))"),
     ({"tags": ["hide-cell"]}, "Markdown('folded ' * 5000)"),
-    ({}, "HTML('<table class=\"dpose\"><tr><td>1</td></tr></table>')"),
+    ({}, "HTML('<table class=\"dpose\"><caption>Three</caption><tr><td>1</td></tr></table>')"),
     (
         {},
         "Markdown('{source}`dpose.model.attention:12` {source}`dpose.model.hrnet:34`')",
@@ -123,12 +134,11 @@ def write_book(folder: Path, repository: str, execution: str) -> None:
     from nbformat import v4, write
 
     (folder / "notebooks").mkdir(parents=True)
-    for name in ("CITATION.cff", "CHANGELOG.md", "LICENSE", "NOTICE"):
-        (folder / name).write_text(f"text of {name} <&>", encoding="utf-8")
     (folder / "first.md").write_text(FIRST, encoding="utf-8")
     (folder / "third.md").write_text(THIRD, encoding="utf-8")
-    (folder / "book").mkdir()
-    (folder / "book" / "api.md").write_text(API, encoding="utf-8")
+    (folder / "book" / "api").mkdir(parents=True)
+    (folder / "book" / "api" / "all.md").write_text(API, encoding="utf-8")
+    (folder / "book" / "licence.md").write_text("# Licence", encoding="utf-8")
     (folder / "library.py").write_text(LIBRARY, encoding="utf-8")
     (folder / "picture.png").write_bytes(base64.b64decode(PNG))
     cells = [v4.new_markdown_cell(CELLS[0].replace("WORDS", LONG_TEXT))]
@@ -142,7 +152,7 @@ def write_book(folder: Path, repository: str, execution: str) -> None:
         "autodoc_default_options": {"members": True, "undoc-members": True, "no-value": True},
         "default_role": "py:obj",
         "root_doc": "first",
-        "exclude_patterns": ["CHANGELOG.md", *(["book", "third.md"] if repository else [])],
+        "exclude_patterns": ["book", "third.md"] if repository else [],
         "html_theme": "sphinx_book_theme",
         "myst_enable_extensions": ["colon_fence", "dollarmath"],
         "nb_execution_mode": execution,
@@ -256,6 +266,13 @@ def test_a_picture_has_the_caption_as_alternative_text_and_one_without_either_is
     assert re.findall(r"(\w+)\.\w+:.*picture", warnings) == ["third"]
 
 
+def test_tables_with_a_caption_are_numbered_in_the_order_of_the_pages(book):
+    html, _ = book
+    shown = [re.sub("<[^>]+>", "", page(html, name)) for name in ("third.html", "notebooks/second.html")]
+    assert re.findall(r"Table\s(\S+)\s([A-Z][a-z]+)", shown[0]) == [("B1", "One"), ("B2", "Two")]
+    assert re.findall(r"Table\s(\S+)\s([A-Z][a-z]+)", shown[1]) == [("B3", "Three")]
+
+
 def test_shown_code_links_to_its_line_on_a_page_of_the_book(book):
     html, _ = book
     text = page(html, "notebooks/second.html")
@@ -272,15 +289,15 @@ def test_shown_code_links_to_its_line_on_a_page_of_the_book(book):
 def test_names_of_the_package_lead_to_the_api_page_also_where_they_are_imported_from_elsewhere(book):
     html, warnings = book
     first = page(html, "first.html")
-    assert 'href="book/api.html#dpose.config.preset"' in first
+    assert 'href="book/api/all.html#dpose.config.preset"' in first
     assert re.search(
-        r'href="book/api.html#library.Thing.size"[^>]*><code[^>]*><span class="pre">size<', first
+        r'href="book/api/all.html#library.Thing.size"[^>]*><code[^>]*><span class="pre">size<', first
     )
     assert not re.search("preset|library", warnings)
 
 
 def test_the_api_page_describes_fields_and_constants_by_their_comments(book):
-    api = re.sub("<[^>]+>", "", page(book[0], "book/api.html"))
+    api = re.sub("<[^>]+>", "", page(book[0], "book/api/all.html"))
     library = re.split(r"A module about Things\.", api)[1]
     for name, text in (
         ("SIDE", "pixels: of everything"),
@@ -295,7 +312,7 @@ def test_the_api_page_describes_fields_and_constants_by_their_comments(book):
 
 def test_the_api_page_shows_indented_blocks_of_docstrings_as_code(book):
     html, warnings = book
-    api = page(html, "book/api.html")
+    api = page(html, "book/api/all.html")
     code = re.search(r"<pre>((?:(?!</pre>).)*first.*?)</pre>", api, re.DOTALL)[1]
     assert re.sub("<[^>]+>", "", code) == "first = 1 | 2\nsecond = *first\n"
     assert re.search(r"<p>A place \(https://\), .*LIMIT.*s and \|text\|", api)
@@ -317,10 +334,13 @@ def test_the_footer_has_version_commit_date_and_machine_and_links_to_the_licence
         "notebooks executed",
     ):
         assert fact in footer
-    link = re.search(r'href="([^"]+)"', footer)[1]
-    licence = (html / "notebooks" / link).resolve().read_text(encoding="utf-8")
-    for name in ("CITATION.cff", "CHANGELOG.md", "LICENSE", "NOTICE"):
-        assert f"text of {name} &lt;&amp;&gt;" in licence
+    assert re.search(r'href="([^"]+)"', footer)[1] == "../book/licence.html"
+
+
+def test_the_page_of_licences_shows_the_files_of_the_repository():
+    text = (ROOT / "book" / "licence.md").read_text(encoding="utf-8")
+    names = re.findall(r"literalinclude\} \.\./(\S+)", text)
+    assert sorted(names) == ["CHANGELOG.md", "CITATION.cff", "LICENSE", "NOTICE"]
 
 
 def test_citation_names_the_paper_as_the_method_and_the_version_of_the_package():

@@ -61,7 +61,9 @@ def test_a_notebook_checks_its_parameters_first(path):
 
 def test_the_book_has_every_notebook_and_only_pages_that_exist():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    pages = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    sections = [section["file"] for chapter in chapters for section in chapter.get("sections", ())]
+    pages = [toc["root"], *(chapter["file"] for chapter in chapters), *sections]
     assert {page for page in pages if page.startswith("notebooks/")} == {
         f"notebooks/{path.stem}" for path in NOTEBOOKS
     }

@@ -1,4 +1,4 @@
-"""The pages `paper_vs_code` and `paper_map`: complete lists, links of the right form, names that exist."""
+"""The pages `differences`, `paper_vs_code` and `paper_map`: complete lists, links of the right form, names that exist."""
 
 import ast
 import importlib
@@ -32,9 +32,9 @@ def entries(page: str) -> dict[str, list[str]]:
     return found
 
 
-DIFFERENCES = entries("notebooks/paper_vs_code.py")
+DIFFERENCES = entries("book/differences.md")
 MAP = entries("book/paper_map.md")
-PAGES = ("notebooks/paper_vs_code.py", "book/paper_map.md")
+PAGES = ("book/differences.md", "book/paper_map.md")
 
 
 @lru_cache
@@ -69,9 +69,9 @@ def resolve(name: str) -> object:
 def test_differences_are_numbered_from_1_without_gaps():
     numbers = [int(re.match(r"\d+", term)[0]) for term in DIFFERENCES]
     assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 60
-    written = markdown("notebooks/paper_vs_code.py")
+    written = markdown("book/differences.md")
     assert len(re.findall(r"^: \*Paper\.\*", written, re.M)) == len(numbers)
-    groups = re.findall(r"^## (.+)$", written, re.M)[1:]  # after the summary
+    groups = re.findall(r"^## (.+)$", written, re.M)
     assert [word in group.lower() for word, group in zip(
         ("data and targets", "network", "losses", "training", "evaluation"), groups, strict=False
     )] == [True] * 5  # fmt: skip
@@ -90,7 +90,7 @@ def test_a_difference_has_the_paper_the_released_code_and_this_package_with_evid
 
 
 def test_each_link_into_the_released_code_names_file_and_lines_at_one_commit():
-    text = markdown("notebooks/paper_vs_code.py")
+    text = markdown("book/differences.md")
     found = re.findall(r"^\[`([\w.-]+:[\d–]+)`\]: (\S+)$", text, re.M)
     definitions = dict(found)
     assert len(found) == len(definitions)  # a second one would be a warning of the build
@@ -100,6 +100,12 @@ def test_each_link_into_the_released_code_names_file_and_lines_at_one_commit():
         path, first, last = LINK.fullmatch(address).groups()
         assert label == f"{Path(path).name}:{first}" + (f"–{last}" if last else "")
         assert last is None or int(first) < int(last)
+
+
+def test_the_summary_names_differences_that_exist():
+    rows = re.findall(r"^\| [^|]+ \| ([\d, to]+) \|", markdown("notebooks/paper_vs_code.py"), re.M)
+    numbers = [int(number) for row in rows for number in re.findall(r"\d+", row)]
+    assert len(rows) == 10 and set(numbers) <= set(range(1, len(DIFFERENCES) + 1))
 
 
 @pytest.mark.parametrize("page", PAGES)

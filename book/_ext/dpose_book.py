@@ -4,6 +4,7 @@ r"""Sphinx extension of the book.
     \tag{5} in an equation  anchor eq-5 of that equation
     {eqn}`5`                "eq. 5", a link to it from any page
     {source}`MODULE:LINE`   link to the code, which `dpose.figures.show_source` puts out
+    tables                  numbers "Table B1", "Table B2", ... in the order of the pages
     pictures                alternative text from the caption; a picture with neither is a warning
     {py:obj}`NAME`          a warning if the API reference does not have the name
     footer                  version, commit, date, machine, licence
@@ -16,6 +17,7 @@ long as it is empty, nothing links to it, to Binder or to Colab, and code is lin
 from __future__ import annotations
 
 import datetime
+import itertools
 import pydoc
 import re
 from collections.abc import Iterator
@@ -43,20 +45,16 @@ from dpose.results import commit, hardware
 
 logger = logging.getLogger(__name__)
 
-API_PAGE = "book/api"
+API_PAGES = "book/api"  # how their names begin
 LICENCE_PAGE = "book/licence"
-LICENCE_FILES = {
-    "How to cite": "CITATION.cff",
-    "Changes": "CHANGELOG.md",
-    "Licence": "LICENSE",
-    "Parts under other terms": "NOTICE",
-}
 WORDS_PER_MINUTE = 200
 SECONDS_PER_PICTURE = 20  # and per table and displayed equation
 RULE = (
     f"{WORDS_PER_MINUTE} words per minute, {SECONDS_PER_PICTURE} s per figure, table and displayed equation"
 )
 TAG = re.compile(r"\\tag\{([^}]*)\}")
+CAPTION = '<table class="dpose"><caption>'
+TABLE_NUMBER = '<span class="caption-number">Table\xa0B{} </span>'  # without the letter: a table of the paper
 
 
 class Chapter(SphinxDirective):
@@ -248,7 +246,30 @@ def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         yield f"source/{path}", {"title": module, "body": f"<h1>{path}.py</h1>{body}"}, "page.html"
 
 
-# --- pictures and references
+# --- tables, pictures and references
+
+
+def count_tables(app: Sphinx, document: nodes.document) -> None:
+    """Remember how many tables with a caption the page has."""
+    texts = (output.astext() for output in document.findall(nodes.raw))
+    app.env.metadata[app.env.docname]["dpose_tables"] = sum(text.count(CAPTION) for text in texts)
+
+
+def number_tables(app: Sphinx, document: nodes.document, page: str) -> None:
+    """Put the number of each table of `dpose.figures.html_table` before its caption."""
+    pages = reading_order(app.env.toctree_includes, app.config.root_doc)
+    before = pages[: pages.index(page)] if page in pages else []
+    numbers = itertools.count(1 + sum(app.env.metadata[name].get("dpose_tables", 0) for name in before))
+    for output in document.findall(nodes.raw):
+        first, *others = output.astext().split(CAPTION)
+        if others:
+            numbered = (f"{CAPTION}{TABLE_NUMBER.format(next(numbers))}{text}" for text in others)
+            output[:] = [nodes.Text(first + "".join(numbered))]
+
+
+def reading_order(children: dict[str, list[str]], page: str) -> list[str]:
+    """A page and those below it in the table of contents."""
+    return [page, *(name for child in children.get(page, ()) for name in reading_order(children, child))]
 
 
 def describe_pictures(app: Sphinx, document: nodes.document) -> None:
@@ -276,11 +297,11 @@ def caption_of(node: nodes.Node) -> str:
 
 
 def require_references(app: Sphinx, document: nodes.document) -> None:
-    """Report names of Python objects that are nowhere described. The API page may name any type.
+    """Report names of Python objects that are nowhere described. The API pages may name any type.
 
     `dpose.load` and other names that a package imports stand for the object where it is defined.
     """
-    if app.env.docname != API_PAGE:
+    if not app.env.docname.startswith(API_PAGES):
         for link in document.findall(addnodes.pending_xref):
             if link.get("refdomain") == "py":
                 link["refwarn"] = True
@@ -321,7 +342,7 @@ class AuthorYearStyle(PlainStyle):
 register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
 
 
-# --- footer and licence
+# --- footer and head
 
 
 def write_footer(app: Sphinx, page: str, template: str, context: dict[str, Any], document: Any) -> None:
@@ -360,25 +381,16 @@ def describe_page(app: Sphinx, page: str, template: str, context: dict[str, Any]
     context["metatags"] = context.get("metatags", "") + "\n".join(lines)
 
 
-def licence_page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """The page of CITATION.cff, the licence and the changes."""
-    body = "<h1>Citation, licence and changes</h1>"
-    for title, name in LICENCE_FILES.items():
-        text = (Path(app.srcdir) / name).read_text(encoding="utf-8")
-        body += f'<h2>{title}</h2><pre class="dpose-file">{escape(text)}</pre>'
-    yield LICENCE_PAGE, {"title": "Citation, licence and changes", "body": body}, "page.html"
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("dpose_repository", "", "html")
     app.add_directive("chapter", Chapter)
     app.add_role("eqn", EquationRole())
     app.add_role("source", SourceRole())
-    for handler in (describe_pictures, anchor_equations, fill_chapter, require_references):
+    for handler in (describe_pictures, anchor_equations, count_tables, fill_chapter, require_references):
         app.connect("doctree-read", handler)
     app.connect("doctree-resolved", resolve_sources)
+    app.connect("doctree-resolved", number_tables)
     app.connect("html-page-context", write_footer)
     app.connect("html-page-context", describe_page)
-    app.connect("html-collect-pages", licence_page)
     app.connect("html-collect-pages", source_pages)
     return {"version": dpose.__version__, "parallel_read_safe": False}

@@ -27,5 +27,5 @@ from dpose.figures.pictures import (
     prediction_pictures,
     to_picture,
 )
-from dpose.figures.tables import html_table, show_source
+from dpose.figures.tables import html_table, power_of_ten, show_source
 from dpose.figures.viewer import body_viewer

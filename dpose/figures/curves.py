@@ -44,11 +44,11 @@ def loss_curves(path: str | Path) -> Figure:
     names = [name for name in _UNITS if name in log and log[name].any()]
     columns = 3
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(9, 2.1 * rows), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(7.5, 2.1 * rows), sharex=True, squeeze=False)
     for name, axis in zip(names, axes.flat, strict=False):
         axis.plot(log["step"], log[name], color="#0072B2" if name != "total" else "#D55E00", linewidth=1.3)
         axis.set_title(name, fontsize=9)
-        axis.set_ylabel(_UNITS[name], fontsize=8)
+        axis.set_ylabel(_UNITS[name], fontsize=9)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     return _by_step(figure, axes)
@@ -65,18 +65,18 @@ def validation_curves(validation: str | Path, log: str | Path) -> Figure:
         ("depth", "of the best constant's error", {"depth": "depth_ratio"}),
     ]
     panels = [(*about, {k: v for k, v in lines.items() if v in scores}) for *about, lines in panels]
-    figure = Figure(figsize=(9, 4.2))
+    figure = Figure(figsize=(7.5, 4.5))
     axes = figure.subplots(2, 2, sharex=True)
     for (title, unit, lines), axis in zip(panels, axes.flat, strict=False):
         for (label, name), colour in zip(lines.items(), ("#0072B2", "#D55E00"), strict=False):
             axis.plot(scores["step"], scores[name], ".-", color=colour, linewidth=1.3, label=label)
         if len(lines) > 1:
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=9)
         axis.set_title(title, fontsize=9)
-        axis.set_ylabel(unit, fontsize=8)
+        axis.set_ylabel(unit, fontsize=9)
     loss = axes.flat[-1]
     loss.set_title("training loss", fontsize=9)
-    loss.set_ylabel(_UNITS["total"], fontsize=8)
+    loss.set_ylabel(_UNITS["total"], fontsize=9)
     if Path(log).exists():
         rows = read_log(log)
         loss.plot(rows["step"], rows["total"], color="#D55E00", linewidth=1.3)
@@ -87,10 +87,10 @@ def _by_step(figure: Figure, axes: np.ndarray) -> Figure:
     """Style panels of curves from zero up, with the step below the last row."""
     for axis in axes.flat:
         axis.set_ylim(bottom=0)
-        axis.tick_params(labelsize=8)
+        axis.tick_params(labelsize=9)
         style_axis(axis)
     for axis in axes[-1]:
-        axis.set_xlabel("step", fontsize=8)
+        axis.set_xlabel("step", fontsize=9)
     figure.tight_layout(pad=0.5)
     return figure
 

@@ -146,6 +146,7 @@ def picture_grid(
     lines = [titles] if titles and isinstance(titles[0], str) else titles
     height, width = rows[0][0].shape[:2]
     size = (side * columns, side * height / width * len(rows) + 0.25 * len(lines))  # inches
+    font = max(10, 1.1 * size[0])  # points: at least 11 pixels in a column of 720
     figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     figure.patch.set_alpha(0)
     for i, line in enumerate(axes):
@@ -155,9 +156,9 @@ def picture_grid(
             if j < len(rows[i]):
                 axis.imshow(rows[i][j], interpolation="nearest")
             if i < len(lines) and j < len(lines[i]):
-                axis.set_title(lines[i][j], color=INK, fontsize=10)
+                axis.set_title(lines[i][j], color=INK, fontsize=font)
         if i < len(labels):
-            line[0].set_ylabel(labels[i], color=INK, fontsize=9)
+            line[0].set_ylabel(labels[i], color=INK, fontsize=font)
     figure.tight_layout(pad=0.3)
     return figure
 

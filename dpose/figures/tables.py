@@ -1,4 +1,4 @@
-"""Tables and source code in notebook cells and the book."""
+"""Tables, numbers and source code in notebook cells and the book."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ def html_table(
     return HTML(
         f'<table class="dpose">{title}<thead>{line(header, "th")}</thead><tbody>{body}</tbody></table>'
     )
+
+
+def power_of_ten(value: float, digits: int = 0) -> str:
+    """A number as a power of ten, with so many digits after the point: 5 × 10⁻⁷."""
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa.replace('-', '−')}\xa0×\xa010{power}"
 
 
 def show_source(*things: object) -> Markdown:
