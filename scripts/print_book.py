@@ -1,7 +1,7 @@
 """Print the built book into one PDF, page after page in the order of _toc.yml, by headless Chromium.
 
-Links between pages lead to the first sheet of a page; an outline lists all pages; each sheet has the title of its
-page and its number. Needs what scripts/check_book.py needs, and pypdf.
+Links between pages lead to the first sheet of a page, and an outline lists all pages. At the foot of each
+sheet are the title of its page and its number. Needs what scripts/check_book.py needs, and pypdf.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ printedFigures.map((one) => one.getBoundingClientRect()).map(
 FOOT = """
 @page {margin: 0}
 body {margin: 0; font: 8pt sans-serif; color: #555}
-div {box-sizing: border-box; height: 11.69in; padding: 11.33in 0.4in 0; display: flex; justify-content: space-between}
+div {box-sizing: border-box; height: 11.69in; padding: 11.33in 0.7in 0}
+div {display: flex; justify-content: space-between}
 div + div {break-before: page}
 """
 
@@ -84,11 +85,12 @@ def number_sheets(writer: PdfWriter, titles: list[str], browser: Browser) -> Non
         page = Page(browser, Path(file.name))
         for sheet, foot in zip(writer.pages, print_page(page, preferCSSPageSize=True).pages, strict=True):
             sheet.merge_page(foot)
+            sheet.compress_content_streams()
         page.close()
 
 
 def link_pages(writer: PdfWriter, first: dict[Path, int]) -> None:
-    """Let links to files of the book lead to their first sheets in this PDF, and drop those to other files."""
+    """Let links to files of the book lead to their first sheets in this PDF; drop those to other files."""
     for sheet in writer.pages:
         for entry in list(sheet.get("/Annots", [])):
             action = entry.get_object().get("/A", {})

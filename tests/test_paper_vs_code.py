@@ -1,4 +1,4 @@
-"""The pages `differences`, `paper_vs_code` and `paper_map`: complete lists, links of the right form, names that exist."""
+"""The pages of differences and `paper_map`: complete lists, links of the right form, names that exist."""
 
 import ast
 import importlib
