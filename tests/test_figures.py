@@ -152,6 +152,15 @@ def test_a_grid_has_titles_for_columns_or_for_each_picture():
     assert columns == ["a", "b", "", ""] and every == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize("columns", [2, 8])
+def test_the_text_of_a_grid_has_11_pixels_in_a_column_of_720(columns):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    grid = figures.picture_grid([[picture] * columns], ["x"] * columns, ["y"])
+    for axis in grid.axes[:1]:
+        for text in (axis.title, axis.yaxis.label):
+            assert text.get_fontsize() / 72 / grid.get_figwidth() * 720 >= 11 - 1e-6
+
+
 def test_a_styled_diagram_is_transparent_with_all_text_in_ink():
     import matplotlib.pyplot as plt
     from matplotlib.colors import to_rgba
@@ -212,6 +221,12 @@ def test_an_interactive_body_is_small_in_millimetres_and_upright():
     faces = [body.faces.numpy(), body.faces.numpy()[:100]]
     first, second = figures.mesh_figure([vertices, vertices], faces).data
     assert len(second.i) <= 100 < len(first.i)
+
+
+def test_powers_of_ten_are_set_as_in_print():
+    texts = [figures.power_of_ten(value) for value in (5e-7, 3.0, -2.4e12)]
+    assert texts == ["5\xa0×\xa010⁻⁷", "3\xa0×\xa010⁰", "−2\xa0×\xa010¹²"]
+    assert figures.power_of_ten(torch.tensor(1.26e-5), digits=1) == "1.3\xa0×\xa010⁻⁵"
 
 
 def test_source_is_shown_dedented_without_docstrings_and_with_its_place(monkeypatch):
