@@ -8,6 +8,8 @@ from random_people import write_random_people
 
 from dpose.body import OPEN_FILES, files
 
+torch.set_num_threads(1)  # a forked process would wait for ever for the threads of its parent
+
 
 @pytest.fixture(scope="session", autouse=True)
 def shipped_bodies_are_read_once():
@@ -37,7 +39,6 @@ def trained(people, tmp_path_factory):
     """The result of a run of 6 steps on `people`."""
     from dpose.training import TrainConfig, train
 
-    torch.set_num_threads(1)
     return train(
         TrainConfig(
             preset="mini",

@@ -161,6 +161,7 @@ def test_the_margin_suffices_for_every_jitter(augment):
 
 # --- interruption -------------------------------------------------------------------------------------------
 
+
 def test_a_killed_run_resumes_and_ends_with_the_shards_of_one_process(copy, tmp_path):
     """Also with its counts: people are left out in both scenes."""
     for scene in ("first", "second"):
