@@ -52,9 +52,9 @@ pdf: $(INSTALLED) ## print the built book into _build/dpose.pdf with headless Ch
 
 test: lint test-unit test-notebooks ## lint, unit tests, and shortened runs of all notebooks
 
-test-unit: $(INSTALLED) ## unit tests only
+test-unit: $(INSTALLED) ## unit tests only, in two processes
 	@echo "==> unit tests"
-	@$(RUN)/python -m pytest $(PYTEST_ARGS) tests
+	@$(RUN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) tests
 
 test-notebooks: $(INSTALLED) data ## all notebooks with the shortened parameters of their metadata
 	@echo "==> notebooks"

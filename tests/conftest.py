@@ -6,6 +6,27 @@ import pytest
 import torch
 from random_people import write_random_people
 
+from dpose.body import OPEN_FILES, files
+
+torch.set_num_threads(1)  # a forked process would wait for ever for the threads of its parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shipped_bodies_are_read_once():
+    """Decompression is most of the time of `load_body`, which the tests call a thousand times."""
+    read, kept = files.read_body, {}
+
+    def read_once(path):
+        if path not in OPEN_FILES.values():
+            return read(path)
+        if path not in kept:
+            kept[path] = read(path)
+        return {name: array.copy() for name, array in kept[path].items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "read_body", read_once)
+        yield
+
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory) -> Path:
@@ -18,7 +39,6 @@ def trained(people, tmp_path_factory):
     """The result of a run of 6 steps on `people`."""
     from dpose.training import TrainConfig, train
 
-    torch.set_num_threads(1)
     return train(
         TrainConfig(
             preset="mini",

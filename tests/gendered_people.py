@@ -4,6 +4,7 @@ The forward computation is smplx's own skinning function in float64; worlds, cam
 here, by hand: none of the code that reads the files is used.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,11 @@ FILES = {
 
 def gendered_arrays(name: str) -> dict[str, np.ndarray]:
     """The arrays of a body's file, as it is below $DPOSE_BODY_MODELS within `licensed_bodies`."""
+    return dict(_gendered_arrays(name))
+
+
+@functools.cache
+def _gendered_arrays(name: str) -> dict[str, np.ndarray]:
     arrays = dict(read_body(FILES[name][1]))
     stretch = np.array(STRETCH[name.partition("-")[2]])  # makes them different bodies
     arrays["v_template"] = (arrays["v_template"] * stretch + PELVIS).astype(np.float32)

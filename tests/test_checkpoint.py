@@ -142,16 +142,6 @@ def test_a_missing_file_and_an_unknown_name_are_told_apart_from_a_shipped_one(tm
         checkpoint.metadata(tmp_path)
 
 
-def test_a_shipped_name_is_found_or_its_absence_explained():
-    shipped = checkpoint.files("dpose") / "assets" / "mini.safetensors"
-
-    if shipped.is_file():
-        assert checkpoint.load("mini").config.name.startswith("mini")
-    else:
-        with pytest.raises(FileNotFoundError, match="mini"):
-            checkpoint.load("mini")
-
-
 def test_a_truncated_file_is_refused(file):
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=rf"{file.name}.*cut off"):

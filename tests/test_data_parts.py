@@ -2,9 +2,8 @@
 
 import fcntl
 import hashlib
+import multiprocessing
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -56,13 +55,13 @@ def test_parts_in_any_order_make_the_files_of_one_run(whole, tmp_path, order):
 
 
 def test_parts_at_the_same_time_make_the_files_of_one_run(whole, tmp_path):
-    code = (
-        "import sys; from dpose.synthetic import dataset; dataset.SCENES_PER_SHARD = 2; dataset.generate("
-        f"sys.argv[1], {SCENES}, size=32, frames=1, workers=1, part=sys.argv[2], progress=False)"
-    )
-    parts = [[sys.executable, "-c", code, str(tmp_path), f"{number}/3"] for number in (1, 2, 3)]
-    processes = [subprocess.Popen(part) for part in parts]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    start = multiprocessing.get_context("fork").Process
+    processes = [start(target=make, args=(tmp_path, f"{number}/3")) for number in (1, 2, 3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
     assert hashes(tmp_path / "shards") == hashes(whole)
 
 

@@ -156,8 +156,10 @@ def same(one, two):
     return True
 
 
-@pytest.mark.parametrize("data", ["one set", "two sets"])
-@pytest.mark.parametrize(("workers", "world"), [(0, 1), (1, 1), (2, 1), (0, 2), (2, 2)])
+@pytest.mark.parametrize(
+    ("data", "workers", "world"),
+    [("one set", 0, 1), ("one set", 2, 1), ("two sets", 0, 1), ("two sets", 2, 1), ("two sets", 2, 2)],
+)
 def test_batches_after_resuming_are_bit_for_bit_those_of_the_uninterrupted_loader(sets, data, workers, world):
     def begin(rank, resume=None):
         loader = load(sets, data, workers=workers, resume=resume)
@@ -178,9 +180,8 @@ def test_batches_after_resuming_are_bit_for_bit_those_of_the_uninterrupted_loade
             loader = begin(rank, [own[taken - 1] for own in states])
             assert loader.resumed == "exact"
             progress = Progress(workers)
-            for batch, expected, state in zip(
-                loader, whole[rank][taken:], states[rank][taken:], strict=False
-            ):
+            rest = slice(taken, taken + 6)
+            for batch, expected, state in zip(loader, whole[rank][rest], states[rank][rest], strict=False):
                 progress.update(batch)
                 assert same(batch, expected) and progress.state() == state
 

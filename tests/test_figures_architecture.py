@@ -28,14 +28,18 @@ def network_of(name: str) -> nn.Module:
     return Foreign() if name == "foreign" else DPose(preset(name))
 
 
-def svg_of(network, **options) -> ElementTree.Element:
-    return ElementTree.fromstring(network_diagram(network, **options).data).find(f"{SVG}svg")
+@functools.cache
+def svg_of(name: str) -> ElementTree.Element:
+    pictures = {"image": np.zeros((4, 4, 3), np.uint8)}
+    diagram = network_diagram(network_of(name), pictures=pictures, body=load_body())
+    return ElementTree.fromstring(diagram.data).find(f"{SVG}svg")
 
 
-def edges_of(network) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
+@functools.cache
+def edges_of(name: str) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
     """Shapes by name, by source and target."""
     edges = {}
-    for flow in trace(network):
+    for flow in trace(network_of(name)):
         edges.setdefault((flow.source, flow.target), {})[flow.name] = flow.shape
     return edges
 
@@ -72,12 +76,12 @@ def test_the_shapes_of_the_diagram_are_those_of_a_real_forward_pass(name):
         expected[("encoder", "depth_decoder")] = maps
         expected[("depth_decoder", "regressor")] = {"mean D": shape(features.depth_features)[:1]}
         expected[("depth_decoder", "")] = {"": shape(prediction.depth)}
-    assert edges_of(network) == expected
+    assert edges_of(name) == expected
 
 
 def test_the_diagram_of_another_head_has_the_lines_of_its_dataflow():
     hmr, cliff, pare, no_attention = (
-        edges_of(network_of(f"lite-{name}")) for name in ("hmr", "cliff", "pare", "no-attention")
+        edges_of(f"lite-{name}") for name in ("hmr", "cliff", "pare", "no-attention")
     )
     assert ("box", "regressor") in cliff and ("box", "regressor") not in hmr
     assert not any("parts_decoder" in edge for edge in hmr)
@@ -89,7 +93,7 @@ def test_the_diagram_of_another_head_has_the_lines_of_its_dataflow():
 @pytest.mark.parametrize("name", SMALL)
 def test_the_parameters_in_the_boxes_add_up_to_the_networks(name):
     network = network_of(name)
-    text = " ".join(svg_of(network).itertext())
+    text = " ".join(svg_of(name).itertext())
     counts = [int(count.replace(",", "")) for count in re.findall(r"([\d,]+) parameters", text)]
     table = parameter_table(network)
     assert sorted(counts) == sorted(row.parameters for row in table[:-1])
@@ -97,7 +101,7 @@ def test_the_parameters_in_the_boxes_add_up_to_the_networks(name):
 
 
 def test_each_box_is_a_named_link_to_a_page_of_the_book():
-    svg = svg_of(network_of("mini"), body=load_body())
+    svg = svg_of("mini")
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     pages = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
     links = {link.get("data-name"): link for link in svg.iter(f"{SVG}a")}
@@ -128,8 +132,7 @@ class Foreign(nn.Module):
 
 @pytest.mark.parametrize("name", [*SMALL, "foreign"])
 def test_boxes_do_not_overlap_and_lines_go_from_box_to_box(name):
-    network = network_of(name)
-    svg = svg_of(network, pictures={"image": np.zeros((4, 4, 3), np.uint8)})
+    svg = svg_of(name)
     left, top, width, height = map(float, svg.get("viewBox").split())
     boxes = {}
     for link in svg.iter(f"{SVG}a"):
@@ -146,7 +149,7 @@ def test_boxes_do_not_overlap_and_lines_go_from_box_to_box(name):
         ).any()
     lines = [group for group in svg.iter(f"{SVG}g") if group.get("class") == "flow"]
     assert {(line.get("data-from"), line.get("data-to")) for line in lines} == {
-        *((flow.source, flow.target) for flow in trace(network) if flow.target),
+        *((source, target) for source, target in edges_of(name) if target),
         ("box", "camera"),
         ("camera", "body"),
     }
@@ -160,12 +163,11 @@ def test_boxes_do_not_overlap_and_lines_go_from_box_to_box(name):
 
 
 def test_a_foreign_network_is_traced_by_its_modules():
-    network = Foreign()
-    edges = edges_of(network)
+    edges = edges_of("foreign")
     assert edges["left", "middle"] == {"": (5,)} and edges["right", "middle"] == {"": (6,)}
     assert edges["trunk", "last_head"] == {"": (4,)} and edges["box", "last_head"] == {"q": (3,)}
     assert edges["image", "trunk"] == {"mean": (8,)} and edges["last_head", "camera"] == {"": (2,)}
-    text = " ".join(svg_of(network).itertext())
+    text = " ".join(svg_of("foreign").itertext())
     assert "Last head" in text and "unused" not in text.lower()
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from on_device import OnDevice
+from tiny_network import TINY
 from torch import nn
 
 import dpose
-from dpose.config import preset
+from dpose.config import ModelConfig, preset
 from dpose.model.inference import FastDPose, fold_batch_norms, normalise, run_network, usable_device
 from dpose.model.network import DPose
 
@@ -55,11 +56,10 @@ def test_a_device_is_named_or_chosen_and_what_cannot_compute_is_refused_in_a_sho
         assert len(str(error.value)) < 250
 
 
-@pytest.fixture(scope="module", params=["mini", "mini-no-depth"])
-def network(request) -> DPose:
+def random_network(config: ModelConfig) -> DPose:
     """Random weights, and batch norms that do something."""
     torch.manual_seed(0)
-    model = DPose(preset(request.param)).eval()
+    model = DPose(config).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -69,10 +69,30 @@ def network(request) -> DPose:
     return model
 
 
+def random_inputs(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 3, side, side, generator=generator), torch.randn(2, 3, generator=generator)
+
+
+@pytest.fixture(scope="module", params=["mini", "mini-no-depth"])
+def network(request) -> DPose:
+    return random_network(preset(request.param))
+
+
 @pytest.fixture(scope="module")
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(2, 3, 128, 128, generator=generator), torch.randn(2, 3, generator=generator)
+    return random_inputs(128)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["depth", "no depth"])
+def tiny(request) -> DPose:
+    """Has every part, so that it is traced as a large one."""
+    return random_network(replace(TINY, depth=request.param))
+
+
+@pytest.fixture(scope="module")
+def tiny_inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    return random_inputs(TINY.image_size)
 
 
 def test_folded_in_float64_the_outputs_are_the_same_to_rounding(network, inputs):
@@ -126,13 +146,11 @@ def test_a_pretrained_backbone_stays_in_32_bits():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_by_inductor_a_small_network_gives_the_same(inputs):
-    torch.manual_seed(2)
-    size = {"width": 4, "stem_width": 4, "bottlenecks": 1, "blocks": 1, "decoder_blocks": 1}
-    small = replace(preset("mini-no-depth"), modules=(1, 1, 1), **size)
-    fast = FastDPose(DPose(small).eval(), bf16=False)
-    found = torch.compile(fast, fullgraph=True)(*inputs)
-    for one, two in zip(found, fast(*inputs), strict=True):
+def test_compiled_by_inductor_a_small_network_gives_the_same(tiny_inputs):
+    """At the size of the other compilations: for another one, torch would compile all of them more slowly."""
+    fast = FastDPose(random_network(replace(TINY, depth=False)), bf16=False)
+    found = torch.compile(fast, fullgraph=True)(*tiny_inputs)
+    for one, two in zip(found, fast(*tiny_inputs), strict=True):
         if two is not None:
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
@@ -150,12 +168,12 @@ def test_a_batch_norm_without_a_convolution_is_not_passed_over():
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_compile_takes_the_network_as_one_graph(network, inputs, fast):
+def test_compile_takes_the_network_as_one_graph(tiny, tiny_inputs, fast):
     """No graph break: nothing reads a tensor's value back. The backend "eager" only traces."""
-    model = FastDPose(network, bf16=True) if fast else network
+    model = FastDPose(tiny, bf16=True) if fast else tiny
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     with torch.no_grad():
-        for one, two in zip(compiled(*inputs), model(*inputs), strict=True):
+        for one, two in zip(compiled(*tiny_inputs), model(*tiny_inputs), strict=True):
             if two is not None:
                 torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
@@ -173,12 +191,12 @@ def test_a_forward_pass_never_waits_for_the_device(monkeypatch, part_order, fast
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_export_takes_the_network_for_any_batch(network, inputs, fast):
-    model = FastDPose(network, bf16=True) if fast else network
+def test_export_takes_the_network_for_any_batch(tiny, tiny_inputs, fast):
+    model = FastDPose(tiny, bf16=True) if fast else tiny
     batch = torch.export.Dim("batch", min=1, max=256)
     with torch.no_grad():
-        program = torch.export.export(model, inputs, dynamic_shapes=({0: batch}, {0: batch}))
-        three = [torch.cat([x, x[:1]]) for x in inputs]
+        program = torch.export.export(model, tiny_inputs, dynamic_shapes=({0: batch}, {0: batch}))
+        three = [torch.cat([x, x[:1]]) for x in tiny_inputs]
         found, expected = program.module()(*three), model(*three)
     for one, two in zip(found, expected, strict=True):
         if two is not None:

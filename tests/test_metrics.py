@@ -395,7 +395,7 @@ def test_two_processes_with_unequal_shares_give_the_mean_over_all_samples(tmp_pa
     expected = metrics.BodyErrors()
     expected.update(*bodies(0, 9))
 
-    torch.multiprocessing.spawn(one_process, (tmp_path,), nprocs=2)
+    torch.multiprocessing.start_processes(one_process, (tmp_path,), nprocs=2, start_method="fork")
 
     for rank in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected.compute())

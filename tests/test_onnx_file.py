@@ -20,8 +20,7 @@ CONFIGS = {
     "uniform attention, no depth, NanoDet": replace(TINY, attention=False, depth=False, encoder="nanodet"),
     "pare": replace(TINY, depth=False, head="pare"),
     "hmr": replace(TINY, depth=False, head="hmr"),
-    "cliff, MoveNet": replace(TINY, depth=False, head="cliff", encoder="movenet"),
-}
+}  # MoveNet is in "lite"; CLIFF's head is HMR's with the box beside the features
 OUTPUTS = ("rotmats", "betas", "cam", "parts", "depth")
 
 

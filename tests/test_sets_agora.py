@@ -76,8 +76,10 @@ def write(root, columns, name="agora-bfh.npz", size=SIZE):
     np.savez(root / name, **columns)
 
 
-@pytest.mark.parametrize("form", ["trans_cam", "both", "cam_ext"])
-@pytest.mark.parametrize("folder", ["", "labels/", "training_labels/all_npz_12_training/"])
+@pytest.mark.parametrize(
+    ("form", "folder"),
+    [("trans_cam", ""), ("both", "labels/"), ("cam_ext", "training_labels/all_npz_12_training/")],
+)
 def test_people_project_onto_their_2d_joints_whichever_column_holds_the_translation(
     tmp_path, arrays, form, folder
 ):

@@ -12,7 +12,6 @@ import test_sets_rich
 import test_sets_threedpw
 from gendered_people import licensed_bodies
 from test_sets_bedlam_raw import stock, truth, written  # noqa: F401 (fixtures)
-from test_sets_threedpw import sequence  # noqa: F401
 
 from dpose.body import Body
 from dpose.cli import main
@@ -28,13 +27,15 @@ def arrays(tmp_path_factory):
         yield arrays
 
 
-@pytest.fixture
-def roots(arrays, written, sequence, tmp_path) -> dict[str, Path]:  # noqa: F811
-    test_sets_agora.write(tmp_path / "agora", test_sets_agora.people("cam_ext")[0])
-    test_sets_threedpw.write(tmp_path / "3dpw", sequence[0])
-    test_sets_emdb.write(tmp_path / "emdb", test_sets_emdb.sequence(arrays))
-    test_sets_rich.write(tmp_path / "rich")
-    return {name: tmp_path / name for name in SETS} | {"bedlam": written}
+@pytest.fixture(scope="module")
+def roots(arrays, written, tmp_path_factory) -> dict[str, Path]:  # noqa: F811
+    """To read, not to change."""
+    folder = tmp_path_factory.mktemp("roots")
+    test_sets_agora.write(folder / "agora", test_sets_agora.people("cam_ext")[0])
+    test_sets_threedpw.write(folder / "3dpw", test_sets_threedpw.make_sequence(arrays)[0])
+    test_sets_emdb.write(folder / "emdb", test_sets_emdb.sequence(arrays))
+    test_sets_rich.write(folder / "rich")
+    return {name: folder / name for name in SETS} | {"bedlam": written}
 
 
 BODIES = {

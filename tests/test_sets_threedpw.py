@@ -40,6 +40,10 @@ def arrays(tmp_path_factory):
 
 @pytest.fixture
 def sequence(arrays):
+    return make_sequence(arrays)
+
+
+def make_sequence(arrays):
     """A sequence's content as 3DPW has it, and its people."""
     rng = np.random.default_rng(0)
     cameras = random_camera(rng, N)

@@ -44,6 +44,7 @@ def test_synth_train_resume_evaluate_and_predict_run_without_optional_packages(
     import cv2
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dpose.synthetic.dataset.SCENES_PER_SHARD", 4)
     torch.set_num_threads(1)
     root, run = tmp_path / "open", tmp_path / "run"
     scenes = ["--train", "8", "--val", "1", "--test", "3", "--frames", "1", "--size", "80"]

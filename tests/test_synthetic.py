@@ -1,7 +1,7 @@
 """The open data: a seed always gives the same people; labels agree with body, anatomy and BEDLAM's reader."""
 
+import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import tarfile
@@ -438,18 +438,16 @@ def test_overwrite_makes_everything_again(tmp_path, small_shards):
 
 
 def test_a_killed_run_continues_to_the_same_data(tmp_path, small_shards):
-    code = (
-        "import sys; from dpose.synthetic import dataset; dataset.SCENES_PER_SHARD = 2; "
-        "dataset.generate(sys.argv[1], {'train': 40}, size=32, frames=0, workers=1, progress=False)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")])
+    start = multiprocessing.get_context("fork").Process
+    process = start(target=make, args=(tmp_path / "a", {"train": 40}))
+    process.start()
     listing, rows = tmp_path / "a" / "shards" / "manifest.json", []
     while len(rows) < 2:
-        assert process.poll() is None
+        assert process.is_alive()
         rows = read_manifest(listing.parent)["shards"] if listing.is_file() else []
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = stamps(tmp_path / "a")
     finished = make(tmp_path / "a", {"train": 8})
     assert not list((tmp_path / "a").rglob("*.part"))

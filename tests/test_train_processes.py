@@ -74,16 +74,32 @@ def options(config: TrainConfig) -> list[str]:
     return text.split()
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "srun", "variables"])
-def test_two_nodes_equal_two_processes_of_one_node(quick, tmp_path, launcher):
-    config = replace(quick, steps=2, batch_size=4)
+@pytest.fixture(scope="module")
+def two_processes(people, tmp_path_factory) -> TrainConfig:
+    """A run of two steps in two processes of one node."""
+    config = TrainConfig(
+        preset="mini",
+        data=people,
+        out=tmp_path_factory.mktemp("two") / "run",
+        steps=2,
+        batch_size=4,
+        workers=0,
+        accelerator="cpu",
+        log_every=1,
+        progress=False,
+    )
     train(replace(config, devices=2))
+    return config
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun", "variables"])
+def test_two_nodes_equal_two_processes_of_one_node(two_processes, tmp_path, launcher):
     nodes = ["--nodes", "2", "--devices", "1"] if launcher == "variables" else []
-    arguments = options(replace(config, out=tmp_path / "nodes")) + nodes
+    arguments = options(replace(two_processes, out=tmp_path / "nodes")) + nodes
     statuses, printed = on_two_nodes(arguments, launcher, tmp_path / "printed")
     assert statuses == [0, 0]
     assert "2 steps" in printed[0] and "steps" not in printed[1]
-    assert list(kill_runs.differences(quick.out, tmp_path / "nodes")) == []
+    assert list(kill_runs.differences(two_processes.out, tmp_path / "nodes")) == []
 
 
 class Shares:
@@ -104,40 +120,37 @@ class Shares:
                 yield {k: v[rows] if isinstance(v, torch.Tensor | list) else v for k, v in batch.items()}
 
 
-@pytest.mark.parametrize("split", [{"nodes": 2}, {"devices": 2}, {"accumulate": 2}])
-def test_a_divided_batch_gives_the_steps_of_the_whole_batch(quick, people, tmp_path, monkeypatch, split):
+def test_a_divided_batch_gives_the_steps_of_the_whole_batch(quick, people, tmp_path, monkeypatch):
     """Both halves of each batch hold the same people, in another order, so that statistics over a half, in
     the batch norms and in the weights of the parts, are those of the whole."""
     loader = make_loader(people, "train", preset("mini"), 4, train=True, workers=0)
-    batches = []
+    order, batches = [0, 1, 2, 3, 2, 0, 3, 1], []
     for _, batch in zip(range(3), loader, strict=False):
-        order = [0, 1, 2, 3, 2, 0, 3, 1]
-        batches.append(
-            {
-                k: v[order]
-                if isinstance(v, torch.Tensor)
-                else [v[i] for i in order]
-                if type(v) is list
-                else v
-                for k, v in batch.items()
-            }
-        )
+        doubled = dict(batch)
+        for name, value in batch.items():
+            if isinstance(value, torch.Tensor):
+                doubled[name] = value[order]
+            elif isinstance(value, list):
+                doubled[name] = [value[i] for i in order]
+        batches.append(doubled)
     monkeypatch.setattr("dpose.training.step.make_loader", lambda *a, **k: Shares(batches, a[3]))
     monkeypatch.setattr("dpose.data.loader.Progress.update", lambda self, batch: None)
     config = replace(quick, steps=3, batch_size=8, precision="32", lr=1e-4)
     train(replace(config, out=tmp_path / "whole"))
-    if "nodes" in split:
-        arguments = [*options(config), "--precision", "32", "--lr", "1e-4", "--nodes", "2", "--devices", "1"]
-        assert on_two_nodes(arguments, "variables", tmp_path / "printed")[0] == [0, 0]
-    else:
-        train(replace(config, **split))
-    whole, divided = rows(tmp_path / "whole" / "log.csv"), rows(quick.out / "log.csv")
-    assert [row["step"] for row in divided] == [1, 2, 3]
-    assert [row["images"] for row in divided] == [8, 16, 24]
-    for one, two in zip(whole, divided, strict=True):
-        for name in one.keys() - {*kill_runs.TIMES}:
-            rounding = 2e-2 if name == "grad_norm" else 2e-4
-            assert two[name] == pytest.approx(one[name], rel=rounding), name
+    train(replace(config, out=tmp_path / "devices", devices=2))
+    train(replace(config, out=tmp_path / "pieces", accumulate=2))
+    arguments = options(replace(config, out=tmp_path / "nodes"))
+    arguments += ["--precision", "32", "--lr", "1e-4", "--nodes", "2", "--devices", "1"]
+    assert on_two_nodes(arguments, "variables", tmp_path / "printed")[0] == [0, 0]
+    whole = rows(tmp_path / "whole" / "log.csv")
+    for split in ("devices", "pieces", "nodes"):
+        divided = rows(tmp_path / split / "log.csv")
+        assert [row["step"] for row in divided] == [1, 2, 3]
+        assert [row["images"] for row in divided] == [8, 16, 24]
+        for one, two in zip(whole, divided, strict=True):
+            for name in one.keys() - {*kill_runs.TIMES}:
+                rounding = 2e-2 if name == "grad_norm" else 2e-4
+                assert two[name] == pytest.approx(one[name], rel=rounding), (split, name)
 
 
 def test_the_gradient_of_a_step_is_the_mean_over_its_pieces(quick, people, monkeypatch):
@@ -253,11 +266,9 @@ def test_a_killed_fork_ends_the_run_with_a_sentence(quick, dies):
     assert torch.load(quick.out / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "variables"])
-def test_a_killed_node_ends_the_others_with_a_sentence(quick, dies, tmp_path, launcher):
-    nodes = ["--nodes", "2", "--devices", "1"] if launcher == "variables" else []
-    arguments = options(replace(quick, steps=500)) + nodes
-    statuses, printed = on_two_nodes(arguments, launcher, tmp_path / "printed")
+def test_a_killed_node_ends_the_others_with_a_sentence(quick, dies, tmp_path):
+    arguments = [*options(replace(quick, steps=500)), "--nodes", "2", "--devices", "1"]
+    statuses, printed = on_two_nodes(arguments, "variables", tmp_path / "printed")
     assert statuses == [2, -signal.SIGKILL]
     line = printed[0].splitlines()[-1]
     assert "process" in line and "step 2 of 500" in line and f"--resume {quick.out}/last.ckpt" in line
