@@ -373,7 +373,7 @@ if preset == "paper":
 # | after eq. 5 | nothing | one more 720 × 720 matrix, applied to each $A_j$ |
 # | depth in the regressor | section 3: the depth map; caption of Figure 2: depth features | the mean of $D$ over all positions |
 #
-# [Paper against released code](paper_vs_code.ipynb) lists all differences, with the lines of the released code.
+# [All differences, one by one](../book/differences.md) has the lines of the released code.
 #
 # ## Takeaways
 #

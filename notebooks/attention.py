@@ -47,7 +47,15 @@ from dpose.camera import bbox_info, crop_affine
 from dpose.config import PAPER, RELEASED_PARTS
 from dpose.data.augment import MIRRORED
 from dpose.data.loader import make_loader
-from dpose.figures import attention_overlay, html_table, part_palette, picture_grid, show_source, to_picture
+from dpose.figures import (
+    attention_overlay,
+    html_table,
+    part_palette,
+    picture_grid,
+    power_of_ten,
+    show_source,
+    to_picture,
+)
 from dpose.model import checkpoint as checkpoints
 from dpose.model.attention import attention_weights
 from dpose.model.inference import to_device
@@ -97,12 +105,6 @@ def percent(share, digits=0):
 
 def signed(value):
     return f"{value:+.1f}".replace("-", "−")
-
-
-def power(value):
-    """A small number as a power of ten."""
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa} × 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 # %% [markdown]
@@ -169,8 +171,8 @@ mean_error = np.abs(features.attended[0].numpy().T - layer_last).max() / scale
 order_error = np.abs(layer_first - layer_last).max() / scale
 assert sum_error < 1e-5 and mean_error < 1e-5 and order_error < 1e-12
 Markdown(
-    f"The network's $A$, computed in 32 bits, differs from this result by at most {power(mean_error)} of the largest value, the two orders of the linear layer by {power(order_error)}. "
-    f"Over {len(attention)} people and 22 joints the weights sum to one within {power(sum_error)}."
+    f"The network's $A$, computed in 32 bits, differs from this result by at most {power_of_ten(mean_error)} of the largest value, the two orders of the linear layer by {power_of_ten(order_error)}. "
+    f"Over {len(attention)} people and 22 joints the weights sum to one within {power_of_ten(sum_error)}."
 )
 
 # %% [markdown]
@@ -183,7 +185,7 @@ Markdown(
 other_part = sum(part != joint for joint, part in enumerate(RELEASED_PARTS))
 Markdown(
     f":::{{warning}}\nThis pairing is the one of this package. The paper does not give the order of the parts. In the released network {other_part} of {len(RELEASED_PARTS)} joints use the attention of "
-    "another joint's part, because part channels and joints have different orders there ([Paper against released code](paper_vs_code.ipynb), difference 33).\n:::"
+    "another joint's part, because part channels and joints have different orders there ([All differences](../book/differences.md), number 33).\n:::"
 )
 
 # %% [markdown]
@@ -265,7 +267,7 @@ changed[:, 1:] += torch.linspace(-5, 5, 22)[:, None, None]  # another constant f
 change = (network.attention.weights(changed) - network.attention.weights(prediction.parts)).abs().max().item()
 assert change < 1e-5
 Markdown(
-    f"With random background logits and a different constant added to each part, no weight changes by more than {power(change)}. "
+    f"With random background logits and a different constant added to each part, no weight changes by more than {power_of_ten(change)}. "
     + (
         f"Of the {22 * len(parts):,} parts of these people {int(absent.sum())} have no pixel in the true part map, because they are outside the crop or behind another part of the same body. The attention of their joints is spread over {spread[absent].median():.0f} cells in the median, "
         f"that of the others over {spread[present].median():.0f}."
@@ -423,7 +425,7 @@ same = (disturbed.rotmats - prediction.rotmats).abs().max().item()
 assert same < 1e-4 < (disturbed.depth - prediction.depth).abs().max()
 Markdown(
     f"For `PAPER`, $g_j$ has {15 * w} + 3 + {w} = {15 * w + 3 + w} numbers. As a check, the depth map is replaced by noise and the positions of $D$ are permuted at random: no entry of any predicted rotation matrix changes "
-    f"by more than {power(same)}."
+    f"by more than {power_of_ten(same)}."
 )
 
 # %% [markdown]

@@ -53,6 +53,7 @@ from dpose.figures import (
     colour_values,
     html_table,
     picture_grid,
+    power_of_ten,
     show_source,
     style_axis,
     to_picture,
@@ -368,12 +369,6 @@ Markdown(
 # %% tags=["remove-input"]
 
 
-def power(value):
-    """A small number as a power of ten."""
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa} × 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
 def exchange(layers, x):
     """Up-sampling after the layers less up-sampling before them, relative to the largest value."""
     after, before = upsample2x(layers(x)), layers(upsample2x(x))
@@ -405,7 +400,7 @@ assert max(largest[CONV] + largest[FIXED]) < 1e-12 < 1e-3 < min(largest[RELU] + 
 html_table(
     ("layers between", "smallest", "largest"),
     [
-        (name, *(power(x) if x < 1e-6 else f"{x:.2f}" for x in (min(values), max(values))))
+        (name, *(power_of_ten(x) if x < 1e-6 else f"{x:.2f}" for x in (min(values), max(values))))
         for name, values in largest.items()
     ],
     "Largest difference between the two orders, relative to the largest value, over the six steps of the two decoders. In 64 bits.",

@@ -64,6 +64,7 @@ from dpose.figures import (
     html_table,
     overlay,
     picture_grid,
+    power_of_ten,
     style_axis,
     to_picture,
 )
@@ -111,12 +112,6 @@ COLOUR = {
 }
 config = dpose.preset("lite")
 body, light_body = dpose.load_body(), dpose.load_body(vertex_stride=8)  # the light one: every eighth vertex
-
-
-def power(value):
-    """A number with a power of ten: 1.3 × 10⁻⁷."""
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa} × 10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 def label_ends(axis, lines, gap=0.075):
@@ -251,7 +246,7 @@ Markdown(
     "this factor is recorded, and whether it changes the answer about depth is not known (*What this design cannot show* in "
     "the [ablation](ablation.ipynb)). The two differ in the 2D term alone, whose weight and unit in `lite` were chosen by trials "
     "on [photographs](photographs.ipynb). Apart from weights, both change the unit of the 2D term (*The camera*) and the balance of the parts "
-    "(*Small parts*); what the released code changes is on the page [Paper against code](paper_vs_code.ipynb), section *The losses*."
+    "(*Small parts*); what the released code changes is on the page [All differences](../book/differences.md), section *The losses*."
 )
 
 # %% [markdown]
@@ -274,7 +269,7 @@ perfect = compute_losses(truth, batch, light_body)
 labels_off = PAPER_WEIGHTS.of("joints2d") * perfect["joints2d"]  # 2D labels of other data may be measured
 assert perfect["total"] - labels_off < 1e-6
 Markdown(
-    f"The loss of the ground truth itself is {power(perfect['total'].item())}, the rounding of labels and float32."
+    f"The loss of the ground truth itself is {power_of_ten(perfect['total'].item(), 1)}, the rounding of labels and float32."
 )
 
 

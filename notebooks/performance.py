@@ -33,7 +33,7 @@ import torch
 from IPython.display import Markdown
 
 import dpose
-from dpose.figures import INK, html_table, style_axis
+from dpose.figures import INK, html_table, power_of_ten, style_axis
 from dpose.results import read_json
 
 folder = Path(results or Path(dpose.__file__).parents[1] / "results")
@@ -70,14 +70,6 @@ def difference(new, old, digits):
 
 def bits(case):
     return f"{case['precision']}{' bits' if case['precision'] == '32' else ''}"
-
-
-def power_of_ten(value):
-    """0.003 or 5 × 10⁻⁷."""
-    if value == 0 or value >= 0.001:
-        return f"{value:.1g}"
-    digit, exponent = f"{value:.0e}".split("e-")
-    return f"{digit}{NBSP}×{NBSP}10⁻{''.join('⁰¹²³⁴⁵⁶⁷⁸⁹'[int(figure)] for figure in str(int(exponent)))}"
 
 
 def code(network):
@@ -195,6 +187,7 @@ def precision_table():
                 f"{one['mpjpe_mm']:.1f}",
             )
             for name, one in record["variants"].items()
+            for change in (one["largest_difference"]["rotmats"],)
         ],
         f"Measured: the network {NAMES.get(record['network'], record['network'])} on {record['samples']} test people. {threads(record)}",
     )
@@ -246,7 +239,7 @@ def inference_table():
                 name,
                 f"{one['images_per_second']:.1f}",
                 f"{one['times_as_fast']:.1f}",
-                power_of_ten(one["largest_difference"]["rotmats"]),
+                f"{change:.1g}" if change >= 0.001 else power_of_ten(change),
             )
             for name, one in record["variants"].items()
         ],

@@ -224,8 +224,8 @@ def test_an_interactive_body_is_small_in_millimetres_and_upright():
 
 
 def test_powers_of_ten_are_set_as_in_print():
-    texts = [figures.power_of_ten(value) for value in (5e-7, 3.0, -2.4e12)]
-    assert texts == ["5\xa0×\xa010⁻⁷", "3\xa0×\xa010⁰", "−2\xa0×\xa010¹²"]
+    texts = [figures.power_of_ten(value) for value in (5e-7, 3.0, -2.4e12, 0.0)]
+    assert texts == ["5\xa0×\xa010⁻⁷", "3\xa0×\xa010⁰", "−2\xa0×\xa010¹²", "0"]
     assert figures.power_of_ten(torch.tensor(1.26e-5), digits=1) == "1.3\xa0×\xa010⁻⁵"
 
 

@@ -53,7 +53,9 @@ def html_table(
 
 
 def power_of_ten(value: float, digits: int = 0) -> str:
-    """A number as a power of ten, with so many digits after the point: 5 × 10⁻⁷."""
+    """A number as a power of ten, with so many digits after the point: 5 × 10⁻⁷; 0 as "0"."""
+    if value == 0:
+        return "0"
     mantissa, exponent = f"{value:.{digits}e}".split("e")
     power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{mantissa.replace('-', '−')}\xa0×\xa010{power}"
