@@ -187,7 +187,6 @@ def precision_table():
                 f"{one['mpjpe_mm']:.1f}",
             )
             for name, one in record["variants"].items()
-            for change in (one["largest_difference"]["rotmats"],)
         ],
         f"Measured: the network {NAMES.get(record['network'], record['network'])} on {record['samples']} test people. {threads(record)}",
     )
@@ -242,6 +241,7 @@ def inference_table():
                 f"{change:.1g}" if change >= 0.001 else power_of_ten(change),
             )
             for name, one in record["variants"].items()
+            for change in (one["largest_difference"]["rotmats"],)
         ],
         f"Measured: the network {NAMES[record['preset']]} with random weights, batches of {record['batch_size']}. {threads(record)}",
     )
