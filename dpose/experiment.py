@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dpose import results
+from dpose.compare import Difference, paired_difference
 from dpose.evaluate import evaluate
 from dpose.losses import RELEASED_WEIGHTS, LossWeights
 from dpose.processes import run_jobs, usable_cores
@@ -63,9 +64,11 @@ ABLATION = Experiment(
     variants={
         "lite": Variant("lite", "D-PoSE", seeds=5),
         "lite-no-depth": Variant("lite-no-depth", "D-PoSE without depth", seeds=5),
-        "lite-pare": Variant("lite-pare", "PARE: part attention, no depth, its own regressor"),
+        "lite-pare": Variant(
+            "lite-pare", "PARE: part attention, its own regressor, no depth and no box information"
+        ),
         "lite-cliff": Variant("lite-cliff", "CLIFF: global pooling, iterative regressor, box information"),
-        "lite-hmr": Variant("lite-hmr", "HMR: global pooling, iterative regressor"),
+        "lite-hmr": Variant("lite-hmr", "HMR: global pooling, iterative regressor, no box information"),
         "lite-no-attention": Variant("lite-no-attention", "D-PoSE, features averaged over the whole map"),
         "lite-released-losses": Variant(
             "lite", "D-PoSE with the losses of the released code", weights=RELEASED_WEIGHTS
@@ -202,6 +205,23 @@ def _perform(run: Run, config: TrainConfig, split: str) -> Run | None:
         options = {"workers": workers, "device": "cuda" if cuda else "cpu", "progress": False}
         evaluate(trained.checkpoint, config.data, split, run.record, **options)
     return run
+
+
+def effect_of_depth(name: str = "ablation", out: str | Path | None = None) -> dict[str, Difference]:
+    """The errors without depth minus those with depth, paired by seed and person, in mm.
+
+    Args:
+        name, out: as for `runs`.
+    Returns:
+        "mpjpe" and "pa_mpjpe" -> difference; positive: depth helps. Empty until all seeds are recorded.
+    """
+    pair = runs(name, out, variants=("lite-no-depth", "lite"))
+    if not all(run.done for run in pair):
+        return {}
+    people = {variant: {} for variant in ("lite-no-depth", "lite")}
+    for run in pair:
+        people[run.variant][run.seed] = results.read_people(run.record)
+    return {metric: paired_difference(*people.values(), metric) for metric in ("mpjpe", "pa_mpjpe")}
 
 
 def table(todo: Sequence[Run]) -> str:

@@ -153,7 +153,7 @@ measured_data, measured_on = measured_split(config.data)  # better now than afte
 # %%
 model, mesh = dpose.load("lite").train(), dpose.load_body()
 optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
-loader = make_loader(measured_data, measured_on, dpose.preset("lite"), batch_size=16)
+loader = make_loader(config.data, "train", dpose.preset("lite"), batch_size=16)
 
 batch = to_device(next(iter(loader)), "cpu")  # 1. images, labels and targets
 prediction = run_network(model, batch)  # 2. maps, rotations, shape, camera
@@ -406,14 +406,14 @@ if turned:
     relation = "below" if mpjpe < turned["mean"] else "not below"
     notes.append(f"Its MPJPE is {relation} that of the mean pose with true orientation. ")
 if pa and "pa_mpjpe" in ratios and pa[0] <= baselines["mean_pose"]["pa_mpjpe"]["mean"] <= pa[1]:
-    notes.append("The interval of its PA-MPJPE contains the constant's value: the two cannot be told apart. ")
+    notes.append("In PA-MPJPE this is not certain: the interval contains the constant's value. ")
 worse = [ERRORS[name][0].split(",")[0] for name, ratio in ratios.items() if ratio >= 1]
 Markdown(
     f"After {result.steps:,} steps the run is "
     + (
         f"no better than the constant in {', '.join(worse)}. "
         if worse
-        else f"better than the constant in all {len(ratios)} errors that have one. "
+        else "better than the constant on average in each error that has one. "
     )
     + "".join(notes)
     + ("It has not learned to predict poses yet." if ratios.get("pa_mpjpe", 0) >= 1 else "")
@@ -576,7 +576,8 @@ Markdown("\n".join(lines) if speeds else "")
 #   whole network is trained in one stage.
 # - The paper uses a small constant learning rate, which needs a pretrained encoder; the small networks use a rate that
 #   is much larger and decreases during the run.
-# - Errors in millimetres need a comparison: a short run can lower every loss and still be worse than the mean pose.
+# - Errors in millimetres need a comparison: a short run can lower every loss and still be no better than the mean pose
+#   with true orientation.
 #
 # ## Exercises
 #
