@@ -149,7 +149,7 @@ def test_a_pretrained_backbone_stays_in_32_bits():
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_by_inductor_a_small_network_gives_the_same(tiny_inputs):
-    """On inputs of the same size as below: after two sizes, torch traces with symbolic ones, which is slow."""
+    """On inputs of the size used below: after two sizes, torch traces with symbolic ones, which is slow."""
     fast = FastDPose(random_network(replace(TINY, depth=False)), bf16=False)
     found = torch.compile(fast, fullgraph=True)(*tiny_inputs)
     for one, two in zip(found, fast(*tiny_inputs), strict=True):

@@ -28,7 +28,7 @@ from dpose.model.inference import run_network, to_device
 from dpose.training import Stopped, TrainConfig, Training, recipe, train
 from dpose.training.environment import launched
 
-PATIENCE = 120  # seconds
+PATIENCE = 300  # seconds, on a machine that does other work, too
 
 
 def environment(launcher: str, rank: int, port: int) -> dict[str, str]:
