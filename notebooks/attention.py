@@ -21,7 +21,7 @@
 # :::
 
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"} nbmake={"mock": {"people": 16, "steps": 4}}
-checkpoint = "mini"  # the shipped network, or a .safetensors file
+checkpoint = "mini"  # the small HRNet of the package, or a .safetensors file
 data = None  # data root; None: $DPOSE_DATA, else the open data
 people = 120  # test people over whom is measured
 person = 3  # of these, the one to look at
@@ -178,14 +178,15 @@ Markdown(
 # %% [markdown]
 # ## Where each joint attends
 #
-# {numref}`fig-attention-all` shows the 22 weight maps for one crop. The part of a joint is the region that the
+# {numref}`fig-attention-all` shows the 22 weight maps for one of the rendered people of the open data. The part of a joint is the region that the
 # joint moves: the part of an elbow is the forearm, that of a hip the thigh.
 
 # %% tags=["remove-input"]
 other_part = sum(part != joint for joint, part in enumerate(RELEASED_PARTS))
 Markdown(
     f":::{{warning}}\nThis pairing is the one of this package. The paper does not give the order of the parts. In the released network {other_part} of {len(RELEASED_PARTS)} joints use the attention of "
-    "another joint's part, because part channels and joints have different orders there ([All differences](../book/differences.md), number 33).\n:::"
+    "another joint's part, because part channels and joints have different orders there ([All differences](../book/differences.md), number 33). Each joint still attends "
+    "to one fixed part, and the [regressor](regressor.ipynb) has weights of its own for each joint, which can adapt to it in training. The effect on the errors is not measured.\n:::"
 )
 
 # %% [markdown]
@@ -277,6 +278,29 @@ Markdown(
 )
 
 # %% [markdown]
+# ## Where a part is
+#
+# $A_j$ is a mean over positions. If the cells of $F_\mathrm{up}$ and the weights were shuffled together, it would not
+# change. So the place of a part, which turns a limb that hangs from one that is raised, reaches the regressor only if
+# the features themselves contain it. Two properties of the encoder allow this: a wide
+# [receptive field](encoder.ipynb), in which a cell depends on the parts around it, and zero padding, which makes
+# cells near the border differ from others. To see the effect of padding alone, the network receives a crop of a
+# single colour.
+
+# %% tags=["remove-input"]
+plain_crop = torch.zeros_like(image[one])
+constant = network(plain_crop, box[one], return_features=True)[1].f_up[0].flatten(1)  # (15w, cells)
+different = len(constant.T.unique(dim=0))
+varying = (constant.var(1, correction=0).sum() / constant.square().mean(1).sum()).item()
+Markdown(
+    f"Without padding all cells of $F_\\mathrm{{up}}$ would be equal. In `{network.config.name}`, {different:,} of {s * s:,} are different from all others, and "
+    f"{percent(varying)} of the mean square of the features is variance between cells."
+)
+
+# %% [markdown]
+# In `lite`, the encoder adds two channels with the coordinates of each cell for this reason; the page
+# [From rendered people to photographs](photographs.ipynb) compares it with a network without them.
+#
 # ## A covered part
 #
 # What happens when a part cannot be seen? A grey patch is put over one joint of the crop.

@@ -46,7 +46,6 @@ from dpose.camera import project
 from dpose.figures import INK, MESH_COLOURS, body_viewer, colour_parts, html_table, picture_grid, style_axis
 from dpose.paths import BODY_MODELS_VARIABLE
 from dpose.render import render_mesh, render_parts, shade
-from dpose.results import read_json
 from dpose.skeleton import JOINT_NAMES, PARENTS, PART_NAMES
 from dpose.synthetic.poses import sample_pose
 
@@ -337,17 +336,11 @@ ours = posed.vertices[0]
 in_double = load_body(body.name).double()(betas.double(), pose.double(), form="axis-angle").vertices[0]
 from_function = apart(linear_blend_skinning(betas[0, :10].double(), rotations), ours)
 from_smplx = apart(by_smplx(torch.float32), ours)
-from_smplx_in_double = apart(by_smplx(torch.float64), in_double)
-assert max(from_function, from_smplx) < 10 and from_smplx_in_double < 1
-record = read_json(REPOSITORY / "results" / "body.json")
-timing = record["bodies"]["open body"]
+assert max(from_function, from_smplx) < 10 and apart(by_smplx(torch.float64), in_double) < 1
 Markdown(
-    f"For the body in the figure, one shape in one pose, the vertices of this function (mostly in float64) differ from those of `dpose.body` (float32) by "
-    f"at most {from_function:.1f} µm, and those of the model authors' package `smplx` (float32), which reads the same file, by {from_smplx:.1f} µm. "
-    f"That is the rounding of float32: if `dpose.body` and `smplx` both use float64, the distance is {from_smplx_in_double:.2f} µm. The recorded benchmark ({record['hardware']['cpu']}, "
-    f"{record['hardware']['threads']} threads, commit {record['commit'][:7]}) takes {record['batch_size']} random shapes, each with all 22 joints turned at random, in float32. "
-    f"There the largest distance is {1e6 * timing['largest_distance_m']:.0f} µm; `dpose.body` needs {timing['dpose_ms']:.1f} ms for the {record['batch_size']} bodies and `smplx` "
-    f"{timing['smplx_ms']:.1f} ms. See [Performance: time and memory](performance.ipynb)."
+    "For the body in the figure, the vertices of this function and those of the model authors' package `smplx`, which reads the same file, differ from those "
+    f"of `dpose.body` by at most {max(from_function, from_smplx):.1f} µm, the rounding of float32; [Performance: time and memory](performance.ipynb) compares "
+    "more bodies, and the times."
 )
 
 # %% [markdown]
@@ -472,8 +465,10 @@ Markdown(
 # %% [markdown]
 # A part is named after the joint at its *upper* end. In {numref}`fig-parts` "elbow" is the forearm, "hip" the
 # thigh, "wrist" the hand. This fits the meaning of the pose: the rotation $R_j$ of joint $j$ determines how
-# part $j$ is turned against the part above it. It is why joint $j$'s rotation can be predicted from the image
-# features under part $j$, which is what [soft attention](attention.ipynb) does.
+# part $j$ is turned against the part above it. [Soft attention](attention.ipynb) therefore reads the image features
+# under part $j$. As $R_j$ is relative, the direction of the part above is needed as well. The heads of the joints do
+# not share it; it has to be contained in the features under part $j$, which depend on their surroundings (their
+# [receptive field](encoder.ipynb)).
 #
 # ## SMPL, the predecessor
 #

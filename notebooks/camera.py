@@ -101,7 +101,8 @@ def signed(value, digits=3):
 #
 # A person is given by a square {term}`bounding box` with centre $(c_x, c_y)$ and side $b$ in pixels of the
 # full image. Data sets store $b / 200$ as `scale`. For training, the box is the smallest square around the
-# visible body joints, enlarged by the factor 1.2 ({py:obj}`dpose.camera.box_from_joints`). An
+# visible body joints, enlarged by the factor 1.2 ({py:obj}`dpose.camera.box_from_joints`). The joint of the head is at
+# the base of the skull, so the box can cut off the top of the head ({numref}`fig-projection`). An
 # {term}`affine crop` maps the box to the network's input of 224 × 224 pixels:
 #
 # $$
@@ -151,7 +152,7 @@ def signed(value, digits=3):
 # $(s, t_x, t_y)$ that a perfect network would predict for it:
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
-standing = torch.tensor([[0.9, -0.1, distance]])  # of the body, metres
+standing = torch.tensor([[1.4, -0.1, distance]])  # of the body, metres
 points = placed(joints, upright, standing)
 center, scale = box_around(points)
 side = (BOX_UNIT * scale).item()
@@ -164,7 +165,7 @@ cam = torch.cat([s[None], standing[0, :2] - offset])[None]  # (1, 3): s, tx, ty
 translation = full_translation(cam, center, scale, cam_int)  # (1, 3) metres
 pixels = project(body_joints + translation[:, None], cam_int)  # eq. 6
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the full image with the box, the body and its joints, projected by eq. 6. Right: the crop. Filled dots: the joints of eq. 6, mapped into the crop. Circles: the weak-perspective camera alone.", "name": "fig-projection"}, "image": {"alt": "Two renderings of a blue body with white dots at its joints: small inside a white square near the middle of a wide image, and enlarged in the square crop, where most dots lie in yellow rings and those of the feet beside them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the full image with the box, the body and its joints, projected by eq. 6; the cross is the principal point. Right: the crop. The box is around the joints, so it cuts off the top of the head. Filled dots: the joints of eq. 6, mapped into the crop. Circles: the weak-perspective camera alone.", "name": "fig-projection"}, "image": {"alt": "Two renderings of a blue body with white dots at its joints: small inside a white square to the right of the middle of a wide image, which a cross marks, and enlarged in the square crop, where most dots lie in yellow rings and those of the feet beside them."}}
 affine = crop_affine(center, scale, SIZE)[0]
 in_crop = (pixels[0] @ affine[:, :2].T + affine[:, 2]).numpy()
 weak = ((1 + s * (body_joints[0, :, :2] + cam[0, 1:])) * SIZE / 2).numpy()
@@ -371,7 +372,7 @@ html_table(
 # ### Does a trained network use it?
 #
 # The box information enters beside the image features, so a network is free to ignore it. To measure this, the
-# trained network receives the same crops with changed box information: the pixels stay, only $q_1$ changes. If the
+# trained network receives crops of rendered people of the open data with changed box information: the pixels stay, only $q_1$ changes. If the
 # network uses $q_1$ correctly, the predicted orientation turns about the vertical by the angle of the box.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Turn of the predicted global orientation about the vertical when only the first component of the box information changes: single test people (thin), their median (blue), and the geometrically correct turn (dashed). Shaded: the range that contains 95 % of the training boxes; outside it the network extrapolates.", "name": "fig-box-information"}, "image": {"alt": "Line chart of the turn of the prediction against the direction of the box, both in degrees. Thin lines rise through the origin with a scatter; their median rises more gently than the dashed diagonal. A grey band covers the middle of the horizontal axis."}}

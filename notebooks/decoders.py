@@ -20,7 +20,7 @@
 # :::
 
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"} nbmake={"mock": {"people": 16}}
-checkpoint = "mini"  # the shipped network, or a .safetensors file
+checkpoint = "mini"  # the small HRNet of the package, or a .safetensors file
 data = None  # data root; None: $DPOSE_DATA, else the open data
 people = 120  # test people whose maps are measured
 shown = [3, 14, 10, 5]  # of these, the ones to look at; the first one in detail
@@ -96,7 +96,7 @@ def parameters(module):
 # ## The targets
 #
 # Both decoders are supervised: during training each predicted map is compared with a true one.
-# {numref}`fig-decoder-targets` shows the true maps of two people.
+# {numref}`fig-decoder-targets` shows the true maps of two rendered people of the open data.
 #
 # **Depth.** Synthetic data sets such as {term}`BEDLAM` {cite:p}`bedlam` provide the depth $z$ of every pixel in
 # metres, and a mask of each person. The paper (section 3.4) keeps the visible pixels of the person and scales
@@ -120,9 +120,10 @@ def parameters(module):
 # the crop with a number per part: 0 is the background, $j + 1$ the part of joint $j$.
 #
 # The two targets treat occlusion differently. The depth map contains only what is visible. The part map is
-# rendered from the mesh alone, so it shows the whole body, also behind other objects and without clothes.
+# rendered from the mesh alone, so it shows the body also behind other objects and without clothes. Where one part of
+# the body hides another, it contains the nearer one.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Two test people of the open data with the targets of both decoders. Depth: bright is near, dark is far. Parts: one colour per limb, lighter towards its end. In the second row a box hides a part of the legs, which the depth target leaves out and the part target contains.", "name": "fig-decoder-targets"}, "image": {"alt": "Two rows of three pictures: the crop of a person, the visible person in shades from yellow to dark blue on a dark ground, and the person divided into coloured body parts. In the second row the leg behind a box is missing in the depth and present in the parts."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Two test people with the targets of both decoders. Depth: bright is near, dark is far. Parts: one colour per limb, lighter towards its end. In the second row a box hides a part of the legs, which the depth target leaves out and the part target contains.", "name": "fig-decoder-targets"}, "image": {"alt": "Two rows of three pictures: the crop of a person, the visible person in shades from yellow to dark blue on a dark ground, and the person divided into coloured body parts. In the second row the leg behind a box is missing in the depth and present in the parts."}}
 members = itertools.islice(read_members(find_shards(data, "test"), BadCount(0, 0)), max(targets) + 1)
 samples = [decode_sample(member) for member in members]
 picture_grid(
@@ -413,7 +414,7 @@ html_table(
 # ## Takeaways
 #
 # - The depth target is relative and covers the visible pixels of the person, and the part target is rendered from
-#   the labelled body and covers the whole body, visible or not.
+#   the labelled body and covers it also behind other objects, but not where the body hides itself.
 # - Each decoder is a light U-Net: it increases the resolution from that of $F_4$ to that of $F_1$ and, at each
 #   resolution, concatenates the encoder's map by a skip connection.
 # - A predicted depth map has a meaning on the person only, because the loss ignores the background.

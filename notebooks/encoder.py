@@ -266,14 +266,11 @@ html_table(
 )
 
 # %% [markdown]
-# The numbering differs between the paper's sections. Section 3.1 counts $F_1, \dots, F_4$ from the coarsest to the
-# finest map, section 3.4 counts $F_0, \dots, F_3$ in the same direction, and eqs. 7 to 10 only fit if $F_0$ is the
-# finest. This book and the code count from the finest, $F_1$, as the equations do. $F_\mathrm{up}$ is called
-# $F_\text{down}$ in section 3.1 and $F_\text{upsampled}$ in section 3.6 of the paper. The sizes in the paper are
-# those of a crop of 224 × 224 pixels.
+# This book and the code count the maps from the finest, $F_1$; the paper's names differ from section to section
+# ([The network at a glance](architecture.ipynb) lists them).
 #
-# {numref}`fig-encoder-channels` shows some of the channels. The fine maps follow edges and limbs; a cell of the
-# coarse maps covers a whole limb, and its many channels have to represent what is inside it.
+# {numref}`fig-encoder-channels` shows some of the channels for one of the rendered people of the open data. The fine
+# maps follow edges and limbs; a cell of the coarse maps covers a whole limb, and its many channels have to represent what is inside it.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "One row per resolution. Left: the crop reduced to one pixel per cell. Right: the four channels of the map that vary most over this crop, each with a colour scale of its own from dark blue (smallest value) to yellow (largest).", "name": "fig-encoder-channels"}, "image": {"alt": "Grid of square maps of one person. In the first row outlines and limbs can be recognised; from row to row the cells become larger, and the last row has only a few large squares, of which some are bright."}}
 rows = []
@@ -323,9 +320,12 @@ def finest_path(hrnet):
 
 S = images.shape[-1]
 side, paper_side = window(finest_path(encoder)), window(finest_path(paper))
+assert paper_side // 2 >= PAPER.image_size - 1  # from one corner to the other
 Markdown(
     f"Without fusion, the receptive field of a cell of $F_1$ has a side of {side}\u00a0pixels in `{MINI}`, whose crops have {S}, and of "
-    f"{paper_side}\u00a0pixels in `PAPER`, whose crops have {PAPER.image_size}."
+    f"{paper_side}\u00a0pixels in `PAPER`, whose crops have {PAPER.image_size}. In `PAPER` the window thus covers the whole crop from every cell, "
+    "also without fusion; fusion can only change how strong the influence of each pixel is. This is measured here for "
+    f"`{MINI}` alone."
 )
 
 # %% [markdown]
@@ -469,7 +469,8 @@ fixed = parameters(lite.backbone)
 Markdown(
     f"The maps have the sizes {', '.join(size(x) for x in lite_maps[:4])} and, for $F_\\mathrm{{up}}$, {size(lite_maps.f_up)}, as in `mini`. Of the "
     f"{parameters(lite):,} parameters of this encoder {fixed:,} belong to the backbone. The convolutions also receive two channels with "
-    "the coordinates of each cell."
+    "the coordinates of each cell, so that a mean of features over a part still contains the place of the part "
+    "([Soft attention](attention.ipynb), *Where a part is*)."
 )
 
 # %% [markdown]
@@ -477,8 +478,8 @@ Markdown(
 #
 # - HRNet keeps a branch at a quarter of the crop's side from the first to the last stage, and adds branches of
 #   half the side and twice the channels each, so that its features have both resolution and context.
-# - The branches interact only by fusion: without it a cell of the finest map depends on a window around the cell,
-#   and with it on the whole crop.
+# - The branches interact only by fusion: in `mini`, a cell of the finest map depends on a window around the cell
+#   without fusion, and on the whole crop with it.
 # - The decoders use the four maps $F_1$ to $F_4$ separately, and the attention uses $F_\mathrm{up}$, which has all
 #   of them at the finest resolution.
 #

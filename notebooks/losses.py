@@ -11,7 +11,7 @@
 #
 # Training changes the weights of a network so that one number becomes small, the loss. This page writes out the
 # loss of D-PoSE {cite:p}`dpose` (eqs. 1 to 4 of the paper). It measures how its terms respond to known errors, and
-# how much each one contributes to the gradient that reaches the encoder.
+# how much each one contributes to the gradient that reaches the encoder's maps.
 #
 # :::{chapter}
 # :needs: [The body model](body_model.ipynb), [the decoders](decoders.ipynb), [the camera](camera.ipynb), [the regressor](regressor.ipynb); gradients
@@ -242,7 +242,7 @@ MAPS = ("depth_l1", "depth_ssim", "segm")
 (factor,) = {round(LITE_WEIGHTS.of(name) / PAPER_WEIGHTS.of(name), 6) for name in MAPS}
 Markdown(
     f"`lite` and `mini` multiply the paper's weights of the three map terms by {factor:g} and lower most others, because with the paper's "
-    "weights hardly any of the gradient in the encoder of `lite` comes from the maps (*Which terms train the encoder?*, below). No trial of "
+    "weights hardly any of the gradient at the encoder's maps comes from these terms (*Which terms reach the encoder's maps?*, below). No trial of "
     "this factor is recorded, and whether it changes the answer about depth is not known (*What this design cannot show* in "
     "the [ablation](ablation.ipynb)). The two differ in the 2D term alone, whose weight and unit in `lite` were chosen by trials "
     "on [photographs](photographs.ipynb). Apart from weights, both change the unit of the 2D term (*The camera*) and the balance of the parts "
@@ -252,7 +252,7 @@ Markdown(
 # %% [markdown]
 # ## A loss as a function of one error
 #
-# Take one test person and let the prediction be the ground truth, the parts with a large logit for the true class. Then
+# Take one of the rendered people of the open data and let the prediction be the ground truth, the parts with a large logit for the true class. Then
 # change one thing in this prediction, by an amount that a dial sets. Every term becomes a function of one number, and
 # automatic differentiation gives its slope.
 
@@ -327,6 +327,8 @@ def dial_figure(strip, titles, move, values, label, slope_label):
         axis.title.set_fontsize(10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.minorticks_off()
+        ends = np.log10([min(map(min, lines.values())), max(map(max, lines.values()))])
+        axis.set_ylim(10 ** np.floor(ends[0]), 10 ** np.ceil(ends[1]))  # whole decades
         style_axis(axis)
         label_ends(axis, {NAMES[term]: (COLOUR[term], line[-1]) for term, line in lines.items()})
     return figure
@@ -475,11 +477,12 @@ Markdown(
 )
 
 # %% [markdown]
-# ## Which terms train the encoder?
+# ## Which terms reach the encoder's maps?
 #
-# How much a term changes the encoder depends on its gradient with respect to the encoder maps $F_1$ to $F_4$.
-# {numref}`fig-shares` compares these gradients for one batch of people and the network `lite`: before training, when
-# everything after the pretrained backbone is random, and after.
+# The backbone of `lite` is fixed, so of its encoder only the layers after the backbone are trained: a convolution per
+# resolution, which computes the maps $F_1$ to $F_4$, and the up-sampling to $F_\mathrm{up}$. How much a term changes the
+# former depends on its gradient with respect to these maps. {numref}`fig-shares` compares these gradients for one
+# batch of people: before training, when everything after the backbone is random, and after.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Norm of the gradient of each weighted term with respect to the encoder maps F1 to F4, in % of the sum over the terms, with three sets of weights. Bars and first numbers: the network before training; diamonds and second numbers: the trained network.", "name": "fig-shares"}, "image": {"alt": "Three bar charts with a row per term. With the weights of the paper and of the released code blue bars of the body terms are long and orange ones nearly absent; with those of lite the orange bars of the maps are long."}}
 trained = dpose.load("lite").train()

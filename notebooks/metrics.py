@@ -14,12 +14,12 @@
 # use, changes true bodies by known amounts, and shows which metric responds to which change.
 #
 # :::{chapter}
-# :needs: [The network at a glance](architecture.ipynb)
+# :needs: [The network at a glance](architecture.ipynb), [The body model](body_model.ipynb)
 # :learn: what MPJPE, PA-MPJPE, MVE, PCK and mIoU measure; what each of them does not measure; why a number in millimetres needs a baseline
 # :::
 
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"} nbmake={"mock": {"people": 8, "training_people": 16}}
-checkpoint = "lite"  # the shipped network, or a file; for the comparison with the baselines
+checkpoint = "lite"  # a network of the package, or a file; for the comparison with the baselines
 data = None  # data root; None: $DPOSE_DATA, else the open data
 people = 64  # test people whose true bodies are changed
 training_people = 512  # training people of the mean pose
@@ -100,8 +100,9 @@ def turned(joint, axis, degrees):
 # $$
 #
 # computed by {py:obj}`dpose.metrics.mpjpe`. Which joints count, and which point is the pelvis, is a matter of the
-# protocol ([below](#protocols)); here it is 24 joints of SMPL-X, the 22
-# body joints, jaw and left eye as in the released code, with the midpoint of the hips.
+# protocol ([below](#protocols)); here it is the first 24 joints of SMPL-X's file, as in the released code, and the
+# midpoint of the hips. After the 22 body joints the file has jaw, left eye and right eye, so this choice contains
+# one eye only.
 #
 # MPJPE includes the {term}`global orientation`: if the whole body is turned too far, every joint away from the axis
 # of rotation is wrong.
@@ -135,7 +136,7 @@ def procrustes_align(source, target):  # (N, 3) each
 # {py:obj}`dpose.metrics.similarity_align` does the same for a batch, and {py:obj}`dpose.metrics.pa_mpjpe` uses it.
 # {numref}`fig-alignment` shows both alignments.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (orange) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints.", "name": "fig-alignment"}, "image": {"alt": "Three drawings of two stick figures: side by side and turned apart; with a common pelvis, limbs still apart; and on top of each other except for one forearm."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (orange) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints. Above: from the side; below: the same from above, where the turn is visible.", "name": "fig-alignment"}, "image": {"alt": "Two rows of three drawings of two stick figures: side by side and turned apart; with a common pelvis, limbs still apart; and on top of each other except for one forearm. In the lower row, seen from above, the arms of the two figures cross at a large angle until the last alignment."}}
 stance = torch.zeros(1, 22, 3)  # a person who stands and faces the camera, arms half down
 stance[0, 0, 0] = math.pi
 stance[0, HIPS, 2] = torch.tensor([0.25, -0.25])
@@ -168,28 +169,28 @@ panels = (
         right_joints,
     ),
 )
-view = about(0, 12) @ about(1, -25)  # from the side and from above, so that depth can be seen
-figure, axes = plt.subplots(1, 3, figsize=(7.4, 3.9), layout="constrained")
-for axis, (title, *skeletons) in zip(axes, panels, strict=True):
-    places = [(joints[0] @ view.T).numpy() for joints in skeletons]
-    for one, two in zip(*(points[:22] for points in places), strict=True):
-        axis.plot(*zip(one[:2], two[:2], strict=True), color=INK, linewidth=1)
-    for points, colour in zip(places, (PREDICTED, TRUE), strict=True):
-        for joint, parent in enumerate(PARENTS[:22]):
-            if parent >= 0:
-                axis.plot(*points[[parent, joint], :2].T, color=colour, linewidth=2.6)
-        axis.plot(*points[:22, :2].T, "o", color=colour, markersize=4)
-    axis.set_title(title, color=INK, fontsize=10)
-    centre = places[1][:22, :2].mean(0)  # of the true skeleton
-    axis.set(
-        xlim=(centre[0] - 0.65, centre[0] + 0.75), ylim=(centre[1] + 0.95, centre[1] - 0.62), aspect="equal"
-    )
-    axis.axis("off")
+side_view = about(0, 12) @ about(1, -25)
+figure, axes = plt.subplots(2, 3, figsize=(7.4, 5.9), height_ratios=(1.57, 1.05), layout="constrained")
+for row, view, (up, down) in zip(axes, (side_view, about(0, 90)), ((0.62, 0.95), (0.4, 0.65)), strict=True):
+    for axis, (title, *skeletons) in zip(row, panels, strict=True):
+        places = [(joints[0] @ view.T).numpy() for joints in skeletons]
+        for one, two in zip(*(points[:22] for points in places), strict=True):
+            axis.plot(*zip(one[:2], two[:2], strict=True), color=INK, linewidth=1)
+        for points, colour in zip(places, (PREDICTED, TRUE), strict=True):
+            for joint, parent in enumerate(PARENTS[:22]):
+                if parent >= 0:
+                    axis.plot(*points[[parent, joint], :2].T, color=colour, linewidth=2.6)
+            axis.plot(*points[:22, :2].T, "o", color=colour, markersize=4)
+        if view is side_view:
+            axis.set_title(title, color=INK, fontsize=10)
+        x, y = places[1][:22, :2].mean(0)  # of the true skeleton
+        axis.set(xlim=(x - 0.65, x + 0.75), ylim=(y + down, y - up), aspect="equal")
+        axis.axis("off")
 figure.patch.set_alpha(0)
 plt.show()
 
 # %% [markdown]
-# PA-MPJPE measures the articulated pose alone. It does not measure orientation and size, which is why it is always
+# PA-MPJPE measures pose and body proportions, without orientation, overall size and place. It is therefore always
 # reported beside MPJPE. Reflections are excluded: a mirrored body is not the same body (exercise 1).
 #
 # ## MVE and the orientation error
@@ -221,7 +222,7 @@ Markdown(
 #
 # ## Known changes, measured
 #
-# The true bodies of some test people are now changed by known amounts. "Vertical" is the y axis of the camera frame.
+# The true bodies of some test people, rendered people of the open data, are now changed by known amounts. "Vertical" is the y axis of the camera frame.
 # For the first four changes, the MPJPE is known in advance:
 #
 # - A *shift* of the whole body changes nothing after root alignment.
@@ -293,8 +294,9 @@ html_table(
 # %% [markdown]
 # The zeros show what a metric does not measure. The shift changes no error. Rotation and scaling do not change PA-MPJPE.
 # The turned hand changes neither joint error, because no joint of the protocol lies beyond the wrist. Only the
-# orientation error distinguishes a turned body from a differently posed one. Two more things are visible in the table:
+# orientation error distinguishes a turned body from a differently posed one. Three more things are visible in the table:
 #
+# - The shape coefficient changes PA-MPJPE although no joint is bent, because it changes the proportions of the body.
 # - A bent elbow moves a single joint of 24, the wrist, so a clearly wrong arm is a small mean error.
 # - PA-MPJPE can be larger than MPJPE, as for the elbow (exercise 2).
 #
@@ -439,11 +441,11 @@ Markdown(
 # a prediction without looking at the image:
 #
 # - the *mean pose*: every person gets the mean rotations and the mean shape of the training set;
-# - the *mean pose with the true orientation*: the same, with the true rotation of the root. People in the open data
-#   face in all directions, so most of the first baseline's MPJPE is orientation. This one shows what is left for the pose;
+# - the *mean pose with the true orientation*: the same, with the true rotation of the root. The rendered
+#   people face in all directions, so most of the first baseline's MPJPE is orientation. This one shows what is left for the pose;
 # - for depth, the best constant.
 #
-# A network whose PA-MPJPE is not below that of the mean pose has learned nothing about the articulated pose.
+# A network whose PA-MPJPE is not below that of the mean pose shows no knowledge of pose or proportions.
 
 # %% tags=["remove-input"]
 means = training_means(data_root(data), network.config, samples=training_people)
@@ -490,7 +492,7 @@ html_table(
 # ## Takeaways
 #
 # - MPJPE is measured with both pelvises at the origin and includes the global orientation; PA-MPJPE is measured after the best
-#   rotation, scaling and translation and includes the articulated pose only.
+#   rotation, scaling and translation, and what is left is pose and body proportions.
 # - No metric measures everything: turning a hand changes neither joint error, moving the whole body changes none of the
 #   3D errors, and PCK does not measure depth.
 # - An error can be interpreted only in comparison with a baseline, under the same protocol and on the same data.
