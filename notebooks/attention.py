@@ -281,7 +281,7 @@ Markdown(
 # ## Where a part is
 #
 # $A_j$ is a mean over positions. If the cells of $F_\mathrm{up}$ and the weights were shuffled together, it would not
-# change. So the place of a part, which turns a limb that hangs from one that is raised, reaches the regressor only if
+# change. So the place of a part, which distinguishes a hanging arm from a raised one, reaches the regressor only if
 # the features themselves contain it. Two properties of the encoder allow this: a wide
 # [receptive field](encoder.ipynb), in which a cell depends on the parts around it, and zero padding, which makes
 # cells near the border differ from others. To see the effect of padding alone, the network receives a crop of a
@@ -290,11 +290,10 @@ Markdown(
 # %% tags=["remove-input"]
 plain_crop = torch.zeros_like(image[one])
 constant = network(plain_crop, box[one], return_features=True)[1].f_up[0].flatten(1)  # (15w, cells)
-different = len(constant.T.unique(dim=0))
 varying = (constant.var(1, correction=0).sum() / constant.square().mean(1).sum()).item()
 Markdown(
-    f"Without padding all cells of $F_\\mathrm{{up}}$ would be equal. In `{network.config.name}`, {different:,} of {s * s:,} are different from all others, and "
-    f"{percent(varying)} of the mean square of the features is variance between cells."
+    f"Without padding all cells of $F_\\mathrm{{up}}$ would be equal. In `{network.config.name}`, {percent(varying)} of the mean square of "
+    "its features is variance between cells."
 )
 
 # %% [markdown]

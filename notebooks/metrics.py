@@ -136,7 +136,7 @@ def procrustes_align(source, target):  # (N, 3) each
 # {py:obj}`dpose.metrics.similarity_align` does the same for a batch, and {py:obj}`dpose.metrics.pa_mpjpe` uses it.
 # {numref}`fig-alignment` shows both alignments.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (orange) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints. Above: from the side; below: the same from above, where the turn is visible.", "name": "fig-alignment"}, "image": {"alt": "Two rows of three drawings of two stick figures: side by side and turned apart; with a common pelvis, limbs still apart; and on top of each other except for one forearm. In the lower row, seen from above, the arms of the two figures cross at a large angle until the last alignment."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (orange) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints. Above: from the side; below: the same from above, where the turn is visible.", "name": "fig-alignment"}, "image": {"alt": "Two rows of three drawings of two stick figures: side by side and turned apart; with a common pelvis, limbs still apart; and on top of each other except for one forearm. In the lower row, seen from above, the two figures face different directions until the last alignment."}}
 stance = torch.zeros(1, 22, 3)  # a person who stands and faces the camera, arms half down
 stance[0, 0, 0] = math.pi
 stance[0, HIPS, 2] = torch.tensor([0.25, -0.25])
@@ -170,8 +170,8 @@ panels = (
     ),
 )
 side_view = about(0, 12) @ about(1, -25)
-figure, axes = plt.subplots(2, 3, figsize=(7.4, 5.9), height_ratios=(1.57, 1.05), layout="constrained")
-for row, view, (up, down) in zip(axes, (side_view, about(0, 90)), ((0.62, 0.95), (0.4, 0.65)), strict=True):
+figure, axes = plt.subplots(2, 3, figsize=(7.4, 5.6), height_ratios=(1.57, 0.94), layout="constrained")
+for row, view, (up, down) in zip(axes, (side_view, about(0, 90)), ((0.62, 0.95), (0.56, 0.38)), strict=True):
     for axis, (title, *skeletons) in zip(row, panels, strict=True):
         places = [(joints[0] @ view.T).numpy() for joints in skeletons]
         for one, two in zip(*(points[:22] for points in places), strict=True):

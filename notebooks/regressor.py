@@ -122,9 +122,9 @@ def parameters(*modules):
 # $$
 #
 # $\theta_j^0$ and $x_j$ are six numbers, so the input of the pose head has 771 + 6 = 777. As $\theta_j^0$ is the same for
-# all people, $W_j'$ maps it to a constant, which acts as a bias only; the same holds for $\beta^0$ and $\kappa^0$ below. The input remains from the iterative form
-# ([below](#one-pass-or-several)), in which it is the current estimate and differs between people.
-# The function $\mathrm{GS}$ turns six numbers into a {term}`rotation matrix`, see
+# all people, $W_j'$ maps it to a constant, which acts as a bias only; the same holds for $\beta^0$ and $\kappa^0$
+# below. The input remains from the [iterative form](#one-pass-or-several), in which it is the current estimate and
+# differs between people. The function $\mathrm{GS}$ turns six numbers into a {term}`rotation matrix`, see
 # below. The **shape head** and the **camera head** see the vectors of all joints:
 #
 # $$
@@ -373,7 +373,10 @@ html_table(
         "higher",
         "β₁: prediction, mean",
     ),
-    [compare(network), *(compare(dpose.load(name)) for name in {"lite", "mini"} - {network.config.name})],
+    [
+        compare(network),
+        *(compare(dpose.load(name)) for name in sorted({"lite", "mini"} - {network.config.name})),
+    ],
     f"The prediction against the mean pose, by joint, and the root-mean-square error of the first shape coefficient in standard "
     f"deviations ({len(true)} test people). Joints without a side stand for both",
     align="lllll",
