@@ -93,6 +93,7 @@ from dpose.data.frames import (
 from dpose.data.labels import Labels
 from dpose.data.loader import make_loader
 from dpose.data.prepare import PRESETS, SETS, prepare, prepare_scenes, set_module
+from dpose.data.prepare.driver import WHOLE
 from dpose.data.sets import bedlam as bedlam_files
 from dpose.data.shards import decode_sample, encode_sample, read_manifest
 from dpose.data.sources import BadCount, find_shards, read_members
@@ -718,14 +719,31 @@ TRUTH = {
     "emdb": "SMPL of the person's gender; EMDB 1, good frames",
     "rich": "SMPL-X of the person's gender",
 }
+
+
+def made_of(name, given):
+    """The splits that prepare makes of a split of the set's files."""
+    return "train and val" if given == "train" and name not in WHOLE else given
+
+
 html_table(
-    ("command", "ground truth", "splits", "protocol"),
+    ("command", "ground truth", "makes", "with --split", "protocol"),
     [
-        (f"dpose prepare {name}", TRUTH[name], ", ".join(set_module(name).SPLITS), set_module(name).PROTOCOL)
-        for name in SETS
+        (
+            f"dpose prepare {name}",
+            TRUTH[name],
+            made_of(name, module.SPLITS[0]),
+            "; ".join(
+                f"{given}: {made_of(name, given)}" if given != made_of(name, given) else given
+                for given in module.SPLITS[1:]
+            )
+            or "–",
+            module.PROTOCOL,
+        )
+        for name, module in ((name, set_module(name)) for name in SETS)
     ],
-    "The data sets that the package reads, and the protocol by which each is scored",
-    align="llll",
+    "The data sets that the package reads, the splits of the shards, and the protocol by which each is scored",
+    align="lllll",
 )
 
 # %% [markdown]

@@ -12,12 +12,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import types
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 import yaml
 
 import dpose
+import dpose.camera
 from dpose.cli import _join_numbers, _parser
 from dpose.experiment import EXPERIMENTS
 from dpose.training import recipe
@@ -245,6 +251,118 @@ def test_the_folders_of_the_page_are_found_as_they_are_drawn(tmp_path):
         (tmp_path / name).touch()
     for key in ("smplx-neutral", "smpl-male", "smplx2smpl", "h36m"):
         assert files.find(key, tmp_path) is not None, key
+
+
+def run_block(fact: str, home: Path) -> str:
+    """Runs the page's only shell block that contains `fact`, in `home`; returns what it prints."""
+    (script,) = [block for block in blocks(REAL_DATA, "sh", "bash") if fact in block]
+    environment = {"PATH": f"{home / 'bin'}:{os.environ['PATH']}", "HOME": str(home)}
+    done = subprocess.run(
+        [shutil.which("bash"), "--norc", "--noprofile", "-c", script],
+        env=environment,
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+def frames(folder: Path, count: int, step: int, end: str) -> None:
+    folder.mkdir(parents=True)
+    for number in range(0, count, step):
+        (folder / f"seq_{number:04}{end}").touch()
+
+
+@needs_bash
+def test_unused_depth_is_listed_before_it_is_deleted_and_kept_where_images_do_not_fit(tmp_path):
+    bedlam = tmp_path / "data" / "bedlam"
+    scenes = ("fits", "no images", "other names", "half the images", "batch01handhair_gym")
+    for scene in scenes:
+        frames(bedlam / scene / "depth" / "seq", 31, 1, "_depth.exr")
+    for scene, count, end in (
+        ("fits", 31, ".png"),
+        ("other names", 31, "_x.png"),
+        ("half the images", 16, ".png"),
+        ("batch01handhair_gym", 31, ".png"),
+    ):
+        frames(bedlam / scene / "png" / "seq", count, 5, end)
+    printed = run_block("> unused.txt", tmp_path)
+    left = [scene for scene in scenes if f"/{scene}/" in printed]
+    assert left == ["no images", "other names", "half the images"] and printed.endswith("24\n")
+    assert len(list(bedlam.glob("*/depth/seq/*"))) == 31 * len(scenes)  # nothing is deleted yet
+
+    run_block("xargs", tmp_path)
+    kept = {scene: sorted((bedlam / scene / "depth" / "seq").iterdir()) for scene in scenes}
+    assert [path.name for path in kept.pop("fits")] == [f"seq_{n:04}_depth.exr" for n in range(0, 31, 5)]
+    assert {len(paths) for paths in kept.values()} == {31}
+    run_block("> unused.txt", tmp_path)
+    assert "/fits/" not in (tmp_path / "unused.txt").read_text()
+
+
+@needs_bash
+def test_scenes_are_prepared_one_by_one_and_raw_files_deleted_only_after_success(tmp_path):
+    labels = tmp_path / "data" / "bedlam" / "labels" / "a.npz"
+    program = tmp_path / "bin" / "dpose"
+    for path in (labels, program, tmp_path / "data" / "parts" / "other" / "kept"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    # fails in scene b, as `dpose prepare` would
+    program.write_text(
+        'test -f "$4/labels/a.npz" && test -f "$4/${4##*/}/png/0.png" && test ! -f "$4/b/png/0.png" &&\n'
+        'mkdir -p "$6/shards" && touch "$6/shards/manifest.json" && echo "${4##*/}"\n'
+    )
+    program.chmod(0o755)
+    for scene in "abc":
+        image = tmp_path / scene / "png" / "0.png"
+        image.parent.mkdir(parents=True)
+        image.touch()
+        (tmp_path / "archives" / scene).mkdir(parents=True)
+        archive = tmp_path / "archives" / scene / f"{scene}_6fps.tar"
+        subprocess.run(["tar", "-c", "-f", archive, "-C", tmp_path, scene], check=True)
+    assert run_block("archives", tmp_path) == "a\n"  # and stops at b
+    parts = tmp_path / "data" / "parts"
+    assert {path.name for path in parts.iterdir()} == {"b", "other"} and (parts / "b" / "b").is_dir()
+    (tmp_path / "archives" / "b").rename(tmp_path / "b.tars")
+    assert run_block("archives", tmp_path) == "c\n"  # a is not prepared again
+    assert labels.is_file()
+
+
+def test_the_onnx_example_gives_the_bodies_of_the_predictor(tmp_path, monkeypatch):
+    from dpose.model import checkpoint
+    from dpose.model.onnx_file import _Graph
+
+    class Session:
+        """`onnxruntime.InferenceSession` of the graph's torch modules; test_onnx_file compares the two."""
+
+        def __init__(self, path):
+            self.graph = _Graph(checkpoint.load(Path(path).stem))
+
+        def run(self, names, inputs):
+            with torch.no_grad():
+                found = dict(self.graph.named_outputs(*map(torch.from_numpy, inputs.values())))
+            return [found[name].numpy() for name in names]
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.SimpleNamespace(InferenceSession=Session))
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 256, (15, 20, 3), np.uint8), (1200, 900))
+    cv2.imwrite("photo.jpg", picture)
+    (code,) = [block for block in blocks(REAL_DATA, "python") if "onnxruntime" in block]
+    names: dict = {}
+    exec(compile(code, REAL_DATA.name, "exec"), names)
+    (person,) = dpose.predict("photo.jpg", names["box"], "lite", device="cpu", fast=False)
+    assert np.abs(names["posed"].vertices[0].numpy() - person.vertices).max() < 1e-3
+    # below its minimum, the scale's inverse is that of the package
+    line = next(line for line in code.splitlines() if line.startswith("inverse ="))
+    for s in (-0.3, 0.05, 0.1, 0.7):
+        exec(line, values := {"s": s})
+        unit = dpose.camera.full_translation(
+            torch.tensor([s, 0, 0]), torch.zeros(2), torch.tensor(1 / 200), torch.eye(3)
+        )
+        assert 2 * values["inverse"] == pytest.approx(float(unit[2]), rel=1e-5)
 
 
 # --- the check itself

@@ -32,7 +32,7 @@ OUTPUTS = {
     "(x right, y down, z forward)",
     "betas": "(B, num_betas) shape coefficients",
     "cam": "(B, 3) s, tx, ty; the body's translation in metres is tx + 2 (cx - px) / (s side), "
-    "ty + 2 (cy - py) / (s side), 2 f / (s side)",
+    "ty + 2 (cy - py) / (s side), 2 f / (s side); for s below 0.1, 1 / s is replaced by 20 - 100 s",
     "parts": "(B, 23, M, M) part logits, background first, then in joint order",
     "depth": "(B, 1, M, M) in (0, 1), small is near; undefined off the person",
 }
