@@ -254,8 +254,8 @@ def precision_text():
         f"{everywhere['vertices_mean_mm']:.1f}{NBSP}mm, so the backbone stays in 32 bits. MPJPE changes by "
         f"{difference(everywhere['mpjpe_mm'], base['mpjpe_mm'], 1)}{NBSP}mm only: a mean error can stay the same although single bodies move.\n"
         f"* *ONNX* in 32 bits takes {less('onnxruntime, 32 bits')} less time for eight people than PyTorch as trained and moves vertices by "
-        f"{onnx['vertices_mean_mm']:.1f}{NBSP}mm. This is the network alone on one thread; whole pictures gain less, because the detector, "
-        "the overlay, the crops and the body model take the same time as before "
+        f"{onnx['vertices_mean_mm']:.1f}{NBSP}mm. This is the network alone on one thread. Whole pictures gain less, because detector, "
+        "overlay, crops and body model are not in the ONNX file, and were measured with two threads "
         "([which path for which case](#which-path-for-which-case)).\n"
         f"* *int8* takes {less('onnxruntime, int8', than=onnx)} less time than ONNX in 32 bits, but moves vertices by "
         f"{int8['vertices_mean_mm']:.1f}{NBSP}mm and changes MPJPE by {difference(int8['mpjpe_mm'], base['mpjpe_mm'], 1)}{NBSP}mm. The package "
@@ -560,7 +560,7 @@ html_table(
         ("onnxruntime on a GPU", "not measured"),
         (
             "PAPER in ONNX: change of the prediction",
-            "not measured: there are no trained weights of this size; the test of the export uses small networks of random weights "
+            "not measured: the repository has no trained weights of this size; the test of the export uses small networks of random weights "
             "and lite",
         ),
         (
