@@ -21,10 +21,10 @@ from dpose.model.inference import normalise
 
 Detector = Callable[[np.ndarray], np.ndarray]
 
-SIDE = 416  # of NanoDet's square input
-STRIDES = (8, 16, 32)  # of its grids
+SIDE = 416  # pixels of NanoDet's square input
+STRIDES = (8, 16, 32)  # pixels, of its grids
 PERSON = 0  # COCO's label
-MIN_SCORE = 0.3
+MIN_SCORE = 0.3  # of a person, in 0..1
 MAX_OVERLAP = 0.6  # IoU above which the box with the smaller score is dropped
 # A box is the upper half of a person who has a better box if it lies inside that box by a larger share of its
 # area, ends higher above the lower edge (share of the height), and is nearly as wide (share of the width).

@@ -23,12 +23,12 @@ from PIL import Image, ImageOps
 from dpose.camera import BOX_FACTOR
 from dpose.io import no_native_messages
 
-MAX_PIXELS = 2**28  # of an image
-MIN_BOX = 8  # pixels
+MAX_PIXELS = 2**28  # pixels of an image, at most
+MIN_BOX = 8  # pixels of the shorter side, at least
 MIN_OVERLAP = 0.04  # of a box with the image, as a share of the box
 USUAL_VIEW = (15.0, 130.0)  # degrees along the image diagonal; outside `check_view` warns
-POSSIBLE_VIEW = (0.1, 179.9)
-FILM_DIAGONAL = math.hypot(36, 24)  # millimetres
+POSSIBLE_VIEW = (0.1, 179.9)  # degrees; outside `intrinsics` raises
+FILM_DIAGONAL = math.hypot(36, 24)  # millimetres, of a 35 mm frame
 LENSES = (5.0, 2000.0)  # focal lengths in millimetres, as 35 mm equivalents
 BEHIND = 114  # grey level behind transparent pictures
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp")

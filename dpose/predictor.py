@@ -28,7 +28,7 @@ from dpose.model.inference import FastDPose, normalise, run_network, usable_devi
 from dpose.model.network import DPose
 from dpose.pictures import SUFFIXES, check_view, exif_focal, intrinsics, read_image, square_box
 
-FAR = 1e5  # metres
+FAR = 1e5  # metres; a vertex farther from the camera is an error
 # Side of the network's square / longer side of a box around the visible person. In the open data the training
 # boxes are 1.04 times as large as such a box (median), and the errors are smallest at 1.0
 # (results/box_factor.json).
@@ -117,6 +117,12 @@ class Predictor:
         body: the body that the network predicts, see `dpose.model.checkpoint.body_of`; None: as recorded.
         fast: compute with `FastDPose`, which folds batch norms and uses bfloat16 where the hardware has it.
         batch_size: people who go through the network together, at most.
+    Attributes:
+        model: the network, in eval mode; a `FastDPose` if `fast`.
+        body: the `Body` that the network predicts.
+        faces: (F, 3) int64, triangles of the body's vertices.
+        detector: from a picture to boxes and scores, or None.
+        device: of network and body.
     Raises:
         FileNotFoundError: checkpoint, detector or body file is missing.
         ValueError: an unusable device; a network whose body is unknown or another one; an unknown detector.
@@ -167,7 +173,7 @@ class Predictor:
 
         Args:
             pictures: a file, an array or a tensor as for `dpose.pictures.read_image`; a list of these; a
-                folder of image files; or a film. `Person.source` and `.frame` say where a person is from.
+                folder of image files; or a film. `Person.source` and `Person.frame` say where each is from.
             boxes: (N, 4) x, y, width, height in pixels of people in the only picture; None: the detector's.
                 A box is tight around the visible person and may extend beyond the picture; the network
                 receives the square around its middle whose side is its longer side.
@@ -193,12 +199,17 @@ class Predictor:
         ahead: int = 8,
         failed: Callable[[str, Exception], object] | None = None,
     ) -> Iterator[Picture]:
-        """As `__call__`, but yields each picture with its people, in order, in bounded memory.
+        """Yields each picture with its people, in order. Memory does not grow with the number of pictures.
+
+        `pictures`, `boxes`, `focal` and `cam_int` are those of a call of the `Predictor`, which returns the
+        people of all pictures in one list.
 
         Args:
             ahead: pictures that are read before the first of them is predicted; 1 for a live camera.
             failed: called with the file and the error if a picture cannot be read or its boxes or camera are
                 impossible; the others go on. None: the error is raised.
+        Raises:
+            FileNotFoundError, ValueError, FloatingPointError: as a call of the `Predictor`.
         """
         waiting: list[_Located] = []
         for source, frame, read in _each(pictures):

@@ -21,7 +21,7 @@ from dpose.body import Body
 if TYPE_CHECKING:
     from dpose.predictor import Person
 
-VELOCITY_SHARE = 0.3  # of the newest movement of a box in its velocity; boxes jitter
+VELOCITY_SHARE = 0.3  # share of the newest movement of a box in its velocity; boxes jitter
 FORGET = 2.0  # seconds after which the filters of an unseen person are discarded
 Setting = tuple[float, float]  # min_cutoff and beta of a `OneEuro`
 
@@ -151,14 +151,16 @@ class Smoother:
     """Smooths the motion of numbered people and poses their bodies again.
 
     Pelvis and shape are filtered, and `transl` follows from them. The direction of the pelvis and its
-    distance have filters of their own, because the network's distance is far less certain.
+    distance have filters of their own, because the network's distance is far less certain. The default
+    settings remove 60 to 70 % of the jitter. At 30 frames per second poses then lag by about 60 ms, places by
+    25 ms across the picture and 90 ms in depth (results/smoothing.json).
 
     Args:
         body: of the people, `Predictor.body`.
-        pose, shape, direction, distance: (min_cutoff, beta) of the filters of joint rotations (radians),
-            betas, the pelvis' x/z and y/z, and the logarithm of its z. The defaults remove 60 to 70 % of the
-            jitter; at 30 frames per second poses then lag by about 60 ms, places by 25 ms across the picture
-            and 90 ms in depth (results/smoothing.json).
+        pose: (min_cutoff, beta) of the filter of the joint rotations, radians.
+        shape: the same of the betas.
+        direction: the same of the pelvis' x/z and y/z.
+        distance: the same of the logarithm of its z.
     """
 
     def __init__(

@@ -39,6 +39,8 @@ import torch
 from IPython.display import Markdown
 
 import dpose
+from dpose import predictor
+from dpose.camera import BOX_FACTOR
 from dpose.data.loader import make_loader
 from dpose.figures import (
     INK,
@@ -483,11 +485,39 @@ plt.show()
 # ```
 #
 # measures any network on any file in COCO's format, for instance COCO's own `person_keypoints_val2017.json`. Each person is
-# cut out around the annotated box, enlarged by 1.2, with the image diagonal as focal length. Occluded keypoints count
+# cut out around the annotated box, with the image diagonal as focal length. Occluded keypoints count
 # if they are annotated. Intervals resample images, because people in one image resemble each other. The baseline is the mean
 # body of the checkpoint in every crop. To fill the table below, run the notebook with `-p keypoints annotations.json -p
 # images DIR`.
-#
+
+
+# %% tags=["remove-input"]
+def box_text():
+    made = {
+        one["box_factor"]
+        for one in [*photos.values(), *rendered.values(), *(t["photos"] for t in trials.values())]
+    }
+    text = (
+        f"The side of the network's square is {BOX_FACTOR:g} times the longer side of the annotated box (`--box-factor`), as in the labels of "
+        f"BEDLAM, 3DPW and EMDB, whose boxes surround joints or bodies. `dpose predict` uses {predictor.BOX_FACTOR:g}, because its boxes are tight "
+        "around the visible person. "
+    )
+    if made == {BOX_FACTOR}:
+        text += "All records above have the first factor, so they can be compared with each other. "
+    if (path := results / "box_factor.json").exists():
+        record = read(path)
+        errors = (record["errors"][f"{factor:g}"]["mpjpe"] for factor in (predictor.BOX_FACTOR, BOX_FACTOR))
+        text += (
+            f"With tight boxes around rendered people the MPJPE of `{record['network']}` is "
+            f"{' and '.join(f'{error:.0f}{NBSP}mm' for error in errors)} with {predictor.BOX_FACTOR:g} and {BOX_FACTOR:g}, so a network may be better in `dpose predict` than "
+            "the records show."
+        )
+    return Markdown(text)
+
+
+box_text()
+
+# %% [markdown]
 # `dpose synth` writes such a file beside its full frames. The records of rendered people above are made by
 #
 # ```sh

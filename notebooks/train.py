@@ -45,6 +45,7 @@ from dpose.figures import check_parameters
 
 check_parameters()
 
+import os
 import shutil
 from dataclasses import asdict
 from datetime import datetime
@@ -288,8 +289,9 @@ smoke = (
 )
 Markdown(
     f"{result.steps:,} steps, {images:,} images, in {duration(result.seconds)} of wall time, and {result.images_per_second:.0f} images per second "
-    f"after the first step ({circumstances(checkpoint.metadata(result.checkpoint))}; other programs may have used the machine, too). "
-    + (smoke if result.steps < 1000 else "")
+    f"after the first step ({circumstances(checkpoint.metadata(result.checkpoint))}; load of the machine, all programs together: "
+    f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores). The speeds further down, of the long run and of a benchmark, may have another network, batch "
+    "size, number of processes or load; each states its own. " + (smoke if result.steps < 1000 else "")
 )
 
 # %% [markdown]

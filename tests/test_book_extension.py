@@ -57,6 +57,13 @@ SIDE = 8  # pixels: of everything
 # of all things,
 # and more
 LIMIT = 9
+_HIDDEN = 1  # private
+
+class Caller:
+    """A caller."""
+
+    def __call__(self, word: str) -> str:
+        """Says the word."""
 
 class Thing(NamedTuple):
     """A thing.
@@ -300,14 +307,19 @@ def test_the_api_page_describes_fields_and_constants_by_their_comments(book):
     api = re.sub("<[^>]+>", "", page(book[0], "book/api/all.html"))
     library = re.split(r"A module about Things\.", api)[1]
     for name, text in (
-        ("SIDE", "pixels: of everything"),
-        ("LIMIT", "of all things,\\s+and more"),
+        ("SIDE", "8: pixels: of everything"),
+        ("LIMIT", "9: of all things,\\s+and more"),
         ("size: int", r"\(B, 3\) metres: its size"),
         ("name", "how it is called."),
     ):
         assert re.search(rf"[\s.]{name}#\s+{text}", library), name
     assert library.count("how it is called") == 1 and "Alias" not in library
-    assert "library.HEADS" not in api
+    assert "library.HEADS" not in api and "_HIDDEN" not in api
+
+
+def test_the_api_page_describes_calls(book):
+    api = re.sub("<[^>]+>", "", page(book[0], "book/api/all.html"))
+    assert re.search(r"__call__\(word: str\) → str#\s+Says the word\.", unescape(api))
 
 
 def test_the_api_page_shows_indented_blocks_of_docstrings_as_code(book):

@@ -50,7 +50,7 @@ def comments(source: str) -> dict[tuple[str, str], list[str]]:
         for node in owner.body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             for target in targets:
-                if isinstance(target, ast.Name):
+                if isinstance(target, ast.Name) and not target.id.startswith("_"):
                     text = comment_of(node, lines)
                     if text or (owner is tree and target.id.isupper()):
                         found[getattr(owner, "name", ""), target.id] = text
@@ -71,7 +71,19 @@ def comment_of(node: ast.stmt, lines: list[str]) -> list[str]:
     return above
 
 
-def value_of(thing: Any, longest: int = 60) -> list[str]:
+def values(source: str) -> dict[str, str]:
+    """The constants of a module, each with the code of its value if that is on one line."""
+    found = {}
+    for node in ast.parse(source).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id.isupper() and getattr(node, "value", None):
+            code = ast.get_source_segment(source, node.value)
+            if "\n" not in code and "`" not in code:
+                found[target.id] = code
+    return found
+
+
+def block(thing: Any, longest: int = 60) -> list[str]:
     """A dictionary or dataclass as a block of code; nothing for other or longer values."""
     if not (isinstance(thing, dict) or dataclasses.is_dataclass(thing)):
         return []
@@ -85,12 +97,13 @@ class Docstrings:
     """Handlers of autodoc's events, which come in the order module, its members, their members."""
 
     source = ""  # of the module in progress
+    values: dict[str, str] = {}  # its constants
     described: set[str] = set()  # attributes that the docstring of the class in progress describes
 
     def process(self, app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
         if what == "module":
             analyzer = ModuleAnalyzer.for_module(name)
-            self.source = analyzer.code
+            self.source, self.values = analyzer.code, values(analyzer.code)
             for key, text in comments(self.source).items():
                 analyzer.attr_docs.setdefault(key, [*text, ""])
         elif what == "class":
@@ -102,7 +115,12 @@ class Docstrings:
             lines.clear()
         lines[:] = as_rst(lines)
         if what == "data":
-            lines += value_of(thing)
+            value = self.values.get(name.rpartition(".")[2])
+            if shown := block(thing):
+                lines += shown
+            elif value:
+                text = lines[0] if lines else ""
+                lines[:1] = [f"``{value}``" + (f": {text}" if text else "")]
         if what in ("attribute", "data"):  # in which napoleon takes the text before a colon for a type
             self.comment = lines[:]
             lines.clear()
@@ -113,6 +131,10 @@ class Docstrings:
 
     def skip(self, app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
         if what == "class" and name in self.described:
+            return True
+        if what == "class" and name == "__call__" and thing.__doc__:
+            return False
+        if what == "module" and name.startswith("_"):
             return True
         if what == "module" and not callable(thing):  # constants of other modules are not described here
             return not (name.isupper() and re.search(rf"^{name}\b.*=", self.source, re.MULTILINE))
