@@ -503,12 +503,11 @@ if people:
     longer = predictor(photo, [people[0].box], focal=2 * focal)[0]
     same = predictor(photo, [people[0].box], focal=focal)[0]
     turned = angles_between(same, longer)  # (22,) degrees
-    enlarged = (
-        2 * same.transl[2] / longer.transl[2]
-    )  # the depth is 2 f / (s b) with the same side b of the box
+    # The depth is 2 f / (s b), with the same side b of the box in both cases.
+    enlarged = 2 * same.transl[2] / longer.transl[2]
     solution = (
         f"The distance grows by the factor {distance(longer) / distance(same):.2f}. It would be 2 with the same camera "
-        "scale $s$. The focal length is part of the box information q, which is an input of the network, so $s$ "
+        "scale $s$. The focal length is part of the box information $\\mathbf q$, which is an input of the network, so $s$ "
         f"changes, too, by the factor {enlarged:.2f}. The body changes as well: its joint rotations differ by "
         f"{turned.mean():.1f}° on average."
     )
