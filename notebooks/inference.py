@@ -494,10 +494,11 @@ Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.
 #
 # ## Exercises
 #
-# **Exercise 1.** The focal length of most photographs is unknown. Predict the first person again with a focal length
-# twice as large. By which factor does the distance change, and does the body change, too?
+# **Exercise 1.** The focal length of most photographs is unknown. Predict the first person of the first photograph again
+# with a focal length twice as large. By which factor does the distance change, and does the body change, too?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+people = predictor(picture or photo)  # `people` was the frame's
 if people:
     focal = float(people[0].cam_int[0, 0])
     longer = predictor(photo, [people[0].box], focal=2 * focal)[0]
@@ -516,8 +517,8 @@ else:
 Markdown(solution)
 
 # %% [markdown]
-# **Exercise 2.** The two halves of a person are predicted from one crop. Predict the person from the upper half of
-# the box alone, and compare the rotations of arms and legs.
+# **Exercise 2.** The two halves of a person are predicted from one crop. Predict the same person from the upper
+# half of the box alone, and compare the rotations of arms and legs.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 if people:
