@@ -167,7 +167,7 @@ worst = order[0]
 fixed = oriented.numpy()
 kept = fixed[:, worst].mean() / column["joints"][:, worst].mean()
 Markdown(
-    f"The largest mean error has the {plain(JOINT_NAMES[worst])} ({mean(column['joints'][:, worst])}), followed by "
+    f"The {plain(JOINT_NAMES[worst])} has the largest mean error ({mean(column['joints'][:, worst])}), followed by "
     f"{listed([plain(JOINT_NAMES[j]) for j in order[1:6]])}. Rotations multiply along the {{term}}`kinematic tree`, so errors grow "
     f"with the distance from the pelvis: over the 24 joints, distance and mean error have a correlation of {along:.2f}. With the true "
     f"global orientation MPJPE would be {mean(fixed.mean(1))}, and the {plain(JOINT_NAMES[worst])} would keep {100 * kept:.0f}{NBSP}% of its "
@@ -578,7 +578,7 @@ Markdown(
 # {term}`calibration` error is the mean distance from that. A depth map has no probabilities, but the absolute error in its loss
 # has its minimum at the median of the possible depths, so half of the pixels should be nearer than predicted ({numref}`fig-calibration`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: accuracy against confidence of the pixels predicted as a body part, as trained and without the class weights of the training. Right: true against predicted depth on the person's pixels; line: median, band: middle 80 %.", "name": "fig-calibration"}, "image": {"alt": "Left: two curves of accuracy over confidence around the diagonal. Right: the median of the true depth over the predicted depth near the diagonal, with a wide blue band."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: accuracy against confidence of the pixels predicted as a body part, as trained and without the class weights of the training. Right: true against predicted depth on the person's pixels; line: median, band: middle 80 %.", "name": "fig-calibration"}, "image": {"alt": "Left: two curves of accuracy over confidence; the curve as trained is below the diagonal, the one without the class weights is on it. Right: the median of the true depth over the predicted depth near the diagonal, with a wide blue band."}}
 counts = {"as trained": table["reliability"], "weights undone": table["reliability_unweighted"]}
 colours = {"as trained": ORANGE, "weights undone": BLUE}
 
@@ -661,9 +661,9 @@ Markdown(
     )
     + f"\n\n*Depth.* {text(nearer, 0, f'{NBSP}%', factor=100)} of the pixels are nearer than predicted"
     + (
-        ", so the map is that median over all pixels"
+        f", consistent with the 50{NBSP}% of a median"
         if nearest <= 0.5 <= farthest
-        else ", so the map is not that median"
+        else f", not the 50{NBSP}% of a median"
     )
     + f". The middle 80{NBSP}% of the true depths at a predicted value span {spread:.2f} on average, of a range of 0.9: single values are uncertain."
 )

@@ -173,7 +173,8 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 # weights. So the features of the left elbow come mostly from the pixels of the left forearm, instead of from the
 # whole crop. The idea is PARE's {cite:p}`pare`.
 #
-# *Input*: $S$ and $F_\mathrm{up}$. *Output*: $A$, one vector of $15w$ numbers for each of 22 joints (22 × 720).
+# *Input*: $S$ and $F_\mathrm{up}$. *Output*: $A$, one vector of $15w$ numbers for each of 22 joints (22 × 720). The code
+# stores it transposed, so {numref}`fig-network` and the table of shapes below have 720 × 22.
 # *Chapter*: [Soft attention: features for each joint](attention.ipynb).
 #
 # ### Regressor
@@ -315,7 +316,7 @@ html_table(
 RELEASED = {  # trainable parameters of the authors' released checkpoint
     "encoder": 70_057_368,
     "depth decoder": 4_182_049,
-    "part-segmentation decoder": 4_183_127,
+    "part decoder": 4_183_127,
     "soft attention": 1_038_240,
     "regressor": 1_638_610,
     "total": 81_099_394,

@@ -64,6 +64,7 @@ torch.set_grad_enabled(False)
 plt.rcParams["figure.dpi"] = 130
 temporary = tempfile.TemporaryDirectory()
 SIDE = 256  # pixels of small pictures
+NBSP = "\u00a0"
 
 
 def distance(person):
@@ -94,13 +95,14 @@ predictor = dpose.Predictor(checkpoint)
 people = predictor(picture or photo)
 
 # %% tags=["remove-input"]
-text = "; ".join(f"score {one.score:.2f}, {distance(one):.2f} m from the camera" for one in people)
+text = "; ".join(f"score {one.score:.2f}, {distance(one):.2f}{NBSP}m from the camera" for one in people)
 Markdown(f"People found: {len(people)} ({text}).") if people else Markdown("Nobody was found.")
 
 # %% [markdown]
 # `dpose.export.sheet` draws everything about one person. The square below is what the network receives. The
-# body is the result; parts and depth are the intermediate maps from which it is predicted. Limbs outside of the
-# picture are predicted too, from the poses that are common in the training data.
+# body is the result. The part map decides where the features of each joint are read; the depth map is a second
+# output, which is not used for the body. Limbs outside of the picture are predicted too, from the poses that are
+# common in the training data.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Six pictures of one person: the photograph, the predicted body over it, the part map, the body from the side and from above, the depth map."}}
 shown(sheet(people[0], photo) if people else photo)
@@ -140,7 +142,7 @@ table
 # intersection over union (IoU) of the two silhouettes.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Photographs with predicted bodies, part and depth maps, and the bodies from the side (camera on the left).", "name": "fig-photographs"}, "image": {"alt": "Three people in photographs, each with the predicted body over the photograph, the part map, the depth map and a side view of the body."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Photographs with predicted bodies, part and depth maps, and the bodies from the side (camera on the left).", "name": "fig-photographs"}, "image": {"alt": "Three rows, one for each of three people in photographs: the photograph, the body over it, the part map, the depth map, the body from the side. The maps have the outlines of the people; heads and arms of the bodies are beside those in the photographs."}}
 def silhouette(person):
     """Pixels of the maps (M, M) that the predicted body covers."""
     side, square = len(person.parts), (torch.as_tensor(person.center), torch.tensor(person.scale))
@@ -154,7 +156,7 @@ def agreement(person):
     if person.parts is None:
         return ""
     body, parts = silhouette(person), person.parts > 0
-    return f", IoU {(body & parts).sum() / (body | parts).sum():.2f}"
+    return f"\nIoU {(body & parts).sum() / (body | parts).sum():.2f}"
 
 
 photos = {
@@ -217,7 +219,7 @@ several = next(name for name, people in found.items() if len(people) == 2)
 rows = people_of[several]
 people = predictor(images[several], cam_int=labels.cam_int[rows[0]])
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Part of a frame of the open test set, with predicted and with true bodies.", "name": "fig-several"}, "image": {"alt": "Two people in a picture, and the same with predicted and with true bodies drawn over them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Part of a frame of the open test set, with predicted and with true bodies.", "name": "fig-several"}, "image": {"alt": "Two standing people in a picture, and the same with predicted and with true bodies drawn over them. The true bodies lie inside the outlines of the people, the predicted ones lie partly beside them."}}
 vertices, joints = true_bodies(rows)
 colours = [colour(1), colour(2)]
 nearest = [int(np.argmin(np.linalg.norm(joints[:, 0] - one.joints[0], axis=1))) for one in people]
@@ -238,9 +240,9 @@ for number, (one, i) in enumerate(zip(people, nearest, strict=True), start=1):
         (
             str(number),
             f"{one.score:.2f}",
-            f"{distance(one):.2f} m",
-            f"{np.linalg.norm(joints[i, 0]):.2f} m",
-            f"{1000 * np.linalg.norm(apart, axis=1).mean():.0f} mm",
+            f"{distance(one):.2f}{NBSP}m",
+            f"{np.linalg.norm(joints[i, 0]):.2f}{NBSP}m",
+            f"{1000 * np.linalg.norm(apart, axis=1).mean():.0f}{NBSP}mm",
         )
     )
 html_table(("person", "score", "distance", "true distance", "mean joint error, pelvis aligned"), table)
@@ -288,20 +290,19 @@ for name, image in images.items():
 total = sum(len(known) for _, _, known, _ in checked)
 recalled = sum((ious.max(0, initial=0) >= MIN_IOU).sum() for *_, ious in checked)
 extra = sum(len(ious) - min((ious >= MIN_IOU).any(0).sum(), len(ious)) for *_, ious in checked)
-nobody = [
-    name for name in ("coffee", "chelsea", "rocket") if not len(predictor(getattr(skimage.data, name)()))
-]
+empty = ("coffee", "chelsea", "rocket")  # photographs without people
+wrong = sum(len(predictor(getattr(skimage.data, name)())) > 0 for name in empty)
 Markdown(
     f"Of {total} people with at least {MIN_PIXELS} visible pixels in {len(checked)} frames, {recalled} are found; {extra} further boxes "
-    f"surround parts of people, people a second time, or nobody. In {len(nobody)} of 3 photographs without people "
-    "(coffee, a cat, a rocket) nobody is found."
+    f"surround parts of people, people a second time, or nobody. Three photographs show no people (coffee, a cat, a "
+    f"rocket); the detector finds people in {wrong or 'none'} of them."
 )
 
 # %% [markdown]
 # The frames with the most errors. White boxes are people who are not found, yellow boxes match nobody.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Faults of the detector: people who are missed (white) and superfluous boxes (yellow, with scores).", "name": "fig-missed"}, "image": {"alt": "Frames of the open test set with boxes of missed people and of superfluous detections."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Faults of the detector: people who are missed (white) and superfluous boxes (yellow, with scores).", "name": "fig-missed"}, "image": {"alt": "Four rendered scenes. White boxes surround people who are completely visible and still missed. Yellow boxes surround a motorcycle on a wall, a seated person together with it, and people who are seated or cut off."}}
 def faults(entry):
     """Missed boxes and superfluous detections of a frame."""
     _, found, known, ious = entry
@@ -354,9 +355,10 @@ Markdown(
 #
 # ## What the box means
 #
-# A box is tight around the visible person: left, top, width, height. The network receives the square around its
-# middle, whose side is the longer side of the box (`dpose.predictor.BOX_FACTOR` is 1). In training, most squares
-# surround the *joints* instead, times 1.2. `benchmarks/box_factor.py` compares the two on the open data.
+# The detector's box is a rectangle, tight around the visible person: left, top, width, height. The network
+# receives the square around its middle, which the other pages call {term}`bounding box`. Its side is the longer side
+# of the rectangle (`dpose.predictor.BOX_FACTOR` is 1). In training, most squares surround the *joints* instead,
+# times 1.2. `benchmarks/box_factor.py` compares the two on the open data.
 
 # %% tags=["remove-input"]
 record = Path(dpose.__file__).parents[1] / "results" / "box_factor.json"
@@ -366,7 +368,7 @@ if record.is_file():
     rows = []
     for name, errors in measured["errors"].items():
         around = f"visible person, times {name}" if name[0].isdigit() else "joints, times 1.2"
-        rows.append((around, f"{errors['mpjpe']:.1f} mm", f"{errors['pa_mpjpe']:.1f} mm"))
+        rows.append((around, f"{errors['mpjpe']:.1f}{NBSP}mm", f"{errors['pa_mpjpe']:.1f}{NBSP}mm"))
     text = (
         f"A training square is {everybody['quartiles'][1]:.2f} times as large as the box of the visible person (median of "
         f"{everybody['people']:,} people; half of them lie between {everybody['quartiles'][0]:.2f} and "
@@ -400,10 +402,10 @@ for one in cases:
     rows.append(
         (
             one.focal_from,
-            f"{one.cam_int[0, 0]:.0f} px",
-            f"{distance(one):.2f} m",
-            f"{1000 * np.linalg.norm(apart, axis=1).mean():.0f} mm",
-            f"{moved:.1f} px",
+            f"{one.cam_int[0, 0]:,.0f}{NBSP}pixels",
+            f"{distance(one):.2f}{NBSP}m",
+            "–" if one is reference else f"{1000 * np.linalg.norm(apart, axis=1).mean():.0f}{NBSP}mm",
+            "–" if one is reference else f"{moved:.1f}{NBSP}pixels",
         )
     )
 html_table(
@@ -441,7 +443,7 @@ CONTENTS = {
     "person-1-parts.png": "the part map",
     "person-1-depth.png": "the depth map",
 }
-sizes = {file.name: f"{file.stat().st_size / 1000:.0f} kB" for file in files}
+sizes = {file.name: f"{file.stat().st_size / 1000:,.0f}{NBSP}kB" for file in files}
 rows = [(name, content, sizes[name]) for name, content in CONTENTS.items() if name in sizes]
 html_table(("file", "content", "size"), rows, align="llr")
 
@@ -458,7 +460,7 @@ mesh = smplx.create(models, "smplx", **options)(**{k: torch.from_numpy(p[k]) for
 
 # %% tags=["remove-input"]
 apart = np.linalg.norm(mesh.vertices[0].numpy() - people[0].vertices, axis=1).max()
-Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.3f} mm.")
+Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.3f}{NBSP}mm.")
 
 # %% [markdown]
 # In Blender, `scene.glb` is imported as it is. To change the pose, install the
@@ -492,26 +494,31 @@ Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.
 #
 # ## Exercises
 #
-# **Exercise 1.** The focal length of most photographs is unknown. Predict the first person again with a focal length
-# twice as large. By which factor does the distance change, and does the body change, too?
+# **Exercise 1.** The focal length of most photographs is unknown. Predict the first person of the first photograph again
+# with a focal length twice as large. By which factor does the distance change, and does the body change, too?
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+people = predictor(picture or photo)  # `people` was the frame's
 if people:
     focal = float(people[0].cam_int[0, 0])
     longer = predictor(photo, [people[0].box], focal=2 * focal)[0]
     same = predictor(photo, [people[0].box], focal=focal)[0]
     turned = angles_between(same, longer)  # (22,) degrees
+    # The depth is 2 f / (s b), with the same side b of the box in both cases.
+    enlarged = 2 * same.transl[2] / longer.transl[2]
     solution = (
-        f"The distance grows by the factor {distance(longer) / distance(same):.2f}. It is not exactly 2, because the "
-        f"focal length is part of the box information q: the joint rotations change by {turned.mean():.1f}° on average."
+        f"The distance grows by the factor {distance(longer) / distance(same):.2f}. It would be 2 with the same camera "
+        "scale $s$. The focal length is part of the box information $\\mathbf q$, which is an input of the network, so $s$ "
+        f"changes, too, by the factor {enlarged:.2f}. The body changes as well: its joint rotations differ by "
+        f"{turned.mean():.1f}° on average."
     )
 else:
     solution = "Nobody was found."
 Markdown(solution)
 
 # %% [markdown]
-# **Exercise 2.** The two halves of a person are predicted from one crop. Predict the person from the upper half of
-# the box alone, and compare the rotations of arms and legs.
+# **Exercise 2.** The two halves of a person are predicted from one crop. Predict the same person from the upper
+# half of the box alone, and compare the rotations of arms and legs.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 if people:

@@ -204,7 +204,7 @@ side_by_side([(drawn["image"], drawn["depth"]) for drawn in map(pictures, first_
 # clothes included. The part target covers the labelled body, also where it is hidden. [The decoders](decoders.ipynb) describes
 # how both are made.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 4 for the same people: depth target (yellow: near, blue: far) and labelled body with its 22 parts. A data set without depth has an empty depth target.", "name": "fig-target-pairs"}, "image": {"alt": "Three pairs of pictures: the person's visible silhouette coloured by depth, and the shaded naked body with 22 parts in different colours, also where the person is hidden."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 4 for the same people: depth target (yellow: near, blue: far) and labelled body with its 22 parts.", "name": "fig-target-pairs"}, "image": {"alt": "Three pairs of pictures: the person's visible silhouette coloured by depth, and the shaded naked body with 22 parts in different colours, also where the person is hidden."}}
 
 
 def true_body(one):
@@ -281,27 +281,34 @@ found = [properties(i) for i in range(len(samples))]
 for reasons in found:
     reasons["none of these"] = not any(reasons.values())
 worst = order[len(order) * 9 // 10 :]
+
+
+def counted(reason):
+    """How many of the worst tenth and of all people have a property, each with the people who are counted."""
+    return [(sum(found[i][reason] for i in group), group) for group in (worst, order)]
+
+
 html_table(
     ("property", "worst tenth", "all people"),
     [
         (
             reason,
-            *(f"{100 * np.mean([found[i][reason] for i in group]):.0f}{NBSP}%" for group in (worst, order)),
+            *(f"{count} ({100 * count / len(group):.0f}{NBSP}%)" for count, group in counted(reason)),
         )
         for reason in found[0]
     ],
-    f"Shares of the {len(worst)} people with the largest MPJPE and of all {len(order)}. The first property is the "
-    "prediction's, the others are the label's",
+    f"Properties of the {len(worst)} people with the largest MPJPE and of all {len(order)}: numbers of people and shares. "
+    "The first property is the prediction's, the others are the label's",
 )
 
 # %% [markdown]
 # ## The same bodies from the side
 #
-# The figures above show bodies that miss the person in the image, and a body that covers the person may still have the
-# wrong depth. {numref}`fig-sides` shows the true body and the predicted one, both pelvises in the same place, from the
+# The figures above show bodies that deviate from the person in the image, and a body that covers the person may still have
+# the wrong depth. {numref}`fig-sides` shows the true body and the predicted one, both pelvises in the same place, from the
 # camera and from the side.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "True body (blue) and predicted body (orange, half transparent) of the people of the previous blocks with the smallest and the largest of the four errors: over the image, from the camera, and from the person's left or right, 90° about the vertical axis.", "name": "fig-sides"}, "image": {"alt": "Two rows of three pictures: a body over the image, a blue and an orange body from the camera, and the same pair from the side. From the camera the two bodies overlap more than from the side."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "True body (blue) and predicted body (orange, half transparent) of the people of the previous blocks with the smallest and the largest of the four errors: over the image, from the camera, and from the person's left or right, 90° about the vertical axis.", "name": "fig-sides"}, "image": {"alt": "Two rows of three pictures: a body over the image, a blue and an orange body from the camera, and the same pair from the side. In both views the two bodies overlap at the trunk, while heads and limbs are apart."}}
 TRUE, PREDICTED = (0.0, 0.16, 0.45), (0.85, 0.25, 0.02)  # linear RGB
 
 
@@ -344,7 +351,7 @@ Markdown(
     f"*In the image.* The projected joints are {100 * np.nanmean(missed):.1f}{NBSP}% of the box side from the true ones on average (median over "
     f"people {100 * np.nanmedian(missed):.1f}{NBSP}%), which is {network.config.image_size * np.nanmean(missed):.0f} of the crop's "
     f"{network.config.image_size} pixels. For {100 * far:.0f}{NBSP}% of the people the mean is above 5{NBSP}% of the box side: "
-    f"{'most' if far > 0.5 else 'a part of the'} bodies miss the person in the image, too.\n\n"
+    f"{'most' if far > 0.5 else 'some'} bodies are visibly displaced in the image, too.\n\n"
     f"*In space.* Over all {len(samples)} people, with both pelvises at the origin, the mean error of a joint is {right:.0f}{NBSP}mm along the "
     f"image's horizontal axis, {down:.0f}{NBSP}mm along its vertical axis, and {forward:.0f}{NBSP}mm along the viewing direction."
 )
@@ -353,21 +360,18 @@ Markdown(
 # ## Takeaways
 
 # %% tags=["remove-input"]
-reasons = {
-    name: np.mean([found[i][name] for i in worst]) / max(np.mean([f[name] for f in found]), 1e-9)
-    for name in found[0]
-}
-reasons.pop("none of these")
-common = max(reasons, key=reasons.get)
+inside = {name: [count for count, _ in counted(name)] for name in found[0] if name != "none of these"}
+common = max(inside, key=lambda name: inside[name][0] / max(inside[name][1], 1))
+among, total = inside[common]
 angles = errors["orientation"]
 Markdown(
     f"* The median person has an MPJPE of {errors['mpjpe'][middle]:.0f}{NBSP}mm, the worst tenth more than "
     f"{errors['mpjpe'][worst[0]]:.0f}{NBSP}mm: a mean hides a long tail.\n"
-    f"* Of the four listed properties, “{common}” is the most over-represented among the worst tenth, "
-    f"{reasons[common]:.1f} times as frequent as among all people.\n"
+    f"* Of the four listed properties, “{common}” is the most over-represented among the worst tenth: "
+    f"{'all' if among == total else f'{among} of the'} {total} people with this property are in it.\n"
     f"* Along the viewing direction the mean error of a joint is {2 * forward / (right + down):.1f} times as large as along "
-    f"the axes of the image, and for {100 * far:.0f}{NBSP}% of the people the body also "
-    f"misses the joints in the image by more than 5{NBSP}% of the box side."
+    f"the axes of the image. In the image, too, the projected joints of {100 * far:.0f}{NBSP}% of the people are "
+    f"off by more than 5{NBSP}% of the box side on average."
 )
 
 # %% [markdown]

@@ -49,7 +49,7 @@ def test_every_part_of_the_paper_preset_has_the_released_number_of_parameters():
     assert [tuple(row) for row in parameter_table(meta(PAPER))] == [
         ("encoder", 70_057_368, 87_671),
         ("depth decoder", 4_182_049, 7_041),
-        ("part-segmentation decoder", 4_183_127, 7_041),
+        ("part decoder", 4_183_127, 7_041),
         ("soft attention", 1_038_240, 0),
         ("regressor", 1_638_610, 146),
         ("total", 81_099_394, 101_899),

@@ -175,7 +175,7 @@ def parameter_table(model: DPose) -> list[ParameterRow]:
     names = {
         "encoder": model.encoder,
         "depth decoder": model.depth_decoder,
-        "part-segmentation decoder": model.parts_decoder,
+        "part decoder": model.parts_decoder,
         "soft attention": model.attention,
         "regressor": model.regressor,
     }
