@@ -16,8 +16,12 @@ const settle = async () => {
 };
 
 const overflow = () => {
+  const faults = [];
   const [width, room] = [document.documentElement.scrollWidth, window.innerWidth];
-  return width > room + 2 ? [`page wider than the window: ${width} > ${room}`] : [];
+  if (width > room + 2) faults.push(`page wider than the window: ${width} > ${room}`);
+  for (const caption of document.querySelectorAll("table caption")) // of tables that scroll in themselves, too
+    if (caption.offsetWidth > room) faults.push("caption wider than the window: " + caption.textContent.trim().slice(0, 80));
+  return faults;
 };
 
 // What axe-core finds: rule, impact and places.

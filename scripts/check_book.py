@@ -4,9 +4,9 @@ Checked on each page: no request leaves the folder of the book, none fails, noth
 no TeX is left unrendered, every picture shows something, no alternative text begins as the caption does, no
 text in an SVG drawing of the page is smaller than 11 pixels (at the full width of the column; text in bitmaps
 cannot be measured), every interactive figure is drawn, every internal link leads somewhere, no cell shows an
-exception, tables and code fit in their column, nothing is wider than a window of 390 pixels. axe-core finds
-nothing critical or serious in the light theme, in the dark one, and at 390 pixels. The whole book has less
-than 15 MB, a page less than 1.5 MB beside the files of all pages.
+exception, tables and code fit in their column, no page and no caption of a table is wider than a window of
+390 pixels. axe-core finds nothing critical or serious in the light theme, in the dark one, and at 390 pixels.
+The whole book has less than 15 MB, a page less than 1.5 MB beside the files of all pages.
 `--shots DIR` also saves pictures of each page in these three forms. Exits 1 if anything is found.
 
 Needs Chromium or Chrome (Debian: apt-get install chromium; or name one in CHROME) and the packages

@@ -91,6 +91,12 @@ FAULTS = {  # style, content, and what the check must report
         "dark: axe color-contrast",
     ),
     "narrow": ("@media (max-width: 500px) {p {width: 600px}}", "<p>Too wide.</p>", "at 390 pixels"),
+    "title": (
+        "",
+        '<div style="overflow: auto" tabindex="0"><table><caption>Title</caption>'
+        f"<tr><td>{'x' * 50}</td></tr></table></div>",
+        "at 390 pixels: caption wider than the window: Title",
+    ),
     "table": ("", f"<table><tr><td>{'x' * 400}</td></tr></table>", "table wider"),
     "code": ("", f"<pre>{'x' * 400}</pre>", "code wider"),
     "heavy": ("", f"<p>{'word ' * 400_000}</p>", "2.00 MB"),

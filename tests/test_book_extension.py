@@ -80,7 +80,7 @@ class Thing(NamedTuple):
 THIRD = r"""
 # Third
 
-See {eqn}`99`, and {py:obj}`dpose.no_such_name`.
+See {eqn}`99`, {tab}`tab-three`, {tab}`tab-two`, {tab}`tab-four`, and {py:obj}`dpose.no_such_name`.
 
 $$ again = 1 \tag{5} $$
 
@@ -95,7 +95,7 @@ Its caption
 ```{raw} html
 <table class="dpose"><caption>One</caption><tr><td>1</td></tr></table>
 <table class="dpose"><tr><td>1</td></tr></table>
-<table class="dpose"><caption>Two</caption><tr><td>1</td></tr></table>
+<table class="dpose" id="tab-two"><caption>Two</caption><tr><td>1</td></tr></table>
 ```
 """
 
@@ -126,7 +126,8 @@ $$ no = number $$""",
     ),
     ({"mystnb": {"image": {"alt": "given"}}}, "Image(base64.b64decode(PNG))"),
     ({"tags": ["hide-cell"]}, "Markdown('folded ' * 5000)"),
-    ({}, "HTML('<table class=\"dpose\"><caption>Three</caption><tr><td>1</td></tr></table>')"),
+    ({}, "from dpose.figures import html_table"),
+    ({}, "html_table(['a'], [['1']], 'Three', name='tab-three')"),
     (
         {},
         "Markdown('{source}`dpose.model.attention:12` {source}`dpose.model.hrnet:34`')",
@@ -276,8 +277,20 @@ def test_a_picture_has_the_caption_as_alternative_text_and_one_without_either_is
 def test_tables_with_a_caption_are_numbered_in_the_order_of_the_pages(book):
     html, _ = book
     shown = [re.sub("<[^>]+>", "", page(html, name)) for name in ("third.html", "notebooks/second.html")]
-    assert re.findall(r"Table\s(\S+)\s([A-Z][a-z]+)", shown[0]) == [("B1", "One"), ("B2", "Two")]
-    assert re.findall(r"Table\s(\S+)\s([A-Z][a-z]+)", shown[1]) == [("B3", "Three")]
+    assert re.findall(r"Table\s(B\d+)\s([A-Z][a-z]+)", shown[0]) == [("B1", "One"), ("B2", "Two")]
+    assert re.findall(r"Table\s(B\d+)\s([A-Z][a-z]+)", shown[1]) == [("B3", "Three")]
+
+
+def test_a_table_is_referred_to_by_its_name_from_any_page(book):
+    html, warnings = book
+    links = re.findall(r'<a [^>]*href="([^"]*#tab-[^"]*)"[^>]*>(.*?)</a>', page(html, "third.html"))
+    assert [(address, re.sub("<[^>]+>", "", text)) for address, text in links] == [
+        ("notebooks/second.html#tab-three", "Table\xa0B3"),
+        ("#tab-two", "Table\xa0B2"),
+    ]
+    assert 'id="tab-three"' in page(html, "notebooks/second.html")
+    assert re.search(r"third\.md.*tab-four", warnings)
+    assert "tab-two" not in warnings
 
 
 def test_shown_code_links_to_its_line_on_a_page_of_the_book(book):

@@ -105,3 +105,13 @@ def test_a_table_escapes_its_cells():
         html_table(("a", "b"), [("only one",)])
     with pytest.raises(ValueError, match="header"):
         html_table(("a", " "), [("1", "2")])
+
+
+def test_the_caption_of_a_table_ends_with_one_full_stop_and_a_name_needs_a_caption():
+    from dpose.figures import html_table
+
+    for caption in ("One. Two", "One. Two."):
+        text = html_table(("a",), [("1",)], caption, name="tab-a").data
+        assert '<table class="dpose" id="tab-a"><caption>One. Two.</caption>' in text
+    with pytest.raises(ValueError, match="tab-a"):
+        html_table(("a",), [("1",)], name="tab-a")

@@ -4,7 +4,8 @@ r"""Sphinx extension of the book.
     \tag{5} in an equation  anchor eq-5 of that equation
     {eqn}`5`                "eq. 5", a link to it from any page
     {source}`MODULE:LINE`   link to the code, which `dpose.figures.show_source` puts out
-    tables                  numbers "Table B1", "Table B2", ... in the order of the pages
+    tables with a caption   numbers "Table B1", "Table B2", ... in the order of the pages
+    {tab}`NAME`             "Table B1", a link to the table that `dpose.figures.html_table` gave that name
     pictures                alternative text from the caption; a picture with neither is a warning
     {py:obj}`NAME`          a warning if the API reference does not have the name
     footer                  version, commit, date, machine, licence
@@ -53,8 +54,8 @@ RULE = (
     f"{WORDS_PER_MINUTE} words per minute, {SECONDS_PER_PICTURE} s per figure, table and displayed equation"
 )
 TAG = re.compile(r"\\tag\{([^}]*)\}")
-CAPTION = '<table class="dpose"><caption>'
-TABLE_NUMBER = '<span class="caption-number">Table\xa0B{} </span>'  # without the letter: a table of the paper
+TABLE = re.compile(r'<table class="dpose"(?: id="([^"]*)")?><caption>')  # of dpose.figures.html_table
+TABLE_NUMBER = "Table\xa0B{}"  # without the letter: a table of the paper
 
 
 class Chapter(SphinxDirective):
@@ -249,22 +250,49 @@ def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 # --- tables, pictures and references
 
 
+class table_link(nodes.Inline, nodes.TextElement):
+    """A link to a numbered table, before it is resolved."""
+
+
+class TableRole(SphinxRole):
+    """A link to a table by the name that it has."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        link = table_link(target=self.text)
+        self.set_source_info(link)
+        return [link], []
+
+
 def count_tables(app: Sphinx, document: nodes.document) -> None:
-    """Remember how many tables with a caption the page has."""
+    """Remember the names of the page's tables with a caption, "" for one without a name."""
     texts = (output.astext() for output in document.findall(nodes.raw))
-    app.env.metadata[app.env.docname]["dpose_tables"] = sum(text.count(CAPTION) for text in texts)
+    names = [name for text in texts for name in TABLE.findall(text)]
+    app.env.metadata[app.env.docname]["dpose_tables"] = names
 
 
 def number_tables(app: Sphinx, document: nodes.document, page: str) -> None:
-    """Put the number of each table of `dpose.figures.html_table` before its caption."""
+    """Put the number of each table before its caption, and resolve the links to tables."""
     pages = reading_order(app.env.toctree_includes, app.config.root_doc)
+    tables = [(name, where) for where in pages for name in app.env.metadata[where].get("dpose_tables", ())]
     before = pages[: pages.index(page)] if page in pages else []
-    numbers = itertools.count(1 + sum(app.env.metadata[name].get("dpose_tables", 0) for name in before))
+    numbers = itertools.count(1 + sum(where in before for _, where in tables))
+
+    def numbered(start: re.Match[str]) -> str:
+        return f'{start[0]}<span class="caption-number">{TABLE_NUMBER.format(next(numbers))} </span>'
+
     for output in document.findall(nodes.raw):
-        first, *others = output.astext().split(CAPTION)
-        if others:
-            numbered = (f"{CAPTION}{TABLE_NUMBER.format(next(numbers))}{text}" for text in others)
-            output[:] = [nodes.Text(first + "".join(numbered))]
+        if TABLE.search(output.astext()):
+            output[:] = [nodes.Text(TABLE.sub(numbered, output.astext()))]
+
+    places = {name: (number, where) for number, (name, where) in enumerate(tables, 1)}
+    for link in list(document.findall(table_link)):
+        if (name := link["target"]) in places:
+            number, where = places[name]
+            text = nodes.inline(text=TABLE_NUMBER.format(number))
+            link.replace_self(make_refnode(app.builder, page, where, name, text))
+        else:
+            logger.warning("no numbered table has the name %r", name, location=link)
+            link.replace_self(nodes.problematic(text=name))
 
 
 def reading_order(children: dict[str, list[str]], page: str) -> list[str]:
@@ -386,6 +414,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("chapter", Chapter)
     app.add_role("eqn", EquationRole())
     app.add_role("source", SourceRole())
+    app.add_role("tab", TableRole())
     for handler in (describe_pictures, anchor_equations, count_tables, fill_chapter, require_references):
         app.connect("doctree-read", handler)
     app.connect("doctree-resolved", resolve_sources)

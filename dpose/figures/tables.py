@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from IPython.display import HTML, Markdown
 
 LONG = 30  # lines of code that are shown unfolded
+WIDE = 40  # characters of a cell from which on it gets more room on a phone
 
 
 def html_table(
@@ -22,34 +23,41 @@ def html_table(
     caption: str = "",
     ours: Sequence[int] = (),
     align: str = "l",
+    name: str = "",
 ) -> HTML:
-    """A table.
+    """A table. The book numbers the tables that have a caption, and no others.
 
     Args:
+        caption: plain text; a full stop is added where it has none, as captions of figures end with one.
         ours: indices of the rows set in bold.
         align: "l" or "r" for each column; further columns are aligned to the right.
+        name: "tab-..." by which the text of the book refers to the table, as {tab}`tab-...`. Needs a caption.
 
     Raises:
-        ValueError: a row has another number of cells than the header, or a header cell is empty.
+        ValueError: a row has another number of cells than the header, a header cell is empty, or a table has
+            a name without a caption.
     """
     from IPython.display import HTML
 
     if not all(str(cell).strip() for cell in header):
         raise ValueError(f"each column of a table needs a header, got {list(header)}")
+    if name and not caption:
+        raise ValueError(f"the table {name!r} needs a caption, because only tables with one are numbered")
     kinds = [*align, *"r" * (len(header) - len(align))]
 
     def line(cells: Sequence[str], tag: str, style: str = "") -> str:
-        texts = (escape(str(cell), quote=False) for cell in cells)
         scope = ' scope="col"' if tag == "th" else ""
-        parts = zip(kinds, texts, strict=True)
-        inner = "".join(f'<{tag}{scope} class="{kind}">{text}</{tag}>' for kind, text in parts)
+        inner = ""
+        for kind, text in zip(kinds, map(str, cells), strict=True):
+            classes = f"{kind} wide" if kind == "l" and len(text) > WIDE else kind
+            inner += f'<{tag}{scope} class="{classes}">{escape(text, quote=False)}</{tag}>'
         return f"<tr{style}>{inner}</tr>"
 
     body = "".join(line(row, "td", ' class="ours"' if i in ours else "") for i, row in enumerate(rows))
-    title = f"<caption>{escape(caption, quote=False)}</caption>" if caption else ""
-    return HTML(
-        f'<table class="dpose">{title}<thead>{line(header, "th")}</thead><tbody>{body}</tbody></table>'
-    )
+    start = f'<table class="dpose" id="{escape(name)}">' if name else '<table class="dpose">'
+    if caption:
+        start += f"<caption>{escape(caption.rstrip().removesuffix('.'), quote=False)}.</caption>"
+    return HTML(f"{start}<thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>")
 
 
 def power_of_ten(value: float, digits: int = 0) -> str:
