@@ -256,7 +256,7 @@ def precision_text():
         f"* *ONNX* in 32 bits takes {less('onnxruntime, 32 bits')} less time for eight people than PyTorch as trained and moves vertices by "
         f"{onnx['vertices_mean_mm']:.1f}{NBSP}mm. This is the network alone on one thread. Whole pictures gain less, because detector, "
         "overlay, crops and body model are not in the ONNX file, and were measured with another number of threads "
-        "([which path for which case](#which-path-for-which-case)).\n"
+        "(see the section *Which path for which case?*).\n"
         f"* *int8* takes {less('onnxruntime, int8', than=onnx)} less time than ONNX in 32 bits, but moves vertices by "
         f"{int8['vertices_mean_mm']:.1f}{NBSP}mm and changes MPJPE by {difference(int8['mpjpe_mm'], base['mpjpe_mm'], 1)}{NBSP}mm. The package "
         "therefore has no int8 path."
