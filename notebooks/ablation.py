@@ -191,7 +191,7 @@ Markdown(
 # The same people occur on both sides of the difference, so what makes a person difficult for both networks cancels.
 # $\bar d$ would change with other seeds and with other people. Its variance therefore has two terms,
 #
-# $$ V = \frac{1}{S} \operatorname{var}_s(\bar d_s) + V_\text{people} , $$
+# $$ V = \frac{1}{S} \operatorname{var}_s(\bar d_s) + V_\text{people} . $$
 #
 # The first term is for the choice of the seeds. The second is for the choice of the people, by a {term}`bootstrap` over the
 # test scenes. A part of the variation between people is different for each seed; it already contributes to the first term
@@ -657,13 +657,13 @@ tuned, tuned_people = recorded("encoder")
 tuned_seeds = min(variant.seeds for variant in ENCODER.variants.values())
 TUNED_NOTHING = Markdown("*Not measured yet: `dpose experiment encoder` makes the records of this section.*")
 html_table(
-    ("encoder", "variant", "seeds", "MPJPE", "PA-MPJPE", "orientation (°)", "parts mIoU", "depth ratio"),
+    ("encoder", "variant", "seeds", "MPJPE", "PA-MPJPE", "parts mIoU", "depth ratio"),
     [
         (
             encoder,
             unbroken(NAMES[variant]),
             str(len(group[variant])),
-            *errors_of(list(group[variant].values())),
+            *np.delete(errors_of(list(group[variant].values())), 2),
         )
         for encoder, group in (("fixed", records), ("trained", tuned))
         for variant in (BASE, NO_DEPTH)
@@ -671,7 +671,7 @@ html_table(
     ],
     "Measured: the same test people and training images with a fixed and with a trained encoder. Errors in mm; ±: standard "
     "deviation over the seeds",
-    align="llrrrrrr",
+    align="llrrrrr",
 ) if tuned else TUNED_NOTHING
 
 # %% tags=["remove-input"]

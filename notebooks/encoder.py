@@ -499,7 +499,7 @@ assert len(set(multiplications)) == 1  # C doubles, h halves: C² h² is constan
 html_table(
     ("branch", "weights per block", "multiplications per block"),
     rows,
-    "Each branch costs the same, so the finest one is as expensive as any other. Its blocks have the fewest weights.",
+    "Weights and multiplications of one block in each branch",
 )
 
 # %% [markdown]

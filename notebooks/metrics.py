@@ -247,7 +247,7 @@ noisy = [
     BodyOutput(*(x + NOISE * torch.randn(x.shape) for x in (true.vertices, true.joints))) for _ in range(24)
 ]
 changes = {  # label: expected MPJPE in mm, changed bodies, changed rotations
-    "shift by 1 m": (0.0, [BodyOutput(true.vertices + 1, true.joints + 1)], pose),
+    "shift by 1\u00a0m": (0.0, [BodyOutput(true.vertices + 1, true.joints + 1)], pose),
     f"rotation by {ANGLE}° about the vertical": (
         2000 * math.sin(math.radians(ANGLE) / 2) * off_axis,
         [body(betas, upright)],

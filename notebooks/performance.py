@@ -574,8 +574,7 @@ html_table(
         ("ONNX in 16 bits (fp16)", "not measured; the files have 32 bits"),
         (
             "number of threads",
-            "1 or 2, as the captions state; more than "
-            f"{max(record['hardware']['threads'] for record in records.values() if 'hardware' in record)} not measured",
+            "as the captions state; more than 2 were not measured",
         ),
         ("wheel of the package", "none is published; pip builds one from the repository"),
     ],

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from random_people import write_random_people
 
 from dpose.body import OPEN_FILES, files
 
-torch.set_num_threads(1)  # a forked process would wait for ever for the threads of its parent
+# A forked process would wait for ever for the threads of its parent.
+torch.set_num_threads(1)
+cv2.setNumThreads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
