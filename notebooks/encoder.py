@@ -37,7 +37,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from torch.nn import functional as F
 
@@ -496,10 +496,15 @@ for name, branch, features in zip(NAMES, paper.stage4[-1].branches, paper_maps, 
     multiplications.append(sum(convolutions) * features.shape[-1] ** 2)
     rows.append((name, f"{sum(convolutions):,}", f"{multiplications[-1]:,}"))
 assert len(set(multiplications)) == 1  # C doubles, h halves: C² h² is constant
-html_table(
-    ("branch", "weights per block", "multiplications per block"),
-    rows,
-    "Weights and multiplications of one block in each branch",
+display(
+    html_table(
+        ("branch", "weights per block", "multiplications per block"),
+        rows,
+        "Weights and multiplications of one block in each branch",
+    )
+)
+Markdown(
+    "Each branch costs the same, so the finest one is as expensive as any other. Its blocks have the fewest weights."
 )
 
 # %% [markdown]
