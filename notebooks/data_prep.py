@@ -525,12 +525,13 @@ Markdown(
 #
 # In training each crop is changed at random every time it is used. The box is sometimes halved, and always scaled, within the
 # stored margin. The image may get lower resolution, JPEG compression, rain, blur, snow, noise, other colours and contrast, or
-# rectangles of noise. The strengths are the paper's where it gives them. `lite` trains for a shorter time, so its
+# rectangles of noise. The paper lists kinds without strengths; those of `PAPER` are the
+# released code's, except for snow and occlusion ([All differences](../book/differences.md), 4 to 7). `lite` trains for a shorter time, so its
 # jitter is milder; half of its images are mirrored, with left and right exchanged in the labels. All random numbers follow from the seed,
 # the epoch and the key of the person, so that a run can be repeated.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One crop and its parts before augmentation and in four epochs, with the augmentation of the paper and that of lite.", "name": "fig-augmentation"}, "image": {"alt": "Four rows of five pictures: the crop and its parts, unchanged on the left and then differently shifted, scaled, recoloured and mirrored in each epoch; more strongly in the upper two rows than in the lower two."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One crop and its parts before augmentation and in four epochs, with the augmentation of PAPER and that of lite.", "name": "fig-augmentation"}, "image": {"alt": "Four rows of five pictures: the crop and its parts, unchanged on the left and then differently shifted, scaled, recoloured and mirrored in each epoch; more strongly in the upper two rows than in the lower two."}}
 def several(augment, epochs):
     """(image, parts) of the crop in some epochs; None is the crop unchanged."""
     pairs = []

@@ -221,7 +221,7 @@ Markdown(
 #
 # ## A short run
 #
-# The rest of this page is a real training run, with these settings:
+# The next sections are about a real training run, with these settings:
 
 # %% tags=["remove-input"]
 starting = (
