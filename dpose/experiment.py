@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dpose import results
-from dpose.compare import Difference, paired_difference
 from dpose.evaluate import evaluate
 from dpose.losses import RELEASED_WEIGHTS, LossWeights
 from dpose.processes import run_jobs, usable_cores
@@ -32,6 +31,7 @@ class Variant:
     """Networks of one kind: a preset, the number of seeds, and what differs from the preset's recipe."""
 
     preset: str
+    title: str  # in tables and figures
     about: str
     seeds: int = 3
     weights: LossWeights | None = None
@@ -42,6 +42,7 @@ class Variant:
 class Experiment:
     """Variants by name, and the budget of every run. Small batches: more steps for the same images."""
 
+    about: str  # "the experiment with ..."
     variants: dict[str, Variant]
     images: int
     batch_size: int = 32
@@ -61,22 +62,31 @@ class Experiment:
 
 
 ABLATION = Experiment(
+    about="a fixed encoder",
     variants={
-        "lite": Variant("lite", "D-PoSE", seeds=5),
-        "lite-no-depth": Variant("lite-no-depth", "D-PoSE without depth", seeds=5),
-        "lite-pare": Variant(
-            "lite-pare", "PARE: part attention, its own regressor, no depth and no box information"
+        "lite": Variant("lite", "D-PoSE", "all of D-PoSE", seeds=5),
+        "lite-no-depth": Variant(
+            "lite-no-depth", "without depth", "D-PoSE without the depth branch", seeds=5
         ),
-        "lite-cliff": Variant("lite-cliff", "CLIFF: global pooling, iterative regressor, box information"),
-        "lite-hmr": Variant("lite-hmr", "HMR: global pooling, iterative regressor, no box information"),
-        "lite-no-attention": Variant("lite-no-attention", "D-PoSE, features averaged over the whole map"),
+        "lite-pare": Variant(
+            "lite-pare", "PARE", "part attention, its own regressor, no depth and no box information"
+        ),
+        "lite-cliff": Variant("lite-cliff", "CLIFF", "global pooling, iterative regressor, box information"),
+        "lite-hmr": Variant("lite-hmr", "HMR", "global pooling, iterative regressor, no box information"),
+        "lite-no-attention": Variant(
+            "lite-no-attention", "without attention", "D-PoSE, features averaged over the whole map"
+        ),
         "lite-released-losses": Variant(
-            "lite", "D-PoSE with the losses of the released code", weights=RELEASED_WEIGHTS
+            "lite",
+            "released losses",
+            "D-PoSE with the losses of the released code",
+            weights=RELEASED_WEIGHTS,
         ),
     },
     images=48_000,
 )
 ENCODER = Experiment(
+    about="a trained encoder",
     variants={name: replace(ABLATION.variants[name], backbone_lr=0.1) for name in ("lite", "lite-no-depth")},
     images=48_000,
 )
@@ -205,23 +215,6 @@ def _perform(run: Run, config: TrainConfig, split: str) -> Run | None:
         options = {"workers": workers, "device": "cuda" if cuda else "cpu", "progress": False}
         evaluate(trained.checkpoint, config.data, split, run.record, **options)
     return run
-
-
-def effect_of_depth(name: str = "ablation", out: str | Path | None = None) -> dict[str, Difference]:
-    """The errors without depth minus those with depth, paired by seed and person, in mm.
-
-    Args:
-        name, out: as for `runs`.
-    Returns:
-        "mpjpe" and "pa_mpjpe" -> difference; positive: depth helps. Empty until all seeds are recorded.
-    """
-    pair = runs(name, out, variants=("lite-no-depth", "lite"))
-    if not all(run.done for run in pair):
-        return {}
-    people = {variant: {} for variant in ("lite-no-depth", "lite")}
-    for run in pair:
-        people[run.variant][run.seed] = results.read_people(run.record)
-    return {metric: paired_difference(*people.values(), metric) for metric in ("mpjpe", "pa_mpjpe")}
 
 
 def table(todo: Sequence[Run]) -> str:

@@ -27,7 +27,6 @@ from dpose.figures import check_parameters
 
 check_parameters()
 
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,74 +35,21 @@ from scipy import stats
 
 import dpose
 from dpose import paper
-from dpose.compare import paired_difference
-from dpose.experiment import ABLATION, ENCODER, runs
-from dpose.figures import INK, html_table, style_axis
+from dpose.figures import INK, NBSP, html_table, listed, signed, style_axis, unbroken
 from dpose.model.network import DPose
-from dpose.results import read_json, read_people, stale, totals
+from dpose.outcome import BASE, DEPTH_LIMIT, METRICS, PRIMARY, WITHOUT_DEPTH, read_outcome
+from dpose.results import totals
 from dpose.training import recipe
 
-folder = Path(results or Path(dpose.__file__).parents[1] / "results")
-BASE, NO_DEPTH = "lite", "lite-no-depth"
-NAMES = {  # of the variants, in tables and figures
-    "lite": "D-PoSE",
-    "lite-no-depth": "without depth",
-    "lite-pare": "PARE",
-    "lite-cliff": "CLIFF",
-    "lite-hmr": "HMR",
-    "lite-no-attention": "without attention",
-    "lite-released-losses": "released losses",
-}
-ERRORS = {"mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "mve": "MVE"}
-PRIMARY = ("pa_mpjpe", "mpjpe")  # decide about depth; the others describe
-METRICS = {  # metric: name, unit, digits
-    **{metric: (name, "mm", 1) for metric, name in ERRORS.items()},
-    "orientation": ("orientation error", "°", 1),
-    "parts_miou": ("parts IoU", "", 3),
-}
-DEPTH_LIMIT = 0.75  # of the best constant's error: a network above it has not learned depth
-NBSP = "\u00a0"
-
-
-def unbroken(text):
-    """No line break at hyphens and spaces, for a narrow column."""
-    return text.replace("-", "\u2011").replace(" ", NBSP)
-
-
-def signed(value, digits=1):
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def listed(names):
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def with_unit(value, metric, plus=True):
-    _, unit, digits = METRICS[metric]
-    text = signed(value, digits) if plus else f"{value:.{digits}f}"
-    return f"{text}{unit if unit in ('', '°') else NBSP + unit}"
-
-
-def recorded(experiment):
-    """Variant -> seed -> record, and variant -> seed -> errors of each person."""
-    records, people = {}, {}
-    for run in runs(experiment, folder / experiment):
-        if run.done:
-            records.setdefault(run.variant, {})[run.seed] = read_json(run.record)
-            people.setdefault(run.variant, {})[run.seed] = read_people(run.record)
-    return records, people
-
-
-records, people = recorded("ablation")
-measured = [record for seeds in records.values() for record in seeds.values()]
-PLAN = ABLATION.variants
+fixed, tuned = read_outcome("ablation", results), read_outcome("encoder", results)
+PLAN = fixed.experiment.variants
 planned = sum(variant.seeds for variant in PLAN.values())
+ERRORS = ("mpjpe", "pa_mpjpe", "mve")
 NOTHING = Markdown("*Not measured yet: `dpose experiment ablation` makes the records of this section.*")
-
-
-def trained(record):
-    return record["checkpoint"]["metadata"]
+TUNED_NOTHING = Markdown("*Not measured yet: `dpose experiment encoder` makes the records of this section.*")
+UNPAIRED = Markdown(
+    "*Nothing to compare yet: this needs two seeds of a variant and of D-PoSE on the same people.*"
+)
 
 
 # %% [markdown]
@@ -154,28 +100,24 @@ Markdown(
 # %% tags=["remove-input"]
 html_table(
     ("variant", "name in commands", "network", "seeds"),
-    [(NAMES[name], unbroken(name), variant.about, str(variant.seeds)) for name, variant in PLAN.items()],
+    [(variant.title, unbroken(name), variant.about, str(variant.seeds)) for name, variant in PLAN.items()],
     "The variants of the experiment",
     align="lll",
 )
 
 # %% tags=["remove-input"]
-budget = ABLATION.recipe(PLAN[BASE])
-missing = [
-    f"{NAMES[name]} (seed {', '.join(str(seed) for seed in range(variant.seeds) if seed not in records.get(name, {}))})"
-    for name, variant in PLAN.items()
-    if len(records.get(name, {})) < variant.seeds
-]
+budget = fixed.experiment.recipe(PLAN[BASE])
+missing = [f"{PLAN[name].title} (seed {', '.join(map(str, seeds))})" for name, seeds in fixed.missing.items()]
 Markdown(
-    f"Each run sees {ABLATION.images:,} images in {budget.steps:,} steps of {budget.batch_size}. For the same seed all variants see the "
+    f"Each run sees {fixed.experiment.images:,} images in {budget.steps:,} steps of {budget.batch_size}. For the same seed all variants see the "
     "same images in the same order, with the same steps, learning rates and losses, except for what the variant is about. "
     "The random weights from which the trained layers start differ between variants, because networks with other layers draw "
     "other numbers.\n\n"
     + (
-        f"**{len(measured)} of the {planned} planned runs are recorded.** Missing: {'; '.join(missing)}."
-        if missing and measured
+        f"**{len(fixed.measured)} of the {planned} planned runs are recorded.** Missing: {'; '.join(missing)}."
+        if missing and fixed.measured
         else f"All {planned} planned runs are recorded."
-        if measured
+        if fixed.measured
         else "No run is recorded yet."
     )
 )
@@ -232,14 +174,8 @@ Markdown(
 # training; for every network a PA-MPJPE clearly below that of the {term}`mean pose`; and for every network with a depth
 # branch a depth error of at most 0.75 of the best constant's.
 
+
 # %% tags=["remove-input"]
-outdated = {}  # variant -> why its records are no longer about what the repository has
-for variant, seeds in records.items():
-    wanted = ABLATION.recipe(PLAN[variant])
-    if reasons := sorted({reason for record in seeds.values() for reason in stale(record, wanted)}):
-        outdated[variant] = "; ".join(reasons)
-
-
 def over_seeds(values, digits=1):
     """Mean over the seeds, and their standard deviation if there are several."""
     text = f"{np.mean(values):.{digits}f}"
@@ -250,7 +186,7 @@ def errors_of(group):
     """Cells for the records of one variant, one per seed."""
     cells = [
         over_seeds([record["metrics"][metric]["mean"] for record in group])
-        for metric in (*PRIMARY[::-1], "orientation")
+        for metric in ("mpjpe", "pa_mpjpe", "orientation")
     ]
     parts = [r["metrics"]["parts_miou"]["mean"] for r in group if "parts_miou" in r["metrics"]]
     depth = [r["ratios"]["depth_l1"] for r in group if "depth_l1" in r["ratios"]]
@@ -258,27 +194,20 @@ def errors_of(group):
 
 
 def variant_table():
-    first, rows = measured[0], []
+    first, rows = fixed.measured[0], []
     for name, text in (
         ("mean_pose", "mean pose"),
         ("mean_pose_true_orientation", "mean pose, true orientation"),
     ):
         if baseline := first["baselines"].get(name):
+            errors = [f"{baseline[error]['mean']:.1f}" for error in ("mpjpe", "pa_mpjpe")]
             orientation = f"{baseline['orientation']['mean']:.1f}" if "orientation" in baseline else "0"
-            rows.append(
-                (
-                    text,
-                    "–",
-                    *(f"{baseline[error]['mean']:.1f}" for error in PRIMARY[::-1]),
-                    orientation,
-                    "–",
-                    "–",
-                )
-            )
-    for variant, seeds in records.items():
-        mark = f"{NBSP}(stale)" if variant in outdated else ""
-        rows.append((f"{unbroken(NAMES[variant])}{mark}", str(len(seeds)), *errors_of(list(seeds.values()))))
-    images = sorted({totals(trained(record))["images"] for record in measured})
+            rows.append((text, "–", *errors, orientation, "–", "–"))
+    for variant, seeds in fixed.records.items():
+        mark = f"{NBSP}(stale)" if variant in fixed.outdated else ""
+        title = f"{unbroken(PLAN[variant].title)}{mark}"
+        rows.append((title, str(len(seeds)), *errors_of(list(seeds.values()))))
+    images = sorted({totals(record["checkpoint"]["metadata"])["images"] for record in fixed.measured})
     return html_table(
         ("variant", "seeds", "MPJPE", "PA-MPJPE", "orientation (°)", "parts mIoU", "depth ratio"),
         rows,
@@ -288,81 +217,46 @@ def variant_table():
     )
 
 
-variant_table() if measured else NOTHING
+variant_table() if fixed.measured else NOTHING
+
 
 # %% tags=["remove-input"]
-unmet = {}  # condition that is not met -> the variant that it is about; None: all
-
-
 def conditions():
     """Each precondition with the numbers that decide it."""
-    equal = {
-        "images": {totals(trained(run))["images"] for run in measured},
-        "steps": {trained(run)["step"] for run in measured},
-        "batch size and rate": {
-            tuple(trained(run)["recipe"][name] for name in ("batch_size", "lr")) for run in measured
-        },
-        "precision": {trained(run)["precision"]["name"] for run in measured},
-        "order of the images": {
-            (max(1, trained(run)["workers"]), trained(run)["devices"]) for run in measured
-        },
-        "training data": {str(trained(run)["data"]) for run in measured},
-        "encoder": {str((trained(run)["init"] or {}).get("sha256")) for run in measured},
-        "test people": {(run["data"]["fingerprint"], run["split"], run["samples"]) for run in measured},
-    }
-    unequal = [name for name, values in equal.items() if len(values) > 1]
-    unmet.update(dict.fromkeys(unequal))
+
+    def met(variants):
+        titles = [PLAN[variant].title for variant in variants]
+        return f"**not met** by {listed(titles)}; " if titles else "met by all runs; "
+
+    unequal = [name for name, same in fixed.equal.items() if not same]
     lines = [
-        f"* *Equal training* ({', '.join(equal)}): "
+        f"* *Equal training* ({', '.join(fixed.equal)}): "
         + (f"**not met**, the runs differ in {', '.join(unequal)}." if unequal else "met by all runs.")
     ]
-    if mean_pose := measured[0]["baselines"].get("mean_pose"):
-        limit = mean_pose["pa_mpjpe"]["ci95"][0]
-        upper = {
-            variant: max(run["metrics"]["pa_mpjpe"]["ci95"][1] for run in seeds.values())
-            for variant, seeds in records.items()
-        }
-        failed = [variant for variant, end in upper.items() if end >= limit]
-        worst = max(upper, key=upper.get)
-        unmet.update({f"PA-MPJPE of {NAMES[variant]}": variant for variant in failed})
+    if one := fixed.below_mean_pose:
+        worst = max(one.worst, key=one.worst.get)
         lines.append(
-            f"* *PA-MPJPE below the mean pose's* {mean_pose['pa_mpjpe']['mean']:.1f}{NBSP}mm (the 95{NBSP}% intervals of the "
-            "test people must not overlap): "
-            + (
-                f"**not met** by {listed([NAMES[variant] for variant in failed])}; "
-                if failed
-                else "met by all runs; "
-            )
-            + f"the highest upper end is {upper[worst]:.1f}{NBSP}mm ({NAMES[worst]}), the lower end of the mean pose "
-            f"{limit:.1f}{NBSP}mm."
+            f"* *PA-MPJPE below the mean pose's* {fixed.measured[0]['baselines']['mean_pose']['pa_mpjpe']['mean']:.1f}{NBSP}mm (the "
+            f"95{NBSP}% intervals of the test people must not overlap): {met(one.unmet)}the highest upper end is "
+            f"{one.worst[worst]:.1f}{NBSP}mm ({PLAN[worst].title}), the lower end of the mean pose {one.limit:.1f}{NBSP}mm."
         )
-    ratios = {
-        variant: max(found)
-        for variant, seeds in records.items()
-        if (found := [run["ratios"]["depth_l1"] for run in seeds.values() if "depth_l1" in run["ratios"]])
-    }
-    if ratios:
-        failed = [variant for variant, ratio in ratios.items() if ratio > DEPTH_LIMIT]
-        unmet.update({f"depth of {NAMES[variant]}": variant for variant in failed})
+    if one := fixed.depth_learned:
         lines.append(
-            f"* *Depth error at most {DEPTH_LIMIT} of the best constant's*: "
-            + (
-                f"**not met** by {listed([NAMES[variant] for variant in failed])}; "
-                if failed
-                else "met by all runs; "
-            )
-            + f"the highest ratio of a single run is {max(ratios.values()):.2f}."
+            f"* *Depth error at most {DEPTH_LIMIT} of the best constant's*: {met(one.unmet)}the highest ratio of a single run "
+            f"is {max(one.worst.values()):.2f}."
         )
-    if outdated:
+    if fixed.outdated:
         lines.append(
             "* *Stale rows* were measured with something that the repository has changed since: "
-            + "; ".join(f"{NAMES[variant]}: {reasons}" for variant, reasons in outdated.items())
+            + "; ".join(
+                f"{PLAN[name].title}: {'; '.join(reasons)}" for name, reasons in fixed.outdated.items()
+            )
             + "."
         )
     return Markdown("\n".join(lines))
 
 
-conditions() if measured else NOTHING
+conditions() if fixed.measured else NOTHING
 
 # %% [markdown]
 # ### Depth, heads, attention and losses
@@ -371,75 +265,57 @@ conditions() if measured else NOTHING
 # table and the lower part with the other variants.
 
 # %% tags=["remove-input"]
-found = {}  # variant -> metric -> difference of the variant's errors and D-PoSE's
-same_people = len({(run["data"]["fingerprint"], run["split"], run["samples"]) for run in measured}) == 1
-for variant in records:
-    if variant == BASE or not same_people or len(records[variant].keys() & records.get(BASE, {}).keys()) < 2:
-        continue
-    both = [columns for one in (variant, BASE) for columns in people[one].values()]
-    found[variant] = {
-        metric: paired_difference(people[variant], people[BASE], metric)
-        for metric in METRICS
-        if all(metric in columns for columns in both)
-    }
-others = [variant for variant in found if variant != NO_DEPTH]
-single = [
-    variant
-    for variant in records
-    if variant != BASE and len(records[variant].keys() & records.get(BASE, {}).keys()) == 1
-]
-
-
-def wanted_seeds(variant):
-    return min(PLAN[variant].seeds, PLAN[BASE].seeds)
-
-
-UNPAIRED = Markdown(
-    "*Nothing to compare yet: this needs two seeds of a variant and of D-PoSE on the same people.*"
-)
-
-
-def interval_of(one, metric):
-    digits = METRICS[metric][2]
-    return " to ".join(signed(end, digits) for end in one.interval)
+others = [variant for variant in fixed.differences if variant != WITHOUT_DEPTH]
+single = [variant for variant in fixed.records if variant != BASE and len(fixed.paired(variant)) == 1]
 
 
 def percent_of_base(one, metric):
     """The difference and the ends of its interval in per cent of D-PoSE's mean error."""
-    base = np.mean([people[BASE][seed][metric].mean() for seed in one.by_seed])
-    return 100 * np.array([one.mean, *one.interval]) / base
+    return 100 * np.array([one.mean, *one.interval]) / fixed.base(metric, one.by_seed)
 
 
-def share(one, metric):
-    return f"{signed(percent_of_base(one, metric)[0])}{NBSP}%"
+def of_base(one, metric):
+    return "–" if metric == "parts_miou" else f"{signed(percent_of_base(one, metric)[0])}{NBSP}%"
 
 
 def standard_errors(one, metric):
     """Square roots of the two variance terms; the second includes what the lower limit of the interval adds."""
     of_seeds = np.var(list(one.by_seed.values()), ddof=1) / len(one.by_seed)
     terms = (of_seeds, max(one.error**2 - of_seeds, 0.0))
-    return [f"{term**0.5:.{METRICS[metric][2] + (metric != 'parts_miou')}f}" for term in terms]
+    return [f"{term**0.5:.{METRICS[metric].digits + (metric != 'parts_miou')}f}" for term in terms]
 
 
-html_table(
-    ("difference in", "mean", "of D-PoSE's", "seeds", "people", "95 % interval", "detectable"),
-    [
+def depth_table(outcome, more, text):
+    """The differences between the networks without and with depth; `more`: further columns, with their cells."""
+    head = ("difference in", "mean", *more, "95 % interval", "detectable")
+    rows = [
         (
-            f"{METRICS[metric][0]}{f' ({unit})' if (unit := METRICS[metric][1]) else ''}{', primary' if metric in PRIMARY else ''}",
-            signed(one.mean, METRICS[metric][2]),
-            "–" if metric == "parts_miou" else share(one, metric),
-            *standard_errors(one, metric),
-            interval_of(one, metric),
-            f"{one.detectable:.{METRICS[metric][2]}f}",
+            f"{METRICS[metric].title}{', primary' if metric in PRIMARY else ''}",
+            signed(one.mean, METRICS[metric].digits),
+            *(cell(one, metric) for cell in more.values()),
+            METRICS[metric].interval(one),
+            f"{one.detectable:.{METRICS[metric].digits}f}",
         )
-        for metric, one in found[NO_DEPTH].items()
-    ],
-    "Measured: errors without depth minus errors with depth, paired by seed and person (computed before rounding), "
-    f"{len(found[NO_DEPTH]['mpjpe'].by_seed)} of {wanted_seeds(NO_DEPTH)} seeds; parts: mean IoU of a person's parts. Positive errors: "
-    "depth helps. Columns “seeds” and “people”: square roots of the two variance terms",
-) if NO_DEPTH in found else UNPAIRED
+        for metric, one in outcome.depth.items()
+    ]
+    caption = (
+        f"{len(outcome.paired(WITHOUT_DEPTH))} of {outcome.planned()} seeds. Positive errors: depth helps"
+    )
+    return html_table(head, rows, text + caption)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of each variant minus those of D-PoSE; right of the vertical line D-PoSE is better. Top: without depth. Bottom: the other variants. Diamond and line: mean and 95 % interval. Dots: single seeds. Grey bar: differences that are too small for this experiment to detect reliably. Blue intervals exclude 0, orange ones contain it. Variants with one seed have no interval and are not drawn.", "name": "fig-ablation"}, "image": {"alt": "Two panels of horizontal intervals with a diamond at the mean and dots for single seeds, over grey bars around a vertical line at zero. The upper panel has one row per error for the network without depth, the lower one a row per other variant in three columns, one for each error."}}
+
+depth_table(
+    fixed,
+    {
+        "of D-PoSE's": of_base,
+        "seeds": lambda one, metric: standard_errors(one, metric)[0],
+        "people": lambda one, metric: standard_errors(one, metric)[1],
+    },
+    "Measured: errors without depth minus errors with depth, paired by seed and person (computed before rounding). Parts: "
+    "mean IoU of a person's parts. Columns “seeds” and “people”: square roots of the two variance terms. ",
+) if fixed.depth else UNPAIRED
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of each variant minus those of D-PoSE; right of the vertical line D-PoSE is better. Top: without depth. Bottom: the other variants. Diamond and line: mean and 95 % interval. Dots: single seeds. Grey bar: differences that are too small for this experiment to detect reliably. Blue intervals exclude 0, orange ones contain it.", "name": "fig-ablation"}, "image": {"alt": "Two panels of horizontal intervals with a diamond at the mean and dots for single seeds, over grey bars around a vertical line at zero. The upper panel has one row per error for the network without depth, the lower one a row per other variant in three columns, one for each error."}}
 EXCLUDES, CONTAINS = "#0072B2", "#B55A00"  # intervals and 0
 
 
@@ -464,8 +340,8 @@ def finish(axis, labels, title):
     style_axis(axis)
 
 
-if found:
-    parts = [name for name, present in (("depth", NO_DEPTH in found), ("others", others)) if present]
+if fixed.differences:
+    parts = [name for name, present in (("depth", fixed.depth), ("others", others)) if present]
     rows = {"depth": len(ERRORS), "others": len(others)}
     figure = plt.figure(figsize=(7.4, sum(0.9 + 0.42 * rows[name] for name in parts)), layout="constrained")
     figure.patch.set_alpha(0)
@@ -477,36 +353,37 @@ if found:
         if name == "depth":
             axis = panel.subplots()
             for row, metric in enumerate(ERRORS):
-                draw(axis, row, found[NO_DEPTH][metric])
-            finish(axis, list(ERRORS.values()), "error without depth minus error of D-PoSE (mm)")
+                draw(axis, row, fixed.depth[metric])
+            finish(
+                axis,
+                [METRICS[metric].name for metric in ERRORS],
+                "error without depth minus error of D-PoSE (mm)",
+            )
             continue
         axes = panel.subplots(1, len(ERRORS), sharey=True)
-        for axis, (metric, title) in zip(axes, ERRORS.items(), strict=True):
+        for axis, metric in zip(axes, ERRORS, strict=True):
             for row, variant in enumerate(others):
-                draw(axis, row, found[variant][metric])
-            finish(axis, [NAMES[variant] for variant in others], f"difference in {title} (mm)")
+                draw(axis, row, fixed.differences[variant][metric])
+            titles = [PLAN[variant].title for variant in others]
+            finish(axis, titles, f"difference in {METRICS[metric].title}")
     plt.show()
 
 # %% tags=["remove-input"]
-# MVE is in the figure.
-shown_metrics = {metric: about for metric, about in METRICS.items() if metric != "mve"}
+shown = [metric for metric in METRICS if metric != "mve"]  # which is in the figure
+
+
+def other_cells(variant):
+    for metric in shown:
+        one, digits = fixed.differences[variant].get(metric), METRICS[metric].digits
+        yield f"{signed(one.mean, digits)} ± {one.interval[1] - one.mean:.{digits}f}" if one else "–"
+
+
 html_table(
-    ("variant", *(f"{name}{f' ({unit})' if unit else ''}" for name, unit, _ in shown_metrics.values())),
-    [
-        (
-            unbroken(NAMES[variant]),
-            *(
-                f"{signed(one.mean, digits)} ± {one.interval[1] - one.mean:.{digits}f}"
-                if (one := found[variant].get(metric))
-                else "–"
-                for metric, (_, _, digits) in shown_metrics.items()
-            ),
-        )
-        for variant in others
-    ]
-    + [(f"{NAMES[variant]} (one seed, no interval)", *["–"] * len(shown_metrics)) for variant in single],
-    "Measured: errors of the other variants minus those of D-PoSE with the same seeds; ±: half of the 95 % interval. Positive "
-    "errors: D-PoSE is better",
+    ("variant", *(METRICS[metric].title for metric in shown)),
+    [(unbroken(PLAN[variant].title), *other_cells(variant)) for variant in others]
+    + [(f"{PLAN[variant].title} (one seed, no interval)", *["–"] * len(shown)) for variant in single],
+    "Measured: errors of the other variants minus those of D-PoSE with the same seeds; ±: half of the 95 % interval. Positive "
+    "errors and negative parts IoU: D-PoSE is better",
 ) if others or single else UNPAIRED
 
 # %% [markdown]
@@ -514,74 +391,41 @@ html_table(
 
 
 # %% tags=["remove-input"]
-def complete(variant):
-    """Whether all planned seeds of a variant and of D-PoSE are recorded."""
-    return len(found[variant]["mpjpe"].by_seed) >= wanted_seeds(variant)
-
-
-def sentence(metric, one, complete):
-    """What the interval of the difference without depth shows."""
-    name = METRICS[metric][0] + (" (primary)" if metric in PRIMARY else "")
-    numbers = f"{with_unit(one.mean, metric)}, interval {interval_of(one, metric)}"
-    if not complete:
-        return f"* {name}: so far {numbers}."
-    if one.found:
-        return f"* {name}: {'higher' if one.mean > 0 else 'lower'} without depth ({numbers})."
-    return (
-        f"* {name}: no difference shown ({numbers}). A true difference of {with_unit(one.detectable, metric, plus=False)} "
-        "would have been found in 80 of 100 such experiments."
-    )
-
-
-def claim(differences, wanted, failed, this="This experiment"):
-    """One sentence on the effect of depth, from the primary metrics."""
-    ones = {metric: differences[metric] for metric in PRIMARY}
-    if failed:
-        return f"The comparison with and without depth has no result: preconditions are not met ({', '.join(failed)})."
-    if (seeds := len(ones["mpjpe"].by_seed)) < wanted:
-        return (
-            f"Inconclusive until complete: {seeds} of {wanted} planned seeds are recorded, so nothing can be said about "
-            "depth yet."
-        )
-    effects = []
-    for verb, sign in (("lowers", 1), ("raises", -1)):
-        sizes = [
-            f"{METRICS[metric][0]} by {with_unit(abs(one.mean), metric, plus=False)}"
-            for metric, one in ones.items()
-            if one.found and sign * one.mean > 0
-        ]
-        effects += [f"{verb} {listed(sizes)}"] if sizes else []
-    unclear = [METRICS[metric][0] for metric, one in ones.items() if not one.found]
-    if not effects:
-        return f"{this} shows no effect of depth on PA-MPJPE or MPJPE."
-    return f"Depth {listed(effects)} in {this[0].lower()}{this[1:]}" + (
-        f"; an effect on {unclear[0]} is not shown." if unclear else "."
-    )
-
-
-def main_claim():
-    failed = [condition for condition, variant in unmet.items() if variant in (None, BASE, NO_DEPTH)]
-    return claim(found[NO_DEPTH], wanted_seeds(NO_DEPTH), failed)
+def sentences(outcome):
+    """What the interval of each difference without depth shows."""
+    for metric, one in outcome.depth.items():
+        about = METRICS[metric]
+        name = about.name + (" (primary)" if metric in PRIMARY else "")
+        numbers = f"{about.text(one.mean)}, interval {about.interval(one)}"
+        if not outcome.complete():
+            yield f"* {name}: so far {numbers}."
+        elif one.found:
+            yield f"* {name}: {'higher' if one.mean > 0 else 'lower'} without depth ({numbers})."
+        else:
+            yield (
+                f"* {name}: no difference shown ({numbers}). A true difference of {about.text(one.detectable, sign=False)} "
+                "would have been found in 80 of 100 such experiments."
+            )
 
 
 def compared_with_paper():
     """The differences in per cent, measured and reported, and which reported ones the intervals exclude."""
     order = ("pa_mpjpe", "mpjpe", "mve")
-    percent = 100 * reported / np.stack([pair[1][::-1] for pair in paper.TABLE_3.values()])
+    relative = 100 * reported / np.stack([pair[1][::-1] for pair in paper.TABLE_3.values()])
     texts, outside = [], []
-    for metric, values in zip(order, percent.T, strict=True):
-        mean, low, high = percent_of_base(found[NO_DEPTH][metric], metric)
+    for metric, values in zip(order, relative.T, strict=True):
+        mean, low, high = percent_of_base(fixed.depth[metric], metric)
         cells = [f"{data} {signed(value)}" for data, value in zip(gains, values, strict=True)]
         texts.append(
-            f"* {METRICS[metric][0]}: {signed(mean)}{NBSP}%, interval {signed(low)} to {signed(high)} (reported: {', '.join(cells)})"
+            f"* {METRICS[metric].name}: {signed(mean)}{NBSP}%, interval {signed(low)} to {signed(high)} (reported: {', '.join(cells)})"
         )
         outside += [
-            f"{METRICS[metric][0]} on {data}"
+            f"{METRICS[metric].name} on {data}"
             for data, value in zip(gains, values, strict=True)
             if not low <= value <= high
         ]
     text = "In per cent of D-PoSE's error, beside the reported Table 3:\n\n" + "\n".join(texts)
-    if complete(NO_DEPTH):
+    if fixed.complete():
         text += "\n\n" + (
             f"An effect of the reported relative size is outside the interval for {listed(outside)}; the other reported effects "
             "are inside. This concerns these small networks, not the paper's."
@@ -593,53 +437,48 @@ def compared_with_paper():
 
 def other_variant(variant):
     """What the intervals of another variant show."""
-    seeds, wanted = len(found[variant]["mpjpe"].by_seed), wanted_seeds(variant)
-    if seeds < wanted:
-        return f"inconclusive until complete ({seeds} of {wanted} seeds)"
-    ones = {metric: found[variant][metric] for metric in ERRORS}
+    if not fixed.complete(variant):
+        return f"inconclusive until complete ({len(fixed.paired(variant))} of {fixed.planned(variant)} seeds)"
+    ones = {metric: fixed.differences[variant][metric] for metric in ERRORS}
     groups = {
         "worse in": [m for m, one in ones.items() if one.found and one.mean > 0],
         "better in": [m for m, one in ones.items() if one.found and one.mean < 0],
         "no difference shown in": [m for m, one in ones.items() if not one.found],
     }
     return "; ".join(
-        f"{text} {listed([f'{ERRORS[m]} ({interval_of(ones[m], m)}{NBSP}mm)' for m in metrics])}"
+        f"{text} {listed([f'{METRICS[m].name} ({METRICS[m].interval(ones[m])}{NBSP}mm)' for m in metrics])}"
         for text, metrics in groups.items()
         if metrics
     )
 
 
-def verdict():
+def findings():
     lines = []
-    if NO_DEPTH in found:
-        lines += [f"**{main_claim()}**", ""]
-        lines += [sentence(metric, one, complete(NO_DEPTH)) for metric, one in found[NO_DEPTH].items()]
-        lines += ["", compared_with_paper(), ""]
+    if fixed.depth:
+        lines += [f"**{fixed.claim()}**", "", *sentences(fixed), "", compared_with_paper(), ""]
     if others:
         lines += [
-            "The other variants compared with D-PoSE, by the errors of joints and vertices (95 % intervals):",
+            "The other variants compared with D-PoSE, by the errors of joints and vertices (95 % intervals):",
             "",
         ]
         for variant in others:
-            failed = [condition for condition, other in unmet.items() if other == variant]
+            failed = fixed.unmet(variant)
             mark = (
-                f" It misses a precondition ({', '.join(failed)}), so its differences are no results."
+                f" Its differences are no results: a precondition is not met ({', '.join(failed)})."
                 if failed
                 else ""
             )
-            lines.append(f"* {NAMES[variant]}: {other_variant(variant)}.{mark}")
+            lines.append(f"* {PLAN[variant].title}: {other_variant(variant)}.{mark}")
         count = len(others) * len(ERRORS)
         lines += [
             "",
             f"These are {count} intervals. If no variant differed from D-PoSE, {0.05 * count:.1f} of them would exclude 0 by chance "
             "on average. An interval whose end is close to 0 is weak evidence.",
         ]
-    if general := [condition for condition, variant in unmet.items() if variant is None]:
-        lines += ["", f"The runs differ in {listed(general)}, so no difference above is a result."]
     return Markdown("\n".join(lines))
 
 
-verdict() if found else UNPAIRED
+findings() if fixed.differences else UNPAIRED
 
 # %% [markdown]
 # MPJPE and MVE contain the error of the {term}`global orientation`, which the tables list separately; PA-MPJPE does not.
@@ -653,77 +492,33 @@ verdict() if found else UNPAIRED
 # else is the same, with the same rule for the conclusion.
 
 # %% tags=["remove-input"]
-tuned, tuned_people = recorded("encoder")
-tuned_seeds = min(variant.seeds for variant in ENCODER.variants.values())
-TUNED_NOTHING = Markdown("*Not measured yet: `dpose experiment encoder` makes the records of this section.*")
 html_table(
     ("encoder", "variant", "seeds", "MPJPE", "PA-MPJPE", "parts mIoU", "depth ratio"),
     [
         (
             encoder,
-            unbroken(NAMES[variant]),
-            str(len(group[variant])),
-            *np.delete(errors_of(list(group[variant].values())), 2),
+            unbroken(PLAN[variant].title),
+            str(len(outcome.records[variant])),
+            *np.delete(errors_of(list(outcome.records[variant].values())), 2),
         )
-        for encoder, group in (("fixed", records), ("trained", tuned))
-        for variant in (BASE, NO_DEPTH)
-        if variant in group
+        for encoder, outcome in (("fixed", fixed), ("trained", tuned))
+        for variant in (BASE, WITHOUT_DEPTH)
+        if variant in outcome.records
     ],
     "Measured: the same test people and training images with a fixed and with a trained encoder. Errors in mm; ±: standard "
     "deviation over the seeds",
     align="llrrrrr",
-) if tuned else TUNED_NOTHING
+) if tuned.measured else TUNED_NOTHING
 
 # %% tags=["remove-input"]
-tuned_differences = (
-    {metric: paired_difference(tuned_people[NO_DEPTH], tuned_people[BASE], metric) for metric in METRICS}
-    if len(tuned_people.get(NO_DEPTH, {}).keys() & tuned_people.get(BASE, {}).keys()) > 1
-    else {}
-)
-tuned_failed = sorted(
-    {
-        f"{what} of {NAMES[variant]}"
-        for variant, seeds in tuned.items()
-        for run in seeds.values()
-        for what, missed in (
-            ("stale records", bool(stale(run, ENCODER.recipe(ENCODER.variants[variant])))),
-            ("depth", run["ratios"].get("depth_l1", 0) > DEPTH_LIMIT),
-            (
-                "PA-MPJPE",
-                run["metrics"]["pa_mpjpe"]["ci95"][1] >= run["baselines"]["mean_pose"]["pa_mpjpe"]["ci95"][0],
-            ),
-        )
-        if missed
-    }
-)
-
-
-def tuned_claim():
-    return claim(tuned_differences, tuned_seeds, tuned_failed, "The experiment with a trained encoder")
-
-
-html_table(
-    ("difference in", "mean", "95 % interval", "detectable"),
-    [
-        (
-            f"{METRICS[metric][0]}{f' ({unit})' if (unit := METRICS[metric][1]) else ''}{', primary' if metric in PRIMARY else ''}",
-            signed(one.mean, METRICS[metric][2]),
-            interval_of(one, metric),
-            f"{one.detectable:.{METRICS[metric][2]}f}",
-        )
-        for metric, one in tuned_differences.items()
-    ],
-    "Measured, encoder trained: errors without depth minus errors with depth, paired by seed and person, "
-    f"{len(tuned_differences['mpjpe'].by_seed)} of {tuned_seeds} seeds. Positive errors: depth helps",
-) if tuned_differences else TUNED_NOTHING if tuned else None
+depth_table(
+    tuned,
+    {},
+    "Measured, encoder trained: errors without depth minus errors with depth, paired by seed and person. ",
+) if tuned.depth else TUNED_NOTHING if tuned.measured else None
 
 # %% tags=["remove-input"]
-Markdown(
-    f"**{tuned_claim()}**\n\n"
-    + "\n".join(
-        sentence(metric, one, len(one.by_seed) >= tuned_seeds) for metric, one in tuned_differences.items()
-    )
-) if tuned_differences else None
+Markdown("\n".join((f"**{tuned.claim()}**", "", *sentences(tuned)))) if tuned.depth else None
 
 # %% [markdown]
 # ## What this design cannot show
@@ -749,8 +544,8 @@ Markdown(
     f"part term by {factors['segm']:.0f}, the pose term by {factors['pose']:.1f} and the vertex term by {factors['vertices']:.1f}. Relative to the "
     f"vertex term, depth has {factors['depth_l1'] / factors['vertices']:.0f} times its weight in the paper. With the paper's weights the "
     "effect of depth may differ. The variant “released losses” has other weights again.\n"
-    f"* *Training is short*: {ABLATION.images:,} images per run, against {full.steps * full.batch_size:,} in the paper, "
-    f"{full.steps * full.batch_size / ABLATION.images:.0f} times as many. An effect may grow or vanish with longer training.\n"
+    f"* *Training is short*: {fixed.experiment.images:,} images per run, against {full.steps * full.batch_size:,} in the paper, "
+    f"{full.steps * full.batch_size / fixed.experiment.images:.0f} times as many. An effect may grow or vanish with longer training.\n"
     f"* *Crops are small*: {small.image_size} pixels against {large.image_size}, maps {small.map_size} pixels against {large.map_size}.\n"
     "* *Start weights differ between variants*, except for the encoder. Pairing by seed removes the order of the images as a "
     "cause, but not the start weights.\n"
@@ -782,39 +577,45 @@ Markdown(
 
 # %% tags=["remove-input"]
 def cost():
-    each = [trained(run)["seconds"] + run["seconds"] for run in measured]
+    runs = fixed.measured
+    each = [run["checkpoint"]["metadata"]["seconds"] + run["seconds"] for run in runs]
     machines = sorted(
         {
             ", ".join(run["hardware"].get("gpus", ()))
             or f"{run['hardware']['cores']} cores, {run['hardware']['cpu']}"
-            for run in measured
+            for run in runs
         }
     )
-    gpus = any("gpus" in run["hardware"] for run in measured)
-    commits = sorted({(run["commit"] or "unknown")[:12] for run in measured})
+    gpus = any("gpus" in run["hardware"] for run in runs)
+    commits = sorted({(run["commit"] or "unknown")[:7] for run in runs})
     return Markdown(
-        f"The {len(measured)} recorded runs took {np.mean(each) / 60:.0f} minutes each ({min(each) / 60:.0f} to "
+        f"The {len(runs)} recorded runs took {np.mean(each) / 60:.0f} minutes each ({min(each) / 60:.0f} to "
         f"{max(each) / 60:.0f}), training and measurement ({'; '.join(machines)}"
         f"{'' if gpus else '; one core per run, other programs running'}). All {planned} take about "
-        f"{planned * np.mean(each) / 3600:.1f} hours of one {'GPU' if gpus else 'core'}. Command: `{measured[0]['command']}`; commit "
+        f"{planned * np.mean(each) / 3600:.1f} hours of one {'GPU' if gpus else 'core'}. Command: `{runs[0]['command']}`; commit "
         f"{', '.join(f'`{commit}`' for commit in commits)}."
     )
 
 
-cost() if measured else NOTHING
+cost() if fixed.measured else NOTHING
 
 # %% [markdown]
 # ## Takeaways
 
 # %% tags=["remove-input"]
-depth = found.get(NO_DEPTH)
+depth = fixed.depth
 Markdown(
     f"* The paper's Table 3 favours depth in {(reported > 0).sum()} of {reported.size} errors, but each of its rows is a single "
     "training run, so it cannot separate the effect of depth from that of chance.\n"
     + (
-        f"* {main_claim()} With {len(depth['mpjpe'].by_seed)} seeds the experiment detects differences of "
-        f"{with_unit(depth['mpjpe'].detectable, 'mpjpe', plus=False)} in MPJPE and {with_unit(depth['pa_mpjpe'].detectable, 'pa_mpjpe', plus=False)} "
-        "in PA-MPJPE." + (f" {tuned_claim()}" if tuned_differences else "") + "\n"
+        f"* {fixed.claim()} With {len(fixed.paired(WITHOUT_DEPTH))} seeds the experiment detects differences of "
+        + listed(
+            [
+                f"{METRICS[m].text(depth[m].detectable, sign=False)} in {METRICS[m].name}"
+                for m in ("mpjpe", "pa_mpjpe")
+            ]
+        )
+        + f".{f' {tuned.claim()}' if tuned.depth else ''}\n"
         if depth
         else "* The comparison with and without depth is not recorded yet.\n"
     )

@@ -21,7 +21,7 @@
 # network, trained from another seed, may differ by more.
 
 # %% tags=["parameters", "hide-input"] nbmake={"mock": {"people": 24}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
-checkpoint = "lite"  # the shipped network, or a .safetensors file; it needs a depth branch
+checkpoint = "lite"  # a shipped network, or a .safetensors file; it needs a depth branch
 data = None  # data root; None: $DPOSE_DATA, else the open data
 split = "test"
 people = None  # how many are measured; None: all
@@ -41,7 +41,7 @@ import dpose
 from dpose import analysis
 from dpose.bootstrap import ClusterBootstrap
 from dpose.data.loader import make_loader
-from dpose.figures import INK, draw_mesh, html_table, style_axis
+from dpose.figures import INK, NBSP, draw_mesh, html_table, listed, signed, style_axis
 from dpose.model import checkpoint as checkpoints
 from dpose.skeleton import JOINT_NAMES
 
@@ -58,33 +58,21 @@ column = {name: values.numpy() for name, values in table.items() if isinstance(v
 bootstrap = ClusterBootstrap(table["key"])
 
 
-NBSP = "\u00a0"
-
-
 def mean(values, digits=0, unit=f"{NBSP}mm", sign=""):
     """Mean over people with its interval, as text."""
     return text(bootstrap.means({"x": values})["x"], digits, unit, sign)
 
 
 def text(score, digits=0, unit="", sign="", factor=1.0):
-    value = f"{factor * score['mean']:{sign}.{digits}f}"
+    value = f"{factor * score['mean']:{sign}.{digits}f}{unit}"
     if score["ci95"]:
         low, high = (f"{factor * end:{sign}.{digits}f}" for end in score["ci95"])
         value += f" [{low}, {high}]"
-    return (value + unit).replace("-", "−")
-
-
-def signed(value, digits=1):
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return value.replace("-", "−")
 
 
 def plain(name):
     return name.replace("_", " ")
-
-
-def listed(names):
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def interval(axis, score, at, colour, factor=1.0, horizontal=True, **options):

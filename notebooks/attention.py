@@ -51,9 +51,11 @@ from dpose.figures import (
     attention_overlay,
     html_table,
     part_palette,
+    percent,
     picture_grid,
     power_of_ten,
     show_source,
+    signed,
     to_picture,
 )
 from dpose.model import checkpoint as checkpoints
@@ -97,14 +99,6 @@ with torch.device("meta"):  # sizes only
 
 def plain(name):
     return name.replace("_", " ")
-
-
-def percent(share, digits=0):
-    return f"{100 * share:.{digits}f}\u00a0%"
-
-
-def signed(value):
-    return f"{value:+.1f}".replace("-", "−")
 
 
 # %% [markdown]

@@ -55,7 +55,7 @@ from dpose.camera import (
     project,
 )
 from dpose.data.loader import make_loader
-from dpose.figures import BACKGROUND, INK, MESH_COLOURS, draw_mesh, html_table, style_axis
+from dpose.figures import BACKGROUND, INK, MESH_COLOURS, draw_mesh, html_table, signed, style_axis
 from dpose.model.inference import to_device
 from dpose.render import render_mesh
 from dpose.synthetic.poses import sample_pose
@@ -90,10 +90,6 @@ def box_around(points):
     """Centre and scale of the box around joints (1, 22, 3) in the camera frame."""
     every = torch.ones(1, 22, dtype=torch.bool)
     return box_from_joints(project(points, cam_int), every, img_size)
-
-
-def signed(value, digits=3):
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 # %% [markdown]
@@ -358,7 +354,7 @@ for name, where in (("orange", left), ("blue", center), ("green", center_edge)):
         (
             name,
             f"{where[0, 0]:.0f}, {where[0, 1]:.0f}",
-            *(signed(v) for v in q),
+            *(signed(v, 3) for v in q),
             signed(q[0].atan().rad2deg(), 1) + "°",
         )
     )

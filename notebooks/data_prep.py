@@ -288,7 +288,7 @@ html_table(
 # by a fifth.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One frame. Above: the labelled joints (blue: the person's left side, orange: the right), boxes, activity and distance. Below: the depth map in metres, and the masks, with skin in light and clothes in dark colours.", "name": "fig-frame"}, "image": {"alt": "A rendered scene with a few people, their skeletons in blue and orange and a white box around each; below it the depth map, from bright near to dark far, and the masks, one colour per person on a dark ground."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One frame. Above: the labelled joints (blue: the person's left side, orange: the right, green: spine and head), boxes, activity and distance. Below: the depth map in metres, and the masks, with skin in light and clothes in dark colours.", "name": "fig-frame"}, "image": {"alt": "A rendered scene with a few people, their skeletons in blue, orange and green and a white box around each; below it the depth map, from yellow, near, to blue, far, and the masks, one colour per person on a dark ground."}}
 def draw_joints(axis, joints, width=1.6):
     """Bones between the first 22 joints (J, 3), in pixels."""
     points = np.asarray(joints)[:22, :2]
@@ -426,7 +426,7 @@ html_table(
 # Depth is stored for visible pixels of the person only. Parts are rendered from the body alone, without clothes and without
 # what hides it ({numref}`fig-stored`). How both become training targets is on the page [targets](targets.ipynb).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Stored people: the crop with its margin (the white square is the box), depth as a training target (near is bright), and parts.", "name": "fig-stored"}, "image": {"alt": "Three rows of five pictures: crops with a white square inside; the people shaded by depth on a dark ground; and their body parts in colours."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Stored people: the crop with its margin (the white square is the box), depth as a training target (yellow: near, blue: far), and parts.", "name": "fig-stored"}, "image": {"alt": "Three rows of five pictures: crops with a white square inside; the people shaded by depth on a dark ground; and their body parts in colours."}}
 chosen = [cut[i] for i in np.unique(np.linspace(0, len(cut) - 1, 5).astype(int))]
 
 

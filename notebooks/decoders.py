@@ -52,6 +52,7 @@ from dpose.figures import (
     colour_parts,
     colour_values,
     html_table,
+    percent,
     picture_grid,
     power_of_ten,
     show_source,
@@ -78,10 +79,6 @@ logits = torch.cat([prediction.parts for prediction in predictions])[:people]  #
 depth = torch.cat([prediction.depth for prediction in predictions])[:people, 0]  # (P, M, M)
 parts = logits.argmax(1)  # (P, M, M)
 MINI = network.config.name
-
-
-def percent(share, digits=0):
-    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def size(tensor):
@@ -117,13 +114,13 @@ def parameters(module):
 # **Parts.** The label of each person contains the parameters of the body model. The posed mesh is computed from
 # them, and each vertex is assigned to the joint with the largest skinning weight; fingers count as part of the
 # wrist, jaw and eyes as part of the head. This gives 22 parts, one per body joint. The mesh is then rendered into
-# the crop with a number per part: 0 is the background, $j + 1$ the part of joint $j$.
+# the crop with a number per part: 0 is the background, $j$ the part of joint $j$, with joints counted from 1.
 #
 # The two targets treat occlusion differently. The depth map contains only what is visible. The part map is
 # rendered from the mesh alone, so it shows the body also behind other objects and without clothes. Where one part of
 # the body hides another, it contains the nearer one.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Two test people with the targets of both decoders. Depth: bright is near, dark is far. Parts: one colour per limb, lighter towards its end. In the second row a box hides a part of the legs, which the depth target leaves out and the part target contains.", "name": "fig-decoder-targets"}, "image": {"alt": "Two rows of three pictures: the crop of a person, the visible person in shades from yellow to dark blue on a dark ground, and the person divided into coloured body parts. In the second row the leg behind a box is missing in the depth and present in the parts."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Two test people with the targets of both decoders. Depth: yellow is near, blue is far. Parts: one colour per limb, lighter towards its end. In the second row a box hides a part of the legs, which the depth target leaves out and the part target contains.", "name": "fig-decoder-targets"}, "image": {"alt": "Two rows of three pictures: the crop of a person, the visible person in shades from yellow to dark blue on a dark ground, and the person divided into coloured body parts. In the second row the leg behind a box is missing in the depth and present in the parts."}}
 members = itertools.islice(read_members(find_shards(data, "test"), BadCount(0, 0)), max(targets) + 1)
 samples = [decode_sample(member) for member in members]
 picture_grid(

@@ -44,7 +44,16 @@ from torch.nn import functional as F
 import dpose
 from dpose.config import PAPER
 from dpose.data.loader import make_loader
-from dpose.figures import INK, colour_values, html_table, picture_grid, show_source, style_axis, to_picture
+from dpose.figures import (
+    INK,
+    colour_values,
+    html_table,
+    percent,
+    picture_grid,
+    show_source,
+    style_axis,
+    to_picture,
+)
 from dpose.model.encoder import PretrainedEncoder
 from dpose.model.hrnet import HRModule, HRNet
 from dpose.model.inference import to_device
@@ -72,10 +81,6 @@ with torch.device("meta"):  # shapes only, nothing is computed
 NAMES = ("F₁", "F₂", "F₃", "F₄")
 COLOURS = ("#0072B2", "#009E73", "#B07500", "#D55E00")
 MINI = config.name
-
-
-def percent(share, digits=0):
-    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def size(tensor):

@@ -52,7 +52,7 @@ from dpose.camera import crop_intrinsics
 from dpose.data.frames import frames_of, mask_numbers, read_person_mask
 from dpose.data.labels import Labels
 from dpose.export import DEFAULT, SIDE_VIEW, colour, sheet, turned_view, write
-from dpose.figures import colour_depth, colour_parts, html_table, mesh_figure, picture_grid, plotly_html
+from dpose.figures import NBSP, colour_depth, colour_parts, html_table, mesh_figure, picture_grid, plotly_html
 from dpose.paths import body_models, data_root
 from dpose.pictures import read_image
 from dpose.predictor import overlay
@@ -64,7 +64,6 @@ torch.set_grad_enabled(False)
 plt.rcParams["figure.dpi"] = 130
 temporary = tempfile.TemporaryDirectory()
 SIDE = 256  # pixels of small pictures
-NBSP = "\u00a0"
 
 
 def distance(person):
@@ -191,7 +190,7 @@ plt.show()
 #
 # ## Several people, and the truth
 #
-# A frame of the open test set has two people, whose true bodies and camera are known. `cam_int` passes the
+# A frame of the open test split has two people, whose true bodies and camera are known. `cam_int` passes the
 # camera to the predictor.
 
 # %% tags=["remove-input"]
@@ -219,7 +218,7 @@ several = next(name for name, people in found.items() if len(people) == 2)
 rows = people_of[several]
 people = predictor(images[several], cam_int=labels.cam_int[rows[0]])
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Part of a frame of the open test set, with predicted and with true bodies.", "name": "fig-several"}, "image": {"alt": "Two standing people in a picture, and the same with predicted and with true bodies drawn over them. The true bodies lie inside the outlines of the people, the predicted ones lie partly beside them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Part of a frame of the open test split, with predicted and with true bodies.", "name": "fig-several"}, "image": {"alt": "Two standing people in a picture, and the same with predicted and with true bodies drawn over them. The true bodies lie inside the outlines of the people, the predicted ones lie partly beside them."}}
 vertices, joints = true_bodies(rows)
 colours = [colour(1), colour(2)]
 nearest = [int(np.argmin(np.linalg.norm(joints[:, 0] - one.joints[0], axis=1))) for one in people]
@@ -261,7 +260,7 @@ plotly_html(figure.update_layout(scene_camera_eye={"x": 0.0, "y": -2.4, "z": 0.1
 #
 # The detector is NanoDet-g, 3.8 million weights trained on the photographs of COCO. Its input is the whole
 # picture, shrunk to 416 pixels. The cell compares its boxes with the boxes around the visible pixels of all people
-# in the open test frames. A person counts as found if one of the detector's boxes has an IoU of at least 0.5 with
+# in the frames of the open test split. A person counts as found if one of the detector's boxes has an IoU of at least 0.5 with
 # the person's box.
 
 
@@ -376,7 +375,9 @@ if record.is_file():
         f"nothing is hidden or cut off. The table has the errors of `{measured['network']}` with squares of other sizes."
     )
     header = ("square around", "MPJPE", "PA-MPJPE")
-    display(Markdown(text), html_table(header, rows, f"{measured['samples']:,} people of the open test set"))
+    display(
+        Markdown(text), html_table(header, rows, f"{measured['samples']:,} people of the open test split")
+    )
 
 # %% [markdown]
 # ## The focal length decides the distance

@@ -17,20 +17,6 @@
 # :needs: [The body model](body_model.ipynb), [the decoders](decoders.ipynb), [the camera](camera.ipynb), [the regressor](regressor.ipynb); gradients
 # :learn: the eight terms of the loss and their units; which weights the paper, the released code and the shipped networks use; what an absolute and what a squared error do to the gradient; why samples without depth do not disturb training
 # :::
-#
-# ## Three groups of terms
-#
-# The loss has one group for each output of the network, the depth map, the part map and the body:
-#
-# $$
-# L = L_\mathrm{depth} + L_\mathrm{segm} + L_\mathrm{human} \tag{1}
-# $$
-#
-# All three outputs are computed from the same encoder maps, so every term also trains the encoder.
-#
-# {py:obj}`dpose.losses.compute_losses` computes the terms of a batch and their weighted sum. Symbols with a hat
-# are predictions, symbols without are the ground truth. $\langle\cdot\rangle$ is the mean over the batch
-# and over all entries.
 
 # %% tags=["parameters", "hide-input"] nbmake={"mock": {"points": 5, "people": 8, "count": 8}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 data = None  # data root; None: $DPOSE_DATA, else the open data
@@ -127,6 +113,20 @@ def label_ends(axis, lines, gap=0.075):
 
 
 # %% [markdown]
+# ## Three groups of terms
+#
+# The loss has one group for each output of the network, the depth map, the part map and the body:
+#
+# $$
+# L = L_\mathrm{depth} + L_\mathrm{segm} + L_\mathrm{human} \tag{1}
+# $$
+#
+# All three outputs are computed from the same encoder maps, so every term also trains the encoder.
+#
+# {py:obj}`dpose.losses.compute_losses` computes the terms of a batch and their weighted sum. Symbols with a hat
+# are predictions, symbols without are the ground truth. $\langle\cdot\rangle$ is the mean over the batch
+# and over all entries.
+#
 # ## Depth
 #
 # Two terms compare the predicted depth map $\hat d$ with the true one $d$:

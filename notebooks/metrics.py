@@ -216,7 +216,7 @@ Markdown(
 
 # %% [markdown]
 # The *orientation error* is the angle of the rotation that leads from the predicted to the true rotation of the root,
-# $\arccos \tfrac12 \bigl(\operatorname{tr}(\hat R_0^{\mathsf T} R_0) - 1\bigr)$, between 0° and 180°
+# $\arccos \tfrac12 \bigl(\operatorname{tr}(\hat R_\mathrm{pelvis}^{\mathsf T} R_\mathrm{pelvis}) - 1\bigr)$, between 0° and 180°
 # ({py:obj}`dpose.metrics.orientation_error`). The paper does not report it; this book does, because MPJPE does not
 # separate orientation from pose.
 #
@@ -385,7 +385,7 @@ Markdown(
 # the same displacement costs a hand more than the trunk ({numref}`fig-iou`). And mIoU ignores
 # distances: a wrong label is wrong whether it belongs to the neighbouring part or to another limb.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "IoU of the true part maps with themselves, displaced sideways, for three parts and the mean over all 22 parts.", "name": "fig-iou"}, "image": {"alt": "Line chart of IoU against the displacement in cells. All four curves start at one and fall; the one of the hand falls fastest, the one of the chest most slowly, and mIoU is between them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "IoU of the true part maps with themselves, displaced sideways, for three parts and the mean over all 22 parts.", "name": "fig-iou"}, "image": {"alt": "Line chart of IoU against the displacement in cells. All four curves start at one and fall; the one of the hand falls fastest, those of head and chest most slowly, and mIoU is between them."}}
 labels = batch["parts"]
 displacements = range(0, 7)
 curves = {"spine3": [], "head": [], "left_wrist": []}

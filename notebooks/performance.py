@@ -33,11 +33,10 @@ import torch
 from IPython.display import Markdown
 
 import dpose
-from dpose.figures import INK, html_table, power_of_ten, style_axis
+from dpose.figures import INK, NBSP, html_table, power_of_ten, signed, style_axis
 from dpose.results import read_json
 
 folder = Path(results or Path(dpose.__file__).parents[1] / "results")
-NBSP = "\u00a0"
 SCRIPTS = {  # record: benchmark
     "predict": "predict.py",
     "precision": "precision.py",
@@ -50,6 +49,16 @@ SCRIPTS = {  # record: benchmark
     "render": "render.py",
 }
 NAMES = {"lite": "lite", "mini": "mini", "paper": "PAPER"}
+VARIANTS = {  # of the benchmarks, as they are called here
+    "torch, as trained": "as trained",
+    "onnxruntime, 32 bits": "ONNX",
+    "onnxruntime, int8": "ONNX, int8",
+    "onnxruntime, int8 behind the encoder": "ONNX, int8 behind the encoder",
+    "eager, 32 bits": "as trained",
+    "fast, 32 bits": "FastDPose, 32 bits",
+    "fast, bf16": "FastDPose, bf16",
+    "fast, compiled": "FastDPose, bf16, torch.compile",
+}
 records = {name: read_json(path) for name in SCRIPTS if (path := folder / f"{name}.json").exists()}
 
 
@@ -57,10 +66,6 @@ def missing(name):
     return Markdown(
         f"*Not measured yet: `python benchmarks/{SCRIPTS[name]} --out {folder.name}/{name}.json` makes the record.*"
     )
-
-
-def signed(value, digits=1):
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def difference(new, old, digits):
@@ -211,8 +216,8 @@ path_text() if cases else None
 #
 # Numbers with fewer bits need less memory and are faster where the processor computes with them, and they are less exact. The
 # table measures both sides for `lite`: time of one pass of the network on one core, and how far the vertices of the predicted bodies
-# move, both bodies at the origin. *bf16* has the 8 exponent bits of float32 and 8 significant bits. *int8* is onnxruntime's static
-# quantisation, with ranges from training people.
+# move, both bodies at the origin. *bf16* has the 8 exponent bits of float32 and 8 significant bits. *ONNX* is the exported network in onnxruntime,
+# *int8* its static quantisation, with ranges from training people.
 
 
 # %% tags=["remove-input"]
@@ -222,7 +227,7 @@ def precision_table():
         ("variant", "1 person, ms", "8 people, ms", "vertices moved, mm", "95 % below, mm", "MPJPE, mm"),
         [
             (
-                name,
+                VARIANTS.get(name, name),
                 f"{one['ms_1']:.1f}",
                 f"{one['ms_8']:.1f}",
                 f"{one['vertices_mean_mm']:.1f}",
@@ -243,6 +248,9 @@ def precision_text():
     variants = records["precision"]["variants"]
     base = variants["torch, as trained"]
 
+    def millimetres(value):
+        return f"less than 0.1{NBSP}mm" if value < 0.05 else f"{value:.1f}{NBSP}mm"
+
     def less(name, key="ms_8", than=base):
         return f"{100 * (1 - round(variants[name][key], 1) / round(than[key], 1)):.0f}{NBSP}%"
 
@@ -250,15 +258,15 @@ def precision_text():
     onnx, int8 = variants["onnxruntime, 32 bits"], variants["onnxruntime, int8"]
     return Markdown(
         f"* *FastDPose* in bf16 takes {less('FastDPose, bf16')} less time for eight people and moves vertices by "
-        f"{fast['vertices_mean_mm']:.1f}{NBSP}mm on average. With the pretrained backbone in bf16, too, it would be "
-        f"{everywhere['vertices_mean_mm']:.1f}{NBSP}mm, so the backbone stays in 32 bits. MPJPE changes by "
+        f"{millimetres(fast['vertices_mean_mm'])} on average. With the pretrained backbone in bf16, too, it would be "
+        f"{millimetres(everywhere['vertices_mean_mm'])}, so the backbone stays in 32 bits. MPJPE changes by "
         f"{difference(everywhere['mpjpe_mm'], base['mpjpe_mm'], 1)}{NBSP}mm only: a mean error can stay the same although single bodies move.\n"
         f"* *ONNX* in 32 bits takes {less('onnxruntime, 32 bits')} less time for eight people than PyTorch as trained and moves vertices by "
-        f"{onnx['vertices_mean_mm']:.1f}{NBSP}mm. This is the network alone on one thread. Whole pictures gain less, because detector, "
+        f"{millimetres(onnx['vertices_mean_mm'])}. This is the network alone on one thread. Whole pictures gain less, because detector, "
         "overlay, crops and body model are not in the ONNX file, and were measured with another number of threads "
         "(see the section *Which path for which case?*).\n"
         f"* *int8* takes {less('onnxruntime, int8', than=onnx)} less time than ONNX in 32 bits, but moves vertices by "
-        f"{int8['vertices_mean_mm']:.1f}{NBSP}mm and changes MPJPE by {difference(int8['mpjpe_mm'], base['mpjpe_mm'], 1)}{NBSP}mm. The package "
+        f"{millimetres(int8['vertices_mean_mm'])} and changes MPJPE by {difference(int8['mpjpe_mm'], base['mpjpe_mm'], 1)}{NBSP}mm. The package "
         "therefore has no int8 path."
     )
 
@@ -268,7 +276,7 @@ precision_text() if "precision" in records else None
 # %% [markdown]
 # ## The network of the paper's size
 #
-# `PAPER` has a large HRNet. The first table compares the network as trained (*eager*) with FastDPose and with `torch.compile`, in
+# `PAPER` has a large HRNet. The first table compares the network as trained with FastDPose and with `torch.compile`, in
 # batches; the second one shows all networks with one image at a time, beside the transformers of Table 2. Times of `lite` for a
 # prediction are those of the two sections above.
 
@@ -280,7 +288,7 @@ def inference_table():
         ("variant", "images per second", "times as fast", "largest change of a rotation matrix"),
         [
             (
-                name,
+                VARIANTS.get(name, name),
                 f"{one['images_per_second']:.1f}",
                 f"{one['times_as_fast']:.1f}",
                 f"{change:.1g}" if change >= 0.001 else power_of_ten(change),
@@ -593,7 +601,7 @@ html_table(
 html_table(
     ("record", "command", "commit", "machine"),
     [
-        (name, f"python benchmarks/{command}", commit[:12] + ("+" if "+" in commit else ""), machine)
+        (name, f"python benchmarks/{command}", commit[:7] + ("+" if "+" in commit else ""), machine)
         for name, record in records.items()
         for command, commit, machine in sorted(
             {

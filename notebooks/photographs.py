@@ -21,7 +21,7 @@
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 keypoints = None  # a file of 2D keypoints in COCO's format; None: show the recorded measurement only
 images = None  # folder of its images
-checkpoint = "lite"  # the shipped network, or a .safetensors file
+checkpoint = "lite"  # a shipped network, or a .safetensors file
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the setup", "code_prompt_hide": "Hide the setup"}
 from dpose.figures import check_parameters
@@ -44,11 +44,15 @@ from dpose.camera import BOX_FACTOR
 from dpose.data.loader import make_loader
 from dpose.figures import (
     INK,
+    NBSP,
     attention_overlay,
     colour_depth,
     colour_parts,
     html_table,
+    listed,
+    percent,
     picture_grid,
+    signed,
     style_axis,
     to_picture,
 )
@@ -59,7 +63,6 @@ from dpose.model.inference import to_device
 from dpose.model.movenet import HEATMAP_SCALE, NUM_KEYPOINTS
 
 results = Path(dpose.__file__).parents[1] / "results"
-NBSP = "\u00a0"
 LABELS = {f"pck_{share:g}": f"PCK@{share:g}" for share in THRESHOLDS[1:]} | {"error": "error / box side"}
 
 
@@ -67,22 +70,9 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def percent(share):
-    return f"{100 * share:.0f}{NBSP}%"
-
-
-def signed(value, digits):
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
 def change(new, old, digits):
     """Difference of two numbers as they are printed."""
     return signed(round(new, digits) - round(old, digits), digits)
-
-
-def listed(names):
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def with_interval(score):
@@ -303,7 +293,7 @@ def encoder_text():
                 )
                 if names
             )
-            + " A possible reason for a loss is that the backbone loses what it has learned from photographs. The shipped network keeps "
+            + " A possible reason for a loss is that the backbone loses what it has learned from photographs. `lite` keeps "
             "it fixed."
             + (
                 f" The run *rate 0.3* fails on rendered people, too (MPJPE {trained['lite-rate-0.3']['mpjpe']:.0f} against {base['mpjpe']:.0f}{NBSP}mm), "

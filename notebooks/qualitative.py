@@ -19,11 +19,11 @@
 # :::
 #
 # Figure 2, the architecture, is on the page [The network at a glance](architecture.ipynb). By default the people are
-# those of the open test set. With the parameter `data`, the cells make the same figures from any prepared data set, or
+# those of the open test split. With the parameter `data`, the cells make the same figures from any prepared data set, or
 # from several: `-p data ~/shards/3dpw`, or a list in a file of parameters (`papermill -f`).
 
 # %% tags=["parameters", "hide-input"] nbmake={"mock": {"people": 12}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
-checkpoint = "lite"  # the shipped network, or a .safetensors file
+checkpoint = "lite"  # a shipped network, or a .safetensors file
 data = None  # folder of a prepared data set, or a list of them; None: $DPOSE_DATA, else the open data
 split = "test"  # of each data set; "val" where it is missing (BEDLAM)
 people = 300  # how many are measured of each data set, from all over the split
@@ -53,6 +53,7 @@ from dpose.data.targets import part_targets
 from dpose.evaluate import body_errors, measure, some_of, true_points
 from dpose.figures import (
     BACKGROUND,
+    NBSP,
     PREDICTION_TITLES,
     colour_depth,
     colour_parts,
@@ -72,7 +73,6 @@ from dpose.render import shade
 torch.set_grad_enabled(False)
 plt.rcParams["figure.dpi"] = 100
 SIDE = 256  # pixels of a picture; crops are enlarged to it
-NBSP = "\u00a0"
 
 network = dpose.load(checkpoint)
 mesh = checkpoints.body_of(network, body)

@@ -391,7 +391,7 @@ names = " and ".join(spaced(PART_NAMES[j]) for j in fixed)
 largest = error_prediction[fixed].max().item() if fixed else 0.0
 Markdown(
     f"**Joints without articulation.** {names.capitalize() or 'None'}: these joints have the same rotation in all {len(true)} test people, because the generator of the poses "
-    f"never turns them. The network reproduces it (error at most {largest:.1f}°), but this is no achievement, and it means that the network "
+    f"never turns them. The network reproduces it (error {'below 0.1°' if largest < 0.05 else f'at most {largest:.1f}°'}), but this is no achievement, and it means that the network "
     "cannot predict a bent forefoot. An average over all joints would count these zeros as success. Fingers, jaw and eyes are not predicted at all."
     if fixed
     else "All 22 joints move in these data."

@@ -38,45 +38,18 @@ from IPython.display import Markdown
 
 import dpose
 from dpose import paper
-from dpose.experiment import ABLATION, runs
-from dpose.figures import INK, html_table, style_axis
+from dpose.figures import INK, html_table, listed, percent, signed, style_axis, unbroken
 from dpose.model import published
 from dpose.model.size import network_size
+from dpose.outcome import read_outcome
 from dpose.results import read_json, stale, totals
 
 folder = Path(results or Path(dpose.__file__).parents[1] / "results")
 ERRORS = {"mve": "MVE", "mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE"}
-VARIANTS = {  # of the ablation, as they are called in tables
-    "lite": "D-PoSE",
-    "lite-no-depth": "without depth",
-    "lite-pare": "PARE head",
-    "lite-cliff": "CLIFF head",
-    "lite-hmr": "HMR head",
-    "lite-no-attention": "without attention",
-    "lite-released-losses": "released losses",
-}
 DATA = {"3dpw": "3DPW", "emdb": "EMDB", "rich": "RICH", "bedlam": "BEDLAM", "agora": "AGORA"}
 NOTHING = Markdown(
     f"*Nothing measured yet: `dpose evaluate --out {folder.name}/lite.json` makes the first record.*"
 )
-
-
-def unbroken(text):
-    """No line break at hyphens and spaces, for a narrow column."""
-    return text.replace("-", "\u2011").replace(" ", "\u00a0")
-
-
-def signed(value, digits=1):
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def percent(value, digits=0):
-    return f"{value:.{digits}f}\u00a0%"
-
-
-def listed(names):
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def with_interval(score, digits=1):
@@ -99,22 +72,20 @@ def on_open_test_people(record):
 records = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
 records = {name: record for name, record in records.items() if record.get("kind") == "evaluation"}
 on_open = {name: record for name, record in records.items() if on_open_test_people(record)}
-variants = {}  # variant of the ablation -> its records, one per seed
-for run in runs("ablation", folder / "ablation"):
-    if run.done and on_open_test_people(record := read_json(run.record)):
-        variants.setdefault(run.variant, []).append(record)
 outdated = {name: stale(record) for name, record in records.items()}
-outdated_variants = {
-    name: sorted(
-        {reason for record in group for reason in stale(record, ABLATION.recipe(ABLATION.variants[name]))}
-    )
-    for name, group in variants.items()
-}
+ablation = read_outcome("ablation", folder)
+variants = {name: list(seeds.values()) for name, seeds in ablation.records.items()}
 
 
 def label(name):
     """The name of a record's network in a table."""
     return f"{name} (stale)" if outdated[name] else name
+
+
+def variant_label(name):
+    """The name of a variant of the ablation in a table."""
+    stale_mark = ", stale" if name in ablation.outdated else ""
+    return f"{ablation.experiment.variants[name].title} (ablation{stale_mark})"
 
 
 # %% [markdown]
@@ -198,7 +169,7 @@ Markdown(
 # ### Measured on synthetic people
 #
 # The paper's test sets and body models need an account with their publishers, so this repository cannot contain them.
-# The open test set is always available: rendered people with other identities than the training people. Errors
+# The *open test split* is always available: rendered people with other identities than the training people. Errors
 # on it show how well a network has learned *these* people. They are not comparable with the columns above.
 #
 # The first two rows are constant predictions: the {term}`mean pose` of the training people, and the same with the
@@ -208,32 +179,20 @@ Markdown(
 
 
 # %% tags=["remove-input"]
-def short(score):
-    """A mean with its interval, which is rounded to millimetres."""
-    return (
-        f"{score['mean']:.1f} [{', '.join(f'{end:.0f}' for end in score['ci95'])}]"
-        if score["ci95"]
-        else f"{score['mean']:.1f}"
-    )
-
-
 def open_table():
     first = next(iter(on_open.values()), None) or next(iter(variants.values()))[0]
     constants = {"mean_pose": "mean pose", "mean_pose_true_orientation": "with true orientation"}
     rows = [
-        (text, "–", *(short(first["baselines"][name][error]) for error in ERRORS), "–")
+        (text, "–", *(with_interval(first["baselines"][name][error]) for error in ERRORS), "–")
         for name, text in constants.items()
         if name in first["baselines"]
     ]
     named = [(label(name), [record]) for name, record in on_open.items()]
-    named += [
-        (VARIANTS[name] + " (stale)" * bool(outdated_variants[name]), group)
-        for name, group in variants.items()
-    ]
+    named += [(variant_label(name), group) for name, group in variants.items()]
     for text, group in named:
         sums = [totals(record["checkpoint"]["metadata"]) for record in group]
         if len(group) == 1:
-            cells = [short(group[0]["metrics"][error]) for error in ERRORS]
+            cells = [with_interval(group[0]["metrics"][error]) for error in ERRORS]
         else:
             cells = [over_seeds([record["metrics"][error]["mean"] for record in group]) for error in ERRORS]
         images = " or ".join(f"{count:,}" for count in sorted({one["images"] for one in sums}))
@@ -266,8 +225,8 @@ def default_text():
         return None
     return Markdown(
         f"On rendered people `mini` has the smaller MPJPE ({error['mini']:.1f} against {error['lite']:.1f}\u00a0mm). `lite` is the default "
-        f"because photographs are what users have: there {percent(100 * photos['lite'])} of its joints are within a tenth of the box, against "
-        f"{percent(100 * photos['mini'])} with `mini` ([From rendered people to photographs](photographs.ipynb))."
+        f"because photographs are what users have: there {percent(photos['lite'])} of its joints are within a tenth of the box, against "
+        f"{percent(photos['mini'])} with `mini` ([From rendered people to photographs](photographs.ipynb))."
     )
 
 
@@ -378,18 +337,14 @@ def origin(name, record):
     text = (
         f"* **{label(name)}**: weights `{record['checkpoint']['sha256'][:12]}`, trained in {trained['runs']} "
         f"run{'s' * (trained['runs'] != 1)}, {trained['seconds'] / 3600:.1f} hours; test data "
-        f"`{record['data']['fingerprint']}`, commit `{(record['commit'] or 'unknown')[:12]}`, "
+        f"`{record['data']['fingerprint']}`, commit `{(record['commit'] or 'unknown')[:7]}`, "
         f"{', '.join(hardware.get('gpus', ())) or hardware['cpu']}: `{record['command']}`"
     )
     return text + (f". **Stale**: {'; '.join(outdated[name])}." if outdated[name] else "")
 
 
 lines = [origin(name, record) for name, record in records.items()]
-lines += [
-    f"* {VARIANTS[name]} (ablation): **stale**: {'; '.join(why)}."
-    for name, why in outdated_variants.items()
-    if why
-]
+lines += [f"* **{variant_label(name)}**: {'; '.join(why)}." for name, why in ablation.outdated.items()]
 lines += ["* The page [Does depth help? The ablation](ablation.ipynb) lists its records."] if variants else []
 Markdown("\n".join(lines))
 
@@ -431,7 +386,7 @@ def size_row(name):
     row = [
         NETWORKS[name],
         f"{size.parameters / 1e6:.2f}",
-        percent(100 * size.encoder / size.parameters),
+        percent(size.encoder / size.parameters),
     ]
     if name not in differences:
         return [*row, "–", "–", "–"]
@@ -504,7 +459,7 @@ html_table(
     "Counted: work of one forward pass, and memory of parameters and buffers",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Costs of networks relative to D-PoSE (PAPER), the vertical line, on a logarithmic axis. Parameters and multiply-adds are counted. Memory and, if the machine was idle, time of one image on one CPU thread are measured, with weights and activations in 32 bits and in 16 bits.", "name": "fig-costs"}, "image": {"alt": "Dot plot with one row per cost and the ratio to the paper's network on a logarithmic axis. The two transformers lie to the right of the line, farther in parameters than in multiply-adds; the two small networks lie far to the left of it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Costs of networks relative to D-PoSE (PAPER), the vertical line, on a logarithmic axis. Parameters and multiply-adds are counted. Time (on an idle machine only) and memory of one image on one CPU thread are measured, with weights and activations in 32 bits and in 16 bits.", "name": "fig-costs"}, "image": {"alt": "Dot plot with one row per cost and the ratio to the paper's network on a logarithmic axis. The two transformers lie to the right of the line, farther in parameters than in multiply-adds; the two small networks lie far to the left of it."}}
 path = folder / "latency.json"
 latency = read_json(path) if path.exists() else {"cases": [], "load": 0}
 busy = latency["load"] > 0.5  # other programs were running: times are not shown, memory is
@@ -552,7 +507,7 @@ plt.show()
 # %% tags=["remove-input"]
 measured = ""
 if latency["cases"]:
-    measured = f" {'Memory was' if busy else 'Time and memory were'} measured with {latency['hardware']['cpu']}, commit `{latency['commit'][:12]}`."
+    measured = f" {'Memory was' if busy else 'Time and memory were'} measured with {latency['hardware']['cpu']}, commit `{latency['commit'][:7]}`."
     if busy:
         measured += f" Times are left out: other programs were running during that measurement (load {latency['load']:.1f})."
 Markdown(
@@ -586,10 +541,10 @@ def depth_rows():
             over_seeds([record["metrics"][error]["mean"] for record in seeds]) if seeds else "–"
             for error in list(ERRORS)[::-1]
         ]
-        mark = ", stale" if outdated_variants.get(name) else ""
+        mark = ", stale" if name in ablation.outdated else ""
         rows.append(
             (
-                f"open people, {text}",
+                f"open test split, {text}",
                 f"measured, {len(seeds)} seed{'s' * (len(seeds) > 1)}{mark}" if seeds else "not measured",
                 *cells,
             )
@@ -614,11 +569,11 @@ html_table(
 total = sizes["paper"]
 shipped = on_open.get("lite")
 second = (
-    f"On synthetic test people the shipped network `lite` has a PA-MPJPE of "
+    f"On the open test split the shipped network `lite` has a PA-MPJPE of "
     f"{shipped['metrics']['pa_mpjpe']['mean']:.0f}\u00a0mm, against {shipped['baselines']['mean_pose']['pa_mpjpe']['mean']:.0f}\u00a0mm "
     "of the mean pose; such numbers are not comparable with those on photographs."
     if shipped and "mean_pose" in shipped["baselines"]
-    else "Errors on synthetic test people are not comparable with those on photographs."
+    else "Errors on the open test split are not comparable with those on photographs."
 )
 multiply_adds = min(relative["multiply-adds"][name] for name in times)
 Markdown(
@@ -639,8 +594,8 @@ Markdown(
 share = 100 * gain["BEDLAM-CLIFF"] / errors_of["BEDLAM-CLIFF"]
 emdb, wild = share[:3].mean(), share[3:].mean()
 Markdown(
-    "; ".join(f"{column}: {percent(value, 1)}" for column, value in zip(COLUMNS, share, strict=True))
-    + f". The mean gain is {percent(emdb, 1)} on EMDB and {percent(wild, 1)} on 3DPW, so it is larger on "
+    "; ".join(f"{column}: {percent(value / 100, 1)}" for column, value in zip(COLUMNS, share, strict=True))
+    + f". The mean gain is {percent(emdb / 100, 1)} on EMDB and {percent(wild / 100, 1)} on 3DPW, so it is larger on "
     f"{'EMDB' if emdb > wild else '3DPW'}."
 )
 
@@ -654,16 +609,16 @@ rest = sizes["paper"].parameters - sizes["paper"].encoder
 larger = sizes["HMR2.0"].encoder + rest
 Markdown(
     f"HMR2.0's encoder has {sizes['HMR2.0'].encoder / 1e6:.1f} million parameters, D-PoSE outside of its encoder "
-    f"{rest / 1e6:.1f} million: {larger / 1e6:.1f} million together, of which {percent(100 * rest / larger, 1)} are outside "
+    f"{rest / 1e6:.1f} million: {larger / 1e6:.1f} million together, of which {percent(rest / larger, 1)} are outside "
     "of the encoder. The small size of D-PoSE comes from its encoder, not from its decoders."
 )
 
 # %% [markdown]
-# **Exercise 3.** The measured PA-MPJPE of `lite` on open people is larger than D-PoSE's reported PA-MPJPE on 3DPW. Name
+# **Exercise 3.** The measured PA-MPJPE of `lite` on the open test split is larger than D-PoSE's reported PA-MPJPE on 3DPW. Name
 # three reasons why this does not show that `lite` is the worse network.
 #
 # :::{dropdown} Solution
-# The test people differ: the open test set has more unusual poses and views from all sides, and the error of the mean
+# The test people differ: the open test split has more unusual poses and views from all sides, and the error of the mean
 # pose, which measures this difficulty, is not known for 3DPW here. The joints differ: protocol `smplx24` compares 24
 # joints of SMPL-X, the benchmark 14 joints that are regressed from the vertices. The body model differs. (`lite` *is* far
 # smaller and was trained on far fewer images, but the comparison of the two numbers cannot show it.)

@@ -69,6 +69,7 @@ from dpose.figures import (
     colour_depth,
     colour_parts,
     html_table,
+    percent,
     picture_grid,
     style_axis,
     to_picture,
@@ -81,10 +82,6 @@ torch.set_grad_enabled(False)
 rng = np.random.default_rng(seed)
 BLUE, ORANGE = "#0072B2", "#D55E00"
 RULES = ("formula alone", "formula with check", "released code")
-
-
-def percent(share, digits=0):
-    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def bare(axis, title=""):

@@ -11,17 +11,12 @@
 #
 # This page trains the network: one stage, one {term}`optimiser`, all losses at once. It explains what a training step does and
 # which settings the paper uses {cite:p}`dpose`, runs a few steps while the book is built, measures the outcome against
-# constant predictions, and then shows the log of the long run behind the shipped network.
+# constant predictions, and then shows the log of the long run behind the shipped network `lite`.
 #
 # :::{chapter}
 # :needs: [The losses](losses.ipynb), [metrics](metrics.ipynb); gradient descent
 # :learn: the five parts of a training step; the settings of the paper and of the small networks; how several data sets are mixed; how to judge a training run; the commands for a run of 200,000 steps
 # :::
-#
-# ## One step
-#
-# A training step needs five things: a batch, a prediction, the loss, its gradient, and the optimiser that changes
-# the weights. In code, for a batch of 16 people and the network `lite`:
 
 # %% tags=["parameters", "hide-input"] nbmake={"mock": {"steps": 2, "batch_size": 4, "test_people": 8, "workers": 0}} mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 steps = 60  # optimizer steps; the paper: 200000
@@ -151,6 +146,12 @@ config = TrainConfig(
 settings, network = config.recipe, dpose.preset(config.preset)
 measured_data, measured_on = measured_split(config.data)  # better now than after the training
 
+# %% [markdown]
+# ## One step
+#
+# A training step needs five things: a batch, a prediction, the loss, its gradient, and the optimiser that changes
+# the weights. In code, for a batch of 16 people and the network `lite`:
+
 # %%
 model, mesh = dpose.load("lite").train(), dpose.load_body()
 optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
@@ -257,7 +258,7 @@ html_table(
 # in the scene hides the person, the depth target is empty while the part labels continue, because parts are drawn from the body alone; the noise boxes of the augmentation
 # cover the image only, and both targets continue behind them.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Augmented training images and their targets: body parts, and the depth of the visible person (near is bright).", "name": "fig-batch"}, "image": {"alt": "Three rows of six pictures: crops of rendered people, some blurred, recoloured or partly covered; their body parts in colours; and their silhouettes shaded by depth, in some cases with parts missing."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Augmented training images and their targets: body parts, and the depth of the visible person (yellow: near, blue: far).", "name": "fig-batch"}, "image": {"alt": "Three rows of six pictures: crops of rendered people, some blurred, recoloured or partly covered; their body parts in colours; and their silhouettes shaded by depth, in some cases with parts missing."}}
 augmented = make_loader(
     config.data,
     "train",
@@ -297,7 +298,7 @@ Markdown(
 # %% [markdown]
 # {numref}`fig-short-losses` shows every term of the loss, before weighting, relative to its value at the beginning.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}, "image": {"alt": "Two line charts on a common logarithmic axis. On the left the three curves of the maps fall slowly; on the right those of joints and vertices fall with large fluctuations, while pose and shape stay near their first value."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}, "image": {"alt": "Two line charts on a common logarithmic axis. On the left the three curves of the maps fall slowly; on the right those of joints and vertices fall with large fluctuations, while the pose hardly falls and the shape rises."}}
 TERMS = (
     {"depth_l1": "depth", "depth_ssim": "1 − SSIM", "segm": "parts"},
     {
@@ -623,7 +624,7 @@ Markdown(
 )
 
 # %% [markdown]
-# **Exercise 3.** How often did the shipped network use each training person, on average? Use the metadata of its
+# **Exercise 3.** How often did the shipped network `lite` use each training person, on average? Use the metadata of its
 # checkpoint, earlier runs included. Compare with 200,000 steps of 64 on the million people of BEDLAM. (Its training data are larger
 # than the open data that `dpose synth` makes by default; the model card `dpose/assets/lite.md` has the commands of all runs.)
 

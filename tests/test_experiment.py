@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from random_people import write_random_people
@@ -16,9 +15,8 @@ from dpose import experiment
 from dpose.cli import main
 from dpose.config import preset
 from dpose.data.loader import make_loader
-from dpose.experiment import ABLATION, ENCODER, EXPERIMENTS, effect_of_depth, perform, runs
+from dpose.experiment import ABLATION, ENCODER, EXPERIMENTS, perform, runs
 from dpose.losses import RELEASED_WEIGHTS
-from dpose.results import write_record
 
 
 @pytest.fixture(scope="module")
@@ -160,15 +158,3 @@ def test_a_trial_does_not_count_as_the_experiment(trial, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     assert main(["experiment", "ablation", *trial]) == 2
     assert ("--runs" if "--images" in trial else "--out") in capsys.readouterr().err
-
-
-def test_the_effect_of_depth_is_known_when_all_seeds_are_recorded(tmp_path):
-    rng = np.random.default_rng(0)
-    key = [f"open/test_{scene}_{person}" for scene in range(20) for person in range(3)]
-    for run in runs("ablation", tmp_path, variants=("lite", "lite-no-depth")):
-        assert effect_of_depth(out=tmp_path) == {}
-        harder = 5.0 if run.variant == "lite-no-depth" else 0.0
-        errors = {metric: harder + rng.normal(90, 1, len(key)) for metric in ("mpjpe", "pa_mpjpe")}
-        write_record(run.record, {"metrics": {}}, {"key": np.array(key), **errors})
-    effect = effect_of_depth(out=tmp_path)
-    assert all(4.7 < one.mean < 5.3 and one.found and len(one.by_seed) == 5 for one in effect.values())

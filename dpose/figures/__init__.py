@@ -27,5 +27,6 @@ from dpose.figures.pictures import (
     prediction_pictures,
     to_picture,
 )
-from dpose.figures.tables import html_table, power_of_ten, show_source
+from dpose.figures.tables import html_table, show_source
+from dpose.figures.text import NBSP, listed, percent, power_of_ten, signed, unbroken
 from dpose.figures.viewer import body_viewer

@@ -1,4 +1,4 @@
-"""Tables, numbers and source code in notebook cells and the book."""
+"""Tables and source code in notebook cells and the book."""
 
 from __future__ import annotations
 
@@ -58,15 +58,6 @@ def html_table(
     if caption:
         start += f"<caption>{escape(caption.rstrip().removesuffix('.'), quote=False)}.</caption>"
     return HTML(f"{start}<thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>")
-
-
-def power_of_ten(value: float, digits: int = 0) -> str:
-    """A number as a power of ten, with so many digits after the point: 5 × 10⁻⁷; 0 as "0"."""
-    if value == 0:
-        return "0"
-    mantissa, exponent = f"{value:.{digits}e}".split("e")
-    power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa.replace('-', '−')}\xa0×\xa010{power}"
 
 
 def show_source(*things: object) -> Markdown:
