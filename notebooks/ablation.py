@@ -127,8 +127,9 @@ Markdown(
 #
 # For seed $s$ and test person $i$ take the difference between the errors of a variant and of D-PoSE, and its mean
 #
-# $$ d_{si} = e^\text{variant}_{si} - e^\text{D-PoSE}_{si}, \qquad
-# \bar d = \frac{1}{S} \sum_{s=1}^{S} \bar d_s, \qquad \bar d_s = \frac{1}{N} \sum_{i=1}^{N} d_{si} . $$
+# $$ d_{si} = e^\text{variant}_{si} - e^\text{D-PoSE}_{si} , $$
+#
+# $$ \bar d = \frac{1}{S} \sum_{s=1}^{S} \bar d_s, \qquad \bar d_s = \frac{1}{N} \sum_{i=1}^{N} d_{si} . $$
 #
 # The same people occur on both sides of the difference, so what makes a person difficult for both networks cancels.
 # $\bar d$ would change with other seeds and with other people. Its variance therefore has two terms,
@@ -261,8 +262,8 @@ conditions() if fixed.measured else NOTHING
 # %% [markdown]
 # ### Depth, heads, attention and losses
 #
-# The first table and the upper part of {numref}`fig-ablation` compare D-PoSE with the network without depth, the second
-# table and the lower part with the other variants.
+# {tab}`tab-without-depth` and the upper part of {numref}`fig-ablation` compare D-PoSE with the network without depth,
+# {tab}`tab-other-variants` and the lower part with the other variants.
 
 # %% tags=["remove-input"]
 others = [variant for variant in fixed.differences if variant != WITHOUT_DEPTH]
@@ -285,7 +286,7 @@ def standard_errors(one, metric):
     return [f"{term**0.5:.{METRICS[metric].digits + (metric != 'parts_miou')}f}" for term in terms]
 
 
-def depth_table(outcome, more, text):
+def depth_table(outcome, more, text, name=""):
     """The differences between the networks without and with depth; `more`: further columns, with their cells."""
     head = ("difference in", "mean", *more, "95 % interval", "detectable")
     rows = [
@@ -301,7 +302,7 @@ def depth_table(outcome, more, text):
     caption = (
         f"{len(outcome.paired(WITHOUT_DEPTH))} of {outcome.planned()} seeds. Positive errors: depth helps"
     )
-    return html_table(head, rows, text + caption)
+    return html_table(head, rows, text + caption, name=name)
 
 
 depth_table(
@@ -313,6 +314,7 @@ depth_table(
     },
     "Measured: errors without depth minus errors with depth, paired by seed and person (computed before rounding). Parts: "
     "mean IoU of a person's parts. Columns “seeds” and “people”: square roots of the two variance terms. ",
+    "tab-without-depth",
 ) if fixed.depth else UNPAIRED
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of each variant minus those of D-PoSE; right of the vertical line D-PoSE is better. Top: without depth. Bottom: the other variants. Diamond and line: mean and 95 % interval. Dots: single seeds. Grey bar: differences that are too small for this experiment to detect reliably. Blue intervals exclude 0, orange ones contain it.", "name": "fig-ablation"}, "image": {"alt": "Two panels of horizontal intervals with a diamond at the mean and dots for single seeds, over grey bars around a vertical line at zero. The upper panel has one row per error for the network without depth, the lower one a row per other variant in three columns, one for each error."}}
@@ -384,6 +386,7 @@ html_table(
     + [(f"{PLAN[variant].title} (one seed, no interval)", *["–"] * len(shown)) for variant in single],
     "Measured: errors of the other variants minus those of D-PoSE with the same seeds; ±: half of the 95 % interval. Positive "
     "errors and negative parts IoU: D-PoSE is better",
+    name="tab-other-variants",
 ) if others or single else UNPAIRED
 
 # %% [markdown]

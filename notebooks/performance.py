@@ -276,8 +276,8 @@ precision_text() if "precision" in records else None
 # %% [markdown]
 # ## The network of the paper's size
 #
-# `PAPER` has a large HRNet. The first table compares the network as trained with FastDPose and with `torch.compile`, in
-# batches; the second one shows all networks with one image at a time, beside the transformers of Table 2. Times of `lite` for a
+# `PAPER` has a large HRNet. {tab}`tab-paper-speed` compares the network as trained with FastDPose and with `torch.compile`, in
+# batches; {tab}`tab-latency` shows all networks with one image at a time, beside the transformers of Table 2. Times of `lite` for a
 # prediction are those of the two sections above.
 
 
@@ -297,6 +297,7 @@ def inference_table():
             for change in (one["largest_difference"]["rotmats"],)
         ],
         f"Measured: the network {NAMES[record['preset']]} with random weights, batches of {record['batch_size']}. {threads(record)}",
+        name="tab-paper-speed",
     )
 
 
@@ -350,6 +351,7 @@ def latency_table():
         rows,
         "Measured: one image, network only; memory beyond that of a process that has imported PyTorch and this package. "
         f"{record['hardware']['cpu']}, 1 thread{note}",
+        name="tab-latency",
     )
 
 

@@ -298,7 +298,7 @@ Markdown(
 # %% [markdown]
 # {numref}`fig-short-losses` shows every term of the loss, before weighting, relative to its value at the beginning.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}, "image": {"alt": "Two line charts on a common logarithmic axis. On the left the three curves of the maps fall slowly; on the right those of joints and vertices fall with large fluctuations, while the pose hardly falls and the shape rises."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}, "image": {"alt": "Two line charts on a common logarithmic axis. On the left the three curves of the maps fall slowly; on the right those of joints and vertices fall with large fluctuations, while the pose stays near its first value and the shape is above it."}}
 TERMS = (
     {"depth_l1": "depth", "depth_ssim": "1 − SSIM", "segm": "parts"},
     {
@@ -456,8 +456,7 @@ if (result.checkpoint.parent / "val.csv").exists():
 # %% [markdown]
 # ## The long run
 #
-# The shipped network `lite` was trained by the same code. {numref}`fig-long-run` is the log of the last of its runs, which was validated
-# every 500 steps.
+# The shipped network `lite` was trained by the same code. {numref}`fig-long-run` is the log of the last of its runs.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The last training run of lite: total loss of the training batches, averaged over each row of the log, and errors on 256 people of the validation split.", "name": "fig-long-run"}, "image": {"alt": "Two line charts against the number of images. The training loss falls slowly, with small fluctuations; of the two validation errors, MPJPE is above PA-MPJPE, and both fall a little and level off."}}
 log = read_log(repository / "results" / "lite-log.csv")
@@ -495,8 +494,8 @@ runs = (
 machine = facts["hardware"]
 text = (
     f"{runs}{training['images']:,} images in {duration(training['seconds'])} on {machine['cores']} cores ({machine['cpu']}); "
-    f"the last run has {facts['images']:,} images at {facts['images'] / facts['seconds']:.0f} per second of wall time, validations included "
-    f"({circumstances(facts)}). "
+    f"the last run has {facts['images']:,} images at {facts['images'] / facts['seconds']:.0f} per second of wall time, with a validation every "
+    f"{facts['validate_every']:,} steps ({circumstances(facts)}). "
 )
 if facts.get("init") and "recipe" in facts["init"]:
     text += "A new run begins with a warm-up and with fresh statistics of the optimiser, so the loss need not fall at once. "
