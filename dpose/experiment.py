@@ -35,7 +35,6 @@ class Variant:
     about: str
     seeds: int = 3
     weights: LossWeights | None = None
-    backbone_lr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,12 @@ class Experiment:
     about: str  # "the experiment with ..."
     variants: dict[str, Variant]
     images: int
+    backbone_lr: float  # the encoder's rate, relative to that of the other layers
     batch_size: int = 32
     warmup: float = 0.05
 
     def recipe(self, variant: Variant) -> Recipe:
-        """The recipe of a variant's runs: that of its preset with the experiment's budget."""
+        """The recipe of a variant's runs: that of its preset with the experiment's settings."""
         base = recipe(variant.preset)
         return replace(
             base,
@@ -57,7 +57,7 @@ class Experiment:
             batch_size=self.batch_size,
             warmup=self.warmup,
             weights=variant.weights or base.weights,
-            backbone_lr=base.backbone_lr if variant.backbone_lr is None else variant.backbone_lr,
+            backbone_lr=self.backbone_lr,
         )
 
 
@@ -84,11 +84,13 @@ ABLATION = Experiment(
         ),
     },
     images=48_000,
+    backbone_lr=0.0,
 )
-ENCODER = Experiment(
+ENCODER = replace(
+    ABLATION,
     about="a trained encoder",
-    variants={name: replace(ABLATION.variants[name], backbone_lr=0.1) for name in ("lite", "lite-no-depth")},
-    images=48_000,
+    variants={name: ABLATION.variants[name] for name in ("lite", "lite-no-depth")},
+    backbone_lr=0.1,
 )
 EXPERIMENTS = {"ablation": ABLATION, "encoder": ENCODER}
 

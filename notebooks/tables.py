@@ -84,8 +84,9 @@ def label(name):
 
 def variant_label(name):
     """The name of a variant of the ablation in a table."""
-    stale_mark = ", stale" if name in ablation.outdated else ""
-    return f"{ablation.experiment.variants[name].title} (ablation{stale_mark})"
+    count, mark = len(variants[name]), ", stale" if name in ablation.outdated else ""
+    seeds = f"{count} seed{'s' * (count > 1)}"
+    return f"{ablation.experiment.variants[name].title} (ablation, {seeds}{mark})"
 
 
 # %% [markdown]
@@ -183,7 +184,7 @@ def open_table():
     first = next(iter(on_open.values()), None) or next(iter(variants.values()))[0]
     constants = {"mean_pose": "mean pose", "mean_pose_true_orientation": "with true orientation"}
     rows = [
-        (text, "–", *(with_interval(first["baselines"][name][error]) for error in ERRORS), "–")
+        (text, *(with_interval(first["baselines"][name][error]) for error in ERRORS), "–")
         for name, text in constants.items()
         if name in first["baselines"]
     ]
@@ -196,7 +197,7 @@ def open_table():
         else:
             cells = [over_seeds([record["metrics"][error]["mean"] for record in group]) for error in ERRORS]
         images = " or ".join(f"{count:,}" for count in sorted({one["images"] for one in sums}))
-        rows.append((text.replace("-", "\u2011"), str(len(group)), *cells, images))
+        rows.append((text.replace("-", "\u2011"), *cells, images))
     measured_on = {
         f"{record['samples']:,} of data {record['data']['fingerprint']} ({record['protocol']})"
         for _, group in named
@@ -204,7 +205,7 @@ def open_table():
     }
     other_data = f". NOT THE SAME PEOPLE: {', '.join(sorted(measured_on))}" if len(measured_on) > 1 else ""
     return html_table(
-        ("network", "seeds", *ERRORS.values(), "images"),
+        ("network", *ERRORS.values(), "images"),
         rows,
         f"Measured: {first['samples']:,} people of the open test split, protocol {first['protocol']}, mm. Brackets: "
         f"95 % bootstrap interval over {first['intervals']['clusters']:,} scenes. ±: standard deviation over the "

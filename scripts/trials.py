@@ -156,7 +156,7 @@ def run(name: str, trial: Trial, args: argparse.Namespace) -> None:
                 args.data / folder, {"train": scenes}, frames=0, workers=1, without=without, progress=False
             )
     base = recipe("mini" if trial.preset == "mini" else "lite")
-    base = replace(base, warmup=0.05, weights=MINI_WEIGHTS, augmentation=MINI_AUGMENT)
+    base = replace(base, backbone_lr=0.0, warmup=0.05, weights=MINI_WEIGHTS, augmentation=MINI_AUGMENT)
     chosen = replace(
         base,
         steps=trial.images // BATCH,

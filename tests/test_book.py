@@ -47,7 +47,7 @@ def test_the_search_of_the_book_finds_terms_and_names(needs_browser):
     with check_book.chromium() as browser:
         for words in ("Procrustes", "receptive field", "U-Net", "similarity_align", "xyzzyx"):
             page = check_book.Page(browser, HTML / "search.html", f"?q={quote(words)}")
-            finished = "document.querySelector('#search-results p')?.textContent.includes('finished')"
+            finished = "document.querySelector('#search-results h2')?.textContent.includes('Results')"
             until = time.monotonic() + 60
             while not page.evaluate(f"Boolean({finished})") and time.monotonic() < until:
                 time.sleep(0.2)

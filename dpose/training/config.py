@@ -59,7 +59,7 @@ class TrainConfig:
             released .ckpt), or those of an HRNet, for the encoder alone. The paper starts from
             `pose_hrnet_w48_256x192.pth`, trained on COCO keypoints; its learning rate is too small to train
             an encoder from random weights. Default: the shipped backbone's for "lite", else random weights;
-            "random": always the latter; a backbone that the recipe keeps fixed then learns at the full rate.
+            "random": always the latter; the backbone then learns at the full rate.
         body: file or name of the body model for the losses; it must be the one that the data name.
         accelerator: "auto" (default), "cpu", "cuda", ... as lightning names them.
         devices: number of processes on each node (default 1; `dpose train` on the CPU: "auto"), or "auto":
@@ -254,7 +254,7 @@ class TrainConfig:
                 precision or kept.precision, options["accelerator"], options["devices"] != 1
             ),
         )
-        if self.init == RANDOM and chosen.backbone_lr == 0:  # fixed random weights would be no encoder
+        if self.init == RANDOM:  # then the backbone has nothing to keep
             chosen = replace(chosen, backbone_lr=1.0)
         if stored is not None:
             stored.same_recipe(chosen)

@@ -103,7 +103,7 @@ LITE_RECIPE = replace(
     MINI_RECIPE,
     steps=32_000,
     lr=2e-3,
-    backbone_lr=0.0,
+    backbone_lr=0.1,
     warmup=0.02,
     weights=LITE_WEIGHTS,
     augmentation=LITE_AUGMENT,
