@@ -554,7 +554,8 @@ Markdown(
     "cause, but not the start weights.\n"
     "* *Losses and learning rate* are those of the preset `lite`, chosen for D-PoSE. The other heads might be better with "
     "their own.\n"
-    "* *People are rendered.* Nothing follows for photographs."
+    "* *People are rendered.* Nothing follows for photographs. [From rendered people to photographs](photographs.ipynb) has the scores of "
+    "the networks with and without depth on a few of them."
 )
 
 # %% [markdown]

@@ -457,8 +457,8 @@ Markdown(
 # ## The encoder of `lite`
 #
 # `lite`, the network that the package uses for photographs, has another encoder: the backbone of MoveNet
-# Lightning, a keypoint network for mobile devices that was trained on photographs. Its weights stay fixed. It is a
-# MobileNetV2, which reduces the resolution step by step, with a feature pyramid: the coarse maps are up-sampled
+# Lightning, a keypoint network for mobile devices that was trained on photographs. It is trained further, at a tenth of the rate of
+# the other layers. It is a MobileNetV2, which reduces the resolution step by step, with a feature pyramid: the coarse maps are up-sampled
 # and added to the finer ones, once and in one direction. So $F_1$ has context as well, by other means than HRNet's
 # repeated fusion. A $1 \times 1$ convolution per resolution brings the maps to $w$, $2w$, $4w$ and $8w$ channels,
 # and the rest of the network is the same:

@@ -192,7 +192,7 @@ Markdown(
 # - *Augmentation.* Crops vary less than in the paper, and half of the images are mirrored.
 # - *Data.* Both are trained on more people than `dpose synth` makes by default. Their model cards, `dpose/assets/lite.md` and
 #   `dpose/assets/mini.md`, have the commands of all runs and the fingerprints of the data.
-# - *Start.* `lite` takes a backbone that was trained on keypoints in photographs and keeps its weights fixed
+# - *Start.* `lite` takes a backbone that was trained on keypoints in photographs and trains it at a tenth of the rate
 #   ([photographs](photographs.ipynb)); `mini` starts from random weights. In both, the last layers of the decoders start at
 #   the class frequencies and the mean depth of the training set.
 

@@ -2,8 +2,8 @@
 
     python scripts/experiment_photos.py --keypoints coco.json --images photos --runs runs
 
-Needs the training runs of both experiments, in RUNS/ablation and RUNS/encoder, and annotations of 2D keypoints
-in COCO's format. Writes results/encoder-photos.json, for the book's page on photographs.
+Needs the training runs of both experiments, in RUNS/ablation and RUNS/encoder, and annotations of 2D
+keypoints in COCO's format. Writes results/encoder-photos.json, for the book's page on photographs.
 """
 
 from __future__ import annotations

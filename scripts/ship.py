@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ASSETS, RESULTS = ROOT / "dpose" / "assets", ROOT / "results"
 STARTS = {
     "lite": """on the backbone of MoveNet Lightning,
-which has learned keypoints in photographs and stays fixed; all else was trained from random weights on
-synthetic people only""",
+which has learned keypoints in photographs and was trained further on synthetic people; all else was trained
+from random weights on synthetic people only""",
     "mini": "with a small HRNet, trained from random weights\non synthetic people only",
 }
 LIMITS = {
@@ -87,10 +87,12 @@ def run_rows(run: dict[str, Any], number: int) -> str:
     several = re.search(r"--devices (\d+)", run["command"])  # of runs that did not record it
     processes = run.get("devices") or (int(several[1]) if several else 1)
     share = f", {processes} processes of {recipe['batch_size'] // processes}" if processes > 1 else ""
+    rate = recipe.get("backbone_lr", 1.0)
+    backbone = "" if rate == 1 else f"; backbone at {rate:g} of the rate" if rate else "; backbone fixed"
     return f"""| {number} | `dpose {run["command"].split(" ", 1)[1]}` |
 | | {run["step"]:,} steps of {recipe["batch_size"]} ({run["images"]:,} images){share}, seed {run["seed"]} |
 | | {_sum(run["data_samples"]):,} open synthetic people, fingerprint {_names(run["data"])} |
-| | class weights of the part loss: exponent {weights.get("parts_balance", 0.0):g} |
+| | class weights of the part loss: exponent {weights.get("parts_balance", 0.0):g}{backbone} |
 | | {run["seconds"] / 3600:.2f} hours on {hardware["cores"]} cores ({hardware["cpu"]}), no GPU |
 | | dpose {run["version"]}, commit `{run["commit"]}` |"""
 
