@@ -365,7 +365,7 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.description += (
         " Without --list it trains and measures the runs that have no record yet, for hours; an interrupted "
         "one goes on where it was. ablation: D-PoSE with and without depth, and other heads on the same "
-        "encoder, several seeds each. encoder: with and without depth, the encoder trained, too (both: the "
+        "encoder, several seeds each. encoder: with and without depth, the backbone trained, too (both: the "
         "book's page on depth)."
     )
     add = parser.add_argument

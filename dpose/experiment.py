@@ -5,7 +5,7 @@ heads of its Table 1. All variants have the same encoder, MoveNet's backbone, wh
 photographs of COCO and stays fixed: the paper starts from an HRNet that has learned the same. For each seed
 they see the same images in the same order, with the same steps, schedule and losses, but for what the variant
 is about. Their random initial weights differ, except between variants of the same layers. `ENCODER` repeats
-the comparison with and without depth with an encoder that is trained, too. Each run ends in a record of
+the comparison with and without depth with a backbone that is trained, too. Each run ends in a record of
 `dpose.evaluate` on the test split; `dpose experiment` makes the missing ones.
 """
 
@@ -44,7 +44,7 @@ class Experiment:
     about: str  # "the experiment with ..."
     variants: dict[str, Variant]
     images: int
-    backbone_lr: float  # the encoder's rate, relative to that of the other layers
+    backbone_lr: float  # the backbone's rate, relative to that of the other layers
     batch_size: int = 32
     warmup: float = 0.05
 
@@ -62,7 +62,7 @@ class Experiment:
 
 
 ABLATION = Experiment(
-    about="a fixed encoder",
+    about="a fixed backbone",
     variants={
         "lite": Variant("lite", "D-PoSE", "all of D-PoSE", seeds=5),
         "lite-no-depth": Variant(
@@ -88,7 +88,7 @@ ABLATION = Experiment(
 )
 ENCODER = replace(
     ABLATION,
-    about="a trained encoder",
+    about="a trained backbone",
     variants={name: ABLATION.variants[name] for name in ("lite", "lite-no-depth")},
     backbone_lr=0.1,
 )

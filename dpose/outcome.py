@@ -45,8 +45,9 @@ class Metric:
         return f"{number}{self.unit if self.unit in ('', '°') else NBSP + self.unit}"
 
     def interval(self, difference: Difference) -> str:
-        """The ends of a difference's interval, without unit."""
-        return " to ".join(signed(end, self.digits) for end in difference.interval)
+        """The ends of a difference's interval, without unit; with one digit more if one would be 0."""
+        digits = self.digits + any(round(end, self.digits) == 0 for end in difference.interval)
+        return " to ".join(signed(end, digits) for end in difference.interval)
 
 
 METRICS = {

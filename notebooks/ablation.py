@@ -52,6 +52,17 @@ UNPAIRED = Markdown(
 )
 
 
+def label(variant):
+    """Its name in tables and the figure; † if it does not meet a precondition."""
+    mark = "(stale)" if variant in fixed.outdated else "†" if fixed.unmet(variant) else ""
+    return f"{PLAN[variant].title}{NBSP}{mark}".rstrip()
+
+
+def dagger(variants):
+    """The end of a caption."""
+    return ". †: does not meet a precondition" if any(map(fixed.unmet, variants)) else ""
+
+
 # %% [markdown]
 # ## What Table 3 shows
 #
@@ -93,9 +104,10 @@ Markdown(
 # ## Design of the experiment
 #
 # The networks of this experiment are small, so that each can be trained several times on two processor cores. Their
-# common encoder is MoveNet's backbone, which has learned 2D keypoints in photographs (the paper's encoder starts from
+# common encoder has MoveNet's backbone, which has learned 2D keypoints in photographs (the paper's encoder starts from
 # keypoints, too) and is not trained further. They learn from the training split of the open synthetic people and are
-# measured on its test split. The groups of networks, the *variants*, differ in one thing each.
+# measured on its test split. The groups of networks, the *variants*, differ in one thing each. D-PoSE is the preset `lite` here, but
+# not the shipped network of that name, which was trained longer and with other data.
 
 # %% tags=["remove-input"]
 html_table(
@@ -205,16 +217,14 @@ def variant_table():
             orientation = f"{baseline['orientation']['mean']:.1f}" if "orientation" in baseline else "0"
             rows.append((text, "–", *errors, orientation, "–", "–"))
     for variant, seeds in fixed.records.items():
-        mark = f"{NBSP}(stale)" if variant in fixed.outdated else ""
-        title = f"{unbroken(PLAN[variant].title)}{mark}"
-        rows.append((title, str(len(seeds)), *errors_of(list(seeds.values()))))
+        rows.append((unbroken(label(variant)), str(len(seeds)), *errors_of(list(seeds.values()))))
     images = sorted({totals(record["checkpoint"]["metadata"])["images"] for record in fixed.measured})
     return html_table(
         ("variant", "seeds", "MPJPE", "PA-MPJPE", "orientation (°)", "parts mIoU", "depth ratio"),
         rows,
         f"Measured: {first['samples']:,} people of the {first['dataset']} data set's {first['split']} split, after training "
         f"with {' or '.join(f'{count:,}' for count in images)} images. Errors in mm; ±: standard deviation over the "
-        "seeds. Depth ratio: depth error / error of the best constant",
+        "seeds. Depth ratio: depth error / error of the best constant" + dagger(fixed.records),
     )
 
 
@@ -317,7 +327,7 @@ depth_table(
     "tab-without-depth",
 ) if fixed.depth else UNPAIRED
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of each variant minus those of D-PoSE; right of the vertical line D-PoSE is better. Top: without depth. Bottom: the other variants. Diamond and line: mean and 95 % interval. Dots: single seeds. Grey bar: differences that are too small for this experiment to detect reliably. Blue intervals exclude 0, orange ones contain it.", "name": "fig-ablation"}, "image": {"alt": "Two panels of horizontal intervals with a diamond at the mean and dots for single seeds, over grey bars around a vertical line at zero. The upper panel has one row per error for the network without depth, the lower one a row per other variant in three columns, one for each error."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of each variant minus those of D-PoSE; right of the vertical line D-PoSE is better. Top: without depth. Bottom: the other variants. Diamond and line: mean and 95 % interval. Dots: single seeds. Grey bar: differences that are too small for this experiment to detect reliably. Blue intervals exclude 0, orange ones contain it. †: does not meet a precondition.", "name": "fig-ablation"}, "image": {"alt": "Two panels of horizontal intervals with a diamond at the mean and dots for single seeds, over grey bars around a vertical line at zero. The upper panel has one row per error for the network without depth, the lower one a row per other variant in three columns, one for each error."}}
 EXCLUDES, CONTAINS = "#0072B2", "#B55A00"  # intervals and 0
 
 
@@ -366,7 +376,7 @@ if fixed.differences:
         for axis, metric in zip(axes, ERRORS, strict=True):
             for row, variant in enumerate(others):
                 draw(axis, row, fixed.differences[variant][metric])
-            titles = [PLAN[variant].title for variant in others]
+            titles = [label(variant) for variant in others]
             finish(axis, titles, f"difference in {METRICS[metric].title}")
     plt.show()
 
@@ -382,10 +392,10 @@ def other_cells(variant):
 
 html_table(
     ("variant", *(METRICS[metric].title for metric in shown)),
-    [(unbroken(PLAN[variant].title), *other_cells(variant)) for variant in others]
+    [(unbroken(label(variant)), *other_cells(variant)) for variant in others]
     + [(f"{PLAN[variant].title} (one seed, no interval)", *["–"] * len(shown)) for variant in single],
     "Measured: errors of the other variants minus those of D-PoSE with the same seeds; ±: half of the 95 % interval. Positive "
-    "errors and negative parts IoU: D-PoSE is better",
+    "errors and negative parts IoU: D-PoSE is better" + dagger(others),
     name="tab-other-variants",
 ) if others or single else UNPAIRED
 
@@ -464,15 +474,14 @@ def findings():
             "The other variants compared with D-PoSE, by the errors of joints and vertices (95 % intervals):",
             "",
         ]
-        for variant in others:
-            failed = fixed.unmet(variant)
-            mark = (
-                f" Its differences are no results: a precondition is not met ({', '.join(failed)})."
-                if failed
-                else ""
-            )
-            lines.append(f"* {PLAN[variant].title}: {other_variant(variant)}.{mark}")
-        count = len(others) * len(ERRORS)
+        compared = [variant for variant in others if not fixed.unmet(variant)]
+        lines += [f"* {PLAN[variant].title}: {other_variant(variant)}." for variant in compared]
+        lines += [
+            f"* {PLAN[variant].title}: not compared, because a precondition is not met ({', '.join(fixed.unmet(variant))})."
+            for variant in others
+            if variant not in compared
+        ]
+        count = len(compared) * len(ERRORS)
         lines += [
             "",
             f"These are {count} intervals. If no variant differed from D-PoSE, {0.05 * count:.1f} of them would exclude 0 by chance "
@@ -487,16 +496,16 @@ findings() if fixed.differences else UNPAIRED
 # MPJPE and MVE contain the error of the {term}`global orientation`, which the tables list separately; PA-MPJPE does not.
 # [What the errors depend on](analysis.ipynb) measures, for one trained network, which of these errors its depth features reduce.
 #
-# ### With a trained encoder
+# ### With a trained backbone
 #
-# In the experiment above the encoder is fixed, so the depth loss cannot improve it. A second experiment trains the
-# encoder, too, with a tenth of the learning rate of the other layers. (Higher rates made the network worse, see
+# In the experiment above the backbone is fixed, so of the encoder the depth loss can change only the adapters. A second experiment trains the
+# backbone, too, with a tenth of the learning rate of the other layers. (Higher rates made the network worse, see
 # [From rendered people to photographs](photographs.ipynb).) It was planned after the result above was known. Everything
 # else is the same, with the same rule for the conclusion.
 
 # %% tags=["remove-input"]
 html_table(
-    ("encoder", "variant", "seeds", "MPJPE", "PA-MPJPE", "parts mIoU", "depth ratio"),
+    ("backbone", "variant", "seeds", "MPJPE", "PA-MPJPE", "parts mIoU", "depth ratio"),
     [
         (
             encoder,
@@ -508,7 +517,7 @@ html_table(
         for variant in (BASE, WITHOUT_DEPTH)
         if variant in outcome.records
     ],
-    "Measured: the same test people and training images with a fixed and with a trained encoder. Errors in mm; ±: standard "
+    "Measured: the same test people and training images with a fixed and with a trained backbone. Errors in mm; ±: standard "
     "deviation over the seeds",
     align="llrrrrr",
 ) if tuned.measured else TUNED_NOTHING
@@ -517,7 +526,7 @@ html_table(
 depth_table(
     tuned,
     {},
-    "Measured, encoder trained: errors without depth minus errors with depth, paired by seed and person. ",
+    "Measured, backbone trained: errors without depth minus errors with depth, paired by seed and person. ",
 ) if tuned.depth else TUNED_NOTHING if tuned.measured else None
 
 # %% tags=["remove-input"]
@@ -537,12 +546,12 @@ factors = {
     term: weights.of(term) / paper_weights.of(term) for term in ("depth_l1", "segm", "pose", "vertices")
 }
 Markdown(
-    f"* *The encoder is fixed* in the first experiment (MoveNet's backbone, {backbone / 1e6:.1f} million weights). In the paper the depth "
+    f"* *The backbone is fixed* in the first experiment (MoveNet's, {backbone / 1e6:.1f} million weights). In the paper the depth "
     f"loss trains the whole encoder. In this experiment its gradient reaches only the depth decoder and the adapters: four 1×1 convolutions with "
     f"{adapters / 1e3:.0f} thousand weights, whose outputs $F_1$ to $F_4$ all branches share. It does not reach the layers that make $F_{{up}}$ "
     "from them. So depth can help through the mean of $D$ in the regressor's input and through the adapters only. The second "
-    "experiment is about training the encoder, for a short time and with a small rate; neither shows what longer training of an "
-    "encoder with depth does.\n"
+    "experiment is about training the backbone, for a short time and with a small rate; neither shows what longer training with "
+    "depth does.\n"
     f"* *The maps have a larger weight in the loss.* Relative to the paper's, the recipe multiplies the depth terms by {factors['depth_l1']:.0f}, the "
     f"part term by {factors['segm']:.0f}, the pose term by {factors['pose']:.1f} and the vertex term by {factors['vertices']:.1f}. Relative to the "
     f"vertex term, depth has {factors['depth_l1'] / factors['vertices']:.0f} times its weight in the paper. With the paper's weights the "
@@ -570,7 +579,7 @@ Markdown(
 # dpose synth                       # the open data, if they are not there yet
 # dpose experiment ablation --list  # which runs are recorded
 # dpose experiment ablation         # all that are missing, one per core at a time
-# dpose experiment encoder          # those with a trained encoder
+# dpose experiment encoder          # those with a trained backbone
 # dpose experiment ablation --variants lite lite-no-depth --seeds 2 --images 6000 \
 #   --out /tmp/try/ablation --runs /tmp/try/runs
 # ```

@@ -140,7 +140,7 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 # convolutional network that keeps a branch of high resolution from beginning to end and runs coarser branches
 # beside it. The fine maps locate things precisely; the coarse maps have a larger {term}`receptive field`. It returns
 # four maps, from $F_1$ (fine, few channels) to $F_4$ (coarse, many channels), and $F_\mathrm{up}$, all four brought to
-# the size of $F_1$ and concatenated. The decoders use $F_1$ to $F_4$, the attention uses $F_\mathrm{up}$.
+# the size of $F_1$ by up-sampling and convolutions, and concatenated. The decoders use $F_1$ to $F_4$, the attention uses $F_\mathrm{up}$.
 #
 # *Input*: $I$. *Output*: $F_1$, $w$ × $n$ × $n$ (48 × 56 × 56), then half the side and twice the channels per level
 # up to $F_4$, $8w$ × $n/8$ × $n/8$ (384 × 7 × 7); $F_\mathrm{up}$, $15w$ × $n$ × $n$ (720 × 56 × 56). *Chapter*:
@@ -170,7 +170,7 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 #
 # {term}`Soft attention <soft attention>` collects one feature vector per joint. A softmax over the positions turns the
 # logits of part $j$ into weights $\alpha_j$ that sum to one, and $A_j$ is the mean of $F_\mathrm{up}$ with these
-# weights. So the features of the left elbow come mostly from the pixels of the left forearm, instead of from the
+# weights, after one linear layer on its channels. So the features of the left elbow come mostly from the pixels of the left forearm, instead of from the
 # whole crop. The idea is PARE's {cite:p}`pare`.
 #
 # *Input*: $S$ and $F_\mathrm{up}$. *Output*: $A$, one vector of $15w$ numbers for each of 22 joints (22 × 720). The code

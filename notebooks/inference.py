@@ -85,8 +85,9 @@ def shown(picture):
 # %% [markdown]
 # ## One photograph
 #
-# A `Predictor` loads the network, its body and the detector once. Called with a picture (a file, an array or a
-# tensor), a list of pictures or a folder, it returns the people in them.
+# `people = dpose.predict("photo.jpg")` returns the people in one picture. A `Predictor` does the same for many: it loads the network, its
+# body and the detector once. Called with a picture (a file, an array or a tensor), a list of pictures or a folder, it returns
+# the people in them.
 
 # %%
 photo = read_image(picture or skimage.data.astronaut())
@@ -98,7 +99,7 @@ text = "; ".join(f"score {one.score:.2f}, {distance(one):.2f}{NBSP}m from the ca
 Markdown(f"People found: {len(people)} ({text}).") if people else Markdown("Nobody was found.")
 
 # %% [markdown]
-# `dpose.export.sheet` draws everything about one person. The square below is what the network receives. The
+# `dpose.export.sheet` draws everything about one person. The first tile is the square that the network receives. The
 # body is the result. The part map decides where the features of each joint are read; the depth map is a second
 # output, which is not used for the body. Limbs outside of the picture are predicted too, from the poses that are
 # common in the training data.
@@ -107,7 +108,7 @@ Markdown(f"People found: {len(people)} ({text}).") if people else Markdown("Nobo
 shown(sheet(people[0], photo) if people else photo)
 
 # %% [markdown]
-# A `Person` holds numpy arrays. Lengths are in metres, rotations in radians, and the camera frame has x right, y
+# A {py:obj}`~dpose.predictor.Person` holds numpy arrays, of which the table has the main ones. Lengths are in metres, rotations in radians, and the camera frame has x right, y
 # down and z forward.
 
 # %% tags=["remove-input"]
@@ -133,11 +134,11 @@ else:
 table
 
 # %% [markdown]
-# ## Good and bad results
+# ## Three photographs
 #
 # Two more photographs that installed packages contain: a cameraman from the side (scikit-image, CC0) and Grace
 # Hopper to the waist (matplotlib; US Navy, public domain). The true bodies of these people are unknown. A measure
-# that does without them is whether the predicted body covers the predicted part map: the labels give the
+# that does without them is whether the predicted body covers the predicted part map: the titles of the rows give the
 # intersection over union (IoU) of the two silhouettes.
 
 
@@ -345,7 +346,7 @@ for height in range(200, 8, -4):  # of the portrait, in pixels of what the detec
 smallest = min((height for height, seen in found if seen), default=None)
 Markdown(
     f"The portrait, pasted into a grey picture in {len(found)} sizes, is found in {sum(seen for _, seen in found)} of "
-    f"them; the smallest is {smallest} of the detector's 416 pixels high."
+    f"them; the smallest one found is {smallest} of the detector's 416 pixels high."
 )
 
 # %% [markdown]
@@ -418,14 +419,18 @@ html_table(
         "in the picture by",
     ),
     rows,
-    "The cameraman with other focal lengths, compared with the first row",
+    "The cameraman with other focal lengths, compared with the first row. Pose: mean distance of the 22 joints, relative to the pelvis",
+)
+
+# %% tags=["remove-input"]
+nearer, farther = (distance(one) / distance(reference) for one in cases[1:3])
+Markdown(
+    f"With half the focal length the distance is {nearer:.2f} times as large, with twice the focal length {farther:.2f} times. The pose changes, "
+    "too, because the direction from the camera to the box is an input of the network, and depends on the focal length. The "
+    "principal point of a cropped photo is not its middle: pass `cam_int`."
 )
 
 # %% [markdown]
-# The distance increases with the focal length, a little less than in proportion. The pose changes little. It changes
-# because the direction from the camera to the box is an input of the network, and depends on the focal length. The
-# principal point of a cropped photo is not its middle: pass `cam_int`.
-#
 # ## Files for other programs
 #
 # `dpose predict` and `dpose.export.write` make a folder for each picture; `--save` selects the kinds of files.
@@ -490,7 +495,7 @@ Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.
 # ## Takeaways
 #
 # - One call turns a photograph into people with a body, its place in front of the camera, and both maps.
-# - Box and focal length are inputs as well: other values give another body, not only another place.
+# - Box and focal length are inputs as well: other values change the place of the body, and the body itself, too.
 # - The exported parameters reproduce the predicted body in `smplx`.
 #
 # ## Exercises

@@ -94,9 +94,8 @@ def threads(record):
 # bodies, shaded over the picture). {numref}`fig-stages` shows these steps, and reading the picture and writing the other
 # files, for a picture of 1280 × 720 pixels. The network runs as {py:obj}`~dpose.model.inference.FastDPose`, which
 # `dpose predict` uses: {term}`batch normalisation` folded into the convolutions, and maps computed in 16 bits. `PAPER`, the preset
-# `paper`, has random
-# weights, which do not change the time of the network; the time of its overlay has no meaning, because its bodies are not
-# where the people are.
+# `paper`, has random weights, which do not change the time of the network. Its bodies are not where the people are, so the time of its
+# overlay may differ from that of a trained network.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of the steps of a prediction for a picture with one person (left) and with eight people (right), after the first picture. The scales differ.", "name": "fig-stages"}, "image": {"alt": "Two panels of stacked horizontal bars, one bar per network, coloured by step. For one person the detector and the overlay take most of the time of the two small networks, for eight people the overlay; the bars of the paper's network consist mostly of the bodies."}}
 STAGES = {
@@ -172,8 +171,8 @@ predict_text() if cases else None
 # %% [markdown]
 # ### Which path for which case?
 #
-# Detector and overlay do not depend on the path of the network. The table therefore has the step *bodies* alone; crops and body
-# model, which are the same on all paths, are part of it.
+# Only the step *bodies* runs the network. The table has this step alone; crops and body model, which are the same on all paths, are part of
+# it.
 
 # %% tags=["remove-input"]
 PATHS = {"eager": "as trained", "fast": "FastDPose", "onnx": "ONNX"}
@@ -197,6 +196,10 @@ html_table(
 
 # %% tags=["remove-input"]
 def path_text():
+    rest = []  # what detector and overlay take more with ONNX than with FastDPose, ms
+    for name, people in fastest:
+        onnx, fast = (cases[name, path, people] for path in ("onnx", "fast"))
+        rest.append(onnx["picture"] - onnx["bodies"] - fast["picture"] + fast["bodies"])
     won = [
         f"{code(name)} with {people} {'person' if people == 1 else 'people'}"
         for (name, people), path in fastest.items()
@@ -204,7 +207,8 @@ def path_text():
     ]
     return Markdown(
         "* With PyTorch use FastDPose, which `dpose predict` and `dpose.Predictor` do by default.\n"
-        f"* Without PyTorch use ONNX. In these cases it is the fastest path: {', '.join(won) or 'none'}.\n"
+        f"* Without PyTorch use ONNX. For the step *bodies* it is the fastest path in these cases: {', '.join(won) or 'none'}. Detector and overlay "
+        f"take {signed(min(rest), 0)} to {signed(max(rest), 0)}{NBSP}ms per picture beside it, compared with FastDPose; the cause was not examined.\n"
         "* If results in 32 bits matter more than time, use the network as trained: `Predictor(fast=False)`."
     )
 
@@ -214,7 +218,7 @@ path_text() if cases else None
 # %% [markdown]
 # ## What do 16 and 8 bits gain and cost?
 #
-# Numbers with fewer bits need less memory and are faster where the processor computes with them, and they are less exact. The
+# Weights with fewer bits need less memory, and computing with them is faster where the processor can do it, but they are less exact. The
 # table measures both sides for `lite`: time of one pass of the network on one core, and how far the vertices of the predicted bodies
 # move, both bodies at the origin. *bf16* has the 8 exponent bits of float32 and 8 significant bits. *ONNX* is the exported network in onnxruntime,
 # *int8* its static quantisation, with ranges from training people.

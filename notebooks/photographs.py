@@ -9,7 +9,7 @@
 # %% [markdown]
 # # From rendered people to photographs: the domain gap
 #
-# The open data show rendered people. A network that was trained on them predicts rendered people well and fails on many
+# The open data show rendered people. A network that was trained on them predicts rendered people well and can fail on
 # photographs, because cloth, hair, light, noise and crowds look different there. Such a difference between training and
 # test images is a {term}`domain gap`. This page measures it, shows which choices made it smaller, and lists what remains.
 #
@@ -65,7 +65,7 @@ from dpose.model.movenet import HEATMAP_SCALE, NUM_KEYPOINTS
 from dpose.outcome import read_outcome
 
 results = Path(dpose.__file__).parents[1] / "results"
-LABELS = {f"pck_{share:g}": f"PCK@{share:g}" for share in THRESHOLDS[1:]} | {"error": "error / box side"}
+LABELS = {f"pck_{share:g}": f"PCK@{share:g}" for share in THRESHOLDS[1:]} | {"error": "error / side"}
 
 
 def read(path):
@@ -224,21 +224,24 @@ Markdown(
     f"The runs used {len(versions)} versions of the rendered people: "
     + listed(
         [
-            f"{len(group)} runs with an MPJPE of the mean pose of {group[0][0]:.0f}{NBSP}mm"
-            for group in versions.values()
+            f"version {number} in {len(group)} runs (MPJPE of the mean pose {group[0][0]:.0f}{NBSP}mm)"
+            for number, group in enumerate(versions.values(), 1)
         ]
     )
-    + ". MPJPE of runs with different versions can be compared only roughly. The "
-    "photographs are the same for all."
+    + ". MPJPE of runs with different versions can be compared only roughly. The photographs are the same for all."
 ) if len(versions) > 1 else None
 
 
 # %% tags=["remove-input"]
+version = {name: number for number, group in enumerate(versions.values(), 1) for _, name in group}
+
+
 def trial_table(names, caption):
     """A row per run, the smallest error on photographs first."""
     rows = [
         (
             ABOUT[name],
+            str(version[name]),
             *(f"{found[name][metric]:.0f}" for metric in ("mpjpe", "pa_mpjpe")),
             percent(found[name]["pck"]),
             f"{found[name]['error']:.3f}",
@@ -247,9 +250,9 @@ def trial_table(names, caption):
     ]
     seeds = sorted({trials[name]["trial"]["seed"] for name in names})
     return html_table(
-        ("run", "MPJPE", "PA-MPJPE", "PCK@0.1", "error"),
+        ("run", "version", "MPJPE", "PA-MPJPE", "PCK@0.1", "error"),
         rows,
-        f"{caption}. MPJPE and PA-MPJPE: {trials[names[0]]['val']['samples']} rendered people of the validation split, mm; PCK "
+        f"{caption}. Version: of the rendered people. MPJPE and PA-MPJPE: {trials[names[0]]['val']['samples']} rendered people of the validation split, mm; PCK "
         f"and error: photographs. Seed {', '.join(map(str, seeds))}",
     )
 
@@ -277,8 +280,12 @@ def encoder_text():
     trained = {name: found[name] for name in ("lite-rate-0.1", "lite-rate-0.3", "lite-late") if name in found}
     if trained:
         texts = [
-            f"{ENCODERS[name]}: MPJPE {change(one['mpjpe'], base['mpjpe'], 0)}{NBSP}mm, error on photographs "
-            f"{change(one['error'], base['error'], 3)}"
+            f"{ENCODERS[name]}: error on photographs {change(one['error'], base['error'], 3)}"
+            + (
+                f", MPJPE {change(one['mpjpe'], base['mpjpe'], 0)}{NBSP}mm"
+                if version[name] == version["lite"]
+                else ""
+            )
             for name, one in trained.items()
         ]
         low, high = base["ci95"] or (0, 1)
@@ -499,7 +506,8 @@ counts = [
     for one in list(records.values())[:1]
 ]
 photo_table(
-    both, f"Measured: {' and '.join(counts)}; brackets: 95 % bootstrap intervals over the pictures"
+    both,
+    f"Measured: {' and '.join(counts)}. Error: in units of the longer side of the annotated box. Brackets: 95 % bootstrap intervals over the pictures",
 ) if both else NOTHING
 
 

@@ -308,7 +308,7 @@ html_table(
 # the wrong depth. {numref}`fig-sides` shows the true body and the predicted one, both pelvises in the same place, from the
 # camera and from the side.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "True body (blue) and predicted body (orange, half transparent) of the people of the previous blocks with the smallest and the largest of the four errors: over the image, from the camera, and from the person's left or right, 90° about the vertical axis.", "name": "fig-sides"}, "image": {"alt": "Two rows of three pictures: a body over the image, a blue and an orange body from the camera, and the same pair from the side. In both views the two bodies overlap at the trunk, while heads and limbs are apart."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "True body (blue) and predicted body (orange, half transparent) of the people of the previous blocks with the smallest and the largest of the four errors: over the image, from the camera, and from the side of the camera, turned by 90° about the vertical axis.", "name": "fig-sides"}, "image": {"alt": "Two rows of three pictures: a body over the image, a blue and an orange body from the camera, and the same pair from the side. In both views the two bodies overlap at the trunk, while heads and limbs are apart."}}
 TRUE, PREDICTED = (0.0, 0.16, 0.45), (0.85, 0.25, 0.02)  # linear RGB
 
 
@@ -348,9 +348,9 @@ right, down, forward = torch.cat(offsets).abs().mean(0).tolist()
 missed = torch.cat(image_errors).numpy()
 far = np.mean(missed[np.isfinite(missed)] > 0.05)
 Markdown(
-    f"*In the image.* The projected joints are {100 * np.nanmean(missed):.1f}{NBSP}% of the box side from the true ones on average (median over "
+    f"*In the image.* The projected joints are {100 * np.nanmean(missed):.1f}{NBSP}% of the square's side from the true ones on average (median over "
     f"people {100 * np.nanmedian(missed):.1f}{NBSP}%), which is {network.config.image_size * np.nanmean(missed):.0f} of the crop's "
-    f"{network.config.image_size} pixels. For {100 * far:.0f}{NBSP}% of the people the mean is above 5{NBSP}% of the box side: "
+    f"{network.config.image_size} pixels. For {100 * far:.0f}{NBSP}% of the people the mean is above 5{NBSP}% of it: "
     f"{'most' if far > 0.5 else 'some'} bodies are visibly displaced in the image, too.\n\n"
     f"*In space.* Over all {len(samples)} people, with both pelvises at the origin, the mean error of a joint is {right:.0f}{NBSP}mm along the "
     f"image's horizontal axis, {down:.0f}{NBSP}mm along its vertical axis, and {forward:.0f}{NBSP}mm along the viewing direction."
@@ -371,7 +371,7 @@ Markdown(
     f"{'all' if among == total else f'{among} of the'} {total} people with this property are in it.\n"
     f"* Along the viewing direction the mean error of a joint is {2 * forward / (right + down):.1f} times as large as along "
     f"the axes of the image. In the image, too, the projected joints of {100 * far:.0f}{NBSP}% of the people are "
-    f"off by more than 5{NBSP}% of the box side on average."
+    f"off by more than 5{NBSP}% of the square's side on average."
 )
 
 # %% [markdown]

@@ -221,13 +221,15 @@ open_table() if on_open or variants else NOTHING
 def default_text():
     """Why `lite` is the default although `mini` may have the smaller error on rendered people."""
     error = {name: round(on_open[name]["metrics"]["mpjpe"]["mean"], 1) for name in ("lite", "mini")}
-    photos = {name: read_json(folder / f"{name}-photos.json")["metrics"]["pck_0.1"]["mean"] for name in error}
+    records = {name: read_json(folder / f"{name}-photos.json") for name in error}
+    photos = {name: record["metrics"]["pck_0.1"]["mean"] for name, record in records.items()}
     if not (error["mini"] < error["lite"] and photos["lite"] > photos["mini"]):
         return None
     return Markdown(
         f"On rendered people `mini` has the smaller MPJPE ({error['mini']:.1f} against {error['lite']:.1f}\u00a0mm). `lite` is the default "
         f"because photographs are what users have: there {percent(photos['lite'])} of its joints are within a tenth of the box, against "
-        f"{percent(photos['mini'])} with `mini` ([From rendered people to photographs](photographs.ipynb))."
+        f"{percent(photos['mini'])} with `mini` ({records['lite']['joints']} limb joints of {records['lite']['samples']} people in "
+        f"{records['lite']['images']} photographs, which also served to choose between training runs; [From rendered people to photographs](photographs.ipynb))."
     )
 
 
@@ -431,7 +433,7 @@ Markdown(
     f"are small: D-PoSE has {each(counted)} fewer parameters than {' and '.join(times)} if parameters "
     f"alone are counted, and {each(fewer)} by the numbers in the paper's table.\n\n"
     f"The paper's text states {each(paper.FEWER_PARAMETERS)}. These percentages do not follow from its "
-    f"table. The networks are {each(times, 2, '')} times as large as D-PoSE. The larger percentages, from the table, are the "
+    f"table, by which the networks are {each(times, 2, '')} times as large as D-PoSE. The larger percentages, from the table, are the "
     "correct ones."
 )
 

@@ -136,9 +136,9 @@ def test_the_ablation_shows_the_differences_that_its_records_have(tmp_path):
         (
             -5.0,
             "Depth raises PA-MPJPE by 5.0\u00a0mm and MPJPE by 5.0\u00a0mm in the experiment with a fixed "
-            "encoder.",
+            "backbone.",
         ),
-        (0.0, "No effect of depth on PA-MPJPE or MPJPE is shown in the experiment with a fixed encoder."),
+        (0.0, "No effect of depth on PA-MPJPE or MPJPE is shown in the experiment with a fixed backbone."),
     ],
 )
 def test_the_ablation_also_concludes_that_depth_is_useless_or_harmful(shift, conclusion, tmp_path):
@@ -153,18 +153,18 @@ def test_the_experiment_with_a_trained_encoder_has_a_table_and_a_conclusion_of_i
         write_runs(tmp_path, {variant: 0.0}, seeds=5)
     write_runs(tmp_path, {"lite": -20.0, "lite-no-depth": -16.0}, seeds=5, name="encoder")
     text = shown("ablation", tmp_path, "Exercises")
-    (table,) = [one for one in re.findall(r"<table.*?</table>", text) if "encoder trained: errors" in one]
+    (table,) = [one for one in re.findall(r"<table.*?</table>", text) if "backbone trained: errors" in one]
     assert row(table, "MPJPE (mm), primary")[1] == "+4.0" and "5 of 5 seeds" in table
     claim = "Depth lowers PA-MPJPE by [34].[0-9]\u00a0mm and MPJPE by 4.0\u00a0mm in the experiment with a tr"
     assert len(re.findall(claim, text)) == 2
-    assert "No effect of depth on PA-MPJPE or MPJPE is shown in the experiment with a fixed encoder" in text
+    assert "No effect of depth on PA-MPJPE or MPJPE is shown in the experiment with a fixed backbone" in text
     assert "stale" not in text
     path = tmp_path / "encoder" / "lite-seed4.json"
     record = results.read_json(path)
     record["checkpoint"]["metadata"]["recipe"]["backbone_lr"] = 0.0  # a run of the other experiment
     path.write_text(json.dumps(record))
     text = shown("ablation", tmp_path, "Exercises")
-    assert "no result in the experiment with a trained encoder" in text
+    assert "no result in the experiment with a trained backbone" in text
     assert "not met (stale records of D-PoSE)" in text
 
 
@@ -177,7 +177,7 @@ def test_an_effect_on_one_metric_is_claimed_for_that_metric_alone(tmp_path):
         results.write_record(path, results.read_json(path), columns)
     claim = read_outcome("ablation", tmp_path).claim()
     assert claim == (
-        "Depth raises PA-MPJPE by 2.0\u00a0mm in the experiment with a fixed encoder; an effect on MPJPE is "
+        "Depth raises PA-MPJPE by 2.0\u00a0mm in the experiment with a fixed backbone; an effect on MPJPE is "
         "not shown."
     )
 
@@ -185,7 +185,7 @@ def test_an_effect_on_one_metric_is_claimed_for_that_metric_alone(tmp_path):
 def test_an_experiment_without_records_says_nothing(tmp_path):
     outcome = read_outcome("encoder", tmp_path)
     assert outcome.claim().endswith(
-        "from the experiment with a trained encoder: 0 of 5 planned seeds are recorded."
+        "from the experiment with a trained backbone: 0 of 5 planned seeds are recorded."
     )
     assert outcome.missing == {name: [0, 1, 2, 3, 4] for name in ("lite", "lite-no-depth")}
     assert outcome.depth == {} and not outcome.complete()
