@@ -16,7 +16,7 @@
 #
 # :::{chapter}
 # :needs: [Tables 1 to 3](tables.ipynb), [The decoders](decoders.ipynb), [Soft attention](attention.ipynb), [The losses](losses.ipynb)
-# :learn: what an ablation is, and why one training run per network is too few; how paired differences and their confidence intervals are computed; what small networks on synthetic people show about depth, part attention and other heads; what this design cannot show
+# :learn: what an ablation is, and why one training run per network is too few; how paired differences and their confidence intervals are computed; what small networks on synthetic people show about depth, soft attention and other heads; what this design cannot show
 # :::
 
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}

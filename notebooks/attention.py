@@ -66,7 +66,7 @@ from dpose.skeleton import JOINT_NAMES
 
 network = dpose.load(checkpoint).eval().requires_grad_(False)
 if network.depth_decoder is None or network.attention is None:
-    raise ValueError("this page needs a network with part attention and a depth branch")
+    raise ValueError("this page needs a network with soft attention and a depth branch")
 JOINTS = JOINT_NAMES[:22]
 loader = make_loader(data, "test", network.config, batch_size=20)
 batches = [to_device(batch, "cpu") for batch in itertools.islice(loader, -(-people // 20))]

@@ -245,7 +245,7 @@ for number, (one, i) in enumerate(zip(people, nearest, strict=True), start=1):
             f"{1000 * np.linalg.norm(apart, axis=1).mean():.0f}{NBSP}mm",
         )
     )
-html_table(("person", "score", "distance", "true distance", "mean joint error, pelvis aligned"), table)
+html_table(("person", "score", "distance", "true distance", "MPJPE"), table)
 
 # %% [markdown]
 # The bodies are in one space, so they can be turned together:
