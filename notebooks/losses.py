@@ -479,10 +479,9 @@ Markdown(
 # %% [markdown]
 # ## Which terms reach the encoder's maps?
 #
-# The backbone of `lite` is fixed, so of its encoder only the layers after the backbone are trained: a convolution per
-# resolution, which computes the maps $F_1$ to $F_4$, and the up-sampling to $F_\mathrm{up}$. How much a term changes the
-# former depends on its gradient with respect to these maps. {numref}`fig-shares` compares these gradients for one
-# batch of people: before training, when everything after the backbone is random, and after.
+# The maps $F_1$ to $F_4$ are where the branches of the network separate. How much a term changes the layers before them depends on its
+# gradient with respect to these maps. {numref}`fig-shares` compares these gradients of `lite` for one
+# batch of people: before training, when everything after the pretrained backbone is random, and after.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Norm of the gradient of each weighted term with respect to the encoder maps F1 to F4, in % of the sum over the terms, with three sets of weights. Bars and first numbers: the network before training; diamonds and second numbers: the trained network.", "name": "fig-shares"}, "image": {"alt": "Three bar charts with a row per term. With the weights of the paper and of the released code blue bars of the body terms are long and orange ones nearly absent; with those of lite the orange bars of the maps are long."}}
 trained = dpose.load("lite").train()
@@ -541,7 +540,7 @@ def map_share(state):
 
 Markdown(
     f"The shares of the three map terms together (orange bars) are, before training: {map_share(before)}; after "
-    f"training: {map_share(after)}. For `PAPER`, which trains its pretrained HRNet too, this was not measured. "
+    f"training: {map_share(after)}. For `PAPER` this was not measured. "
     "A share of the gradient is not a result: what the losses do to the errors after equal training is measured in the [ablation](ablation.ipynb)."
 )
 
