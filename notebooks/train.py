@@ -168,7 +168,8 @@ optimiser.step()  # 5. new weights
 assert loss.isfinite() and norm.isfinite()
 Markdown(
     f"The loss is {loss:.2f} and the norm of its gradient {norm:.2f}; clipping reduces the norm to 1.5 if it is larger. (A run of "
-    f"`lite` multiplies the rate of its pretrained backbone by {recipe('lite').backbone_lr:g}; this is left out here.) Training repeats this with new batches. {py:obj}`dpose.training.step.Training` is the same step for several devices, and "
+    f"`lite` multiplies the rate of its pretrained backbone by {recipe('lite').backbone_lr:g}; this is left out here.) "
+    "Training repeats this with new batches. {py:obj}`dpose.training.step.Training` is the same step for several devices, and "
     "{py:obj}`dpose.training.run.train` runs it, with the order of the data, logs, checkpoints and validation."
 )
 
