@@ -152,8 +152,8 @@ class Smoother:
 
     Pelvis and shape are filtered, and `transl` follows from them. The direction of the pelvis and its
     distance have filters of their own, because the network's distance is far less certain. The default
-    settings remove 60 to 70 % of the jitter. At 30 frames per second poses then lag by about 60 ms, places by
-    25 ms across the picture and 90 ms in depth (results/smoothing.json).
+    settings remove 60 to 80 % of the jitter. At 30 frames per second poses then lag by about 70 ms, places by
+    25 ms across the picture and 65 ms in depth (results/smoothing.json).
 
     Args:
         body: of the people, `Predictor.body`.

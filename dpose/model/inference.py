@@ -3,7 +3,7 @@
 `FastDPose` folds batch norms into convolutions, uses channels-last memory, and computes the maps in bf16
 where the hardware supports it. In eval mode a batch norm is an affine map per channel, so it can be merged
 into the weights of the preceding convolution. Softmax, sigmoid, the regressor and a pretrained backbone stay
-in float32: with MoveNet's backbone in bf16 the vertices of `lite` move by 15 mm, otherwise by 1.3 mm.
+in float32: with MoveNet's backbone in bf16 the vertices of `lite` move by 12 mm, otherwise by 0.9 mm.
 `benchmarks/inference.py` and `benchmarks/precision.py` measure speed and accuracy, also of 8-bit integers.
 """
 
