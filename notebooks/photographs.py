@@ -577,9 +577,9 @@ plt.show()
 # %% [markdown]
 # Observed by eye on the photographs of the table above, not measured:
 #
-# - forearms that are folded or held in front of the trunk come out stretched to the side or forward;
+# - forearms that are folded or raised to the head come out stretched forward;
 # - limbs behind other people are guessed; if the box shows only the upper half of the body, the legs and the distance are wrong;
-# - crouching bodies come out too upright, and children get the body of a small adult;
+# - crouching and seated bodies are mostly right, but children get the body of a small adult;
 # - the part map is often better than the body, whose regressor receives averages of features instead of the map.
 #
 # Hips differ systematically: annotators mark the surface, while the joint of the body model lies inside the body.

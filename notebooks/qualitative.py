@@ -308,7 +308,7 @@ html_table(
 # the wrong depth. {numref}`fig-sides` shows the true body and the predicted one, both pelvises in the same place, from the
 # camera and from the side.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "True body (blue) and predicted body (orange, half transparent) of the people of the previous blocks with the smallest and the largest of the four errors: over the image, from the camera, and from the side of the camera, turned by 90° about the vertical axis.", "name": "fig-sides"}, "image": {"alt": "Two rows of three pictures: a body over the image, a blue and an orange body from the camera, and the same pair from the side. In both views the two bodies overlap at the trunk, while heads and limbs are apart."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "True body (blue) and predicted body (orange, half transparent) of the people of the previous blocks with the smallest and the largest of the four errors: over the image, from the camera, and from the side of the camera, turned by 90° about the vertical axis.", "name": "fig-sides"}, "image": {"alt": "Two rows of three pictures: a body over the image, a blue and an orange body from the camera, and the same pair from the side. In both views the two bodies overlap at the trunk, while limbs and in part heads are apart."}}
 TRUE, PREDICTED = (0.0, 0.16, 0.45), (0.85, 0.25, 0.02)  # linear RGB
 
 
