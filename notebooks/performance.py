@@ -83,7 +83,7 @@ def code(network):
 
 
 def threads(record):
-    count = record["hardware"]["threads"]
+    count = record.get("threads", record["hardware"]["threads"])  # the first: of the measured processes
     return f"{record['hardware']['cpu']}, {count} thread{'s' * (count > 1)}"
 
 
