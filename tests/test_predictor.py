@@ -94,7 +94,7 @@ def test_the_shipped_network_finds_the_person_in_a_public_photo():
     for joint, place in seen.items():
         assert np.linalg.norm(points[joint] - place) < 75, joint
     shown = person.parts > 0
-    assert 0.25 < shown.mean() < 0.6 and shown[20:60, 20:40].mean() > 0.9  # the trunk fills the middle
+    assert 0.25 < shown.mean() < 0.6 and shown[20:60, 20:40].mean() > 0.8  # the trunk fills the middle
 
 
 def test_mini_on_a_public_photo_gives_what_it_gave_when_this_was_written():
