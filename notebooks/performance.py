@@ -281,8 +281,9 @@ precision_text() if "precision" in records else None
 # ## The network of the paper's size
 #
 # `PAPER` has a large HRNet. {tab}`tab-paper-speed` compares the network as trained with FastDPose and with `torch.compile`, in
-# batches; {tab}`tab-latency` shows all networks with one image at a time, beside the transformers of Table 2. Times of `lite` for a
-# prediction are those of the two sections above.
+# batches; {tab}`tab-latency` shows all networks with one image at a time, beside the transformers of Table 2. Its times are medians,
+# those of the previous section the fastest of several passes, which are shorter. Times of `lite` for a prediction are those of the two
+# sections above.
 
 
 # %% tags=["remove-input"]
