@@ -15,10 +15,11 @@ from shard_files import write_manifest
 
 from dpose import paper, results
 from dpose.body import load_body
+from dpose.compare import Difference
 from dpose.evaluate import evaluate
 from dpose.experiment import EXPERIMENTS
 from dpose.model import checkpoint
-from dpose.outcome import read_outcome
+from dpose.outcome import METRICS, read_outcome
 from dpose.synthetic import VERSION
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -180,6 +181,15 @@ def test_an_effect_on_one_metric_is_claimed_for_that_metric_alone(tmp_path):
         "Depth raises PA-MPJPE by 2.0\u00a0mm in the experiment with a fixed backbone; an effect on MPJPE is "
         "not shown."
     )
+
+
+@pytest.mark.parametrize(
+    ("ends", "text"),
+    [((-1.02, 0.04), "−1.02 to +0.04"), ((-0.049, 0.3), "−0.05 to +0.30"), ((-1.02, 0.06), "−1.0 to +0.1")],
+)
+def test_an_interval_shows_on_which_side_of_0_its_ends_are(ends, text):
+    difference = Difference(sum(ends) / 2, ends, 0.1, 0.2, {0: 0.0, 1: 0.0}, 10, 5)
+    assert METRICS["mpjpe"].interval(difference) == text
 
 
 def test_an_experiment_without_records_says_nothing(tmp_path):
