@@ -192,3 +192,24 @@ def test_the_times_and_costs_of_prediction_are_those_that_were_measured():
         rf"add {int8['mpjpe_mm'] - plain['mpjpe_mm']:.0f} mm to the MPJPE",
     ):
         assert fact in text, fact
+
+
+def test_the_numbers_in_docstrings_are_those_that_were_measured():
+    from dpose import track
+    from dpose.model import inference
+
+    variants = json.loads((ROOT / "results" / "precision.json").read_text())["variants"]
+    moved = [variants[f"FastDPose, bf16{rest}"]["vertices_mean_mm"] for rest in (" in the backbone too", "")]
+    text = " ".join(inference.__doc__.split())
+    assert f"`lite` move by {moved[0]:.0f} mm, otherwise by {moved[1]:.1f} mm" in text
+    settings = json.loads((ROOT / "results" / "smoothing.json").read_text())["settings"]
+    before, after = settings["none"], settings["default"]
+    kinds = ("pose", "direction", "distance")
+    removed = [100 - 100 * after[f"{kind}_accel_mm"] / before[f"{kind}_accel_mm"] for kind in kinds]
+    text = " ".join(track.Smoother.__doc__.split())
+    assert f"remove {round(min(removed), -1):.0f} to {round(max(removed), -1):.0f} % of the jitter" in text
+    stated = re.search(
+        r"by about (\d+) ms, places by (\d+) ms across the picture and (\d+) ms in depth", text
+    )
+    lags = [after[f"{kind}_lag_ms"] for kind in kinds]
+    assert all(abs(int(one) - lag) <= 5 for one, lag in zip(stated.groups(), lags, strict=True))
