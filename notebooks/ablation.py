@@ -499,7 +499,7 @@ findings() if fixed.differences else UNPAIRED
 # ### With a trained backbone
 #
 # In the experiment above the backbone is fixed, so of the encoder the depth loss can change only the adapters. A second experiment trains the
-# backbone, too, with a tenth of the learning rate of the other layers. (Higher rates made the network worse, see
+# backbone, too, at the lower rate that `lite` uses ([Training](train.ipynb)). (Higher rates made the network worse, see
 # [From rendered people to photographs](photographs.ipynb).) It was planned after the result above was known. Everything
 # else is the same, with the same rule for the conclusion.
 

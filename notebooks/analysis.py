@@ -178,7 +178,7 @@ Markdown(
 # - *direction of view*: 0° for a person viewed from the front, 180° from behind;
 # - *hidden*: the share of the person's silhouette (true parts) that other people or objects hide;
 # - *cut off*: the share of the 22 body joints outside the image or the box;
-# - *size*: the side of the person's box in pixels of the full image. All crops are scaled to the same size;
+# - *size*: the side of the network's square in pixels of the full image. All crops are scaled to the same size;
 # - *unusual pose*: PA-MPJPE of the mean pose for this person.
 #
 # The last panel has all five in one linear model (least squares): the change of the error for a stated step of one property,
@@ -191,7 +191,7 @@ properties = {  # values, bin edges, what the axis shows: factor and label
     "direction": (away, np.arange(0, 181, 30), 1, "direction of view (°)"),
     "hidden": (column["hidden"], (0, 0.02, 0.1, 0.2, 0.35, 1), 100, "hidden (%)"),
     "outside": (column["outside"], (0, 0.01, 0.1, 0.2, 0.35, 1), 100, "joints cut off (%)"),
-    "side": (column["side"], np.quantile(column["side"], QUINTILES), 1, "side of the box (pixels)"),
+    "side": (column["side"], np.quantile(column["side"], QUINTILES), 1, "side of the square (pixels)"),
     "unusual": (
         column["unusual"],
         np.quantile(column["unusual"], QUINTILES),

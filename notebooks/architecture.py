@@ -233,7 +233,7 @@ plt.show()
 # - `PAPER` is the network of the paper. Training it takes BEDLAM {cite:p}`bedlam`, a large GPU and, as the paper reports,
 #   three days. Weights of this size are not part of the repository.
 # - `lite` is the shipped network. Its encoder is MoveNet {cite:p}`movenet`, a small network that has learned 2D keypoints
-#   in photographs. It is trained further on the open synthetic people, the backbone at a tenth of the rate of the other layers.
+#   in photographs. It is trained further on the open synthetic people.
 # - `mini` is a small HRNet trained on synthetic people only. It shows what the paper's encoder does at a size that two
 #   processor cores can train.
 

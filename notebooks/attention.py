@@ -12,12 +12,12 @@
 # The regressor predicts the rotation of each joint from one feature vector per joint. This page explains how these
 # vectors are computed: the predicted part map decides from which cells of the encoder's features each joint's
 # vector is averaged. The idea comes from {term}`PARE` {cite:p}`pare`; in D-PoSE it is one equation, {eqn}`5`. The
-# page recomputes the equation by other means, shows where each joint attends, measures what happens when a part is
-# covered, and lists what else the regressor receives.
+# page recomputes the equation by other means, shows where each joint attends, and measures what happens when a part is
+# covered.
 #
 # :::{chapter}
 # :needs: [The encoder: features at four resolutions](encoder.ipynb), [The decoders: depth map and body parts](decoders.ipynb)
-# :learn: how part logits become attention weights; what the softmax over positions ignores; how attention and pose change when a part is hidden; the three inputs of the regressor
+# :learn: how part logits become attention weights; what the softmax over positions ignores; how attention and pose change when a part is hidden
 # :::
 
 # %% tags=["parameters", "hide-input"] mystnb={"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"} nbmake={"mock": {"people": 16, "steps": 4}}
@@ -411,45 +411,9 @@ Markdown(
 )
 
 # %% [markdown]
-# ## What else the regressor receives
-#
-# The input of the [regressor](regressor.ipynb) for joint $j$ is the concatenation
-#
-# $$
-# g_j = \bigl[\, A_j,\; \mathbf{q},\; \bar D \,\bigr] ,
-# $$
-#
-# where $\mathbf{q}$ are the three numbers of the [box information](camera.ipynb), and $\bar D$ is the mean of the
-# depth features $D$ over all positions. Only $A_j$ differs between the joints. The depth branch contributes by
-# $\bar D$ alone: neither the depth map nor the places of the depth features are an input of the regressor.
-
-# %% tags=["remove-input"]
-w = PAPER.width
-assert 15 * w + 3 + w == 771 and paper.regressor.pose_hidden.weight.shape[-1] == 6 + 771
-torch.manual_seed(0)
-shuffle = torch.randperm(s * s)
-
-
-def disturb(decoder, inputs, output):
-    """Noise for the depth map, and the features D at other places."""
-    return torch.randn_like(output[0]), output[1].flatten(2)[..., shuffle].view_as(output[1])
-
-
-hook = network.depth_decoder.register_forward_hook(disturb)
-disturbed = network(image[one], box[one])
-hook.remove()
-same = (disturbed.rotmats - prediction.rotmats).abs().max().item()
-assert same < 1e-4 < (disturbed.depth - prediction.depth).abs().max()
-Markdown(
-    f"For `PAPER`, $g_j$ has {15 * w} + 3 + {w} = {15 * w + 3 + w} numbers. As a check, the depth map is replaced by noise and the positions of $D$ are permuted at random: no entry of any predicted rotation matrix changes "
-    f"by more than {power_of_ten(same)}."
-)
-
-# %% [markdown]
-# How much each of the three inputs contributes is measured on the page [What the errors depend on](analysis.ipynb), by exchanging
-# one of them between people. The effect of depth on the training of the encoder is another question; the
-# [ablation](ablation.ipynb) compares networks that were trained with and without the depth branch, and without
-# attention.
+# Attended features are one of three inputs of [the regressor](#input-of-a-joint). How much each of them contributes
+# is measured on the page [What the errors depend on](analysis.ipynb); the [ablation](ablation.ipynb) has networks that were trained
+# without attention.
 #
 # ## Takeaways
 #
@@ -457,8 +421,8 @@ Markdown(
 #   the joint's part logits over the positions.
 # - The attention is where the parts are because the part logits are supervised, and it always sums to one, even
 #   for a part that is hidden or outside the crop.
-# - The regressor also receives the box information and the mean of the depth features, which are the same for all
-#   joints.
+# - A joint's attention is not confined to its own part: the logits of a cell depend on a large part of the crop, so a patch
+#   over one joint changes the features of the others, too.
 #
 # ## Exercises
 #

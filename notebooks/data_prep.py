@@ -16,7 +16,7 @@
 #
 # :::{chapter}
 # :needs: [The network at a glance](architecture.ipynb), [the camera](camera.ipynb); to use BEDLAM, an account with its makers
-# :learn: which files and labels BEDLAM has; how people become crops in shards; what a batch contains and how it is augmented; time and disk space for all of BEDLAM; how the open data are made
+# :learn: which files and labels BEDLAM has; how people become crops in shards; what a batch contains and how it is augmented; how long all of BEDLAM takes; how the open data are made
 # :::
 #
 # BEDLAM may be used for research only, requires registration, and must not be passed on. By default this page therefore
@@ -116,6 +116,7 @@ from dpose.results import read_json
 from dpose.skeleton import JOINT_NAMES, PARENTS
 from dpose.synthetic import VERSION, generate, person_samples, sample_scene, write_frames
 from dpose.synthetic.variety import OPTIONS, PLAIN, Variety
+from dpose.training import recipe
 
 LEFT, MIDDLE, RIGHT = "#127CB7", "#008662", "#C15500"  # contrast above 4.5:1 on white and on black
 ink = ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -233,8 +234,7 @@ per_image = {kind: BEDLAM[kind] / BEDLAM["images"] / BEDLAM["rate"] / 1e3 for ki
 Markdown(
     f"On average over {len(spread)} frames a frame here has {mean_kb['image']:,.0f} kB of image, {mean_kb['depth']:,.0f} kB of depth and {mean_kb['masks']:,.0f} kB "
     f"of masks. BEDLAM has about {BEDLAM['images']:,} images at six frames per second, with about {BEDLAM['people']:,} people; by the sizes that "
-    f"its makers state, {BEDLAM['png'] / 1e12:g} TB of images and {BEDLAM['depth'] / 1e12:g} TB of depth at thirty frames per second, a frame has "
-    f"{per_image['png']:,.0f} kB of image and {per_image['depth']:,.0f} kB of depth."
+    f"its makers state, a frame has {per_image['png']:,.0f} kB of image and {per_image['depth']:,.0f} kB of depth."
 )
 
 # %% [markdown]
@@ -634,12 +634,12 @@ figure.subplots_adjust(0, 0, 1, 1)
 plt.show()
 
 # %% [markdown]
-# ## Time and disk space for all of BEDLAM
+# ## The time for all of BEDLAM
 #
-# The cost of preparing BEDLAM is its number of people times the cost of a person, frames included. For crops of 280 pixels that cost is in
-# the record `results/loader.json`, which [Real data, step by step](../book/real_data.md) uses, too; how it divides into reading frames and cutting
-# people is measured here. This is an estimate: BEDLAM has more people per frame. They share the
-# reading of the frame, but the search for their masks takes longer. Waiting for a disk is not included.
+# The time to prepare BEDLAM is its number of people times the time per person, frames included. For crops of 280 pixels that time is in
+# the record `results/loader.json`; how it divides into reading frames and cutting people is measured here. This is an estimate: BEDLAM
+# has more people per frame. They share the reading of the frame, but the search for their masks takes longer. Waiting for a
+# disk is not included. [Real data, step by step](../book/real_data.md) has the disk space.
 
 # %% tags=["remove-input"]
 clock = time.process_time  # depends little on other processes
@@ -647,7 +647,7 @@ trial = spread[:: max(1, len(spread) // tried)][:tried]
 
 
 def measure(size):
-    """Seconds of processor time per frame and per person, and bytes per person, for crops of `size` pixels."""
+    """Seconds of processor time to read a frame and to cut a person out, for crops of `size` pixels."""
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         read_frame(scene, imgname, members, labels, size, bodies, skipped=Skipped())  # loads the renderer
@@ -657,14 +657,14 @@ def measure(size):
             if s.depth is not None:
                 read_depth(files_of(s, name)["depth"][0])
         reading = clock() - started
-        cut_people, stored = 0, 0
+        cut_people = 0
         started = clock()
         for s, table, name in trial:
             for sample in read_frame(s, name, frames_of(table)[name], table, size, bodies, skipped=Skipped()):
-                stored += sum(map(len, encode_sample(sample).values())) + 4 * 768  # with the headers in a tar
+                encode_sample(sample)
                 cut_people += 1
         total = clock() - started
-    return reading / len(trial), max(0.0, total - reading) / cut_people, stored / cut_people
+    return reading / len(trial), max(0.0, total - reading) / cut_people
 
 
 CORES = (1, 16, 64)
@@ -675,24 +675,21 @@ def time_on_cores(seconds):
     return [f"{t / 3600:.2g} hours" if t >= 3600 else f"{t / 60:.2g} minutes" for t in times]
 
 
-frame_s, person_s, _ = measure(PRESETS["paper"])
-size, stored = raced["stored_side"], raced["bytes_per_sample"]
+frame_s, person_s = measure(PRESETS["paper"])
+size = raced["stored_side"]
 rows = [
     (
         f"frames to shards, {size} pixels",
         *time_on_cores(BEDLAM["people"] * raced["cutting_ms_per_sample"] / 1000),
-        f"{BEDLAM['people'] * stored / 1e9:,.0f}",
     )
 ]
-loading = 200_000 * 64 / rates["prepared shards"]
-rows.append((f"loading 200,000 batches of 64, {raced['stored_side']} pixels", *time_on_cores(loading), "–"))
-for name, kind in (("images", "png"), ("depth", "depth")):
-    size_gb = BEDLAM[kind] / BEDLAM["rate"] / 1e9
-    rows.append((f"BEDLAM's {name}, 6 frames per second", *["–"] * len(CORES), f"{size_gb:,.0f}"))
+plan = recipe("paper")
+loading = plan.steps * plan.batch_size / rates["prepared shards"]
+rows.append((f"loading {plan.steps:,} batches of {plan.batch_size}, {size} pixels", *time_on_cores(loading)))
 html_table(
-    ("what", *(f"{cores} core{'s' * (cores > 1)}" for cores in CORES), "GB"),
+    ("what", *(f"{cores} core{'s' * (cores > 1)}" for cores in CORES)),
     rows,
-    f"All of BEDLAM, estimated: {BEDLAM['images']:,} images, {BEDLAM['people']:,} people",
+    f"Time for all of BEDLAM, estimated: {BEDLAM['images']:,} images, {BEDLAM['people']:,} people",
 )
 
 # %% tags=["remove-input"]
@@ -701,7 +698,7 @@ disk = 150e6  # bytes per second
 Markdown(
     f"In the record a person takes {raced['cutting_ms_per_sample']:.0f} ms, with {raced['frames']} frames for {raced['people']} people. On the frames of this page, reading a frame's image and depth takes "
     f"{1000 * frame_s:.0f} ms, and a person {1000 * person_s:.0f} ms (crops of {PRESETS['paper']} pixels). The shards are "
-    f"{1e12 * read_tb / (BEDLAM['people'] * stored):.0f} times smaller than the images and depth maps they are cut from. A hard disk that reads {disk / 1e6:.0f} MB per "
+    f"{1e12 * read_tb / (BEDLAM['people'] * raced['bytes_per_sample']):.0f} times smaller than the images and depth maps they are cut from. A hard disk that reads {disk / 1e6:.0f} MB per "
     f"second needs {1e12 * read_tb / disk / 3600:.1f} hours for those {read_tb:.1f} TB, so with many cores the disk is the limit. The row about loading "
     "is for as many batches as the paper's training has."
 )

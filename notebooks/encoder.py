@@ -271,8 +271,8 @@ html_table(
 )
 
 # %% [markdown]
-# This book and the code count the maps from the finest, $F_1$; the paper's names differ from section to section
-# ([The network at a glance](architecture.ipynb) lists them).
+# This book and the code count the maps from the finest, $F_1$. The paper's names differ from section to section, see
+# [The network at a glance](architecture.ipynb).
 #
 # {numref}`fig-encoder-channels` shows some of the channels for one of the rendered people of the open data. The fine
 # maps follow edges and limbs; a cell of the coarse maps covers a whole limb, and its many channels have to represent what is inside it.
@@ -457,8 +457,8 @@ Markdown(
 # ## The encoder of `lite`
 #
 # `lite`, the network that the package uses for photographs, has another encoder: the backbone of MoveNet
-# Lightning, a keypoint network for mobile devices that was trained on photographs. It is trained further, at a tenth of the rate of
-# the other layers. It is a MobileNetV2, which reduces the resolution step by step, with a feature pyramid: the coarse maps are up-sampled
+# Lightning, a keypoint network for mobile devices that was trained on photographs. It is trained further, at a lower rate
+# than the other layers ([Training](train.ipynb)). It is a MobileNetV2, which reduces the resolution step by step, with a feature pyramid: the coarse maps are up-sampled
 # and added to the finer ones, once and in one direction. So $F_1$ has context as well, by other means than HRNet's
 # repeated fusion. A $1 \times 1$ convolution per resolution brings the maps to $w$, $2w$, $4w$ and $8w$ channels,
 # and the rest of the network is the same:

@@ -353,12 +353,12 @@ Markdown(
 # Boxes by hand replace the detector: `predictor(photo, boxes=[(60, 0, 330, 512)])`. A detector of your own is a
 # function from a picture to boxes and scores, or an ONNX file: `dpose.Predictor(detector=...)`.
 #
-# ## What the box means
+# ## From the detector's box to the network's square
 #
-# The detector's box is a rectangle, tight around the visible person: left, top, width, height. The network
-# receives the square around its middle, which the other pages call {term}`bounding box`. Its side is the longer side
-# of the rectangle (`dpose.predictor.BOX_FACTOR` is 1). In training, most squares surround the *joints* instead,
-# times 1.2. `benchmarks/box_factor.py` compares the two on the open data.
+# The detector's {term}`bounding box` is tight around the visible person: left, top, width, height. The network
+# receives a square with the same centre, whose side is the longer side of the box (`dpose.predictor.BOX_FACTOR` is 1). In
+# training, most squares surround the *joints* instead: 1.2 times their extent. `benchmarks/box_factor.py` compares
+# the two on the open data.
 
 # %% tags=["remove-input"]
 record = Path(dpose.__file__).parents[1] / "results" / "box_factor.json"
@@ -370,7 +370,7 @@ if record.is_file():
         around = f"visible person, times {name}" if name[0].isdigit() else "joints, times 1.2"
         rows.append((around, f"{errors['mpjpe']:.1f}{NBSP}mm", f"{errors['pa_mpjpe']:.1f}{NBSP}mm"))
     text = (
-        f"A training square is {everybody['quartiles'][1]:.2f} times as large as the box of the visible person (median of "
+        f"A training square is {everybody['quartiles'][1]:.2f} times as large as the longer side of the box around the visible person (median of "
         f"{everybody['people']:,} people; half of them lie between {everybody['quartiles'][0]:.2f} and "
         f"{everybody['quartiles'][2]:.2f}), {whole['quartiles'][1]:.2f} times for the {whole['people']:,} people of whom "
         f"nothing is hidden or cut off. The table has the errors of `{measured['network']}` with squares of other sizes."
@@ -495,7 +495,7 @@ Markdown(f"Its vertices differ from `Person.vertices` by at most {1000 * apart:.
 # ## Takeaways
 #
 # - One call turns a photograph into people with a body, its place in front of the camera, and both maps.
-# - Box and focal length are inputs as well: other values change the place of the body, and the body itself, too.
+# - Box and focal length are inputs as well: other values change the place of the body and the body itself.
 # - The exported parameters reproduce the predicted body in `smplx`.
 #
 # ## Exercises
@@ -510,7 +510,7 @@ if people:
     longer = predictor(photo, [people[0].box], focal=2 * focal)[0]
     same = predictor(photo, [people[0].box], focal=focal)[0]
     turned = angles_between(same, longer)  # (22,) degrees
-    # The depth is 2 f / (s b), with the same side b of the box in both cases.
+    # The depth is 2 f / (s b), with the same side b of the square in both cases.
     enlarged = 2 * same.transl[2] / longer.transl[2]
     solution = (
         f"The distance grows by the factor {distance(longer) / distance(same):.2f}. It would be 2 with the same camera "

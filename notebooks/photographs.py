@@ -132,7 +132,7 @@ Markdown(
 #
 # The paper's encoder does not start from random weights: its HRNet has learned to locate 2D keypoints in the photographs of
 # COCO. The preset `lite` follows this recipe at small scale. Its backbone is that of *MoveNet Lightning* (Google, Apache
-# License 2.0), which locates 17 keypoints in photographs. It is trained further at a tenth of the rate of the other layers; adapters of 1×1
+# License 2.0), which locates 17 keypoints in photographs. It is trained further, at a lower rate than the other layers; adapters of 1×1
 # convolutions bring its four levels to the widths of HRNet's branches ([The encoder](encoder.ipynb)).
 #
 # {numref}`fig-heatmaps` shows that the backbone alone finds the joints of rendered people, which it has never seen.
@@ -207,7 +207,7 @@ if "lite" in found:
     axis.axvline(found["lite"]["mpjpe"], color=INK, linewidth=1, linestyle="--")
     axis.axhline(found["lite"]["error"], color=INK, linewidth=1, linestyle="--")
 axis.set_xlabel("rendered people: MPJPE (mm)", fontsize=10)
-axis.set_ylabel("photographs: error / box side", fontsize=10)
+axis.set_ylabel("photographs: error / longer side of the box", fontsize=10)
 axis.set_ylim(bottom=0)
 axis.tick_params(labelsize=10)
 axis.legend(loc="lower right", fontsize=10)
@@ -343,8 +343,8 @@ encoder_text() if "lite" in found else NOTHING
 # ### The rate of the backbone, with several seeds
 #
 # One run per choice cannot separate the choice from chance. The two experiments of
-# [Does depth help? The ablation](ablation.ipynb) have five seeds with the backbone fixed and five with the backbone trained at a tenth
-# of the rate of the other layers, each with and without depth. Their networks were measured on the photographs, too.
+# [Does depth help? The ablation](ablation.ipynb) have five seeds with the backbone fixed and five with the backbone trained at the rate of
+# `lite`, each with and without depth. Their networks were measured on the photographs, too.
 
 # %% tags=["remove-input"]
 RATES = {"ablation": "fixed", "encoder": "trained"}  # experiment: the backbone
@@ -665,7 +665,7 @@ def takeaways():
     if {"lite", "mini"} <= found.keys():
         lines.append(
             f"* After equally short training, features learned from photographs lower the error on photographs from {found['mini']['error']:.3f} "
-            f"to {found['lite']['error']:.3f} of the box side."
+            f"to {found['lite']['error']:.3f} of the longer side of the box."
         )
     if seeded:
         mpjpe, error = (
@@ -710,7 +710,7 @@ for text, picture in changed.items():
 html_table(("change", *networks), rows, "Mean movement of the 22 body joints, mm")
 
 # %% [markdown]
-# **Exercise 2.** How many photographs would be needed to tell two networks apart whose error differs by 0.005 of the box side? Use
+# **Exercise 2.** How many photographs would be needed to tell two networks apart whose error differs by 0.005 of the longer side of the box? Use
 # the interval of `lite` above, and assume that its width falls with the square root of the number of photographs.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}

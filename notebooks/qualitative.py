@@ -79,11 +79,11 @@ mesh = checkpoints.body_of(network, body)
 samples, sets = [], []  # of each person: its batch and row; its data set
 errors, records = {}, {}  # columns of `measure`; bodies of the labels
 offsets = []  # (people x joints, 3) mm: predicted minus true joints in the camera frame, pelvises at the origin
-image_errors = []  # (people,) mean distance of the projected joints from the true ones, shares of the box side
+image_errors = []  # (people,) mean distance of the projected joints from the true ones, shares of the square's side
 
 
 def image_error(batch, prediction):
-    """Mean error of the 22 body joints of each person in the image, as a share of the box side: (B,)."""
+    """Mean error of the 22 body joints of each person in the image, as a share of the side of the network's square: (B,)."""
     box = batch["center"], batch["scale"], batch["cam_int"]
     joints = mesh(prediction.betas, prediction.rotmats).joints[:, :22]
     projected = project(joints + full_translation(prediction.cam, *box)[:, None], box[2])
@@ -348,7 +348,7 @@ right, down, forward = torch.cat(offsets).abs().mean(0).tolist()
 missed = torch.cat(image_errors).numpy()
 far = np.mean(missed[np.isfinite(missed)] > 0.05)
 Markdown(
-    f"*In the image.* The projected joints are {100 * np.nanmean(missed):.1f}{NBSP}% of the square's side from the true ones on average (median over "
+    f"*In the image.* The projected joints are {100 * np.nanmean(missed):.1f}{NBSP}% of the side of the network's square from the true ones on average (median over "
     f"people {100 * np.nanmedian(missed):.1f}{NBSP}%), which is {network.config.image_size * np.nanmean(missed):.0f} of the crop's "
     f"{network.config.image_size} pixels. For {100 * far:.0f}{NBSP}% of the people the mean is above 5{NBSP}% of it: "
     f"{'most' if far > 0.5 else 'some'} bodies are visibly displaced in the image, too.\n\n"

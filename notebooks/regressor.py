@@ -44,7 +44,7 @@ from torch.utils.benchmark import Timer
 
 import dpose
 from dpose.camera import bbox_info
-from dpose.config import HEADS
+from dpose.config import HEADS, PAPER
 from dpose.data.loader import make_loader
 from dpose.figures import (
     INK,
@@ -52,6 +52,7 @@ from dpose.figures import (
     draw_mesh,
     html_table,
     picture_grid,
+    power_of_ten,
     show_source,
     style_axis,
     to_picture,
@@ -81,7 +82,8 @@ raw_outputs = []
 handle = network.regressor.pose_out.register_forward_hook(
     lambda module, inputs, output: raw_outputs.append(output)
 )
-prediction = network(batch["image"], bbox_info(batch["center"], batch["scale"], batch["cam_int"]))
+where = bbox_info(batch["center"], batch["scale"], batch["cam_int"])
+prediction = network(batch["image"], where)
 handle.remove()
 mean_6d = network.regressor.init_pose.view(NUM_BODY_JOINTS, 6)
 correction = raw_outputs[0]  # (B, 22, 6)
@@ -96,6 +98,7 @@ def parameters(*modules):
 
 
 # %% [markdown]
+# (input-of-a-joint)=
 # ## The input of a joint
 #
 # For joint $j$ the regressor receives the vector
@@ -105,10 +108,40 @@ def parameters(*modules):
 # $$
 #
 # $A_j$ are the attended features of the joint ({eqn}`5`), 720 numbers; $\mathbf q$ is the
-# [box information](camera.ipynb), 3 numbers; $\bar D$ is the average of the depth features $D$ over all
-# positions of the map, 48 numbers. Together these are 771 numbers. Only $A_j$ differs between the joints. (The paper's text says that the estimated depth map is
-# concatenated. The released code appends this average of the depth decoder's features, and so does the
-# package. The depth map itself does not reach the regressor.)
+# [box information](camera.ipynb), 3 numbers; $\bar D$ is the mean of the depth features $D$ over all
+# positions of the map, 48 numbers. Together these are 771 numbers. Only $A_j$ differs between the joints.
+#
+# The depth branch contributes by $\bar D$ alone: neither the depth map nor the places of the depth features are an input of
+# the regressor. The paper's text says that the estimated depth map is concatenated; the released code appends this mean,
+# and so does the package.
+
+# %% tags=["remove-input"]
+w = PAPER.width
+assert 15 * w + 3 + w == 771
+
+
+def disturb(decoder, inputs, output):
+    """Noise for the depth map, and the features D at other places."""
+    order = torch.randperm(output[1].flatten(2).shape[-1])
+    return torch.randn_like(output[0]), output[1].flatten(2)[..., order].view_as(output[1])
+
+
+text = f"{NAME} has no depth branch."
+if network.config.depth:
+    handle = network.depth_decoder.register_forward_hook(disturb)
+    disturbed = network(batch["image"], where)
+    handle.remove()
+    same = (disturbed.rotmats - prediction.rotmats).abs().max().item()
+    assert same < 1e-4 < (disturbed.depth - prediction.depth).abs().max()
+    text = (
+        "As a check, the depth map is replaced by noise, and the positions of $D$ are permuted at random: no entry of any predicted "
+        f"rotation matrix changes by more than {power_of_ten(same)}."
+    )
+Markdown(text)
+
+# %% [markdown]
+# How much each of the three inputs contributes is measured on the page [What the errors depend on](analysis.ipynb), by exchanging
+# one of them between people.
 #
 # ## Three heads
 #
@@ -402,7 +435,7 @@ Markdown(
 
 # %% tags=["remove-input"]
 Markdown(
-    f"""* The regressor maps one vector per joint (attended features, box information, average depth features) to 22 rotations, eleven shape coefficients
+    f"""* The regressor maps one vector per joint (attended features, box information, mean depth features) to 22 rotations, eleven shape coefficients
   and a camera, with separate weights per joint and {parameters(regressor) / 1e6:.1f} million parameters in total.
 * Rotations are predicted as six numbers and orthonormalised, because a representation by three numbers has jumps, which a network cannot fit.
 * Every output is the mean plus one predicted correction; for {NAME} the correction helps {len(best)} of {NUM_BODY_JOINTS} joints clearly, and

@@ -193,8 +193,8 @@ Markdown(
 # - *Augmentation.* Crops vary less than in the paper, and half of the images are mirrored.
 # - *Data.* Both are trained on more people than `dpose synth` makes by default. Their model cards, `dpose/assets/lite.md` and
 #   `dpose/assets/mini.md`, have the commands of all runs and the fingerprints of the data.
-# - *Start.* `lite` takes a backbone that was trained on keypoints in photographs and trains it at a tenth of the rate
-#   ([photographs](photographs.ipynb)); `mini` starts from random weights. In both, the last layers of the decoders start at
+# - *Start.* `lite` takes a backbone that was trained on keypoints in photographs and trains it further at a lower rate than the
+#   other layers ([photographs](photographs.ipynb)); `mini` starts from random weights. In both, the last layers of the decoders start at
 #   the class frequencies and the mean depth of the training set.
 
 # %% tags=["remove-input"]
@@ -202,7 +202,7 @@ ours, theirs = recipe("lite"), recipe("paper")
 higher = [f"{recipe(name).lr / theirs.lr:.0f} times (`{name}`)" for name in ("lite", "mini")]
 Markdown(
     f"The highest learning rates are {' and '.join(higher)} the paper's. That of `lite` is reached after {100 * ours.warmup:.0f} % of a "
-    f"run; at the end the rate is {100 * ours.final_lr:.0f} % of it."
+    f"run; at the end the rate is {100 * ours.final_lr:.0f} % of it. The rate of its backbone is {ours.backbone_lr:g} times that of the other layers."
 )
 
 # %% [markdown]
