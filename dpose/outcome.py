@@ -213,9 +213,9 @@ class Outcome:
         """D-PoSE's mean error over some seeds."""
         return float(np.mean([self.people[BASE][seed][metric].mean() for seed in seeds]))
 
-    def claim(self) -> str:
-        """One or two sentences on the effect of depth, from the primary metrics."""
-        where = f"the experiment with {self.experiment.about}"
+    def claim(self, where: str | None = None) -> str:
+        """One or two sentences on the effect of depth; where: the experiment, None: this one by its name."""
+        where = where or f"the experiment with {self.experiment.about}"
         if failed := self.unmet(BASE, WITHOUT_DEPTH):
             return (
                 f"The comparison with and without depth has no result in {where}: preconditions are not met "
@@ -240,6 +240,13 @@ class Outcome:
             return f"No effect of depth on {' or '.join(unclear)} is shown in {where}."
         rest = f"; an effect on {unclear[0]} is not shown" if unclear else ""
         return f"Depth {listed(effects)} in {where}{rest}."
+
+
+def claims(*outcomes: Outcome) -> str:
+    """The claims of several experiments; as one sentence if they are equal."""
+    where = f"the experiments with {listed([outcome.experiment.about for outcome in outcomes])}"
+    found = {outcome.claim(where) for outcome in outcomes}
+    return found.pop() if len(found) == 1 else " ".join(outcome.claim() for outcome in outcomes)
 
 
 def read_outcome(name: str = "ablation", folder: str | Path | None = None) -> Outcome:

@@ -184,7 +184,7 @@ Markdown(
 # The last panel has all five in one linear model (least squares): the change of the error for a stated step of one property,
 # the other four held fixed.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean errors with 95 % intervals by five properties of the person; blue: MPJPE, orange: PA-MPJPE. Last panel: effects of the five properties in one linear model (filled) and of each property alone (hollow).", "name": "fig-circumstances"}, "image": {"alt": "Five panels with two curves of mean errors, MPJPE above PA-MPJPE, over direction of view, hidden share, share of joints cut off, size of the box, and unusualness of the pose, and a sixth panel with horizontal intervals of five effects around zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean errors with 95 % intervals by five properties of the person; blue: MPJPE, orange: PA-MPJPE. Last panel: effects of the five properties in one linear model (filled) and of each property alone (hollow).", "name": "fig-circumstances"}, "image": {"alt": "Five panels with two curves of mean errors, MPJPE above PA-MPJPE, over direction of view, hidden share, share of joints cut off, side of the square, and unusualness of the pose, and a sixth panel with horizontal intervals of five effects around zero."}}
 away = np.abs(column["azimuth"])
 QUINTILES = np.linspace(0, 1, 6)
 properties = {  # values, bin edges, what the axis shows: factor and label
@@ -265,6 +265,14 @@ def effects_as_text(error):
 
 correlations = np.corrcoef(np.stack(list(factors.values()))) - np.eye(len(factors))
 strongest = np.nanmax(np.abs(correlations))
+by_view = analysis.binned_means(column["mpjpe"], *properties["direction"][:2], bootstrap)
+worst_view, last_view = max(by_view, key=lambda one: one["mean"]), by_view[-1]
+bend = (
+    f"The line does not fit the direction of view: MPJPE is largest around {worst_view['middle']:.0f}° ({worst_view['mean']:.0f}{NBSP}mm), "
+    f"and around {last_view['middle']:.0f}° it is {last_view['mean']:.0f}{NBSP}mm. "
+    if worst_view is not last_view
+    else ""
+)
 shift = max(
     abs(together[error][name]["mean"] - alone[error][name]["mean"]) for error in together for name in factors
 )
@@ -272,7 +280,7 @@ Markdown(
     f"Effects on MPJPE: {effects_as_text('mpjpe')}.\n\nEffects on PA-MPJPE: {effects_as_text('pa_mpjpe')}.\n\n"
     f"The step of *unusual pose* is from the first to the third quartile ({quartiles[0]:.0f} to {quartiles[1]:.0f}{NBSP}mm). "
     f"The correlation of two properties is at most {strongest:.2f}, and keeping the others fixed changes an effect by at most "
-    f"{shift:.0f}{NBSP}mm. Together they explain {100 * explained['mpjpe']:.0f}{NBSP}% of the variance of MPJPE and {100 * explained['pa_mpjpe']:.0f}{NBSP}% "
+    f"{shift:.0f}{NBSP}mm. {bend}Together they explain {100 * explained['mpjpe']:.0f}{NBSP}% of the variance of MPJPE and {100 * explained['pa_mpjpe']:.0f}{NBSP}% "
     "of that of PA-MPJPE."
 )
 
@@ -451,8 +459,8 @@ MEASURES = {  # label, factor
     "mpjpe": ("MPJPE (mm)", 1),
     "pa_mpjpe": ("PA-MPJPE (mm)", 1),
     "orientation": ("orientation (°)", 1),
-    "distance": ("distance (%)", 100),
-    "order": ("order lost (%)", 100),
+    "distance": ("distance (points)", 100),
+    "order": ("order lost (points)", 100),
 }
 donors = {"other": torch.arange(len(table["key"])).roll(len(table["key"]) // 2), "mean": None}
 swapped = {
@@ -527,33 +535,38 @@ attended, box, depth = analysis.INPUTS
 cost = {
     (name, error): (swapped[name, "other"][error] - table[error]).numpy()
     for name in SWAPS
-    for error in ("mpjpe", "pa_mpjpe")
+    for error in ("mpjpe", "pa_mpjpe", "orientation")
 }
 added = (errors_about[depth] - errors_about["nothing"]).mean(0)  # (3,) degrees
 most = int(added.argmax())
-only_orientation = cost[depth, "mpjpe"].mean() > 5 * max(cost[depth, "pa_mpjpe"].mean(), 0.1)
+relies = {  # of `compared`
+    1: "more on the depth features than on the box",
+    0: "about equally on both",
+    -1: "more on the box than on the depth features",
+}
+only_orientation = all(
+    cost[name, "mpjpe"].mean() > 5 * max(cost[name, "pa_mpjpe"].mean(), 0.1) for name in (depth, box)
+)
 Markdown(
     f"Another person's attended features add {mean(cost[attended, 'mpjpe'])} to MPJPE, another person's box information "
-    f"{mean(cost[box, 'mpjpe'])}, another person's depth features {mean(cost[depth, 'mpjpe'])}. "
-    + {
-        1: "The regressor relies more on the depth features than on the box. ",
-        0: "The regressor relies on depth features and box about equally. ",
-        -1: "The regressor relies less on the depth features than on the box. ",
-    }[compared(cost[depth, "mpjpe"], cost[box, "mpjpe"])]
-    + f"To PA-MPJPE other depth features add {mean(cost[depth, 'pa_mpjpe'], 1)}"
+    f"{mean(cost[box, 'mpjpe'])}, another person's depth features {mean(cost[depth, 'mpjpe'])}. By MPJPE the regressor relies "
+    f"{relies[compared(cost[depth, 'mpjpe'], cost[box, 'mpjpe'])]}, by the error of the orientation it relies "
+    f"{relies[compared(cost[depth, 'orientation'], cost[box, 'orientation'])]} "
+    f"({signed(cost[depth, 'orientation'].mean())}° with other depth features, {signed(cost[box, 'orientation'].mean())}° with another box). "
+    f"To PA-MPJPE other depth features add {mean(cost[depth, 'pa_mpjpe'], 1)}, another box {mean(cost[box, 'pa_mpjpe'], 1)}"
     + (
-        ": they serve the orientation of the whole body and hardly the pose of the limbs. "
+        ": both serve the orientation of the whole body and hardly the pose of the limbs. "
         if only_orientation
         else ". "
     )
-    + f"Of the three components of the orientation they affect *{AXES[most]}* most ({signed(added[most])}°"
+    + f"Of the three components of the orientation the depth features affect *{AXES[most]}* most ({signed(added[most])}°"
     + (
         "): the rotation towards the camera or away from it, which changes the outline little but decides which end of the body is nearer. "
         if most == 0
         else "). "
     )
-    + f"With other depth features {order_of(swapped[depth, 'other'])} of the pairs of limbs are in the "
-    f"correct order, otherwise {order_of(table)}.\n\n"
+    + f"Of the pairs of limbs {order_of(table)} are in the correct order, with other depth features "
+    f"{order_of(swapped[depth, 'other'])}, with another box {order_of(swapped[box, 'other'])}.\n\n"
     "This shows what the trained regressor reads from the depth branch. Whether a network without that branch is worse is "
     "another question, because it may find the same information in the attended features: "
     "[Does depth help? The ablation](ablation.ipynb)."

@@ -93,7 +93,7 @@ display(diagram, metadata={"scrapbook": {"name": "fig-network", "mime_prefix": "
 # :name: fig-network
 #
 # The modules of the network with their numbers of parameters, and the tensors that pass between them. *box, f*: centre
-# and side of the box, focal length; *t*: the translation of the body. The pictures are the input and the outputs of a small trained network for one test person.
+# and side of the box, focal length; *t*: the translation of the body. The body model is the open one. The pictures are the input and the outputs of a small trained network for one test person.
 # ```
 #
 # Read the diagram from top to bottom. The encoder turns an image crop of one person into feature maps. Two
@@ -194,7 +194,7 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 # into the translation $\mathbf t$ of the body in the camera frame of the full image, so that the mesh can be
 # projected into it.
 #
-# *Input*: $R_j$, $\beta$; $(s, t_x, t_y)$. *Output*: vertices, $n_V$ × 3; joints, 55 × 3; $\mathbf t$, 3, all in metres.
+# *Input*: $R_j$, $\beta$; $(s, t_x, t_y)$, box and focal length. *Output*: vertices, $n_V$ × 3; joints, 55 × 3; $\mathbf t$, 3, all in metres.
 # *Chapters*: [The body model](body_model.ipynb), [Bounding box and camera](camera.ipynb).
 #
 # In training, a [loss](losses.ipynb) compares both maps, rotations, shape, joints, vertices and projected joints with

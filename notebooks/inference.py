@@ -142,7 +142,7 @@ table
 # intersection over union (IoU) of the two silhouettes.
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Photographs with predicted bodies, part and depth maps, and the bodies from the side (camera on the left).", "name": "fig-photographs"}, "image": {"alt": "Three rows, one for each of three people in photographs: the photograph, the body over it, the part map, the depth map, the body from the side. The maps have the outlines of the people; heads and arms of the bodies are beside those in the photographs."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Photographs with predicted bodies, part and depth maps, and the bodies from the side (camera on the left).", "name": "fig-photographs"}, "image": {"alt": "Three rows, one for each of three people in photographs: the photograph, the body over it, the part map, the depth map, the body from the side. The maps have the outlines of the people. The bodies have roughly the pose, but lie too low: their heads are at the chin or the chest of the people."}}
 def silhouette(person):
     """Pixels of the maps (M, M) that the predicted body covers."""
     side, square = len(person.parts), (torch.as_tensor(person.center), torch.tensor(person.scale))
@@ -185,9 +185,17 @@ picture_grid(rows, tuple(columns), labels, side=1.5)
 plt.show()
 
 # %% [markdown]
-# The part maps follow the outlines of the people, also where clothes hide the body. The bodies are less accurate:
-# heads and arms are beside those in the picture. Of people who are cut off at the waist, the legs and the distance
-# are guesses. [From rendered people to photographs](photographs.ipynb) measures the errors on people with annotated joints.
+# The part maps follow the outlines of the people, also where clothes hide the body; some labels are wrong, for instance a sleeve
+# that is labelled as a thigh. The bodies are less accurate. These people are cut off at the waist or the thighs, so legs and distance are
+# guesses, and the bodies lie too low. [From rendered people to photographs](photographs.ipynb) measures the errors on people with
+# annotated joints.
+#
+# What helps:
+#
+# - the whole person in the picture: the fewer joints are cut off, the smaller are the errors ([What the errors depend
+#   on](analysis.ipynb));
+# - a focal length, from the EXIF data of an unedited file or given as `--focal`, for the distance;
+# - boxes by hand (`--box`) where the detector misses people or takes two for one.
 #
 # ## Several people, and the truth
 #
@@ -433,7 +441,8 @@ Markdown(
 # %% [markdown]
 # ## Files for other programs
 #
-# `dpose predict` and `dpose.export.write` make a folder for each picture; `--save` selects the kinds of files.
+# `dpose predict` and `dpose.export.write` make a folder for each picture, below `prediction/` or the folder that `--out` names;
+# `--save` selects the kinds of files.
 
 # %%
 folder = Path(temporary.name) / "prediction" / "photo"

@@ -53,7 +53,7 @@ VARIANTS = {  # of the benchmarks, as they are called here
     "torch, as trained": "as trained",
     "onnxruntime, 32 bits": "ONNX",
     "onnxruntime, int8": "ONNX, int8",
-    "onnxruntime, int8 behind the encoder": "ONNX, int8 behind the encoder",
+    "onnxruntime, int8 behind the encoder": "ONNX, int8 outside of the encoder",
     "eager, 32 bits": "as trained",
     "fast, 32 bits": "FastDPose, 32 bits",
     "fast, bf16": "FastDPose, bf16",
@@ -93,11 +93,11 @@ def threads(record):
 # A prediction for a picture consists of the detector (boxes), the bodies (crops, network, body model), and the overlay (the
 # bodies, shaded over the picture). {numref}`fig-stages` shows these steps, and reading the picture and writing the other
 # files, for a picture of 1280 × 720 pixels. The network runs as {py:obj}`~dpose.model.inference.FastDPose`, which
-# `dpose predict` uses: {term}`batch normalisation` folded into the convolutions, and maps computed in 16 bits. `PAPER`, the preset
-# `paper`, has random weights, which do not change the time of the network. Its bodies are not where the people are, so the time of its
-# overlay may differ from that of a trained network.
+# `dpose predict` uses: {term}`batch normalisation` folded into the convolutions, and convolutions computed in 16 bits, except for those of the pretrained
+# backbone of `lite`. `PAPER`, the preset `paper`, has random weights, which do not change the time of the network. Its bodies are mostly outside of the
+# picture, so its overlay is faster than that of a trained network, which would take about as long as that of `lite`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of the steps of a prediction for a picture with one person (left) and with eight people (right), after the first picture. The scales differ.", "name": "fig-stages"}, "image": {"alt": "Two panels of stacked horizontal bars, one bar per network, coloured by step. For one person the detector and the overlay take most of the time of the two small networks, for eight people the overlay; the bars of the paper's network consist mostly of the bodies."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of the steps of a prediction for a picture with one person (left) and with eight people (right), after the first picture. The axes have different ranges.", "name": "fig-stages"}, "image": {"alt": "Two panels of stacked horizontal bars, one bar per network, coloured by step. For one person the detector and the overlay take most of the time of the two small networks, for eight people the overlay; the bars of the paper's network consist mostly of the bodies."}}
 STAGES = {
     "read": "#8C6BB1",
     "detector": "#0072B2",
@@ -160,7 +160,7 @@ def predict_text():
         f"With `lite` the largest step is the {largest[1]} for one person ({one[largest[1]]:.0f} of {one['picture']:.0f}{NBSP}ms) and the "
         f"{largest[8]} for eight ({eight[largest[8]]:.0f} of {eight['picture']:.0f}{NBSP}ms). Each further person adds "
         f"{(round(eight['picture']) - round(one['picture'])) / 7:.0f}{NBSP}ms. With `PAPER` the network dominates: its bodies take "
-        f"{cases['paper', 'fast', 8]['bodies'] / 8:.0f}{NBSP}ms per person. The first picture of a process takes much longer, because "
+        f"{cases['paper', 'fast', 1]['bodies']:.0f}{NBSP}ms with one person, and {cases['paper', 'fast', 8]['bodies'] / 8:.0f}{NBSP}ms per person with eight. The first picture of a process takes much longer, because "
         f"libraries, weights and render kernels are loaded. Resident memory changes by {difference(memory['1000'], memory['100'], 1)}{NBSP}MB "
         "from picture 100 to picture 1,000."
     )
@@ -188,7 +188,7 @@ html_table(
         (NAMES[case[0]], str(case[1]), *(f"{ms:,.1f}" for ms in times.values()), PATHS[fastest[case]])
         for case, times in bodies.items()
     ],
-    "Measured: ms of the step bodies (median). FastDPose computes maps in 16 bits, the other two paths in 32. "
+    "Measured: ms of the step bodies (median). FastDPose computes in 16 bits, except for the backbone of lite; the other two paths in 32. "
     f"{threads(records['predict'])}",
     align="lrrrrl",
 ) if cases else missing("predict")
@@ -208,7 +208,7 @@ def path_text():
     return Markdown(
         "* With PyTorch use FastDPose, which `dpose predict` and `dpose.Predictor` do by default.\n"
         f"* Without PyTorch use ONNX. For the step *bodies* it is the fastest path in these cases: {', '.join(won) or 'none'}. Detector and overlay "
-        f"take {signed(min(rest), 0)} to {signed(max(rest), 0)}{NBSP}ms per picture beside it, compared with FastDPose; the cause was not examined.\n"
+        f"then take {signed(min(rest), 0)} to {signed(max(rest), 0)}{NBSP}ms compared with a prediction by FastDPose; the cause was not examined.\n"
         "* If results in 32 bits matter more than time, use the network as trained: `Predictor(fast=False)`."
     )
 
@@ -218,7 +218,7 @@ path_text() if cases else None
 # %% [markdown]
 # ## What do 16 and 8 bits gain and cost?
 #
-# Weights with fewer bits need less memory, and computing with them is faster where the processor can do it, but they are less exact. The
+# Numbers with fewer bits are computed faster where the processor can do it, but they are less exact. The
 # table measures both sides for `lite`: time of one pass of the network on one core, and how far the vertices of the predicted bodies
 # move, both bodies at the origin. *bf16* has the 8 exponent bits of float32 and 8 significant bits. *ONNX* is the exported network in onnxruntime,
 # *int8* its static quantisation, with ranges from training people.

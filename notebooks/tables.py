@@ -462,7 +462,7 @@ html_table(
     "Counted: work of one forward pass, and memory of parameters and buffers",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Costs of networks relative to D-PoSE (PAPER), the vertical line, on a logarithmic axis. Parameters and multiply-adds are counted. Time (on an idle machine only) and memory of one image on one CPU thread are measured, with weights and activations in 32 bits and in 16 bits.", "name": "fig-costs"}, "image": {"alt": "Dot plot with one row per cost and the ratio to the paper's network on a logarithmic axis. The two transformers lie to the right of the line, farther in parameters than in multiply-adds; the two small networks lie far to the left of it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Costs of networks relative to D-PoSE (PAPER), the vertical line, on a logarithmic axis. Parameters and multiply-adds are counted. Time and memory are measured for one image on one CPU thread, with weights and activations in 32 bits and in 16 bits.", "name": "fig-costs"}, "image": {"alt": "Dot plot with one row per cost and the ratio to the paper's network on a logarithmic axis. The two transformers lie to the right of the line, farther in parameters than in multiply-adds; the two small networks lie far to the left of it."}}
 path = folder / "latency.json"
 latency = read_json(path) if path.exists() else {"cases": [], "load": 0}
 busy = latency["load"] > 0.5  # other programs were running: times are not shown, memory is
@@ -528,7 +528,8 @@ Markdown(
 #
 # The paper trained D-PoSE a second time without the depth branch. The released code cannot repeat this: its network without
 # depth does not run, and its configuration switches the supervision of depth off
-# ([Paper against released code](paper_vs_code.ipynb)). The preset `paper-no-depth` does run. The last two rows are the same comparison with small
+# ([Paper against released code](paper_vs_code.ipynb)). Whether the reported networks were trained with these settings is not
+# known. The preset `paper-no-depth` does run. The last two rows are the same comparison with small
 # networks on synthetic people, the mean over several seeds. Compare the two rows of each pair, not the pairs.
 
 
@@ -621,8 +622,7 @@ Markdown(
 # three reasons why this does not show that `lite` is the worse network.
 #
 # :::{dropdown} Solution
-# The test people differ: the open test split has more unusual poses and views from all sides, and the error of the mean
-# pose, which measures this difficulty, is not known for 3DPW here. The joints differ: protocol `smplx24` compares 24
+# The test people differ, and the error of the mean pose, which measures how difficult they are, is not known for 3DPW here. The joints differ: protocol `smplx24` compares 24
 # joints of SMPL-X, the benchmark 14 joints that are regressed from the vertices. The body model differs. (`lite` *is* far
 # smaller and was trained on far fewer images, but the comparison of the two numbers cannot show it.)
 # :::

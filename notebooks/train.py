@@ -42,7 +42,6 @@ check_parameters()
 
 import os
 import shutil
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -74,7 +73,7 @@ from dpose.model import checkpoint
 from dpose.model.encoder import BACKBONES
 from dpose.model.inference import run_network, to_device
 from dpose.paths import data_roots, is_url, shard_folder
-from dpose.results import read_json, totals
+from dpose.results import lineage, read_json, totals
 from dpose.training import TrainConfig, recipe, train
 from dpose.training.recipe import learning_rate
 
@@ -193,8 +192,8 @@ Markdown(
 # - *Augmentation.* Crops vary less than in the paper, and half of the images are mirrored.
 # - *Data.* Both are trained on more people than `dpose synth` makes by default. Their model cards, `dpose/assets/lite.md` and
 #   `dpose/assets/mini.md`, have the commands of all runs and the fingerprints of the data.
-# - *Start.* `lite` takes a backbone that was trained on keypoints in photographs and trains it further at a lower rate than the
-#   other layers ([photographs](photographs.ipynb)); `mini` starts from random weights. In both, the last layers of the decoders start at
+# - *Start.* `lite` takes a backbone that was trained on keypoints in photographs and keeps it fixed at first; in its last run
+#   the backbone is trained, too, at a lower rate than the other layers ([photographs](photographs.ipynb)). `mini` starts from random weights. In both, the last layers of the decoders start at
 #   the class frequencies and the mean depth of the training set.
 
 # %% tags=["remove-input"]
@@ -202,7 +201,7 @@ ours, theirs = recipe("lite"), recipe("paper")
 higher = [f"{recipe(name).lr / theirs.lr:.0f} times (`{name}`)" for name in ("lite", "mini")]
 Markdown(
     f"The highest learning rates are {' and '.join(higher)} the paper's. That of `lite` is reached after {100 * ours.warmup:.0f} % of a "
-    f"run; at the end the rate is {100 * ours.final_lr:.0f} % of it. The rate of its backbone is {ours.backbone_lr:g} times that of the other layers."
+    f"run; at the end the rate is {100 * ours.final_lr:.0f} % of it. The rate of its backbone, if it is trained, is {ours.backbone_lr:g} times that of the other layers."
 )
 
 # %% [markdown]
@@ -233,7 +232,14 @@ starting = (
     if network.encoder in BACKBONES
     else "random"
 )
-changed = [name for name, value in asdict(settings.augmentation).items() if name.endswith("_p") and value]
+CHANGES = {  # chances of the augmentation, and what they are about
+    "half_crop_p": "upper or lower part of the box",
+    "flip_p": "mirror image",
+    "fault_p": "blur, JPEG, rain, ...",
+    "colour_p": "colours",
+    "occlusion_p": "rectangles of noise",
+}
+changed = [what for name, what in CHANGES.items() if getattr(settings.augmentation, name)]
 html_table(
     ("setting", "value"),
     [
@@ -246,7 +252,7 @@ html_table(
         ("largest gradient norm", f"{settings.clip:g}"),
         ("arithmetic of the network", {"32": "float32"}.get(settings.precision, settings.precision)),
         ("vertices in the loss", "all" if settings.vertex_stride == 1 else f"1 in {settings.vertex_stride}"),
-        ("augmentation", ", ".join(name.removesuffix("_p").replace("_", " ") for name in changed)),
+        ("augmentation", "scale; " + "; ".join(changed)),
         ("seed", str(config.seed)),
     ],
     "Settings of the run",
@@ -256,7 +262,7 @@ html_table(
 # %% [markdown]
 # The network receives the crops of {numref}`fig-batch`. They are changed at random every time: mirrored, shifted, scaled,
 # blurred, recoloured, partly covered. The two targets are cut out in the same way. Where an object
-# in the scene hides the person, the depth target is empty while the part labels continue, because parts are drawn from the body alone; the noise boxes of the augmentation
+# in the scene hides the person, the depth target is empty while the part labels continue, because parts are drawn from the body alone; the rectangles of noise of the augmentation
 # cover the image only, and both targets continue behind them.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Augmented training images and their targets: body parts, and the depth of the visible person (yellow: near, blue: far).", "name": "fig-batch"}, "image": {"alt": "Three rows of six pictures: crops of rendered people, some blurred, recoloured or partly covered; their body parts in colours; and their silhouettes shaded by depth, in some cases with parts missing."}}
@@ -287,19 +293,19 @@ images = result.steps * settings.batch_size
 whole_run = recipe("paper").steps * recipe("paper").batch_size
 smoke = (
     f"This is a smoke test: it shows that everything works, not what the method can do. The paper's training has "
-    f"{whole_run / images:,.0f} times as many images; at this speed they would take {duration(whole_run / result.images_per_second)}."
+    f"{whole_run / images:,.0f} times as many images."
 )
 Markdown(
     f"{result.steps:,} steps, {images:,} images, in {duration(result.seconds)} of wall time, and {result.images_per_second:.0f} images per second "
     f"after the first step ({circumstances(checkpoint.metadata(result.checkpoint))}; load of the machine, all programs together: "
-    f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores). The speeds further down, of the long run and of a benchmark, may have another network, batch "
-    "size, number of processes or load; each states its own. " + (smoke if result.steps < 1000 else "")
+    f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores). [Performance](performance.ipynb) has speeds that were measured on an idle machine. "
+    + (smoke if result.steps < 1000 else "")
 )
 
 # %% [markdown]
-# {numref}`fig-short-losses` shows every term of the loss, before weighting, relative to its value at the beginning.
+# {numref}`fig-short-losses` shows every term of the loss, before weighting, relative to its mean over the first fifth of the steps.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their value in the first row of the log: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}, "image": {"alt": "Two line charts on a common logarithmic axis. On the left the three curves of the maps fall slowly; on the right those of joints and vertices fall with large fluctuations, while the pose stays near its first value and the shape is above it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The terms of the loss during the short run, divided by their mean over the first fifth of the steps: of the maps (left) and of the body (right). The vertical axes are logarithmic.", "name": "fig-short-losses"}, "image": {"alt": "Two line charts on a common logarithmic axis. On the left the three curves of the maps fall slowly; on the right those of the joints fall with large fluctuations, those of vertices, pose and shape a little."}}
 TERMS = (
     {"depth_l1": "depth", "depth_ssim": "1 − SSIM", "segm": "parts"},
     {
@@ -311,12 +317,13 @@ TERMS = (
     },
 )
 log = read_log(result.log)
+part = max(1, len(log["step"]) // 5)
 figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.4), sharey=True, layout="constrained")
 for axis, names in zip(axes, TERMS, strict=True):
     ends = []
     for (name, text), colour in zip(names.items(), (BLUE, ORANGE, GREEN, PINK, INK), strict=False):
         if log.get(name, np.zeros(1))[0] > 0:
-            relative = log[name] / log[name][0]
+            relative = log[name] / log[name][:part].mean()
             axis.semilogy(log["step"], relative, color=colour, linewidth=1.5)
             ends.append((np.log(relative[-1]), text, colour))
     axis.set(xlabel="step")
@@ -333,11 +340,10 @@ for axis in axes:
     for end, text, colour in axis.ends:  # names beside the last values, moved apart where they collide
         height = max((end - low) / (high - low), height + 0.07)
         axis.text(1.02, height, text, color=colour, fontsize=9, va="center", transform=axis.transAxes)
-axes[0].set_ylabel("term / first value")
+axes[0].set_ylabel("term / mean of the first fifth")
 plt.show()
 
 # %% tags=["remove-input"]
-part = max(1, len(log["step"]) // 5)
 change = {
     text: 100 * (log[name][-part:].mean() / max(log[name][:part].mean(), 1e-12) - 1)
     for names in TERMS
@@ -410,7 +416,7 @@ if turned:
     relation = "below" if mpjpe < turned["mean"] else "not below"
     notes.append(f"Its MPJPE is {relation} that of the mean pose with true orientation. ")
 if pa and "pa_mpjpe" in ratios and pa[0] <= baselines["mean_pose"]["pa_mpjpe"]["mean"] <= pa[1]:
-    notes.append("In PA-MPJPE this is not certain: the interval contains the constant's value. ")
+    notes.append("The interval of its PA-MPJPE contains the value of the mean pose. ")
 worse = [ERRORS[name][0].split(",")[0] for name, ratio in ratios.items() if ratio >= 1]
 Markdown(
     f"After {result.steps:,} steps the run is "
@@ -437,6 +443,13 @@ with torch.inference_mode():
 picture_grid(rows, PREDICTION_TITLES, side=1.24)
 plt.show()
 
+# %% tags=["remove-input"]
+empty = not prediction.parts.argmax(1).any()
+Markdown(
+    "The run is too short for the maps: the network still assigns every pixel to the background, so the predicted parts are empty, and the "
+    "predicted depth, which is drawn on the pixels of predicted parts only, is empty, too."
+) if empty else None
+
 # %% [markdown]
 # ## Validation
 #
@@ -457,9 +470,10 @@ if (result.checkpoint.parent / "val.csv").exists():
 # %% [markdown]
 # ## The long run
 #
-# The shipped network `lite` was trained by the same code. {numref}`fig-long-run` is the log of the last of its runs.
+# The shipped network `lite` was trained by the same code, in several runs, each of which started from the weights of the one
+# before. {numref}`fig-long-run` is the log of the last of them.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The last training run of lite: total loss of the training batches, averaged over each row of the log, and errors on 256 people of the validation split.", "name": "fig-long-run"}, "image": {"alt": "Two line charts against the number of images. The training loss falls slowly, with small fluctuations; of the two validation errors, MPJPE is above PA-MPJPE, and both fall a little and level off."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The last training run of lite: total loss of the training batches, averaged over each row of the log, and errors on 256 people of the validation split.", "name": "fig-long-run"}, "image": {"alt": "Two line charts against the number of images. The training loss falls slowly, with small fluctuations; of the two validation errors, MPJPE is above PA-MPJPE, and both fall, fast at first, and level off."}}
 log = read_log(repository / "results" / "lite-log.csv")
 validation = read_log(repository / "results" / "lite-val.csv")
 figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.1), layout="constrained")
@@ -487,14 +501,9 @@ plt.show()
 # %% tags=["remove-input"]
 facts = checkpoint.metadata("lite")
 training = totals(facts)  # with the runs whose weights it started from
-runs = (
-    f"`lite` was trained in {training['runs']} runs, each of which started from the weights of the one before: "
-    if training["runs"] > 1
-    else "`lite` was trained in one run: "
-)
 machine = facts["hardware"]
 text = (
-    f"{runs}{training['images']:,} images in {duration(training['seconds'])} on {machine['cores']} cores ({machine['cpu']}); "
+    f"All runs together have {training['images']:,} images, in {duration(training['seconds'])} on {machine['cores']} cores ({machine['cpu']}); "
     f"the last run has {facts['images']:,} images at {facts['images'] / facts['seconds']:.0f} per second of wall time, with a validation every "
     f"{facts['validate_every']:,} steps ({circumstances(facts)}). "
 )
@@ -506,7 +515,25 @@ text += (
     f"{scores['ratios']['mpjpe']:.2f} times that of the mean pose, and its PA-MPJPE {scores['metrics']['pa_mpjpe']['mean']:.0f} mm, "
     f"{scores['ratios']['pa_mpjpe']:.2f} times. All scores are in the [tables](tables.ipynb)."
 )
-Markdown(text)
+rows = []
+for number, run in enumerate(lineage(facts), 1):
+    plan, rate = run["recipe"], run["recipe"].get("backbone_lr", 1)
+    rows.append(
+        (
+            str(number),
+            f"{run['step']:,} of {plan['steps']:,}",
+            str(plan["batch_size"]),
+            f"{run['images']:,}",
+            f"trained at {rate:g} of the rate" if rate else "fixed",
+        )
+    )
+history = html_table(
+    ("run", "steps done, of planned", "batch", "images", "backbone"),
+    rows,
+    "The runs of lite. Those that did not reach their planned steps were stopped by hand; the model card has commands, data and reasons",
+    align="lrrrl",
+)
+display(history, Markdown(text))
 
 # %% [markdown]
 # ## Run it yourself
@@ -517,16 +544,17 @@ Markdown(text)
 #
 # ```sh
 # papermill notebooks/train.ipynb run.ipynb -p preset paper -p steps 200000 \
+#   -p out runs/paper-seed0 -p seed 0 -p accelerator cuda \
 #   -y "data: [$HOME/shards/bedlam, $HOME/shards/agora]" -p init pose_hrnet_w48_256x192.pth
 # papermill notebooks/train.ipynb run.ipynb -p preset lite -p steps 4000
 # ```
 #
-# With one data set `-p data ~/shards/bedlam` is enough; `-y "mix: [4, 1]"` sets the weights of several. A parameter that the notebook does not have is an error at once. The
+# With one data set `-p data ~/shards/bedlam` is enough; `-y "mix: [4, 1]"` sets the weights of several. A mistyped parameter is refused in the first cell. The
 # same runs from the command line, and how an interrupted one continues:
 #
 # ```sh
 # dpose train --preset paper --data ~/shards/bedlam ~/shards/agora \
-#   --init pose_hrnet_w48_256x192.pth --out runs/paper
+#   --init pose_hrnet_w48_256x192.pth --seed 0 --accelerator cuda --out runs/paper-seed0
 # dpose train --preset lite --steps 4000 --out runs/lite
 # dpose train --resume runs/lite/last.ckpt
 # ```
@@ -537,49 +565,24 @@ Markdown(text)
 # ```sh
 # torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
 #   -m dpose.cli train --nodes 2 --devices 8 --preset paper \
-#   --data ~/shards/bedlam ~/shards/agora --init pose_hrnet_w48_256x192.pth --out runs/paper
+#   --data ~/shards/bedlam ~/shards/agora --init pose_hrnet_w48_256x192.pth --out runs/paper-16
 # srun --nodes 2 --ntasks-per-node 8 dpose train --nodes 2 --devices 8 --preset paper \
-#   --data ~/shards/bedlam ~/shards/agora --init pose_hrnet_w48_256x192.pth --out runs/paper
+#   --data ~/shards/bedlam ~/shards/agora --init pose_hrnet_w48_256x192.pth --out runs/paper-16
 # ```
 #
 # The batch is divided over all processes: in these two commands each of 16 has 4 of the 64 people. Batch norms and means of
 # losses are over the share of a process, so the number of devices changes the training;
 # [Real data, step by step](../book/real_data.md) explains how, and has the commands for one run per GPU. `--accumulate 4` computes
-# the gradient in four pieces, for less memory; batch norms and means are then over a piece.
-
-# %% tags=["remove-input"]
-speeds = []
-if (repository / "results" / "training_speed.json").exists():
-    record = read_json(repository / "results" / "training_speed.json")
-    for case in record["cases"]:
-        about = circumstances(
-            case | {"recipe": case, "precision": {"name": case["precision"]}}  # as in a checkpoint
-        )
-        kinds = (("wall time", "wall"), ("processor time", "cpu"))
-        speeds.append(
-            f"- {about}: "
-            + ", ".join(
-                f"{case[kind]['full']:.0f} images per second of {name} ({100 * case[kind]['ratio']:.0f} % of forward and backward pass alone)"
-                for name, kind in kinds
-                if kind in case
-            )
-        )
-lines = [
-    "Recorded speeds of the full step with loading, augmentation, losses, clipping, Adam and logging "
-    "(`benchmarks/train_throughput.py`). Wall time depends on free cores for the loader and on other programs; processor time is that of all "
-    "processes together, as on the page [Performance](performance.ipynb).\n",
-    *speeds,
-]
-Markdown("\n".join(lines) if speeds else "")
-
-# %% [markdown]
+# the gradient in four pieces, for less memory; batch norms and means are then over a piece. Speeds of training are on the page
+# [Performance](performance.ipynb).
+#
 # ## Takeaways
 #
 # - A training step is a batch, a prediction, the sum of all losses, a clipped gradient and an update by Adam; the
 #   whole network is trained in one stage.
 # - The paper uses a small constant learning rate, which needs a pretrained encoder; the small networks use a rate that
 #   is much larger and decreases during the run.
-# - Errors in millimetres need a comparison: a short run can lower every loss and still be no better than the mean pose
+# - Errors in millimetres need a comparison: a short run can lower most losses and still be no better than the mean pose
 #   with true orientation.
 #
 # ## Exercises
@@ -625,7 +628,7 @@ Markdown(
 
 # %% [markdown]
 # **Exercise 3.** How often did the shipped network `lite` use each training person, on average? Use the metadata of its
-# checkpoint, earlier runs included. Compare with 200,000 steps of 64 on the million people of BEDLAM. (Its training data are larger
+# checkpoint, earlier runs included. Compare with 200,000 steps of 64 on the million people of BEDLAM, as if they were the only data. (Its training data are larger
 # than the open data that `dpose synth` makes by default; the model card `dpose/assets/lite.md` has the commands of all runs.)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
@@ -642,5 +645,5 @@ Markdown(
         if endless
         else f" ({totals(checkpoint.metadata('lite'))['images']:,} images of {sum(counts):,} people)"
     )
-    + f". The paper's training uses BEDLAM's {whole_run / 1e6:.1f} times each."
+    + f". The paper's training would use BEDLAM's people {whole_run / 1e6:.1f} times each, if it used all of them and no others."
 )

@@ -6,7 +6,7 @@
 Writes dpose/assets/NAME.safetensors and NAME.md, the card; results/NAME.json with NAME.people.npz, and
 NAME-log.csv (for the book's tables and curves); with --keypoints results/NAME-photos.json; with --frames
 results/NAME-rendered.json, the same measurement on rendered frames. Every number on the card comes from
-these.
+these. The records are made by `dpose evaluate`, so that their commands are those that a reader can run.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import dpose
-from dpose.evaluate import evaluate, format_table
-from dpose.keypoints import THRESHOLDS, evaluate_keypoints
+from dpose.keypoints import THRESHOLDS
 from dpose.model import checkpoint
 from dpose.results import lineage, portable, read_json, totals
 
@@ -66,19 +67,26 @@ def ship(
         shutil.copyfile(run / "log.csv", RESULTS / f"{name}-log.csv")
         if (run / "val.csv").exists():
             shutil.copyfile(run / "val.csv", RESULTS / f"{name}-val.csv")
-    result = evaluate(name, data, "test", RESULTS / f"{name}.json")
-    print(format_table(result))
+    evaluate(name, RESULTS / f"{name}.json", *(() if data is None else ("--data", data)))
     on_photos = RESULTS / f"{name}-photos.json"
     if photos is not None:
-        evaluate_keypoints(*photos, name, on_photos)
+        evaluate(name, on_photos, "--keypoints", photos[0], "--images", photos[1])
     if frames is not None:
         made = frames / "frames"
         rendered = made / "labels" / "open_test.json", made / "open_test" / "png"
-        evaluate_keypoints(*rendered, name, RESULTS / f"{name}-rendered.json")
+        evaluate(name, RESULTS / f"{name}-rendered.json", "--keypoints", rendered[0], "--images", rendered[1])
+    result = read_json(RESULTS / f"{name}.json")
     seen = read_json(on_photos) if on_photos.exists() else None
     text = card(name, checkpoint.metadata(name), result, seen, note)
     paragraphs = [one if one.startswith(("#", "|")) else fill(one, 110) for one in text.strip().split("\n\n")]
     (ASSETS / f"{name}.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+
+
+def evaluate(name: str, out: Path, *options: str | Path) -> None:
+    """Runs `dpose evaluate` with the shipped network."""
+    program = Path(sys.executable).with_name("dpose")
+    command = ("evaluate", "--checkpoint", name, "--no-progress", *options, "--out", out)
+    subprocess.run([program, *command], check=True)
 
 
 def run_rows(run: dict[str, Any], number: int) -> str:

@@ -19,7 +19,7 @@ from dpose.compare import Difference
 from dpose.evaluate import evaluate
 from dpose.experiment import EXPERIMENTS
 from dpose.model import checkpoint
-from dpose.outcome import METRICS, read_outcome
+from dpose.outcome import METRICS, claims, read_outcome
 from dpose.synthetic import VERSION
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -167,6 +167,21 @@ def test_the_experiment_with_a_trained_encoder_has_a_table_and_a_conclusion_of_i
     text = shown("ablation", tmp_path, "Exercises")
     assert "no result in the experiment with a trained backbone" in text
     assert "not met (stale records of D-PoSE)" in text
+
+
+def test_equal_claims_of_two_experiments_are_one_sentence_and_others_are_two(tmp_path):
+    names = ("ablation", "encoder")
+    for name in names:
+        for variant in ("lite", "lite-no-depth"):  # with the same random numbers: no difference
+            write_runs(tmp_path, {variant: 0.0}, seeds=5, name=name)
+    assert claims(*(read_outcome(name, tmp_path) for name in names)) == (
+        "No effect of depth on PA-MPJPE or MPJPE is shown in the experiments with a fixed backbone and a "
+        "trained backbone."
+    )
+    write_runs(tmp_path, {"lite-no-depth": 5.0}, seeds=5, name="encoder")
+    pair = [read_outcome(name, tmp_path) for name in names]
+    assert "Depth lowers" in pair[1].claim()
+    assert claims(*pair) == f"{pair[0].claim()} {pair[1].claim()}"
 
 
 def test_an_effect_on_one_metric_is_claimed_for_that_metric_alone(tmp_path):

@@ -71,9 +71,10 @@ def estimate(jobs: list[Job], workers: int, resumed: bool = False) -> str:
     labelled = sum(len(job.frames[index][1]) for job, index in (frames[k] for k in chosen))
     share, workers = sum(job.people for job in jobs) / labelled, min(workers, len(jobs))
     size, seconds = share * size, share * seconds / workers
+    duration = f"{seconds / 60:,.1f} minutes" if seconds >= 120 else f"{seconds:,.0f} seconds"
     return (
-        f"about {size / 1e6:,.1f} MB and {seconds / 60:,.1f} minutes on {workers} processes, estimated from "
-        f"{labelled} people, of whom {people} can be used"
+        f"about {size / 1e6:,.1f} MB and {duration} on {workers} process{'es' * (workers != 1)}, "
+        f"estimated from {labelled} people, of whom {people} can be used"
     )
 
 
