@@ -67,7 +67,10 @@ def test_provenance_names_versions_hardware_and_the_command_without_its_folder(m
     assert found["command"] == "dpose evaluate --samples 3"
     assert found["libraries"]["numpy"] == __import__("numpy").__version__
     assert found["hardware"]["cores"] == os.cpu_count()
-    assert results.provenance(["a/b", "c"])["command"] == "b c" and results.provenance([])["command"] == ""
+    assert (
+        results.provenance(["a/b", "c", "d e"])["command"] == "b c 'd e'"
+        and results.provenance([])["command"] == ""
+    )
 
 
 @pytest.mark.parametrize(("content", "error"), [(None, FileNotFoundError), ("{", ValueError)])
