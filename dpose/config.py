@@ -44,8 +44,8 @@ MAX_RESIDUAL_BLOCKS = 1000
 class ModelConfig:
     """Architecture of one network. The defaults are `PAPER`'s.
 
-    What the paper leaves open (the maps' side, `hidden`, details of the layers) is as in the released code,
-    whose network has the paper's number of parameters.
+    The layers are those of the released code, whose network has the paper's number of parameters, also where
+    the paper says otherwise (for instance the maps' side).
 
     Attributes:
         name: preset name, stored in checkpoints.
@@ -140,7 +140,7 @@ class ModelConfig:
 
     @property
     def pooled(self) -> bool:
-        """Whether the head pools the encoder's maps globally: it has no part map and no F_up."""
+        """Whether the head pools the encoder's maps globally, without a part map and without F_up."""
         return self.head in ("hmr", "cliff")
 
     @property

@@ -167,7 +167,7 @@ def perform(
         done: called with each run after its record was written.
     Raises:
         ValueError: a run was begun with another budget.
-        What `dpose.training.train` and `dpose.evaluate.evaluate` raise.
+        Exception: what `dpose.training.train` and `dpose.evaluate.evaluate` raise.
     """
     experiment = _experiment(name)
     if images is not None:

@@ -243,8 +243,8 @@ class Outcome:
 
 
 def claims(*outcomes: Outcome) -> str:
-    """The claims of several experiments; as one sentence if they are equal."""
-    where = f"the experiments with {listed([outcome.experiment.about for outcome in outcomes])}"
+    """The claims of two experiments; as one sentence if they are equal."""
+    where = f"either experiment, with {' or with '.join(outcome.experiment.about for outcome in outcomes)}"
     found = {outcome.claim(where) for outcome in outcomes}
     return found.pop() if len(found) == 1 else " ".join(outcome.claim() for outcome in outcomes)
 

@@ -182,7 +182,7 @@ vertices, joints = body(prediction.betas, prediction.rotmats, translation)
 # The regressor predicts the parameters of the body. Joint $j$ has the input $g_j$: its attended features $A_j$, the
 # box information $\mathbf q$, and the mean of $D$ over all positions. Each joint has two linear layers of its own, which predict
 # a rotation as six numbers ({term}`6D rotation`). Shape and camera are predicted from the inputs of all joints
-# together. All outputs are corrections that are added to the mean of the training set, in a single step.
+# together. All outputs are corrections that are added to mean values, in a single step.
 #
 # *Input*: $A$, $\mathbf q$, mean of $D$. *Output*: rotations $R_j$, 22 × 3 × 3; {term}`shape coefficients` $\beta$, 11;
 # {term}`weak-perspective <weak perspective>` camera $(s, t_x, t_y)$, 3. *Chapter*: [The regressor](regressor.ipynb).

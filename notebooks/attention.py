@@ -138,7 +138,8 @@ show_source(attention_weights)
 # %% [markdown]
 # {py:obj}`dpose.model.attention.SoftAttention` multiplies the weights with $F_\mathrm{up}$. Then it applies one
 # more linear layer to each $A_j$, the same for all joints. Eq. 5 does not have this layer, but the released code
-# does, and it is contained in the number of parameters that the paper reports.
+# does, and it is contained in the number of parameters that the paper reports. On the other pages and in `features.attended`, $A_j$ is the
+# result of this layer.
 #
 # ## An independent computation
 #
@@ -179,7 +180,7 @@ Markdown(
 other_part = sum(part != joint for joint, part in enumerate(RELEASED_PARTS))
 Markdown(
     f":::{{warning}}\nThis pairing is the one of this package. The paper does not give the order of the parts. In the released network {other_part} of {len(RELEASED_PARTS)} joints use the attention of "
-    "another joint's part, because part channels and joints have different orders there ([All differences](../book/differences.md), number 33). Each joint still attends "
+    "another joint's part, because part channels and joints have different orders there (difference {diff}`33`). Each joint still attends "
     "to one fixed part, and the [regressor](regressor.ipynb) has weights of its own for each joint, which can adapt to it in training. The effect on the errors is not measured.\n:::"
 )
 

@@ -43,7 +43,16 @@ import dpose
 from dpose import load_body
 from dpose.body import OPEN_BODY, files
 from dpose.camera import project
-from dpose.figures import INK, MESH_COLOURS, body_viewer, colour_parts, html_table, picture_grid, style_axis
+from dpose.figures import (
+    INK,
+    MESH_COLOURS,
+    body_viewer,
+    colour_parts,
+    html_table,
+    listed,
+    picture_grid,
+    style_axis,
+)
 from dpose.paths import BODY_MODELS_VARIABLE
 from dpose.render import render_mesh, render_parts, shade
 from dpose.skeleton import JOINT_NAMES, PARENTS, PART_NAMES
@@ -561,7 +570,8 @@ assert set(below) <= set(moved)
 Markdown(
     f"Below the shoulder in the tree: {', '.join(spaced(PART_NAMES[j]) for j in below)}. Parts that move by more than 5\u00a0mm: "
     + ", ".join(f"{spaced(PART_NAMES[j])} ({1000 * average[j]:.0f}\u00a0mm)" for j in moved)
-    + ". The others are next to the shoulder: their vertices belong to another joint but have a smaller weight for the shoulder."
+    + f". Not below it: {listed([spaced(PART_NAMES[j]) for j in moved if j not in below])}, next to the shoulder, with vertices "
+    "that belong to another joint but have a smaller weight for the shoulder."
 )
 
 # %% [markdown]

@@ -99,11 +99,11 @@ def box_around(points):
 # full image. Data sets store $b / 200$ as `scale`. For training, the box is the smallest square around the
 # visible body joints, enlarged by the factor 1.2 ({py:obj}`dpose.camera.box_from_joints`). The joint of the head is at
 # the base of the skull, so the box can cut off the top of the head ({numref}`fig-projection`). An
-# {term}`affine crop` maps the box to the network's input of 224 × 224 pixels:
+# {term}`affine crop` maps the box to the network's input of $N$ × $N$ pixels ($N$ = 224 for `PAPER` and in the figures of this page):
 #
 # $$
-# x_\mathrm{crop} = \frac{224}{b} \left( x - c_x + \frac b2 \right), \qquad
-# y_\mathrm{crop} = \frac{224}{b} \left( y - c_y + \frac b2 \right)
+# x_\mathrm{crop} = \frac{N}{b} \left( x - c_x + \frac b2 \right), \qquad
+# y_\mathrm{crop} = \frac{N}{b} \left( y - c_y + \frac b2 \right)
 # $$
 #
 # {py:obj}`dpose.camera.crop_affine` returns this map as a matrix. A box that reaches beyond the image needs no special case: the missing
@@ -343,7 +343,7 @@ plt.show()
 # $$
 #
 # The function is {py:obj}`dpose.camera.bbox_info`. The first two numbers are the tangents of the angles at which the box is viewed.
-# The third is the angular size of the box. Division by $f$ makes them independent of the lens: the same
+# The third is the side of the box in focal lengths, which for a small box near the axis is its angular size in radians. Division by $f$ makes them independent of the lens: the same
 # pixel is another direction behind another lens.
 
 # %% tags=["remove-input"]
@@ -483,7 +483,7 @@ html_table(
 Markdown(
     f"""* The network predicts a weak-perspective camera for the crop; box and focal length turn it into a translation in the full image, where joints
   are projected with perspective ({{eqn}}`6`).
-* Two bodies whose boxes are viewed {direction:.0f}° apart have the same crop if their orientations differ by {fitted:.0f}°, so a crop alone does not
+* Two bodies whose boxes are viewed {direction:.0f}° apart have nearly the same crop if their orientations differ by {fitted:.0f}°, so a crop alone does not
   determine the global orientation; the box information $\\mathbf q$ supplies the missing angle.
 * For a fixed prediction, a wrong focal length leaves the projected origin in place and scales the distance proportionally; through
   $\\mathbf q$ it also changes the prediction."""
@@ -521,13 +521,13 @@ cut_afterwards = project(points, K) @ matrix[:, :, :2].mT + matrix[:, None, :, 2
 difference = (cut_afterwards - project(points, K_crop)).abs().max().item()
 assert difference < 1e-8
 Markdown(
-    "The affine map of the crop multiplies pixels by $z = 224/b$ and subtracts $z\\,(c_x - b/2)$, so $K_\\mathrm{crop}$ has the focal length "
+    "The affine map of the crop multiplies pixels by $z = N/b$ and subtracts $z\\,(c_x - b/2)$, so $K_\\mathrm{crop}$ has the focal length "
     "$z f$ and the principal point $z\\,(p_x - c_x + b/2)$, likewise for $y$. The principal point may lie far outside the crop. "
     f"On {count:,} random boxes the two ways differ by less than 10⁻⁸\u00a0pixels in double precision."
 )
 
 # %% [markdown]
-# **Exercise 2.** The main camera of many phones has the field of view of a lens of 26 mm on film 36 mm wide.
+# **Exercise 2.** The main camera of many phones has the horizontal field of view of a lens of 26 mm on film 36 mm wide.
 # What is $f$ in pixels for a photograph of 4,000 × 3,000 pixels? By which factor is the distance of a
 # person wrong if the image diagonal is used instead?
 
@@ -541,7 +541,8 @@ factor = (depths[1] / depths[0]).item()
 assert abs(factor - 5000 / true_focal) < 1e-4
 Markdown(
     f"$f = 26/36 \\cdot 4000 = {true_focal:.0f}$\u00a0pixels. The diagonal is 5,000\u00a0pixels, so every distance comes out {factor:.2f}\u00a0times too large. "
-    "For the same prediction, the person is drawn at the same place in the photograph."
+    "For the same prediction, the person is drawn at the same place in the photograph. (EXIF's equivalent for 35 mm film is commonly defined by the "
+    f"diagonal, 43.3\u00a0mm on film; then $f = {26 / 43.27 * 5000:.0f}$\u00a0pixels and the factor {43.27 / 26:.2f}.)"
 )
 
 # %% [markdown]

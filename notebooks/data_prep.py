@@ -374,7 +374,7 @@ Markdown(
 # %% [markdown]
 # ## Crops in shards
 #
-# A training step needs one square of a frame. The released code {cite:p}`dpose` reads the whole image, the depth map and the
+# A training step needs one square of a frame. The released code {cite:p}`dposecode` reads the whole image, the depth map and the
 # masks for it, again for each person in each epoch. `dpose prepare` does this once. For every person it cuts out the box, with a
 # margin of an eighth on each side for the jitter of the augmentation, finds the mask that belongs to the person, renders the part labels
 # from the labelled body, and stores the result. People are stored by the thousand in tar files (*shards*) in the
@@ -515,7 +515,7 @@ Markdown(
     f"{int(batch['has_depth'].sum())}. {{py:obj}}`dpose.batch.Batch` documents all shapes, units and frames.\n\n"
     f"**Speed.** The record `results/loader.json` compares prepared shards with frames that are read as the released code reads them, for the same "
     f"{raced['people']} people: {rates['prepared shards']:.0f} and {rates['raw frames, the released way']:.0f} people per second and core, "
-    f"a ratio of **{raced['times_as_fast']:.0f}** ({raced['hardware']['cpu']}, `benchmarks/raw_frames.py`). With raw frames a person takes "
+    f"a ratio of **{raced['times_as_fast']:.0f}** ({raced['hardware']['cpu']}, `benchmarks/raw_frames.py`). With raw frames loading a person takes "
     f"{sum(slow_steps.values()):.0f} ms, most of it for "
     + ", ".join(f"{step} ({slow_steps[step]:.0f} ms)" for step in largest)
     + f". The loader's memory does not grow: {before:.0f} MB after 1,000 people and {after:.0f} MB after 11,000."
@@ -527,7 +527,7 @@ Markdown(
 # In training each crop is changed at random every time it is used. The box is sometimes halved, and always scaled, within the
 # stored margin. The image may get lower resolution, JPEG compression, rain, blur, snow, noise, other colours and contrast, or
 # rectangles of noise. The paper lists kinds without strengths; those of `PAPER` are the
-# released code's, except for snow and occlusion ([All differences](../book/differences.md), 4 to 7). `lite` trains for a shorter time, so its
+# released code's, except for snow and occlusion (differences {diff}`4` to {diff}`7`). `lite` trains for a shorter time, so its
 # jitter is milder; half of its images are mirrored, with left and right exchanged in the labels. All random numbers follow from the seed,
 # the epoch and the key of the person, so that a run can be repeated.
 
@@ -697,8 +697,8 @@ html_table(
 read_tb = (BEDLAM["png"] + BEDLAM["depth"]) / BEDLAM["rate"] / 1e12
 disk = 150e6  # bytes per second
 Markdown(
-    f"In the record a person takes {raced['cutting_ms_per_sample']:.0f} ms, with {raced['frames']} frames for {raced['people']} people. On the frames of this page, reading a frame's image and depth takes "
-    f"{1000 * frame_s:.0f} ms, and a person {1000 * person_s:.0f} ms (crops of {PRESETS['paper']} pixels). The shards are "
+    f"In the record a person takes {raced['cutting_ms_per_sample']:.0f} ms, which includes the reading of the frames ({raced['frames']} frames for {raced['people']} people). On the frames of this page, "
+    f"reading a frame's image and depth takes {1000 * frame_s:.0f} ms, and cutting out a person another {1000 * person_s:.0f} ms (crops of {PRESETS['paper']} pixels). The shards are "
     f"{1e12 * read_tb / (BEDLAM['people'] * raced['bytes_per_sample']):.0f} times smaller than the images and depth maps they are cut from. A hard disk that reads {disk / 1e6:.0f} MB per "
     f"second needs {1e12 * read_tb / disk / 3600:.1f} hours for those {read_tb:.1f} TB, so with many cores the disk is the limit. The row about loading "
     "is for as many batches as the paper's training has."

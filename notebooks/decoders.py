@@ -251,7 +251,7 @@ for i, (f, x) in enumerate(zip(maps[:4], list(steps["depth"].values())[3::-1], s
     if i < 3:
         draw_arrow((RIGHT, y + STEP - SIDES[i + 1] / 2 - 0.03), (RIGHT, y + s / 2 + 0.2))
         axis.text(RIGHT + 0.1, y + s / 2 + 0.32, "eqs. 7 to 9", color=INK, fontsize=9, va="center")
-draw_arrow((RIGHT + 0.55, 0), (OUT - 0.55, 0), "eq. 10")
+draw_arrow((RIGHT + 0.55, 0), (OUT - 0.55, 0), "enlarge, eq. 10")
 first = shown[0]
 draw_map(
     colour_depth(depth[first].numpy(), parts[first].numpy() > 0),
@@ -288,8 +288,8 @@ html_table(
 )
 
 # %% [markdown]
-# The two decoders have the same layers and the same inputs, but no common weights. They influence each other only
-# through the encoder, which both train.
+# The two decoders have the same layers and the same inputs, but no common weights, and they exchange no
+# features. In training they influence each other through the encoder, and through the loss of the body, which depends on the outputs of both.
 #
 # ## Predicted and true maps
 #
@@ -297,7 +297,7 @@ html_table(
 # the number of pixels that two regions have in common divided by the number of pixels in either, and by its mean
 # over the parts, the {term}`mIoU`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps of four test people. The predicted depth is shown where the part decoder predicts a part. Left of each row: mean absolute error of the depth on the person's visible pixels, and share of the pixels of the body with the correct part.", "name": "fig-decoder-maps"}, "image": {"alt": "Four rows of five pictures, one person per row. The predicted depth and parts have the pose of the true ones, with smoother outlines and less detail at hands and feet."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Predicted and true maps of four test people, by the trained network of this page. The predicted depth is shown where the part decoder predicts a part. Left of each row: mean absolute error of the depth on the person's visible pixels, and share of the pixels of the body with the correct part.", "name": "fig-decoder-maps"}, "image": {"alt": "Four rows of five pictures, one person per row. The predicted depth and parts have the pose of the true ones, with smoother outlines and less detail at hands and feet."}}
 visible, body = true_depth > 0, true_parts > 0
 error = (depth - true_depth).abs()  # (P, M, M)
 rows, labels = [], []
@@ -331,7 +331,7 @@ correct, missed = (
 mistaken = 1 - correct - missed
 silhouette = ((parts > 0) & body).sum() / ((parts > 0) | body).sum()
 Markdown(
-    f"Over {len(image)} test people the mean absolute error of the depth is {depth_error:.3f} on the person's pixels. For comparison, the best constant, {constant:.2f}, has an error of "
+    f"For `{MINI}` and {len(image)} test people the mean absolute error of the depth is {depth_error:.3f} on the person's pixels. For comparison, the best constant, {constant:.2f}, has an error of "
     f"{constant_error:.3f}; the target ranges from 0.1 to 1. Of the pixels of the body {percent(correct)} receive the correct one of 22 parts, {percent(mistaken)} another part, and "
     f"{percent(missed)} the background. The mIoU of the parts is {iou:.2f}, the IoU of the whole silhouette {silhouette:.2f}."
 )
@@ -401,7 +401,7 @@ html_table(
         (name, *(power_of_ten(x) if x < 1e-6 else f"{x:.2f}" for x in (min(values), max(values))))
         for name, values in largest.items()
     ],
-    "Largest difference between the two orders, relative to the largest value, over the six steps of the two decoders. In 64 bits.",
+    "Largest difference between the two orders, relative to the largest value, over the six steps of the two decoders of the trained network. In 64 bits.",
 )
 
 # %% [markdown]

@@ -220,7 +220,7 @@ html_table(
 #
 # If branch $j$ is finer ($j < i$), $T_{ij}$ is a chain of $3 \times 3$ convolutions with a stride of 2. If it is
 # coarser ($j > i$), $T_{ij}$ is a $1 \times 1$ convolution followed by nearest-neighbour up-sampling. $T_{ii}$ is
-# the identity. Each convolution is followed by {term}`batch normalisation`. {py:obj}`dpose.model.hrnet.HRModule`
+# the identity. Each convolution is followed by {term}`batch normalisation`, and each one of a chain but the last also by a ReLU. {py:obj}`dpose.model.hrnet.HRModule`
 # computes all four sums. For the finest branch the computation takes a few lines:
 
 # %%
@@ -516,7 +516,7 @@ Markdown(
 # **Exercise 2.** Replace the lower right corner of a crop, 32 × 32 pixels, by pixels of another person. Which cells of
 # $F_1$ can change without fusion, and which do? What happens with fusion?
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Change of F₁ by the changed corner, on a logarithmic scale; black: no change at all. The titles count the cells that change. Without fusion these are the cells whose window reaches the corner, with fusion all cells.", "name": "fig-encoder-corner"}, "image": {"alt": "A crop with foreign pixels in its lower right corner, and two maps of cells. In the first map the cells far from this corner are black, in the second one every cell is coloured; in both, the change is largest near the corner."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution", "figure": {"caption": "Change of F₁ by the changed corner, on a logarithmic scale; black: no change at all. The titles count the cells that change.", "name": "fig-encoder-corner"}, "image": {"alt": "A crop with foreign pixels in its lower right corner, and two maps of cells. In the first map the cells far from this corner are black, in the second one every cell is coloured; in both, the change is largest near the corner."}}
 corner = S - 32
 painted = images[:1].clone()
 painted[..., corner:, corner:] = images[-1:, ..., corner:, corner:]
@@ -549,6 +549,14 @@ for axis in axes:
     axis.title.set_fontsize(9)
 style_axis(figure.colorbar(drawn, ax=axes, aspect=12, format="{x:g}", label="relative change of F₁").ax)
 plt.show()
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution in words", "code_prompt_hide": "Hide the solution in words"}
+can, does = int(reached.sum()), int((alone > 0).sum())
+Markdown(
+    f"Without fusion a cell can change if its window reaches the corner: {can} cells, of which {does} do. "
+    + "In the others the change is lost in rounding. " * (does < can)
+    + f"With fusion {int((fused > 0).sum()):,} of {fused.numel():,} cells change."
+)
 
 # %% [markdown]
 # **Exercise 3.** How many residual blocks per branch and module would `mini` need without fusion, so that the

@@ -179,8 +179,11 @@ def label_ends(axis, lines, gap=0.075):
 # Five terms compare the body:
 #
 # $$
-# L_\mathrm{human} = \lambda_4 L_\mathrm{SMPLpose} + \lambda_5 L_\mathrm{SMPLshape}
-#   + \lambda_6 L_{J3D} + \lambda_7 L_{V3D} + \lambda_8 L_{J2D} \tag{4}
+# \begin{aligned}
+# L_\mathrm{human} = {} & \lambda_4 L_\mathrm{SMPLpose} + \lambda_5 L_\mathrm{SMPLshape} \\
+# & + \lambda_6 L_{J3D} + \lambda_7 L_{V3D} + \lambda_8 L_{J2D}
+# \end{aligned}
+# \tag{4}
 # $$
 #
 # $$
@@ -190,7 +193,7 @@ def label_ends(axis, lines, gap=0.075):
 # L_\mathrm{SMPLshape} &= \bigl\langle (\hat \beta - \beta)^2 \bigr\rangle
 #   && \text{11 shape coefficients} \\
 # L_{J3D} &= \bigl\langle (\hat J_{3D} - J_{3D})^2 \bigr\rangle
-#   && \text{22 joints relative to the pelvis, m}^2 \\
+#   && \text{22 joints relative to the middle of the hips, m}^2 \\
 # L_{V3D} &= \bigl\langle |\hat V - V| \bigr\rangle
 #   && \text{coordinates of the vertices, m} \\
 # L_{J2D} &= \bigl\langle w_j\, (\hat J_{2D} - J_{2D})^2 \bigr\rangle
@@ -204,8 +207,8 @@ def label_ends(axis, lines, gap=0.075):
 #
 # - *Pose.* Rotations are compared as matrices $R_j$, global orientation included. Matrices change continuously with
 #   the rotation, where {term}`axis-angle` vectors jump at 180°.
-# - *3D joints and vertices.* The translation is left out: joints are relative to the pelvis, vertices are in the
-#   frame of the posed body. Where the body is follows from the camera alone.
+# - *3D joints and vertices.* The translation is left out: joints are relative to the midpoint of the two hips (the
+#   released code: to the pelvis of the body model, difference {diff}`49`), vertices are in the frame of the posed body. Where the body is follows from the camera alone.
 # - *2D joints.* $\hat J_{2D}$ is the projection of the predicted joints by {eqn}`6`, in the full image. Coordinates
 #   are divided by half the width and height of the image, and $w_j$ is the confidence of the label.
 #
@@ -548,8 +551,8 @@ Markdown(
 # ## Small parts
 #
 # A cross-entropy counts pixels, and most are background. `lite` and `mini` therefore multiply the
-# pixels of a class by $f^{-b}$, where $f$ is the share of the class in the batch: with $b = 0$, as in the paper, all pixels
-# count alike; with $b = 1$ all classes do.
+# cross-entropy of a pixel by $f^{-b}$, where $f$ is the share of its class in the batch, and divide by the sum of these weights: with
+# $b = 0$, as in the paper, all pixels count alike; with $b = 1$ all classes do.
 
 # %% tags=["remove-input"]
 counts = torch.zeros(NUM_CLASSES)

@@ -136,7 +136,7 @@ def procrustes_align(source, target):  # (N, 3) each
 # {py:obj}`dpose.metrics.similarity_align` does the same for a batch, and {py:obj}`dpose.metrics.pa_mpjpe` uses it.
 # {numref}`fig-alignment` shows both alignments.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (orange) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints. Above: from the side; below: the same from above, where the turn is visible.", "name": "fig-alignment"}, "image": {"alt": "Two rows of three drawings of two stick figures: side by side and turned apart; with a common pelvis, limbs still apart; and on top of each other except for one forearm. In the lower row, seen from above, the two figures face different directions until the last alignment."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A true skeleton (blue) and a predicted one (orange) that is displaced, turned by 40° about the vertical axis, 15 % too small, and has the left elbow bent by 80° too far. Grey: distances between corresponding joints. Left: as predicted. Middle: pelvises at the origin, as in MPJPE. Right: after Procrustes alignment, as in PA-MPJPE. What is left is the error of the left forearm; the alignment spreads a part of it over the other joints. Upper row: from the front, a little from one side and from above; lower row: from above, where the turn is visible.", "name": "fig-alignment"}, "image": {"alt": "Two rows of three drawings of two stick figures: side by side and turned apart; with a common pelvis, limbs still apart; and on top of each other except for one forearm. In the lower row, seen from above, the two figures face different directions until the last alignment."}}
 stance = torch.zeros(1, 22, 3)  # a person who stands and faces the camera, arms half down
 stance[0, 0, 0] = math.pi
 stance[0, HIPS, 2] = torch.tensor([0.25, -0.25])
@@ -287,14 +287,14 @@ html_table(
     ("change", "MPJPE, expected", "MPJPE", "PA-MPJPE", "MVE", "orientation (°)"),
     rows,
     f"Errors after known changes of the true bodies of {len(betas)} test people, mm. The expected values of the first four "
-    f"rows are met within {100 * largest:.1f}\u00a0%",
+    f"rows are met within {100 * largest:.0f}\u00a0%",
     align="lrrrrr",
 )
 
 # %% [markdown]
 # The zeros show what a metric does not measure. The shift changes no error. Rotation and scaling do not change PA-MPJPE.
-# The turned hand changes neither joint error, because no joint of the protocol lies beyond the wrist. Only the
-# orientation error distinguishes a turned body from a differently posed one. Three more things are visible in the table:
+# The turned hand changes neither joint error, because no joint of the protocol lies beyond the wrist. MPJPE alone does not tell a
+# turned body from a differently posed one; the orientation error does. Three more things are visible in the table:
 #
 # - The shape coefficient changes PA-MPJPE although no joint is bent, because it changes the proportions of the body.
 # - A bent elbow moves a single joint of 24, the wrist, so a clearly wrong arm is a small mean error.
@@ -543,7 +543,7 @@ Markdown(
 
 # %% [markdown]
 # **Exercise 3.** All joints of a prediction are bent correctly, but its MPJPE is 100 mm because the body is turned about the
-# vertical axis. By how many degrees?
+# vertical axis. By how many degrees? The row of the table for a rotation by 20° gives the mean distance of the joints from the axis.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
 degrees = math.degrees(2 * math.asin(0.1 / (2 * off_axis)))

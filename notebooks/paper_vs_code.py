@@ -34,16 +34,16 @@
 #
 # | difference | entries | switch to the released behaviour | measured |
 # | --- | --- | --- | --- |
-# | joints that are compared | 60 | the default | [Metrics](metrics.ipynb), by protocol |
-# | choice of the weights on the test split of 3DPW | 58 | none | no |
-# | learning rate, ten times as high | 55 | `--recipe released` | no |
-# | common factor of 60, before gradient clipping | 45, 56 | `--recipe released` | exercise 1; with the other released losses in the [ablation](ablation.ipynb) |
-# | depth supervision switched off in the configuration | 39 | none | [ablation](ablation.ipynb), without the depth decoder |
-# | focal length in the evaluation | 64 | `dpose evaluate --focal diagonal` | [Camera](camera.ipynb) |
-# | camera, body and order of the part labels | 20, 21, 33 | `dpose prepare --parts-camera released` for the camera; none for the body; `part_order` in Python for the order | [Targets](targets.ipynb), for the camera |
-# | augmentation, occlusion included | 4 to 7 | none | no |
-# | scaling of depth, and its background | 14, 15 | `--recipe released` | {numref}`fig-depth-rules` |
-# | gender of the ground truth | 61 | the default | no |
+# | joints that are compared | {diff}`60` | the default | [Metrics](metrics.ipynb), by protocol |
+# | choice of the weights on the test split of 3DPW | {diff}`58` | none | no |
+# | learning rate, ten times as high | {diff}`55` | `--recipe released` | no |
+# | common factor of 60, before gradient clipping | {diff}`45`, {diff}`56` | `--recipe released` | exercise 1; with the other released losses in the [ablation](ablation.ipynb), where the networks do not learn depth |
+# | depth supervision switched off in the configuration | {diff}`39` | none | no; [ablation](ablation.ipynb) without the whole depth decoder |
+# | focal length in the evaluation | {diff}`64` | `dpose evaluate --focal diagonal` | [Camera](camera.ipynb) |
+# | camera, body and order of the part labels | {diff}`20`, {diff}`21`, {diff}`33` | `dpose prepare --parts-camera released` for the camera; none for the body; `part_order` in Python for the order | [Targets](targets.ipynb), for the camera |
+# | augmentation, occlusion included | {diff}`4` to {diff}`7` | none | no |
+# | scaling of depth, and its background | {diff}`14`, {diff}`15` | `--recipe released` | {numref}`fig-depth-rules` |
+# | gender of the ground truth | {diff}`61` | the default | no |
 #
 # `--recipe released` is therefore not the authors' training. It selects their learning rate, losses and depth target; the camera, body and order of
 # the part labels, the augmentation with its occlusion, the switched-off depth and the choice of the weights stay as in this package.
@@ -196,7 +196,7 @@ Markdown(
     f"Of {len(crops)} test people, the released rule puts {100 * np.mean(below):.1f}\xa0% of the pixels below 0.1 and "
     f"{100 * np.mean(zero):.2f}\xa0% at exactly 0 (at most {100 * np.max(zero):.1f}\xa0% of a person). Their largest ratio "
     f"far / near is {max(ratios):.2f}, {near_enough}. After the jitter of `PAPER`'s augmentation, "
-    f"{100 * lost / crops_seen:.1f}\xa0% of the crops would lose their depth by difference 16."
+    f"{100 * lost / crops_seen:.1f}\xa0% of the crops would lose their depth by difference {{diff}}`16`."
 )
 
 # %% [markdown]
@@ -397,7 +397,7 @@ html_table(
 # %% [markdown]
 # ## Takeaways
 #
-# - The network follows the released code in all that the equations leave open: the maps' side, a sigmoid, one more
+# - The network follows the released code, also where the paper says otherwise: the maps' side, a sigmoid, one more
 #   convolution in the attention, and a mean of depth features in place of the depth map.
 # - In losses, training, targets and evaluation paper and code differ in numbers, and the released choices that can be
 #   selected here have names: `RELEASED_WEIGHTS`, `recipe("released")`, `rule="released"`, `camera="released"`, and
@@ -407,7 +407,7 @@ html_table(
 #
 # ## Exercises
 #
-# **Exercise 1.** Difference 45: all terms are multiplied by 60. Adam divides the gradient by its own running size.
+# **Exercise 1.** Difference {diff}`45`: all terms are multiplied by 60. Adam divides the gradient by its own running size.
 # Why can the factor matter nevertheless? Minimise a small function with both factors, with and without clipping the
 # gradient's norm at 1.5.
 
@@ -438,7 +438,7 @@ Markdown(
 )
 
 # %% [markdown]
-# **Exercise 2.** Difference 15: how close to the camera must the nearest part of a person be so that the released
+# **Exercise 2.** Difference {diff}`15`: how close to the camera must the nearest part of a person be so that the released
 # rule gives the background another value than 0? Assume that the percentiles of the person's depth are 0.6 m apart,
 # and search with {py:obj}`dpose.data.targets.depth_target`.
 

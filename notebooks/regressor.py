@@ -107,7 +107,7 @@ def parameters(*modules):
 # g_j = [\, A_j,\; \mathbf{q},\; \bar D \,], \qquad j = 1, \dots, 22 .
 # $$
 #
-# $A_j$ are the attended features of the joint ({eqn}`5`), 720 numbers; $\mathbf q$ is the
+# $A_j$ are the attended features of the joint ({eqn}`5`, followed by the additional linear layer), 720 numbers; $\mathbf q$ is the
 # [box information](camera.ipynb), 3 numbers; $\bar D$ is the mean of the depth features $D$ over all
 # positions of the map, 48 numbers. Together these are 771 numbers. Only $A_j$ differs between the joints.
 #
@@ -263,8 +263,8 @@ between = torch.atan2(cross, (first * second).sum(-1)).rad2deg()
 exponent = int(np.floor(np.log10(defect.median().item())))
 power = f"10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 Markdown(
-    f"Gram-Schmidt makes a rotation of any two vectors that are not parallel, whatever their lengths. For {draws:,} random pairs with lengths "
-    f"between 0.001 and a million, the median of the largest entry of $R^{{\\mathsf T}} R - E$ ($E$: the identity) is of the order of {power}, which is the rounding of single precision. "
+    f"Gram-Schmidt makes a rotation of any two vectors that are not zero and not parallel, whatever their lengths. For {draws:,} random pairs with lengths "
+    f"between 0.001 and a million, the median of the largest entry of $R^{{\\mathsf T}} R - E$ ($E$: the identity) is of the order of {power}, which is the rounding of single precision; it grows as the vectors become parallel. "
     f"Parallel vectors have no second direction, but a trained network stays far from them: the two vectors of {NAME} are between {between.min():.0f}° "
     f"and {between.max():.0f}° apart ({between.shape[0]} test people, {NUM_BODY_JOINTS} joints)."
 )

@@ -326,7 +326,7 @@ html_table(
         (case, *(f"{values[:, k].mean():.3f} ({values[:, k].max():.2f})" for k in range(3)))
         for case, values in damage.items()
     ],
-    f"Mean error of the target, and in brackets that of the worst person: {len(ring)} people in {min(frames, len(names))} frames. The target ranges from 0.1 to 1.",
+    f"Mean difference from the target by the same rule with the exact mask, and in brackets that of the worst person: {len(ring)} people in {min(frames, len(names))} frames. The target ranges from 0.1 to 1.",
 )
 
 # %% tags=["remove-input"]

@@ -216,7 +216,8 @@ Markdown(
 # number of the scene, so that no image is used twice.
 #
 # ```sh
-# dpose train --data ~/shards/bedlam ~/shards/agora --mix 4 1 --preset paper
+# dpose train --data ~/shards/bedlam ~/shards/agora --mix 4 1 --preset paper \
+#   --init pose_hrnet_w48_256x192.pth
 # dpose train --data synth:seed=1 ~/shards/mine --mix 1 3 --preset lite
 # ```
 #

@@ -21,6 +21,9 @@ const overflow = () => {
   if (width > room + 2) faults.push(`page wider than the window: ${width} > ${room}`);
   for (const caption of document.querySelectorAll("table caption")) // of tables that scroll in themselves, too
     if (caption.offsetWidth > room) faults.push("caption wider than the window: " + caption.textContent.trim().slice(0, 80));
+  for (const math of document.querySelectorAll("div.math > mjx-container")) // its left end could not be scrolled to
+    if (math.getBoundingClientRect().left < math.parentElement.getBoundingClientRect().left - 1)
+      faults.push("equation cut off at the left: " + math.textContent.trim().slice(0, 80));
   return faults;
 };
 

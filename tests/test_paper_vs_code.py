@@ -103,9 +103,21 @@ def test_each_link_into_the_released_code_names_file_and_lines_at_one_commit():
 
 
 def test_the_summary_names_differences_that_exist():
-    rows = re.findall(r"^\| [^|]+ \| ([\d, to]+) \|", markdown("notebooks/paper_vs_code.py"), re.M)
-    numbers = [int(number) for row in rows for number in re.findall(r"\d+", row)]
-    assert len(rows) == 10 and set(numbers) <= set(range(1, len(DIFFERENCES) + 1))
+    rows = re.findall(r"^\| [^|]+ \| (\{diff\}`[^|]+) \|", markdown("notebooks/paper_vs_code.py"), re.M)
+    assert len(rows) == 10
+
+
+def test_linked_differences_exist_and_the_map_names_most_of_them():
+    pages = [*ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.py")]
+    linked = {
+        page.name: set(re.findall(r"\{diff\}`(.+?)`", page.read_text(encoding="utf-8"))) for page in pages
+    }
+    numbers = {str(number) for number in range(1, len(DIFFERENCES) + 1)}
+    assert set().union(*linked.values()) <= numbers
+    mapped = set()
+    for first, last in re.findall(r"\{diff\}`(\d+)`(?: to \{diff\}`(\d+)`)?", markdown("book/paper_map.md")):
+        mapped |= {str(number) for number in range(int(first), int(last or first) + 1)}
+    assert len(mapped) > 0.9 * len(numbers), sorted(numbers - mapped)
 
 
 @pytest.mark.parametrize("page", PAGES)

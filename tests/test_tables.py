@@ -175,8 +175,8 @@ def test_equal_claims_of_two_experiments_are_one_sentence_and_others_are_two(tmp
         for variant in ("lite", "lite-no-depth"):  # with the same random numbers: no difference
             write_runs(tmp_path, {variant: 0.0}, seeds=5, name=name)
     assert claims(*(read_outcome(name, tmp_path) for name in names)) == (
-        "No effect of depth on PA-MPJPE or MPJPE is shown in the experiments with a fixed backbone and a "
-        "trained backbone."
+        "No effect of depth on PA-MPJPE or MPJPE is shown in either experiment, with a fixed backbone or "
+        "with a trained backbone."
     )
     write_runs(tmp_path, {"lite-no-depth": 5.0}, seeds=5, name="encoder")
     pair = [read_outcome(name, tmp_path) for name in names]

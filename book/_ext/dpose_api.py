@@ -98,6 +98,7 @@ class Docstrings:
 
     source = ""  # of the module in progress
     values: dict[str, str] = {}  # its constants
+    comment: list[str] | None = None  # the description in progress, while napoleon must not see it
     described: set[str] = set()  # attributes that the docstring of the class in progress describes
 
     def process(self, app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -121,12 +122,16 @@ class Docstrings:
             elif value:
                 text = lines[0] if lines else ""
                 lines[:1] = [f"``{value}``" + (f": {text}" if text else "")]
-        if what in ("attribute", "data"):  # in which napoleon takes the text before a colon for a type
+        plain = what == "property" and not any(re.fullmatch(r"\w+:", line) for line in lines)
+        self.comment = None
+        if (
+            what in ("attribute", "data") or plain
+        ):  # in which napoleon takes the text before a colon for a type
             self.comment = lines[:]
             lines.clear()
 
     def restore(self, app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-        if what in ("attribute", "data"):
+        if self.comment is not None:
             lines[:] = self.comment
 
     def skip(self, app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:

@@ -3,6 +3,7 @@ r"""Sphinx extension of the book.
     :::{chapter}            the box at the top of a page: what it needs and teaches, times, downloads
     \tag{5} in an equation  anchor eq-5 of that equation
     {eqn}`5`                "eq. 5", a link to it from any page
+    {diff}`24`              "24", a link to that entry of the list of differences
     {source}`MODULE:LINE`   link to the code, which `dpose.figures.show_source` puts out
     tables with a caption   numbers "Table B1", "Table B2", ... in the order of the pages
     {tab}`NAME`             "Table B1", a link to the table that `dpose.figures.html_table` gave that name
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 API_PAGES = "book/api"  # how their names begin
 LICENCE_PAGE = "book/licence"
+DIFFERENCES_PAGE = "book/differences"
 WORDS_PER_MINUTE = 200
 SECONDS_PER_PICTURE = 20  # and per table and displayed equation
 RULE = (
@@ -192,22 +194,35 @@ def anchor_equations(app: Sphinx, document: nodes.document) -> None:
             equation["nowrap"] = True
 
 
-class EquationRole(SphinxRole):
-    """A link to an equation of the paper by its number."""
+class NumberRole(SphinxRole):
+    """A link to what has a number in the paper or in the list of differences."""
+
+    def __init__(self, anchor: str, text: str) -> None:
+        self.anchor, self.before = anchor, text
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         link = addnodes.pending_xref(
             self.rawtext,
-            nodes.inline(text=f"eq.\xa0{self.text}"),
+            nodes.inline(text=self.before + self.text),
             refdomain="std",
             reftype="ref",
-            reftarget=f"eq-{self.text}",
+            reftarget=self.anchor + self.text,
             refexplicit=True,
             refwarn=True,
             refdoc=self.env.docname,
         )
         self.set_source_info(link)
         return [link], []
+
+
+def anchor_differences(app: Sphinx, document: nodes.document) -> None:
+    """Give each entry of the list of differences, "24. ...", the anchor difference-24."""
+    if app.env.docname == DIFFERENCES_PAGE:
+        for term in document.findall(nodes.term):
+            if number := re.match(r"\d+(?=\. )", term.astext()):
+                name = f"difference-{number[0]}"
+                app.env.get_domain("std").anonlabels[name] = app.env.docname, name
+                term["ids"].append(name)
 
 
 # --- code
@@ -412,10 +427,12 @@ def describe_page(app: Sphinx, page: str, template: str, context: dict[str, Any]
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("dpose_repository", "", "html")
     app.add_directive("chapter", Chapter)
-    app.add_role("eqn", EquationRole())
+    app.add_role("eqn", NumberRole("eq-", "eq.\xa0"))
+    app.add_role("diff", NumberRole("difference-", ""))
     app.add_role("source", SourceRole())
     app.add_role("tab", TableRole())
-    for handler in (describe_pictures, anchor_equations, count_tables, fill_chapter, require_references):
+    handlers = (describe_pictures, anchor_equations, anchor_differences, count_tables, fill_chapter)
+    for handler in (*handlers, require_references):
         app.connect("doctree-read", handler)
     app.connect("doctree-resolved", resolve_sources)
     app.connect("doctree-resolved", number_tables)

@@ -221,10 +221,11 @@ def depth_target(depth: np.ndarray, mask: np.ndarray | None = None, rule: str = 
 
     depth: 0, negative or not finite where nothing was measured. mask: (H, W) bool, the person's pixels.
     rule: "paper": 0 in the background; the depths of `person_pixels` scaled linearly from [nearest, farthest]
-    to [0.1, 1]; a flat person is 0.1, nobody in view gives zeros. "released", as the authors' code: the 5th
-    to 95th percentile of all measured depths scaled to [0.1, 1] and clipped to [0, 1], background included,
-    so that it may differ from 0; flat depth gives zeros. Raises ValueError for other rules, TypeError for
-    integers. Half precision is computed in single precision.
+    to [0.1, 1]; a flat person is 0.1, nobody in view gives zeros. "released", the formula of the
+    authors' code: the 5th to 95th percentile of the person's measured depths become 0.1 to 1, clipped to
+    [0, 1]; it is applied to the background (depth 0), too, whose target may differ from 0; flat depth gives
+    zeros. (The authors apply it to the full image, this package to the crop.) Raises ValueError for other
+    rules, TypeError for integers. Half precision is computed in single precision.
     """
     if rule not in DEPTH_RULES:
         raise ValueError(f"unknown depth rule {rule!r}; choose one of {', '.join(DEPTH_RULES)}")

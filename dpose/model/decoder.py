@@ -19,6 +19,11 @@ class UpFuse(nn.Module):
     """Up-sample the coarse map (eq. 7), concatenate the skip connection (eq. 8), refine (eq. 9).
 
     The paper up-samples before the 1x1 convolution, the released code after it; this class does the latter.
+
+    Args:
+        coarse: channels of the coarse map.
+        fine: channels of the fine map, and of the result.
+        blocks: residual blocks of the refinement.
     """
 
     def __init__(self, coarse: int, fine: int, blocks: int) -> None:
@@ -27,7 +32,7 @@ class UpFuse(nn.Module):
         self.refine = nn.Sequential(*(BasicBlock(2 * fine if i == 0 else fine, fine) for i in range(blocks)))
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """(B, coarse, h, w) and (B, fine, 2h, 2w) -> (B, fine, 2h, 2w)."""
+        """Maps (B, coarse, h, w) and (B, fine, 2h, 2w) -> (B, fine, 2h, 2w)."""
         x = upsample2x(self.reduce(coarse))  # (B, fine, 2h, 2w)
         return self.refine(torch.cat([x, fine], 1))  # (B, 2 fine, 2h, 2w) -> (B, fine, 2h, 2w)
 
@@ -49,7 +54,12 @@ class UpScale(nn.Module):
 
 
 class Decoder(nn.Module):
-    """F1..F4 to output maps (B, channels, M, M), before sigmoid or softmax, and features D (B, w, s, s)."""
+    """F1..F4 to output maps (B, channels, M, M), before sigmoid or softmax, and features D (B, w, s, s).
+
+    Args:
+        config: width w, side M of the maps, side s of the features (`feature_size`), number of blocks.
+        channels: of the output map: 1 for depth, 23 for parts.
+    """
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()

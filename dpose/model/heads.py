@@ -53,7 +53,10 @@ class IterativeRegressor(nn.Module):
             self.add_module(name, layer)
 
     def forward(self, maps: EncoderFeatures, bbox_info: Tensor) -> Parameters:
-        """Regress the body parameters. As in SPIN and BEDLAM, the linear layers have no activation."""
+        """F1..F4 and box information (B, 3) -> rotations (B, 22, 3, 3), betas (B, num_betas), camera (B, 3).
+
+        As in SPIN and BEDLAM, the linear layers have no activation.
+        """
         pooled = [down(x).mean((2, 3)) for down, x in zip(self.down, maps[:4], strict=True)]
         with torch.autocast(bbox_info.device.type, enabled=False):
             dtype = self.init_pose.dtype
@@ -105,7 +108,10 @@ class PARERegressor(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, maps: EncoderFeatures, weights: Tensor) -> Parameters:
-        """weights: (B, 22, s, s) of `dpose.model.attention.attention_weights`."""
+        """F_up and attention (B, 22, s, s) -> rotations (B, 22, 3, 3), betas (B, num_betas), camera (B, 3).
+
+        The attention is that of `dpose.model.attention.attention_weights`.
+        """
         features = self.body(maps.f_up)  # (B, C, s, s)
         weights = weights.to(features.dtype).flatten(2)  # (B, 22, s s)
         pose, rest = (

@@ -41,7 +41,7 @@ class Features(NamedTuple):
     f4: Tensor  # (B, 8w, s/8, s/8)
     f_up: Tensor | None  # (B, 15w, s, s) F1..F4 up-sampled and concatenated
     depth_features: Tensor | None  # (B, w, s, s) D of the depth decoder; None without depth
-    parts_features: Tensor | None  # (B, w, s, s) D of the parts decoder
+    parts_features: Tensor | None  # (B, w, s, s) the same features of the parts decoder
     attention: Tensor | None  # (B, 22, s, s) attention weights of each joint's head; each map sums to one
     attended: Tensor | None  # (B, 15w, 22) A, the regressor's features of each joint
 

@@ -81,7 +81,7 @@ def convert_scene(
 
 
 def convert_sequence(
-    sequence: "Sequence",
+    sequence: "RawSequence",
     frames: dict[int, str],
     camera_csv: Path,
     motions: Path,
@@ -252,7 +252,7 @@ class PlacedBody(NamedTuple):
 
 
 @dataclass
-class Sequence:
+class RawSequence:
     """One video: its name, its number of frames if stated, and the bodies in it."""
 
     name: str
@@ -260,9 +260,9 @@ class Sequence:
     bodies: list[PlacedBody] = field(default_factory=list)
 
 
-def read_sequences(path: Path) -> tuple[list[Sequence], list[str]]:
+def read_sequences(path: Path) -> tuple[list[RawSequence], list[str]]:
     """The sequences of be_seq.csv, and what is wrong with it by file and line; such lines are left out."""
-    sequences: list[Sequence] = []
+    sequences: list[RawSequence] = []
     wrong: list[str] = []
     current = None
     wanted = ("Type", "Body", "X", "Y", "Z", "Yaw", "Pitch", "Roll", "Comment")
@@ -293,11 +293,11 @@ def read_sequences(path: Path) -> tuple[list[Sequence], list[str]]:
     return sequences, wrong
 
 
-def _sequence(comment: dict[str, str]) -> Sequence:
+def _sequence(comment: dict[str, str]) -> RawSequence:
     name, frames = comment.get("sequence_name", ""), comment.get("frames", "")
     if not re.fullmatch(r"\w+", name) or not re.fullmatch(r"\d*", frames):
         raise ValueError(f"a sequence with sequence_name={name!r} and frames={frames!r}")
-    return Sequence(name, int(frames) if frames else None)
+    return RawSequence(name, int(frames) if frames else None)
 
 
 def _placed(row: dict[str, str], start: str) -> PlacedBody:
