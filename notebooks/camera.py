@@ -161,7 +161,7 @@ cam = torch.cat([s[None], standing[0, :2] - offset])[None]  # (1, 3): s, tx, ty
 translation = full_translation(cam, center, scale, cam_int)  # (1, 3) metres
 pixels = project(body_joints + translation[:, None], cam_int)  # eq. 6
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the full image with the box, the body and its joints, projected by eq. 6; the cross is the principal point. Right: the crop. The box is around the joints, so it cuts off the top of the head. Filled dots: the joints of eq. 6, mapped into the crop. Circles: the weak-perspective camera alone.", "name": "fig-projection"}, "image": {"alt": "Two renderings of a blue body with white dots at its joints: small inside a white square to the right of the middle of a wide image, which a cross marks, and enlarged in the square crop, where most dots lie in yellow rings and those of the feet beside them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the full image with the box, the body and its joints, projected by eq. 6; the cross is the principal point. Right: the crop. The box is around the joints, so it cuts off the top of the head. Filled dots: the joints of eq. 6, mapped into the crop. Circles: the weak-perspective camera alone.", "name": "fig-projection"}, "image": {"alt": "Two renderings of a blue body with white dots at its joints: small inside a white square to the right of the middle of a wide image, which a cross marks, and enlarged in the square crop, where most dots lie in yellow rings and those of hands and feet beside them."}}
 affine = crop_affine(center, scale, SIZE)[0]
 in_crop = (pixels[0] @ affine[:, :2].T + affine[:, 2]).numpy()
 weak = ((1 + s * (body_joints[0, :, :2] + cam[0, 1:])) * SIZE / 2).numpy()

@@ -106,9 +106,11 @@ def label_ends(axis, lines, gap=0.075):
     ends = sorted(
         ((np.log(last) - low) / (high - low), name, colour) for name, (colour, last) in lines.items()
     )
-    height = -1.0
-    for end, name, colour in ends:
-        height = max(end, height + gap)
+    heights = [-1.0]
+    for end, *_ in ends:
+        heights.append(max(end, heights[-1] + gap))
+    moved = np.mean([height - end for height, (end, *_) in zip(heights[1:], ends, strict=True)])
+    for height, (_, name, colour) in zip(heights[1:] - moved, ends, strict=True):
         axis.text(1.02, height, name, color=colour, fontsize=9, va="center", transform=axis.transAxes)
 
 
