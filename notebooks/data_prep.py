@@ -418,7 +418,7 @@ html_table(
         for kind, text in WHAT.items()
         if kind in sizes
     ],
-    f"What a shard stores per person, for crops of {manifest['size']} pixels, {sum(sizes.values()) / stored_people / 1000:.1f} kB together; the tar file adds a "
+    f"What a shard stores per person, for crops of {manifest['size']} pixels, {sum(sizes.values()) / stored_people / 1000:.1f} kB together; the tar file adds a "
     "header and padding to each file",
     align="lrl",
 )

@@ -201,7 +201,7 @@ ours, theirs = recipe("lite"), recipe("paper")
 higher = [f"{recipe(name).lr / theirs.lr:.0f} times (`{name}`)" for name in ("lite", "mini")]
 Markdown(
     f"The highest learning rates are {' and '.join(higher)} the paper's. That of `lite` is reached after {100 * ours.warmup:.0f} % of a "
-    f"run; at the end the rate is {100 * ours.final_lr:.0f} % of it. The rate of its backbone, if it is trained, is {ours.backbone_lr:g} times that of the other layers."
+    f"run; at the end the rate is {100 * ours.final_lr:.0f} % of it. The rate of its backbone, if it is trained, is {ours.backbone_lr:g} times that of the other layers."
 )
 
 # %% [markdown]
