@@ -65,6 +65,18 @@ class Caller:
     def __call__(self, word: str) -> str:
         """Says the word."""
 
+    @property
+    def pace(self) -> float:
+        """Metres per second: how fast it calls. None: not yet."""
+
+    @property
+    def risky(self) -> int:
+        """A number.
+
+        Raises:
+            ValueError: there is none.
+        """
+
 class Thing(NamedTuple):
     """A thing.
 
@@ -333,6 +345,12 @@ def test_the_api_page_describes_fields_and_constants_by_their_comments(book):
 def test_the_api_page_describes_calls(book):
     api = re.sub("<[^>]+>", "", page(book[0], "book/api/all.html"))
     assert re.search(r"__call__\(word: str\) → str#\s+Says the word\.", unescape(api))
+
+
+def test_the_api_page_keeps_the_colons_of_properties_and_their_sections(book):
+    api = unescape(re.sub("<[^>]+>", "", page(book[0], "book/api/all.html")))
+    assert re.search(r"property pace: float#\s+Metres per second: how fast it calls\. None: not yet\.", api)
+    assert re.search(r"property risky: int#\s+A number\.\s+Raises:\s+ValueError – there is none", api)
 
 
 def test_the_api_page_shows_indented_blocks_of_docstrings_as_code(book):
