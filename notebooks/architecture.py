@@ -106,7 +106,7 @@ display(diagram, metadata={"scrapbook": {"name": "fig-network", "mime_prefix": "
 # - The part logits $S$ have two uses. They are an output that is compared with the true parts, and they decide
 #   where the features of each joint are read.
 # - The depth map is only an output. What the regressor receives from the depth decoder is the mean of its
-#   features $D$ over all positions.
+#   features $D$ over all positions ([The regressor](#input-of-a-joint)).
 #
 # In code, with a trained network, a batch of crops and a body model:
 
@@ -382,8 +382,7 @@ if preset == "paper":
 #   encoder has most of them.
 # - The part logits serve twice, as a supervised output and as the weights with which the features of each joint are
 #   averaged.
-# - The depth map is a supervised output only: the regressor receives the mean of the depth decoder's features over
-#   all positions.
+# - The network needs two inputs per person: the crop, and three numbers that tell where in the image it was cut out.
 #
 # ## Exercises
 #
