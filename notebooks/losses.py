@@ -48,6 +48,7 @@ from dpose.figures import (
     colour_depth,
     colour_values,
     html_table,
+    label_ends,
     overlay,
     picture_grid,
     power_of_ten,
@@ -98,21 +99,6 @@ COLOUR = {
 }
 config = dpose.preset("lite")
 body, light_body = dpose.load_body(), dpose.load_body(vertex_stride=8)  # the light one: every eighth vertex
-
-
-def label_ends(axis, lines, gap=0.075):
-    """Names of curves {name: (colour, last value)} right of a logarithmic axis, moved apart where they collide."""
-    low, high = np.log(axis.get_ylim())
-    ends = sorted(
-        ((np.log(last) - low) / (high - low), name, colour) for name, (colour, last) in lines.items()
-    )
-    heights = [-1.0]
-    for end, *_ in ends:
-        heights.append(max(end, heights[-1] + gap))
-    moved = np.mean([height - end for height, (end, *_) in zip(heights[1:], ends, strict=True)])
-    for height, (_, name, colour) in zip(heights[1:] - moved, ends, strict=True):
-        axis.text(1.02, height, name, color=colour, fontsize=9, va="center", transform=axis.transAxes)
-
 
 # %% [markdown]
 # ## Three groups of terms

@@ -42,6 +42,7 @@ check_parameters()
 
 import os
 import shutil
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
@@ -61,6 +62,7 @@ from dpose.figures import (
     colour_depth,
     colour_parts,
     html_table,
+    label_ends,
     picture_grid,
     prediction_pictures,
     read_log,
@@ -233,13 +235,16 @@ starting = (
     if network.encoder in BACKBONES
     else "random"
 )
-CHANGES = {  # chances of the augmentation, and what they are about
+CHANGES = {  # what is set in the augmentation: strengths and chances
+    "scale_sigma": "scale",
+    "shift_sigma": "place",
     "half_crop_p": "upper or lower part of the box",
     "flip_p": "mirror image",
     "fault_p": "blur, JPEG, rain, ...",
     "colour_p": "colours",
     "occlusion_p": "rectangles of noise",
 }
+assert {field.name for field in fields(settings.augmentation) if field.name.endswith("_p")} <= set(CHANGES)
 changed = [what for name, what in CHANGES.items() if getattr(settings.augmentation, name)]
 html_table(
     ("setting", "value"),
@@ -253,7 +258,7 @@ html_table(
         ("largest gradient norm", f"{settings.clip:g}"),
         ("arithmetic of the network", {"32": "float32"}.get(settings.precision, settings.precision)),
         ("vertices in the loss", "all" if settings.vertex_stride == 1 else f"1 in {settings.vertex_stride}"),
-        ("augmentation", "scale; " + "; ".join(changed)),
+        ("augmentation", "; ".join(changed) or "none"),
         ("seed", str(config.seed)),
     ],
     "Settings of the run",
@@ -321,26 +326,21 @@ log = read_log(result.log)
 part = max(1, len(log["step"]) // 5)
 figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.4), sharey=True, layout="constrained")
 for axis, names in zip(axes, TERMS, strict=True):
-    ends = []
+    axis.ends = {}
     for (name, text), colour in zip(names.items(), (BLUE, ORANGE, GREEN, PINK, INK), strict=False):
         if log.get(name, np.zeros(1))[0] > 0:
             relative = log[name] / log[name][:part].mean()
             axis.semilogy(log["step"], relative, color=colour, linewidth=1.5)
-            ends.append((np.log(relative[-1]), text, colour))
+            axis.ends[text] = colour, relative[-1]
     axis.set(xlabel="step")
     axis.spines[["top", "right"]].set_visible(False)
     style_axis(axis)
-    axis.ends = sorted(ends)
 limits = axes[0].get_ylim()
-low, high = np.log(limits)
 ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5) if limits[0] <= tick <= limits[1]]
 for axis in axes:
     axis.minorticks_off()
     axis.set(yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks], ylim=limits)
-    height = -1.0
-    for end, text, colour in axis.ends:  # names beside the last values, moved apart where they collide
-        height = max((end - low) / (high - low), height + 0.07)
-        axis.text(1.02, height, text, color=colour, fontsize=9, va="center", transform=axis.transAxes)
+    label_ends(axis, axis.ends)
 axes[0].set_ylabel("term / mean of the first fifth")
 plt.show()
 

@@ -174,6 +174,22 @@ def test_a_styled_diagram_is_transparent_with_all_text_in_ink():
     assert {to_rgba(text.get_color()) for text in texts} == {to_rgba(figures.INK)}
 
 
+def test_names_of_curves_keep_their_order_and_their_distance_and_stay_around_the_ends():
+    import matplotlib.pyplot as plt
+
+    _, axis = plt.subplots()
+    axis.set_yscale("log"), axis.set_ylim(0.01, 1)
+    lines = {"high": ("red", 0.11), "low": ("blue", 0.1), "far": ("green", 0.9)}
+    figures.label_ends(axis, lines, gap=0.1)
+    heights = {text.get_text(): text.get_position()[1] for text in axis.texts}
+    assert heights["high"] - heights["low"] == pytest.approx(0.1)
+    assert heights["far"] > heights["high"] + 0.1
+    ends = [1 + np.log10(last) / 2 for _, last in lines.values()]  # shares of the axis
+    assert np.mean(list(heights.values())) == pytest.approx(np.mean(ends))
+    assert {text.get_text(): text.get_color() for text in axis.texts}["low"] == "blue"
+    figures.label_ends(axis, {})
+
+
 def test_a_contact_sheet_keeps_the_reading_order():
     pictures = [np.full((4, 4, 3), 10 * i, np.uint8) for i in range(5)]
     sheet = figures.contact_sheet(pictures, columns=3, gap=1)

@@ -13,7 +13,7 @@ from dpose.figures.colours import (
     colour_values,
     part_palette,
 )
-from dpose.figures.curves import loss_curves, read_log, style_axis, validation_curves
+from dpose.figures.curves import label_ends, loss_curves, read_log, style_axis, validation_curves
 from dpose.figures.meshes import decimate, mesh_figure, plotly_html
 from dpose.figures.parameters import check_parameters
 from dpose.figures.pictures import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,3 +110,20 @@ def style_axis(axis: Axes) -> None:
         spine.set_color(INK)
     if legend:
         legend.get_frame().set_visible(False)
+
+
+def label_ends(axis: Axes, lines: Mapping[str, tuple[str, float]], gap: float = 0.075) -> None:
+    """Names of curves right of a logarithmic axis, moved apart where they would be nearer than `gap`.
+
+    lines: name -> colour and last value. gap: as a share of the axis's height, whose limits must be final.
+    """
+    low, high = np.log(axis.get_ylim())
+    ends = {name: (np.log(last) - low) / (high - low) for name, (_, last) in lines.items()}
+    heights: dict[str, float] = {}
+    below = -np.inf
+    for name, end in sorted(ends.items(), key=lambda item: item[1]):
+        heights[name] = below = max(end, below + gap)
+    moved = (sum(heights.values()) - sum(ends.values())) / max(1, len(ends))  # the names stay around the ends
+    for name, height in heights.items():
+        place = {"va": "center", "transform": axis.transAxes}
+        axis.text(1.02, height - moved, name, color=lines[name][0], fontsize=9, **place)
