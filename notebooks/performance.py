@@ -94,8 +94,8 @@ def threads(record):
 # bodies, shaded over the picture). {numref}`fig-stages` shows these steps, and reading the picture and writing the other
 # files, for a picture of 1280 × 720 pixels. The network runs as {py:obj}`~dpose.model.inference.FastDPose`, which
 # `dpose predict` uses: {term}`batch normalisation` folded into the convolutions, and convolutions computed in 16 bits, except for those of the pretrained
-# backbone of `lite`. `PAPER`, the preset `paper`, has random weights, which do not change the time of the network. Its bodies are mostly outside of the
-# picture, so its overlay is faster than that of a trained network, which would take about as long as that of `lite`.
+# backbone of `lite`. `PAPER`, the preset `paper`, has random weights, which do not change the time of the network. Its bodies are not where the
+# people are, so its overlay has another time than that of a trained network, which should take as long as that of `lite`.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of the steps of a prediction for a picture with one person (left) and with eight people (right), after the first picture. The axes have different ranges.", "name": "fig-stages"}, "image": {"alt": "Two panels of stacked horizontal bars, one bar per network, coloured by step. For one person the detector and the overlay take most of the time of the two small networks, for eight people the overlay; the bars of the paper's network consist mostly of the bodies."}}
 STAGES = {

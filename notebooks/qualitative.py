@@ -267,11 +267,20 @@ plt.show()
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The paper's Figure 6: further people (upper two rows) and those with the largest errors (lower two rows, the labelled body outlined in yellow), each with the predicted body over the image.", "name": "fig-more"}, "image": {"alt": "Twelve pairs of a person's picture and the same with the predicted body. In the lower rows yellow lines surround people who lie on the ground, bend over or are hidden by others; some of the predicted bodies fit another person, others point in wrong directions."}}
 chosen = [*first_of_scene[3:9], *order[::-1][:6]]
-pairs = [(outlined(i) if k >= 6 else pictures(i)["image"], pictures(i)["mesh"]) for k, i in enumerate(chosen)]
+pairs = [
+    (outlined(i) if i in chosen[6:] else drawn["image"], drawn["mesh"])
+    for i, drawn in zip(chosen, map(pictures, chosen), strict=True)
+]
 side_by_side(pairs, [error(i) for i in chosen])
 
 
 # %% tags=["remove-input"]
+OF_PREDICTION = (
+    "orientation wrong by more than 90°",
+    "predicted parts mostly beside the person's (mean IoU below 0.1)",
+)
+
+
 def properties(i):
     """Possible causes of a large error of person i."""
     one = person(i)
@@ -280,8 +289,8 @@ def properties(i):
     outside = ((joints[:, :2] < 0) | (joints[:, :2] > torch.tensor([width, height]))).any(1)
     seen = (one["depth"] > 0).sum() / (one["parts"] > 0).sum().clamp(min=1)
     return {
-        "orientation wrong by more than 90°": errors["orientation"][i] > 90,
-        "predicted parts mostly beside the person's (mean IoU below 0.1)": errors["parts_iou"][i] < 0.1,
+        OF_PREDICTION[0]: errors["orientation"][i] > 90,
+        OF_PREDICTION[1]: errors["parts_iou"][i] < 0.1,
         "trunk tilted by more than 60°": bool(up[1] > -0.5),
         "a quarter of the joints outside the image": bool(outside.float().mean() >= 0.25),
         "less than half of the body visible": bool(one["has_depth"][0]) and bool(seen < 0.5),
@@ -371,7 +380,7 @@ Markdown(
 # ## Takeaways
 
 # %% tags=["remove-input"]
-of_label = list(found[0])[2:-1]
+of_label = [name for name in found[0] if name not in (*OF_PREDICTION, "none of these")]
 inside = {name: [count for count, _ in counted(name)] for name in of_label}
 common = max(inside, key=lambda name: inside[name][0] / max(inside[name][1], 1))
 among, total = inside[common]

@@ -260,11 +260,9 @@ assert (defect * sine).max() < 1e-5  # nearly parallel columns lose digits
 first, second = (mean_6d + correction).unflatten(-1, (3, 2)).unbind(-1)
 cross = torch.linalg.vector_norm(torch.linalg.cross(first, second), dim=-1)
 between = torch.atan2(cross, (first * second).sum(-1)).rad2deg()
-exponent = int(np.floor(np.log10(defect.median().item())))
-power = f"10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 Markdown(
     f"Gram-Schmidt makes a rotation of any two vectors that are not zero and not parallel, whatever their lengths. For {draws:,} random pairs with lengths "
-    f"between 0.001 and a million, the median of the largest entry of $R^{{\\mathsf T}} R - E$ ($E$: the identity) is of the order of {power}, which is the rounding of single precision; it grows as the vectors become parallel. "
+    f"between 0.001 and a million, the median of the largest entry of $R^{{\\mathsf T}} R - E$ ($E$: the identity) is {power_of_ten(defect.median().item())}, the rounding of single precision; it grows as the vectors become parallel. "
     f"Parallel vectors have no second direction, but a trained network stays far from them: the two vectors of {NAME} are between {between.min():.0f}° "
     f"and {between.max():.0f}° apart ({between.shape[0]} test people, {NUM_BODY_JOINTS} joints)."
 )
