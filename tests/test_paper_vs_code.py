@@ -102,7 +102,7 @@ def test_each_link_into_the_released_code_names_file_and_lines_at_one_commit():
         assert last is None or int(first) < int(last)
 
 
-def test_the_summary_names_differences_that_exist():
+def test_the_summary_has_ten_rows_that_link_to_differences():
     rows = re.findall(r"^\| [^|]+ \| (\{diff\}`[^|]+) \|", markdown("notebooks/paper_vs_code.py"), re.M)
     assert len(rows) == 10
 

@@ -122,12 +122,10 @@ class Docstrings:
             elif value:
                 text = lines[0] if lines else ""
                 lines[:1] = [f"``{value}``" + (f": {text}" if text else "")]
+        # Here napoleon takes the text before a colon for a type. Properties with sections need it.
         plain = what == "property" and not any(re.fullmatch(r"\w+:", line) for line in lines)
-        self.comment = None
-        if (
-            what in ("attribute", "data") or plain
-        ):  # in which napoleon takes the text before a colon for a type
-            self.comment = lines[:]
+        self.comment = lines[:] if what in ("attribute", "data") or plain else None
+        if self.comment is not None:
             lines.clear()
 
     def restore(self, app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:

@@ -197,8 +197,8 @@ def anchor_equations(app: Sphinx, document: nodes.document) -> None:
 class NumberRole(SphinxRole):
     """A link to what has a number in the paper or in the list of differences."""
 
-    def __init__(self, anchor: str, text: str) -> None:
-        self.anchor, self.before = anchor, text
+    def __init__(self, anchor: str, before: str) -> None:
+        self.anchor, self.before = anchor, before  # the number
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         link = addnodes.pending_xref(
